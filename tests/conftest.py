@@ -1,0 +1,21 @@
+"""Every test starts without WORKER_* variables, and with a fixed instant at hand."""
+
+import os
+from datetime import UTC, datetime
+
+import pytest
+
+pytest_plugins = ["tests.stores"]
+
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("WORKER_", "FLOWER_", "CELERY_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(name="now")
+def _now() -> datetime:
+    return NOW

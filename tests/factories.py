@@ -1,0 +1,52 @@
+"""Makers of domain values with defaults, and the clock that tests turn by hand."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from worker.domain.credential import Claim, LeaseId, Sealed, Secret, Status, account_id
+from worker.domain.outcome import Refreshed
+
+NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+
+class TurnedClock:
+    """Stands still until told otherwise."""
+
+    def __init__(self, now: datetime = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **by: float) -> datetime:
+        self.now += timedelta(**by)
+        return self.now
+
+
+def make_claim(**changes: Any) -> Claim:
+    claim = Claim(
+        account_id=account_id("ann@contoso.com"),
+        email="ann@contoso.com",
+        client="default",
+        authority=None,
+        scopes=(),
+        refresh_token=Sealed(b"sealed"),
+        version=1,
+        lease_id=LeaseId(UUID(int=7)),
+        lease_until=NOW + timedelta(minutes=2),
+        status=Status.ACTIVE,
+        failure=None,
+    )
+    return replace(claim, **changes)
+
+
+def make_refreshed(**changes: Any) -> Refreshed:
+    refreshed = Refreshed(
+        access_token=Secret("an-access-token"),
+        refresh_token=Secret("a-refresh-token"),
+        obtained_at=NOW,
+        expires_at=NOW + timedelta(hours=1),
+    )
+    return replace(refreshed, **changes)

@@ -1,0 +1,98 @@
+"""Golden answers of the token endpoint and what each must come to; ``microsoft/*.json`` is the data."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from worker.domain.microsoft import Answer
+from worker.domain.outcome import (
+    Misconfigured,
+    Outcome,
+    ReauthRequired,
+    Refreshed,
+    Throttled,
+    Transient,
+    kind,
+)
+from worker.identity.http import parse_retry_after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """One answer. ``content`` is its body as it travels; ``wire`` is False where the emulator cannot send it."""
+
+    name: str
+    status: int
+    content: bytes
+    expected: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+    wire: bool = True
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(
+            status=self.status,
+            body=_json_object(self.content),
+            retry_after=parse_retry_after(self.headers.get("Retry-After"), self.headers.get("Date")),
+        )
+
+
+def load() -> list[Vector]:
+    """All vectors; each one's name begins with its file's."""
+    return [
+        _vector(path.stem, case)
+        for path in sorted((Path(__file__).parent / "microsoft").glob("*.json"))
+        for case in json.loads(path.read_text())["cases"]
+    ]
+
+
+def describe(outcome: Outcome, *, obtained_at: datetime) -> dict[str, Any]:
+    """An outcome in the vectors' words: all of it, except the correlation id."""
+    return {"outcome": kind(outcome), "code": outcome.code, **_details(outcome, obtained_at)}
+
+
+def _details(outcome: Outcome, obtained_at: datetime) -> dict[str, Any]:
+    match outcome:
+        case Refreshed():
+            return {
+                "access_token": outcome.access_token.reveal(),
+                "refresh_token": outcome.refresh_token and outcome.refresh_token.reveal(),
+                "expires_in": _seconds(outcome.expires_at - obtained_at),
+                "refresh_in": _seconds(outcome.refresh_on - obtained_at if outcome.refresh_on else None),
+            }
+        case Throttled():
+            return {"retry_after": _seconds(outcome.retry_after), "scope": outcome.scope.value}
+        case Transient():
+            return {"retry_after": _seconds(outcome.retry_after)}
+        case ReauthRequired():
+            return {"certain": outcome.certain, "claims": outcome.claims}
+        case Misconfigured():
+            return {"scope": outcome.scope.value}
+        case _:
+            return {}
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else span.total_seconds()
+
+
+def _vector(group: str, case: dict[str, Any]) -> Vector:
+    content = case["text"] if "text" in case else json.dumps(case["body"])
+    return Vector(
+        name=f"{group}: {case['name']}",
+        status=case["status"],
+        content=content.encode(),
+        expected=case["expected"],
+        headers=case.get("headers", {}),
+        wire=case.get("wire", True),
+    )
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(content)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None

@@ -1,0 +1,194 @@
+"""The nouns: an account, its secrets, its state, and a claim on it."""
+
+import enum
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NewType
+from uuid import UUID, uuid5
+
+from worker.domain.errors import InvalidInput
+
+AccountId = NewType("AccountId", UUID)
+LeaseId = NewType("LeaseId", UUID)
+Sealed = NewType("Sealed", bytes)
+
+DEFAULT_CLIENT = "default"
+
+# A fixed namespace makes the id a function of the e-mail, so a consumer finds the cache entry without asking Postgres.
+_ACCOUNTS = UUID("5a1f6f0e-6a55-5c0f-9d0c-3f6f3b1d2c77")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f\ud800-\udfff]+@[^@\s\x00-\x1f\x7f\ud800-\udfff]+")
+_EMAIL_LIMIT = 320  # RFC 3696 erratum 1690: 64 for the local part, @, 255 for the domain
+
+
+class Secret:
+    """A token, password or key that does not show itself: its repr is empty and it does not pickle.
+
+    >>> Secret("hunter2")
+    Secret()
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> str:
+        msg = "a Secret cannot be pickled: tokens never travel through a broker or a cache in the clear"
+        raise TypeError(msg)
+
+
+class Status(enum.StrEnum):
+    """What the worker does with an account."""
+
+    ACTIVE = "active"  #: refreshed on schedule
+    REAUTH_REQUIRED = "reauth_required"  #: the grant is dead; its user must sign in; looked at daily
+    BLOCKED = "blocked"  #: policy or an administrator refuses; looked at daily, because they change their minds
+    UNREADABLE = "unreadable"  #: the stored secret opens with no key at hand; never overwritten by a refresh
+    PAUSED = "paused"  #: an operator said so
+    DISCONNECTED = "disconnected"  #: the tokens are gone; kept so that late writers lose
+
+
+#: The states in which a claim is possible; the others have no due time.
+REFRESHABLE = frozenset({Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED})
+
+
+def normalize_email(email: str) -> str:
+    """The one spelling an account is stored under. Raises InvalidInput if it cannot be an e-mail address."""
+    normal = email.strip().lower()
+    if len(normal) > _EMAIL_LIMIT or not _EMAIL.fullmatch(normal):
+        msg = f"not an e-mail address: {email[:80]!r}"
+        raise InvalidInput(msg)
+    return normal
+
+
+def account_id(email: str) -> AccountId:
+    """The account's id, derived from its normalized e-mail. Raises InvalidInput."""
+    return AccountId(uuid5(_ACCOUNTS, normalize_email(email)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A streak of failures of one class; a success ends it."""
+
+    kind: str
+    code: str
+    count: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A credential that this process, and no other, may spend until the lease ends."""
+
+    account_id: AccountId
+    email: str
+    client: str
+    authority: str | None  # None: the registration's own
+    scopes: tuple[str, ...]  # empty: the registration's own
+    refresh_token: Sealed
+    version: int
+    lease_id: LeaseId
+    lease_until: datetime
+    status: Status
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """A live access token, as a consumer gets it."""
+
+    email: str
+    secret: Secret
+    obtained_at: datetime
+    expires_at: datetime
+    version: int
+
+    @property
+    def value(self) -> str:
+        """The token itself: for the Authorization header or XOAUTH2, and for nothing else."""
+        return self.secret.reveal()
+
+    def ttl(self, now: datetime) -> timedelta:
+        """How long it lives from ``now`` on; negative once it has expired."""
+        return self.expires_at - now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """One account as Redis keeps it; tokens are None once they are gone."""
+
+    account_id: AccountId
+    email: str
+    status: Status
+    version: int
+    token: AccessToken | None = None
+    refresh_token: Sealed | None = None  # still sealed for its own purpose: who reads the entry cannot spend it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailServers:
+    """Where the mailbox is. Microsoft's hosts, the same for work and personal accounts.
+
+    Source: learn.microsoft.com, "Authenticate an IMAP, POP or SMTP connection using OAuth".
+    """
+
+    imap_host: str = "outlook.office365.com"
+    imap_port: int = 993
+    smtp_host: str = "smtp.office365.com"
+    smtp_port: int = 587
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a sign-in or an import hands over, to be stored."""
+
+    email: str
+    refresh_token: Secret
+    client: str = DEFAULT_CLIENT
+    authority: str | None = None
+    scopes: tuple[str, ...] = ()
+    access_token: Secret | None = None
+    expires_at: datetime | None = None
+    mail: MailServers | None = None  # None: as stored, and Microsoft's for a new account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A stored account, its secrets still sealed."""
+
+    id: AccountId
+    email: str
+    client: str
+    authority: str | None
+    scopes: tuple[str, ...]
+    use_oauth: bool
+    mail: MailServers
+    access_token: Sealed | None
+    refresh_token: Sealed | None
+    obtained_at: datetime | None
+    expires_at: datetime | None
+    refresh_token_issued_at: datetime | None
+    version: int
+    status: Status
+    due_at: datetime | None
+    leased: bool
+    failure: Failure | None
+    claims: str | None
+    last_refreshed_at: datetime | None
+
+    def is_leased(self, now: datetime) -> bool:
+        """Whether somebody is refreshing it at this moment."""
+        return self.leased and self.due_at is not None and self.due_at > now

@@ -1,0 +1,72 @@
+"""The text inside a sealed cache entry: JSON, so that a consumer in any language can read it."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from worker.domain.credential import AccessToken, AccountId, CacheEntry, Sealed, Secret, Status
+from worker.domain.errors import UnreadableSecret
+
+
+def encode(entry: CacheEntry) -> Secret:
+    """Times are seconds since the epoch; the refresh token stays sealed and is base64."""
+    token = entry.token
+    return Secret(
+        json.dumps(
+            {
+                "email": entry.email,
+                "status": entry.status.value,
+                "version": entry.version,
+                "access_token": token and token.value,
+                "obtained_at": token and token.obtained_at.timestamp(),
+                "expires_at": token and token.expires_at.timestamp(),
+                "refresh_token": entry.refresh_token and base64.b64encode(entry.refresh_token).decode(),
+            },
+            separators=(",", ":"),
+        )
+    )
+
+
+def decode(text: Secret, account: AccountId) -> CacheEntry:
+    """Raises UnreadableSecret for anything but an entry."""
+    try:
+        return _entry(json.loads(text.reveal()), account)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise UnreadableSecret("a cache entry is malformed") from None
+
+
+def _entry(data: dict[str, Any], account: AccountId) -> CacheEntry:
+    refresh_token = _optional(data, "refresh_token")
+    return CacheEntry(
+        account_id=account,
+        email=_text(data, "email"),
+        status=Status(data["status"]),
+        version=int(data["version"]),
+        token=_token(data),
+        refresh_token=Sealed(base64.b64decode(refresh_token, validate=True)) if refresh_token else None,
+    )
+
+
+def _token(data: dict[str, Any]) -> AccessToken | None:
+    value = _optional(data, "access_token")
+    if value is None:
+        return None
+    return AccessToken(
+        email=_text(data, "email"),
+        secret=Secret(value),
+        obtained_at=datetime.fromtimestamp(data["obtained_at"], UTC),
+        expires_at=datetime.fromtimestamp(data["expires_at"], UTC),
+        version=int(data["version"]),
+    )
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    value = data[name]
+    if not isinstance(value, str):
+        raise TypeError(name)
+    return value
+
+
+def _optional(data: dict[str, Any], name: str) -> str | None:
+    return None if data[name] is None else _text(data, name)

@@ -1,0 +1,136 @@
+"""Everything this package raises on purpose.
+
+* WorkerError
+    * ConfigurationError
+    * InvalidInput
+    * UnreadableSecret
+    * Unavailable
+    * StorageError
+    * AccountError
+        * UnknownAccount
+        * AccountInactive
+        * NeedsUser
+        * BlockedByAdmin
+        * BackingOff
+        * ClientMisconfigured
+
+``code`` is for machines and stays; the text is for people and may change. No message ever holds a token or a secret.
+"""
+
+from datetime import timedelta
+from typing import ClassVar
+
+
+class WorkerError(Exception):
+    """The work could not be done."""
+
+    code: ClassVar[str] = "failed"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__ or self.code)
+
+
+class ConfigurationError(WorkerError):
+    """A setting is missing or malformed; the message says what to set."""
+
+    code = "configuration"
+
+
+class InvalidInput(WorkerError):
+    """What was handed in cannot be used; the message says which part and why."""
+
+    code = "invalid_input"
+
+
+class UnreadableSecret(WorkerError):
+    """A stored secret cannot be opened with the keys at hand."""
+
+    code = "unreadable"
+
+
+class Unavailable(WorkerError):
+    """Neither a usable token nor a way to get one right now; try again shortly."""
+
+    code = "unavailable"
+
+
+class StorageError(WorkerError):
+    """Postgres refused a statement that should have been right: a bug here, or a schema that is not ours."""
+
+    code = "storage"
+
+
+class AccountError(WorkerError):
+    """Something about one account."""
+
+    code = "account"
+
+    def __init__(self, email: str, message: str) -> None:
+        super().__init__(f"{email}: {message}")
+        self.email = email
+
+
+class UnknownAccount(AccountError):
+    """No such account is stored."""
+
+    code = "unknown_account"
+
+    def __init__(self, email: str) -> None:
+        super().__init__(email, "no such account; import it or connect it first")
+
+
+class AccountInactive(AccountError):
+    """The account is paused, disconnected or does not use OAuth, and no live token is left."""
+
+    code = "inactive"
+
+    def __init__(self, email: str, state: str) -> None:
+        super().__init__(email, f"is {state}, so its token is not refreshed")
+        self.state = state
+
+
+class NeedsUser(AccountError):
+    """Only the account's user can help, by signing in again.
+
+    ``reason`` is Microsoft's code; ``claims`` is the challenge to pass to the authorization endpoint, if there was one.
+    """
+
+    code = "needs_user"
+
+    def __init__(self, email: str, reason: str, claims: str | None = None) -> None:
+        super().__init__(email, f"the user must sign in again ({reason})")
+        self.reason = reason
+        self.claims = claims
+
+
+class BlockedByAdmin(AccountError):
+    """The tenant's policy or administrator stands in the way; signing in again may not help."""
+
+    code = "blocked_by_admin"
+
+    def __init__(self, email: str, reason: str) -> None:
+        super().__init__(email, f"is blocked by the tenant's administrator or policy ({reason})")
+        self.reason = reason
+
+
+class BackingOff(AccountError):
+    """The last refresh failed and the next attempt is not due yet; ``retry_after`` says when it is."""
+
+    code = "backing_off"
+
+    def __init__(self, email: str, reason: str, retry_after: timedelta) -> None:
+        seconds = max(0, round(retry_after.total_seconds()))
+        super().__init__(email, f"the last refresh failed ({reason}); the next attempt is due in {seconds} s")
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class ClientMisconfigured(AccountError):
+    """The app registration is wrong; no account of it can be refreshed until an operator acts."""
+
+    code = "client_misconfigured"
+
+    def __init__(self, email: str, client: str, reason: str) -> None:
+        super().__init__(email, f"app registration {client!r} is misconfigured ({reason})")
+        self.client = client
+        self.reason = reason

@@ -1,0 +1,93 @@
+"""What Microsoft's answer means to us. Six cases; every dispatch handles all six."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from worker.domain.credential import Secret
+
+
+class Scope(enum.StrEnum):
+    """How far an answer reaches."""
+
+    ACCOUNT = "account"
+    TENANT = "tenant"
+    CLIENT = "client"  #: the app registration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """A new access token, and a new refresh token if Microsoft rotated it."""
+
+    access_token: Secret
+    refresh_token: Secret | None
+    obtained_at: datetime  # the instant before the request: never later than Microsoft's own start of the lifetime
+    expires_at: datetime
+    refresh_on: datetime | None = None
+    code: str = "ok"
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttled:
+    """Too many requests, says Microsoft; nothing is wrong with the grant."""
+
+    code: str
+    retry_after: timedelta | None = None
+    scope: Scope = Scope.ACCOUNT
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transient:
+    """Try again later: network, timeout (nobody knows what happened), 5xx, an answer that makes no sense."""
+
+    code: str
+    retry_after: timedelta | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReauthRequired:
+    """Only the user can revive the grant. ``certain`` is False where one answer is no proof."""
+
+    code: str
+    certain: bool = True
+    claims: str | None = None
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """An administrator or a policy refuses this account; a sign-in may not help."""
+
+    code: str
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misconfigured:
+    """Our app registration or request is wrong; no account is to blame."""
+
+    code: str
+    scope: Scope = Scope.CLIENT
+    correlation_id: str | None = None
+
+
+Outcome: TypeAlias = Refreshed | Throttled | Transient | ReauthRequired | Blocked | Misconfigured
+
+
+def kind(outcome: Outcome) -> str:
+    """The outcome's class as stored in the ledger and on the row: ``refreshed``, ``reauth_required``, ..."""
+    return _KINDS[type(outcome)]
+
+
+_KINDS: dict[type, str] = {
+    Refreshed: "refreshed",
+    Throttled: "throttled",
+    Transient: "transient",
+    ReauthRequired: "reauth_required",
+    Blocked: "blocked",
+    Misconfigured: "misconfigured",
+}

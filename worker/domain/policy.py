@@ -1,0 +1,138 @@
+"""When a credential is due, and what an outcome changes. Pure: the spread comes from a hash, never from dice."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import assert_never
+
+from worker.domain.credential import AccessToken, AccountId, Claim, Failure, Status
+from worker.domain.outcome import (
+    Blocked,
+    Misconfigured,
+    Outcome,
+    ReauthRequired,
+    Refreshed,
+    Throttled,
+    Transient,
+    kind,
+)
+
+# An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for what passes.
+STRIKES = 3
+STRIKES_OVER = timedelta(minutes=10)
+_BETWEEN_STRIKES = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """What one outcome changes on its account. ``refreshed`` is None unless there are new tokens to store."""
+
+    claim: Claim
+    outcome: Outcome
+    status: Status
+    due_at: datetime
+    failure: Failure | None
+    refreshed: Refreshed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshPolicy:
+    """The knobs of scheduling. Durations; fractions are of an access token's lifetime."""
+
+    earliest: float = 0.5
+    latest: float = 0.7
+    min_lead: timedelta = timedelta(minutes=5)
+    backoff_base: timedelta = timedelta(seconds=5)  # Microsoft asks for at least 5 s before a first retry
+    backoff_cap: timedelta = timedelta(minutes=15)
+    recheck: timedelta = timedelta(days=1)
+    comfortable: timedelta = timedelta(minutes=5)  # the remaining life a consumer gets unless it asks for more
+
+    def is_fresh(self, token: AccessToken, min_ttl: timedelta | None, *, now: datetime) -> bool:
+        """Whether ``token`` will do, or a refresh would get a better one.
+
+        Without a wish the bound is a quarter of the lifetime at most, so that reads do not race the schedule; a wish is
+        honoured up to 0.9 of the lifetime, because beyond that each read would cost a refresh and still not get it.
+        """
+        lifetime = token.expires_at - token.obtained_at
+        wanted = min(self.comfortable, lifetime / 4) if min_ttl is None else min(min_ttl, lifetime * 0.9)
+        return token.ttl(now) > max(wanted, timedelta(0))
+
+    def due_at(self, account: AccountId, version: int, refreshed: Refreshed) -> datetime:
+        """The instant to refresh again, spread per account and version over the middle of the lifetime."""
+        lifetime = refreshed.expires_at - refreshed.obtained_at
+        fraction = self.earliest + (self.latest - self.earliest) * keyed_fraction(account, version)
+        due = refreshed.obtained_at + lifetime * fraction
+        last_call = refreshed.expires_at - self.min_lead
+        if last_call > refreshed.obtained_at + lifetime * self.earliest:
+            due = min(due, last_call)  # a token too short-lived for the lead goes by the fraction alone
+        if refreshed.refresh_on is not None:
+            due = min(due, max(refreshed.refresh_on, refreshed.obtained_at + self.backoff_base))
+        return due
+
+    def backoff(self, account: AccountId, attempt: int) -> timedelta:
+        """The wait after the ``attempt``-th failure in a row, from 1: doubling, capped, never below the base.
+
+        The spread is up to half as much again, also at the cap: a common cap would gather the failing into a herd.
+        """
+        ceiling = self.backoff_cap / 1.5
+        doubled = min(ceiling, self.backoff_base * (1 << min(attempt - 1, 30)))
+        return doubled * (1 + keyed_fraction(account, attempt) / 2)
+
+    def plan(self, claim: Claim, outcome: Outcome, *, now: datetime) -> Transition:
+        """Decide what ``outcome`` means for the claimed account."""
+        match outcome:
+            case Refreshed():
+                due = self.due_at(claim.account_id, claim.version + 1, outcome)
+                return Transition(
+                    claim=claim,
+                    outcome=outcome,
+                    status=Status.ACTIVE,
+                    due_at=due,
+                    failure=None,
+                    refreshed=outcome,
+                )
+            case Throttled() | Transient():
+                return self._retry(claim, outcome, now=now, at_least=outcome.retry_after)
+            case Misconfigured():
+                return self._retry(claim, outcome, now=now)
+            case ReauthRequired(certain=True):
+                return self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
+            case ReauthRequired():
+                return self._strike(claim, outcome, now=now)
+            case Blocked():
+                return self._end(claim, outcome, Status.BLOCKED, now=now)
+            case unreachable:
+                assert_never(unreachable)
+
+    def _retry(self, claim: Claim, outcome: Outcome, *, now: datetime, at_least: timedelta | None = None) -> Transition:
+        failure = streak(claim.failure, outcome, now=now)
+        wait = self.backoff(claim.account_id, failure.count)
+        if at_least is not None:
+            wait = max(wait, at_least)  # Retry-After wins over our own arithmetic, never the other way round
+        return Transition(claim=claim, outcome=outcome, status=claim.status, due_at=now + wait, failure=failure)
+
+    def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:
+        failure = streak(claim.failure, outcome, now=now)
+        if failure.count >= STRIKES and now - failure.since >= STRIKES_OVER:
+            return self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
+        due = now + max(_BETWEEN_STRIKES, self.backoff_base)
+        return Transition(claim=claim, outcome=outcome, status=claim.status, due_at=due, failure=failure)
+
+    def _end(self, claim: Claim, outcome: ReauthRequired | Blocked, status: Status, *, now: datetime) -> Transition:
+        failure = streak(claim.failure, outcome, now=now)
+        # Looked at again tomorrow, and not with everybody else: the hash spreads the day's re-checks.
+        due = now + self.recheck * (1 + keyed_fraction(claim.account_id, failure.count) / 10)
+        return Transition(claim=claim, outcome=outcome, status=status, due_at=due, failure=failure)
+
+
+def streak(failure: Failure | None, outcome: Outcome, *, now: datetime) -> Failure:
+    """The failure streak after ``outcome``: one longer if it is of the same class, else a new one."""
+    if failure is not None and failure.kind == kind(outcome):
+        return replace(failure, code=outcome.code, count=failure.count + 1)
+    return Failure(kind=kind(outcome), code=outcome.code, count=1, since=now)
+
+
+def keyed_fraction(account: AccountId, salt: int) -> float:
+    """A number in [0, 1) that is the same in every process and uncorrelated between accounts and salts."""
+    digest = blake2b(account.bytes, digest_size=8, salt=salt.to_bytes(16, "big")).digest()
+    return int.from_bytes(digest, "big") / 2**64
