@@ -1,0 +1,44 @@
+"""Runs migrations, one transaction each, one runner at a time, and never at the cost of a running worker."""
+
+from sqlalchemy import Connection, create_engine, make_url, text
+
+from alembic import context
+from worker.db.models import Base
+from worker.settings import DatabaseSettings, load
+
+# A migration that waits for a lock makes everybody behind it wait: give up soon, and be run again at a quieter time.
+LOCK_TIMEOUT = "4s"
+STATEMENT_TIMEOUT = "60s"
+ADVISORY_LOCK = 0x746F6B656E  # "token"; any number, as long as it is ours
+
+
+def migrate(connection: Connection) -> None:
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def main() -> None:
+    if context.is_offline_mode():
+        context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    # Not through the ini file: it would take a % in a password for an interpolation.
+    url = load(DatabaseSettings).database_url.get_secret_value()
+    engine = create_engine(make_url(url), hide_parameters=True, connect_args={"connect_timeout": 5})
+    with engine.connect() as connection:
+        migrate(connection)
+    engine.dispose()
+
+
+main()

@@ -1,0 +1,126 @@
+"""The tables. The migrations in ``alembic/`` are what a database gets; ``alembic check`` holds the two together."""
+
+from datetime import datetime
+from typing import ClassVar
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from worker.domain.credential import Status
+
+_STATES = ", ".join(f"'{status}'" for status in Status)
+
+
+class Base(DeclarativeBase):
+    """Every constraint gets a predictable name, so that a migration can drop it."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        bytes: LargeBinary,
+        datetime: DateTime(timezone=True),
+        int: Integer,
+        str: Text,
+        UUID: Uuid,
+    }
+
+
+class MailCredential(Base):
+    """One mailbox: its sealed tokens, when they are due, and what is wrong with them."""
+
+    __tablename__ = "mail_credentials"
+    __table_args__ = (
+        CheckConstraint("email = lower(email)", name="email_is_lower"),
+        CheckConstraint(f"status IN ({_STATES})", name="status_is_known"),
+        CheckConstraint("refresh_due_at IS NULL OR use_oauth", name="only_oauth_is_due"),
+        CheckConstraint(
+            "refresh_due_at IS NULL OR status IN ('active', 'reauth_required', 'blocked')",
+            name="only_refreshable_is_due",
+        ),
+        CheckConstraint("refresh_due_at IS NULL OR refresh_token IS NOT NULL", name="only_refresh_token_is_due"),
+        # Rows that nobody may claim have no due time, so this index holds the claimable ones and nothing else.
+        Index("ix_mail_credentials_due", "refresh_due_at", postgresql_where=text("refresh_due_at IS NOT NULL")),
+        {
+            # Every refresh rewrites the row: leave room on the page, and clean up before the bloat is worth mentioning.
+            "postgresql_with": {
+                "fillfactor": "80",
+                "autovacuum_vacuum_scale_factor": "0.02",
+                "autovacuum_vacuum_insert_scale_factor": "0.05",
+                "autovacuum_analyze_scale_factor": "0.05",
+            },
+        },
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    client: Mapped[str] = mapped_column(server_default=text("'default'"))
+    authority: Mapped[str | None]
+    scopes: Mapped[str] = mapped_column(server_default=text("''"))  # space-delimited, RFC 6749 3.3
+    use_oauth: Mapped[bool] = mapped_column(server_default=text("true"))
+    # NULL: Microsoft's own servers
+    imap_host: Mapped[str | None]
+    imap_port: Mapped[int | None]
+    smtp_host: Mapped[str | None]
+    smtp_port: Mapped[int | None]
+
+    access_token: Mapped[bytes | None]
+    refresh_token: Mapped[bytes | None]
+    previous_refresh_token: Mapped[bytes | None]
+    token_obtained_at: Mapped[datetime | None]
+    token_expiry: Mapped[datetime | None]
+    refresh_token_issued_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
+
+    status: Mapped[str] = mapped_column(server_default=text("'active'"))
+    refresh_due_at: Mapped[datetime | None]
+    lease_id: Mapped[UUID | None]
+    failure_kind: Mapped[str | None]
+    failure_code: Mapped[str | None]
+    failure_count: Mapped[int] = mapped_column(server_default=text("0"))
+    failing_since: Mapped[datetime | None]
+    failure_claims: Mapped[str | None]
+    last_refreshed_at: Mapped[datetime | None]
+
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class RefreshEvent(Base):
+    """The ledger: one line per question asked of Microsoft, without a secret in it; pruned by age."""
+
+    __tablename__ = "refresh_events"
+    __table_args__ = (
+        Index("ix_refresh_events_account_id_id", "account_id", "id"),
+        # Rows arrive in time order and leave in time order; a block range index is all that pruning needs.
+        Index("ix_refresh_events_at", "at", postgresql_using="brin"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    account_id: Mapped[UUID]  # no foreign key: it would lock the account row anew for every line written
+    at: Mapped[datetime]
+    trigger: Mapped[str]
+    outcome: Mapped[str]
+    code: Mapped[str]
+    latency_ms: Mapped[int]
+    correlation_id: Mapped[str | None]
+    fingerprint_before: Mapped[str]
+    fingerprint_after: Mapped[str | None]

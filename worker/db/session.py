@@ -1,0 +1,82 @@
+"""The engine and its transactions. One Database per process: a connection must not cross a fork."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from worker.domain.errors import ConfigurationError, StorageError, Unavailable
+
+_CONNECT_TIMEOUT = 5  # seconds
+_STATEMENT_TIMEOUT = 15_000  # milliseconds; the longest statement here takes a fraction of a second
+_POOL_TIMEOUT = 10  # seconds to wait for a free connection
+
+# SQLSTATE
+_READ_ONLY = "25006"  # a standby that has not been promoted yet
+_UNKNOWN_NAMES = ("42P01", "42703")  # undefined table, undefined column
+
+
+class Database:
+    """Connections to Postgres. Opens none before the first use. Close it when done."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self._engine = create_engine(
+            make_url(url),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=_POOL_TIMEOUT,
+            pool_pre_ping=True,  # a fail-over leaves dead connections behind; find them before a token is spent
+            hide_parameters=True,  # an exception's text must not carry a row's values
+            connect_args={
+                "connect_timeout": _CONNECT_TIMEOUT,
+                "application_name": "token-refresh-worker",
+                "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC",
+                "keepalives_idle": 30,
+            },
+        )
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction, committed on success.
+
+        Raises Unavailable while Postgres cannot be reached or written, ConfigurationError for a schema that was not
+        migrated, StorageError for whatever else it refuses.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (DBAPIError, PoolTimeout) as error:
+            if _is_outage(error):
+                raise Unavailable(f"the database cannot be used: {_reason(error)}") from None
+            if _sqlstate(error) in _UNKNOWN_NAMES:
+                raise ConfigurationError(
+                    "the database's tables are missing or old; run: token-worker migrate"
+                ) from None
+            raise StorageError(f"the database refused a statement: {_reason(error)}") from error
+
+    def ping(self) -> None:
+        """Ask the server for one row. Raises Unavailable."""
+        with self.begin() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _is_outage(error: DBAPIError | PoolTimeout) -> bool:
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    return error.connection_invalidated or _sqlstate(error) == _READ_ONLY
+
+
+def _sqlstate(error: DBAPIError | PoolTimeout) -> str | None:
+    state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return state
+
+
+def _reason(error: Exception) -> str:
+    """The driver's first line: the rest may repeat statement and parameters."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
