@@ -1,0 +1,197 @@
+"""The HTTP below MSAL: pooled urllib3 with our own timeouts and CA bundle; it records what was answered."""
+
+import email.utils
+import json
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from worker.domain.microsoft import Answer
+from worker.domain.outcome import Misconfigured, Scope, Transient
+
+_CONNECT_TIMEOUT = 3.0  # seconds
+_READ_TIMEOUT = 15.0  # seconds of silence
+_LARGEST_ANSWER = 1 << 20  # bytes; a real one has about 6 KB
+_OK = 200
+_CLIENT_ERROR = range(400, 500)
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+
+
+class NotForMsal(Exception):
+    """The answer is recorded, and of a kind that MSAL would stumble over or remember wrongly."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """What MSAL's http_client protocol returns."""
+
+    status_code: int
+    text: str
+    headers: Mapping[str, str]
+
+    def raise_for_status(self) -> None:
+        if self.status_code >= _CLIENT_ERROR.start:
+            raise NotForMsal
+
+
+class TokenEndpoint:
+    """MSAL's http_client over pooled urllib3: own timeouts and CA, no cookies, no redirects, no environment."""
+
+    def __init__(self, *, ca_bundle: Path | None, connections: int) -> None:
+        context = ssl.create_default_context(cafile=str(ca_bundle) if ca_bundle else None)
+        self._pool = urllib3.PoolManager(
+            num_pools=16,
+            maxsize=connections,
+            retries=False,
+            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
+            ssl_context=context,
+        )
+        self._last = threading.local()
+
+    @property
+    def answer(self) -> Answer | None:
+        """This thread's last answer from the token endpoint."""
+        answer: Answer | None = getattr(self._last, "answer", None)
+        return answer
+
+    def forget(self) -> None:
+        """Call before asking: an earlier answer must not be taken for this one's."""
+        self._last.answer = self._last.discovery_status = None
+
+    def discovery_outcome(self) -> Transient | Misconfigured:
+        """What a refused or unusable discovery document means: a 4xx is a wrong authority, the rest may pass."""
+        status = getattr(self._last, "discovery_status", None)
+        if status in _CLIENT_ERROR and status != _TOO_MANY_REQUESTS:
+            return Misconfigured(code=f"discovery_http_{status}", scope=Scope.TENANT)
+        return Transient(code="discovery_failed")
+
+    def get(
+        self, url: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None, **_: object
+    ) -> _Response:
+        status, body, _headers = self._send("GET", url, params, headers, None)
+        self._last.discovery_status = status
+        return _Response(status, body.decode("utf-8", "replace"), {})
+
+    def post(
+        self,
+        url: str,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: object,
+    ) -> _Response:
+        status, body, answered = self._send("POST", url, params, headers, data)
+        parsed = _json_object(body)
+        self._last.answer = Answer(
+            status=status,
+            body=parsed,
+            retry_after=parse_retry_after(answered.get("Retry-After"), answered.get("Date")),
+            correlation_id=answered.get("x-ms-request-id") or answered.get("client-request-id"),
+        )
+        if parsed is None or not _digestible(status, parsed):
+            raise NotForMsal
+        return _Response(status, body.decode("utf-8", "replace"), {})
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        data: Mapping[str, Any] | None,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        if params:
+            url = f"{url}?{urlencode(params)}"
+        sent = dict(headers or {})
+        sent.pop("x-client-last-telemetry", None)  # would tell Microsoft one account's failure in another's request
+        if data is not None:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        response = self._pool.request(
+            method,
+            url,
+            body=None if data is None else urlencode(data),
+            headers=sent,
+            redirect=False,
+            preload_content=False,
+        )
+        try:
+            body = response.read(_LARGEST_ANSWER + 1)
+            if len(body) > _LARGEST_ANSWER:
+                response.close()  # what is left of it must not be taken for the next answer
+                body = b""
+        finally:
+            response.release_conn()
+        return response.status, body, response.headers
+
+
+def parse_retry_after(value: str | None, server_date: str | None) -> timedelta | None:
+    """Retry-After as seconds or HTTP date (RFC 9110 10.2.3); a date counts from the server's own clock, not ours."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return timedelta(seconds=min(int(value), 86_400))
+    until, sent = _http_date(value), _http_date(server_date or "")
+    if until is None:
+        return None
+    return min(max(until - (sent or until), timedelta(0)), timedelta(days=1))
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        parsed = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _digestible(status: int, body: Mapping[str, Any]) -> bool:
+    """Whether MSAL copes: it remembers ``error`` for the next request's telemetry header, where an odd one stays."""
+    if status == _OK:
+        return isinstance(body.get("access_token"), str)
+    error = body.get("error")
+    return status < _SERVER_ERROR and isinstance(error, str) and error.isascii() and error.isprintable()
+
+
+def network_code(error: HTTPError) -> str:
+    """What went wrong on the way, as a stable code. Whether the request arrived is unknown after a ``timeout``."""
+    cause = getattr(error, "reason", None) or error
+    match cause:
+        case NameResolutionError():
+            return "dns"
+        case ConnectTimeoutError():
+            return "connect_timeout"
+        case NewConnectionError():
+            return "connect_failed"
+        case ReadTimeoutError():
+            return "timeout"
+        case SSLError():
+            return "tls"
+        case _:
+            return "connection_lost"

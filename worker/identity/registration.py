@@ -1,0 +1,63 @@
+"""One app registration: who we are at the identity platform, and which authorities may see our credential."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from worker.domain.credential import Secret
+from worker.domain.errors import ConfigurationError, InvalidInput
+
+_RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})  # MSAL adds them and refuses them as input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """One app registration at the Microsoft identity platform. Exactly one of secret and certificate is set."""
+
+    name: str
+    client_id: str
+    authority: str
+    scopes: tuple[str, ...]
+    oidc: bool = False  # the authority is a plain OpenID Connect issuer: no /v2.0 is added to find its metadata
+    client_secret: Secret | None = None
+    certificate: Secret | None = None  # PEM: the private key and its certificate
+
+    def credential(self) -> str | dict[str, str]:
+        """What MSAL takes as ``client_credential``."""
+        if self.certificate is not None:
+            pem = self.certificate.reveal()
+            return {"private_key": pem, "public_certificate": pem}
+        if self.client_secret is None:
+            msg = f"app registration {self.name!r} has neither a client secret nor a certificate"
+            raise ConfigurationError(msg)
+        return self.client_secret.reveal()
+
+    def authority_arguments(self, authority: str) -> dict[str, Any]:
+        """How MSAL is told where to ask."""
+        if self.oidc:
+            return {"oidc_authority": authority}
+        return {"authority": authority, "instance_discovery": False}
+
+    def check_authority(self, authority: str) -> None:
+        """A client secret is sent to the authority's host, so an account may choose the tenant but never the host.
+
+        Raises InvalidInput.
+        """
+        ours, theirs = urlsplit(self.authority), urlsplit(authority)
+        if not theirs.path.strip("/"):
+            msg = f"authority {authority!r} names no tenant; it looks like {ours.scheme}://{ours.netloc}/contoso.com"
+            raise InvalidInput(msg)
+        if (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
+            msg = (
+                f"authority {authority!r} is not on the host of app registration {self.name!r}"
+                f" ({ours.scheme}://{ours.netloc}); add a registration for it"
+            )
+            raise InvalidInput(msg)
+
+
+def check_scopes(scopes: tuple[str, ...]) -> None:
+    """Raises InvalidInput for a scope that is implied."""
+    for scope in scopes:
+        if scope in _RESERVED_SCOPES:
+            msg = f"scope {scope!r} is added by itself; leave it out"
+            raise InvalidInput(msg)
