@@ -1,0 +1,7 @@
+"""What Redis keeps for us: copies of what Postgres knows, and for a while what it could not be told. Opens nothing."""
+
+from worker.cache.connection import connect
+from worker.cache.entries import Cache, Item
+from worker.cache.outbox import Outbox
+
+__all__ = ["Cache", "Item", "Outbox", "connect"]

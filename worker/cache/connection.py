@@ -1,0 +1,26 @@
+"""How Redis is reached: quickly, or not at all."""
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from worker.domain.errors import Unavailable
+
+_TIMEOUT = 1.0  # seconds; a consumer must not wait longer than this to learn that Redis is away
+
+
+def connect(url: str) -> Redis:
+    """A client with a pool of its own. Make it after a fork. Connects at first use."""
+    return Redis.from_url(
+        url,
+        socket_timeout=_TIMEOUT,
+        socket_connect_timeout=_TIMEOUT,
+        retry=Retry(NoBackoff(), 1),  # once, for a connection that had gone stale in the pool
+        health_check_interval=30,
+    )
+
+
+def unavailable(error: RedisError) -> Unavailable:
+    """What to raise instead: without the server's words, which may repeat a value."""
+    return Unavailable(f"Redis cannot be used: {type(error).__name__}")

@@ -1,0 +1,79 @@
+"""Sealed entries in Redis, guarded by version; a copy of Postgres, never the truth. Knows no key and opens nothing.
+
+A value is ``1 <version, 20 digits> <sealed entry>``: the version stands in front, so that Redis itself can refuse to
+replace a newer entry by an older one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from worker.cache.connection import unavailable
+from worker.domain.credential import AccountId, Sealed
+
+_HEADER = len("1 ") + 20 + 1
+
+# Digits of equal number compare as text, so the guard needs no parsing. Equal versions may replace each other.
+_PUT = """
+local kept = redis.call('GETRANGE', KEYS[1], 0, 22)
+if #kept == 23 and kept > string.sub(ARGV[1], 1, 23) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sealed entry and the version it carries."""
+
+    account_id: AccountId
+    version: int
+    sealed: Sealed
+
+
+class Cache:
+    """The cache of one process. Thread-safe. Every method raises Unavailable without Redis."""
+
+    def __init__(self, redis: "Redis", *, ttl: timedelta) -> None:
+        self._redis = redis
+        self._ttl = int(ttl.total_seconds() * 1000)
+        self._put = self._redis.register_script(_PUT)
+
+    def get(self, account: AccountId) -> Item | None:
+        """The account's entry, or None."""
+        try:
+            value = self._redis.get(_key(account))
+        except RedisError as error:
+            raise unavailable(error) from None
+        return _item(account, value) if isinstance(value, bytes) else None
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Store entries in one round trip, each unless a newer one is there."""
+        try:
+            pipeline = self._redis.pipeline(transaction=False)
+            for item in items:
+                value = b"1 %020d %s" % (item.version, item.sealed)
+                self._put(keys=[_key(item.account_id)], args=[value, self._ttl], client=pipeline)
+            pipeline.execute()
+        except RedisError as error:
+            raise unavailable(error) from None
+
+    def ping(self) -> None:
+        try:
+            self._redis.ping()
+        except RedisError as error:
+            raise unavailable(error) from None
+
+
+def _key(account: AccountId) -> str:
+    return f"token-worker:entry:{account}"
+
+
+def _item(account: AccountId, value: bytes) -> Item | None:
+    header = value[:_HEADER]
+    if len(header) != _HEADER or not header.startswith(b"1 ") or not header[2:-1].isdigit():
+        return None  # not ours, or of a format to come: as good as a miss
+    return Item(account, int(header[2:-1]), Sealed(value[_HEADER:]))
