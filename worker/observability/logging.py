@@ -1,0 +1,59 @@
+"""Structured logs for this package and everything beneath it. Nothing secret gets here, and what might is masked."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+LogFormat = Literal["auto", "console", "json"]
+
+_MASKED = re.compile(r"token|secret|password|authorization|assertion|cookie", re.IGNORECASE)
+_HARMLESS = frozenset({"token_expiry"})
+_JWT = re.compile(r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*")
+_URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s/]+(?=@)")
+
+
+def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
+    """Send every log line of the process to standard error, as JSON or for people (``auto``: if they are there)."""
+    for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderer = structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        mask,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # MSAL logs whole answers when it cannot parse them; urllib3 and the brokers talk at every connection.
+    logging.getLogger("msal").setLevel(logging.CRITICAL)
+    for talkative in ("urllib3", "kombu", "amqp", "tornado.access", "celery.bootsteps", "celery.utils.functional"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+
+
+def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Blank values under secret-looking names, JWTs and passwords in URLs, whoever logged them."""
+    for name, value in event.items():
+        if _MASKED.search(name) and name not in _HARMLESS:
+            event[name] = "***"
+        elif isinstance(value, str):
+            event[name] = _URL_PASSWORD.sub(r"\1:***", _JWT.sub("***", value))
+    return event
