@@ -1,0 +1,255 @@
+"""What is done to accounts by people and by the application: save, import, pause, resume, disconnect, list."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from worker.db import credentials as rows
+from worker.db.credentials import SealedGrant
+from worker.db.session import Database
+from worker.domain.credential import (
+    DEFAULT_CLIENT,
+    AccessToken,
+    Account,
+    AccountId,
+    CacheEntry,
+    Grant,
+    Secret,
+    Status,
+    account_id,
+    normalize_email,
+)
+from worker.domain.errors import InvalidInput, UnknownAccount
+from worker.domain.outcome import Refreshed
+from worker.domain.policy import RefreshPolicy
+from worker.identity import Identity
+from worker.service.entries import Entries
+from worker.vault import Purpose, Vault
+
+_IMPORT_GROUP = 500
+_FIELDS = frozenset({"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line of an import that cannot be used, and why. Never quotes the line: it may hold a token."""
+
+    number: int
+    reason: str
+
+
+class Credentials:
+    """Puts grants in and takes accounts out. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        identity: Identity,
+        entries: Entries,
+        policy: RefreshPolicy,
+        utcnow: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._identity = identity
+        self._entries = entries
+        self._policy = policy
+        self._utcnow = utcnow
+
+    def save(self, grants: Sequence[Grant]) -> None:
+        """Store new grants, replacing what the accounts had and forgiving earlier failures.
+
+        Postgres is committed first, then the cache. Raises InvalidInput and then stores none of them.
+        """
+        unique = {grant.email: grant for grant in map(self._checked, grants)}
+        sealed = [self._seal(grant) for grant in unique.values()]
+        with self._database.begin() as connection:
+            versions = rows.save(connection, sealed, now=self._utcnow())
+        self._entries.publish([_entry(grant, versions[grant.account_id]) for grant in sealed])
+
+    def import_lines(self, lines: Iterable[str], *, progress: Callable[[int], None]) -> tuple[int, list[BadLine]]:
+        """Store one grant per JSON line; a bad line is reported and the others are stored. Calls ``progress`` with the
+        number of lines done."""
+        stored, bad = 0, list[BadLine]()
+        for group in _groups(enumerate(lines, start=1), _IMPORT_GROUP):
+            grants: list[Grant] = []
+            for number, line in group:
+                try:
+                    grants += [self._checked(parse_grant(line))] if line.strip() else []
+                except InvalidInput as error:
+                    bad.append(BadLine(number, str(error)))
+            if grants:
+                self.save(grants)
+            stored += len(grants)
+            progress(group[-1][0])
+        return stored, bad
+
+    def pause(self, email: str) -> None:
+        """Stop refreshing an account until it is resumed; its token is served while it lives. Raises UnknownAccount."""
+        self._set(email, Status.PAUSED, due_at=None)
+
+    def resume(self, email: str) -> None:
+        """Refresh the account again, from now on. Raises UnknownAccount, or InvalidInput if its tokens are gone."""
+        if self.find(email).refresh_token is None:
+            msg = f"{email}: its tokens are gone; connect it again"
+            raise InvalidInput(msg)
+        self._set(email, Status.ACTIVE, due_at=self._utcnow())
+
+    def disconnect(self, email: str) -> None:
+        """Erase an account's tokens here and in the cache. Raises UnknownAccount."""
+        account = self.find(email)
+        with self._database.begin() as connection:
+            version = rows.set_status(connection, account.id, Status.DISCONNECTED, due_at=None, now=self._utcnow())
+            rows.erase_tokens(connection, account.id)
+        if version is not None:
+            # An entry without tokens, not a missing one: it outranks a late writer's copy.
+            self._entries.publish(
+                [CacheEntry(account_id=account.id, email=account.email, status=Status.DISCONNECTED, version=version)]
+            )
+
+    def find(self, email: str) -> Account:
+        """Raises UnknownAccount, or InvalidInput if this is no e-mail address."""
+        with self._database.begin() as connection:
+            account = rows.find(connection, account_id(email))
+        if account is None:
+            raise UnknownAccount(normalize_email(email))
+        return account
+
+    def list(self, *, status: Status | None = None) -> Iterator[Account]:
+        """All accounts in order of e-mail, read in pages."""
+        after, page = "", 1000
+        while True:
+            with self._database.begin() as connection:
+                accounts = rows.list_accounts(connection, status=status, after=after, limit=page)
+            yield from accounts
+            if len(accounts) < page:
+                return
+            after = accounts[-1].email
+
+    def _set(self, email: str, status: Status, *, due_at: datetime | None) -> None:
+        account = self.find(email)
+        with self._database.begin() as connection:
+            rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
+
+    def _checked(self, grant: Grant) -> Grant:
+        self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
+        if not grant.refresh_token.reveal():
+            raise InvalidInput("refresh_token is empty")
+        return replace(grant, email=normalize_email(grant.email))
+
+    def _seal(self, grant: Grant) -> SealedGrant:
+        account, now = account_id(grant.email), self._utcnow()
+        # A token whose end nobody knows cannot be served; the refresh token gets a new one at once.
+        known = grant.access_token is not None and grant.expires_at is not None and grant.expires_at > now
+        access_token = grant.access_token if known else None
+        return SealedGrant(
+            account_id=account,
+            grant=grant,
+            refresh_token=self._vault.seal(grant.refresh_token, account, Purpose.REFRESH_TOKEN),
+            access_token=self._vault.seal(access_token, account, Purpose.ACCESS_TOKEN) if access_token else None,
+            obtained_at=now if known else None,
+            due_at=self._due_at(account, grant, now) if known else now,
+        )
+
+    def _due_at(self, account: AccountId, grant: Grant, now: datetime) -> datetime:
+        if grant.access_token is None or grant.expires_at is None:
+            return now
+        token = Refreshed(
+            access_token=grant.access_token, refresh_token=None, obtained_at=now, expires_at=grant.expires_at
+        )
+        return self._policy.due_at(account, 1, token)
+
+
+def parse_grant(line: str) -> Grant:
+    """Read one JSON line of an import. Raises InvalidInput naming the field, never its value."""
+    try:
+        data = json.loads(line)
+    except ValueError:
+        raise InvalidInput("not a JSON object") from None
+    if not isinstance(data, dict):
+        raise InvalidInput("not a JSON object")
+    unknown = sorted(set(data) - _FIELDS)
+    if unknown:
+        msg = f"unknown field {unknown[0]!r}; known are {', '.join(sorted(_FIELDS))}"
+        raise InvalidInput(msg)
+    access_token = _text(data, "access_token")
+    return Grant(
+        email=normalize_email(_required(data, "email")),
+        refresh_token=Secret(_required(data, "refresh_token")),
+        client=_text(data, "client") or DEFAULT_CLIENT,
+        authority=_text(data, "authority"),
+        scopes=_scopes(data.get("scopes")),
+        access_token=Secret(access_token) if access_token else None,
+        expires_at=_instant(data.get("expires_at")),
+    )
+
+
+def _required(data: dict[str, Any], name: str) -> str:
+    value = _text(data, name)
+    if not value:
+        msg = f"{name} is missing"
+        raise InvalidInput(msg)
+    return value
+
+
+def _text(data: dict[str, Any], name: str) -> str | None:
+    value = data.get(name)
+    if value is not None and not isinstance(value, str):
+        msg = f"{name} must be a string"
+        raise InvalidInput(msg)
+    return value or None
+
+
+def _scopes(value: object) -> tuple[str, ...]:
+    """A list of strings, or one string with spaces as in OAuth 2.0."""
+    words = value.split() if isinstance(value, str) else value
+    if words is None:
+        return ()
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise InvalidInput("scopes must be a list of strings or one string with spaces")
+    return tuple(words)
+
+
+def _instant(value: object) -> datetime | None:
+    """Seconds since the epoch, or ISO 8601 with an offset."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str) and (parsed := datetime.fromisoformat(value)).tzinfo:
+            return parsed
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise InvalidInput("expires_at must be seconds since the epoch, or ISO 8601 with an offset such as Z")
+
+
+def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
+    grant, token = sealed.grant, None
+    if sealed.access_token and grant.access_token and grant.expires_at and sealed.obtained_at:
+        token = AccessToken(
+            email=grant.email,
+            secret=grant.access_token,
+            obtained_at=sealed.obtained_at,
+            expires_at=grant.expires_at,
+            version=version,
+        )
+    return CacheEntry(
+        account_id=sealed.account_id,
+        email=grant.email,
+        status=Status.ACTIVE,
+        version=version,
+        token=token,
+        refresh_token=sealed.refresh_token,
+    )
+
+
+def _groups(numbered: Iterable[tuple[int, str]], size: int) -> Iterator[list[tuple[int, str]]]:
+    iterator = iter(numbered)
+    while group := list(islice(iterator, size)):
+        yield group

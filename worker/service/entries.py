@@ -1,0 +1,53 @@
+"""The cache as services see it: opened entries. Redis being away is a miss and a warning, never a failure."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from worker.cache import Cache, Item
+from worker.domain import entry as wire
+from worker.domain.credential import AccountId, CacheEntry
+from worker.domain.errors import Unavailable, UnreadableSecret
+from worker.vault import Purpose, Vault
+
+log = structlog.get_logger(__name__)
+
+
+class Entries:
+    """Reads and writes cache entries. Writing comes after the commit, so a lost write costs a database read."""
+
+    def __init__(self, cache: Cache, vault: Vault) -> None:
+        self._cache = cache
+        self._vault = vault
+
+    def read(self, account: AccountId) -> CacheEntry | None:
+        """The account's entry, or None if there is none that opens."""
+        try:
+            item = self._cache.get(account)
+            return self._open(item) if item else None
+        except Unavailable as error:
+            log.warning("Cache cannot be read", account_id=str(account), reason=str(error))
+        except UnreadableSecret as error:
+            log.warning("Cache entry cannot be opened", account_id=str(account), reason=str(error))
+        return None
+
+    def publish(self, entries: Sequence[CacheEntry]) -> bool:
+        """Write entries, each unless a newer one is there; False if Redis could not be reached."""
+        if not entries:
+            return True
+        try:
+            self._cache.put([self._seal(entry) for entry in entries])
+        except Unavailable as error:
+            log.warning("Cache cannot be written", entries=len(entries), reason=str(error))
+            return False
+        return True
+
+    def _open(self, item: Item) -> CacheEntry | None:
+        text = self._vault.open(item.sealed, item.account_id, Purpose.CACHE_ENTRY)
+        entry = wire.decode(text, item.account_id)
+        # The version in front is what Redis compares; one that was tampered with must not hide a newer entry's age.
+        return entry if entry.version == item.version else None
+
+    def _seal(self, entry: CacheEntry) -> Item:
+        sealed = self._vault.seal(wire.encode(entry), entry.account_id, Purpose.CACHE_ENTRY)
+        return Item(entry.account_id, entry.version, sealed)

@@ -1,0 +1,102 @@
+"""Saves answers that Postgres could not take, in the outbox, and brings them home when it is back."""
+
+import base64
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from worker.cache import Outbox
+from worker.db import credentials
+from worker.db.credentials import SealedUpdate, UnsavedUpdate
+from worker.db.session import Database
+from worker.domain.credential import AccountId, Sealed
+from worker.domain.errors import StorageError, Unavailable, UnreadableSecret
+
+log = structlog.get_logger(__name__)
+
+
+class Recovery:
+    """The way of rotated tokens around a database outage. Thread-safe."""
+
+    def __init__(self, *, database: Database, outbox: Outbox, utcnow: Callable[[], datetime]) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._utcnow = utcnow
+
+    def keep(self, updates: Sequence[SealedUpdate]) -> bool:
+        """Keep the tokens of these updates until Postgres is back; False if Redis is away as well."""
+        unsaved = [update.unsaved() for update in updates if update.access_token is not None]
+        if not unsaved:
+            return True
+        try:
+            self._outbox.put({update.account_id: _encode(update) for update in unsaved})
+        except Unavailable as error:
+            log.error("Outbox cannot be written", accounts=len(unsaved), reason=str(error))  # noqa: TRY400
+            return False
+        return True
+
+    def drain(self) -> frozenset[AccountId]:
+        """Write what is kept to Postgres; what Postgres has a newer token for is dropped.
+
+        Called before every claim. Returns the accounts that still wait: Postgres has not got their newest refresh
+        token, and the one before must not be spent.
+        """
+        kept: dict[AccountId, bytes] = {}
+        try:
+            kept = self._outbox.all()
+            return frozenset(account for account, value in kept.items() if not self._bring_home(account, value))
+        except Unavailable as error:
+            # Without Redis there is nothing to wait for; without Postgres the claim that follows fails by itself.
+            log.warning("Outbox cannot be drained", reason=str(error))
+            return frozenset(kept)
+
+    def _bring_home(self, account: AccountId, value: bytes) -> bool:
+        try:
+            update = _decode(account, value)
+            with self._database.begin() as connection:
+                restored = credentials.restore(connection, update, now=self._utcnow())
+        except (UnreadableSecret, StorageError) as error:
+            # Stays where it is, for a human: it may be the only copy. The others go on.
+            log.error("Outbox entry cannot be stored", account_id=str(account), reason=str(error))  # noqa: TRY400
+            return False
+        self._outbox.discard(account, value)
+        if restored:
+            log.info("Token persisted to database", email=update.email, expires_at=update.expires_at.isoformat())
+        else:
+            log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
+        return True
+
+
+def _encode(update: UnsavedUpdate) -> bytes:
+    tokens = (update.access_token, update.refresh_token, update.previous_refresh_token)
+    return json.dumps(
+        {
+            "email": update.email,
+            "version": update.version,
+            "tokens": [token and base64.b64encode(token).decode() for token in tokens],
+            "times": [moment.isoformat() for moment in (update.obtained_at, update.expires_at, update.due_at)],
+        }
+    ).encode()
+
+
+def _decode(account: AccountId, value: bytes) -> UnsavedUpdate:
+    try:
+        data: dict[str, Any] = json.loads(value)
+        access_token, refresh_token, previous = (token and Sealed(base64.b64decode(token)) for token in data["tokens"])
+        obtained_at, expires_at, due_at = map(datetime.fromisoformat, data["times"])
+        return UnsavedUpdate(
+            account_id=account,
+            email=data["email"],
+            version=data["version"],
+            access_token=access_token,
+            refresh_token=refresh_token,
+            previous_refresh_token=previous,
+            obtained_at=obtained_at,
+            expires_at=expires_at,
+            due_at=due_at,
+        )
+    except (ValueError, KeyError, TypeError):
+        raise UnreadableSecret("an outbox entry is malformed") from None

@@ -1,0 +1,75 @@
+"""Re-seals every stored secret under the newest key, while everything runs, and proves that none is left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+
+from worker.db import sealed
+from worker.db.sealed import SealedRow
+from worker.db.session import Database
+from worker.domain.credential import Sealed
+from worker.domain.errors import UnreadableSecret
+from worker.vault import Purpose, Vault, key_prefix
+
+log = structlog.get_logger(__name__)
+
+_PAGE = 500
+_PURPOSES = tuple(Purpose(column) for column in sealed.SEALED_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationReport:
+    """``remaining`` rows still hold something under an older key; ``unreadable`` of them open with no key at hand."""
+
+    rotated: int
+    unreadable: int
+    remaining: int
+
+
+class Rotation:
+    """May be stopped and started again at any time: what is done is recognised by its key id."""
+
+    def __init__(self, *, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    def rotate(self, *, progress: Callable[[int], None]) -> RotationReport:
+        """Go through all rows once. Calls ``progress`` with the number of rows done."""
+        rotated = unreadable = 0
+        after, prefix = UUID(int=0), key_prefix(self._vault.newest_key_id)
+        while True:
+            with self._database.begin() as connection:
+                page = sealed.find_other_than(connection, prefix, after=after, limit=_PAGE)
+                old, new = self._reseal_all(page)
+                rotated += sealed.swap(connection, old, new)
+            if not page:
+                break
+            unreadable += len(page) - len(old)
+            after = page[-1].account_id
+            progress(rotated + unreadable)
+        with self._database.begin() as connection:
+            remaining = sealed.count_other_than(connection, prefix)
+        return RotationReport(rotated, unreadable, remaining)
+
+    def _reseal_all(self, page: list[SealedRow]) -> tuple[list[SealedRow], list[SealedRow]]:
+        old, new = [], []
+        for row in page:
+            try:
+                new.append(self._reseal(row))
+                old.append(row)
+            except UnreadableSecret as error:
+                log.error(  # noqa: TRY400 - the reason is the message; there is nothing to trace
+                    "Secret cannot be opened and stays as it is", account_id=str(row.account_id), reason=str(error)
+                )
+        return old, new
+
+    def _reseal(self, row: SealedRow) -> SealedRow:
+        pairs = zip(row.values, _PURPOSES, strict=True)
+        return SealedRow(row.account_id, tuple(self._reseal_value(row, value, purpose) for value, purpose in pairs))
+
+    def _reseal_value(self, row: SealedRow, value: Sealed | None, purpose: Purpose) -> Sealed | None:
+        if value is None or not self._vault.needs_rotation(value):
+            return value
+        return self._vault.rotate(value, row.account_id, purpose)

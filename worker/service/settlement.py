@@ -1,0 +1,198 @@
+"""Settles spent claims: plan, persist, publish, tell. What Microsoft has given is not lost because Postgres is away."""
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import stamina
+import structlog
+
+from worker.db import credentials, events
+from worker.db.credentials import SealedUpdate
+from worker.db.events import RefreshEvent
+from worker.db.session import Database
+from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Secret
+from worker.domain.errors import Unavailable, WorkerError
+from worker.domain.outcome import Outcome, ReauthRequired, Refreshed, kind
+from worker.domain.policy import RefreshPolicy
+from worker.service.entries import Entries
+from worker.service.recovery import Recovery
+from worker.vault import Purpose, Vault
+
+log = structlog.get_logger(__name__)
+
+# A blip is waited out. After that the outbox is safer than this process's memory; without it, patience is all there is.
+_shortly = stamina.RetryingCaller(attempts=3, timeout=3.0, wait_initial=0.2, wait_max=1.0).on(Unavailable)
+_stubbornly = stamina.RetryingCaller(attempts=12, timeout=30.0, wait_initial=0.5, wait_max=5.0).on(WorkerError)
+
+
+class Trigger(enum.StrEnum):
+    """Who wanted a refresh; goes into the ledger."""
+
+    SCHEDULE = "schedule"
+    CONSUMER = "consumer"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """A claim and Microsoft's answer to it."""
+
+    claim: Claim
+    refresh_token: Secret
+    outcome: Outcome
+    at: datetime
+    latency: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What one answer changes, ready to be written."""
+
+    spent: Spent
+    update: SealedUpdate
+    event: RefreshEvent
+
+    @property
+    def account_id(self) -> AccountId:
+        return self.spent.claim.account_id
+
+
+class Settlement:
+    """The one code path that writes refreshed tokens, whoever asked for them. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        entries: Entries,
+        recovery: Recovery,
+        policy: RefreshPolicy,
+        utcnow: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._entries = entries
+        self._recovery = recovery
+        self._policy = policy
+        self._utcnow = utcnow
+
+    def settle(self, group: Sequence[Spent], trigger: Trigger) -> list[Spent]:
+        """Write answers back and publish what was won. Returns those whose answer counts.
+
+        Raises Unavailable if neither Postgres nor Redis could take new tokens.
+        """
+        now = self._utcnow()
+        records = [self._record(spent, trigger, now) for spent in group]
+        versions = self._persist(records, now)
+        won = [record for record in records if record.account_id in versions]
+        self._entries.publish([_entry(record, versions[record.account_id]) for record in won if _is_new(record)])
+        return [record.spent for record in won]
+
+    def _persist(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
+        """The commit that carries rotated tokens is worth several tries; asking Microsoft again is no substitute."""
+        try:
+            # No arguments but the closure: stamina logs what it is given.
+            versions = _shortly(lambda: self._write(records, now))
+        except Unavailable as error:
+            return self._rescue(records, now, error)
+        except WorkerError as error:
+            if len(records) == 1:
+                return self._rescue(records, now, error)
+            # Postgres refuses the statement: one row of the group spoils it, and the others shall not pay for that.
+            return {account: version for record in records for account, version in self._persist([record], now).items()}
+        for record in records:
+            _tell(record.spent, won=record.account_id in versions)
+        return versions
+
+    def _rescue(self, records: Sequence[_Record], now: datetime, error: WorkerError) -> dict[AccountId, int]:
+        """What is in hand may exist nowhere else: into the outbox, or wait for Postgres."""
+        for record in records:
+            log.error("Error persisting tokens to database", email=record.spent.claim.email, reason=str(error))
+        if not self._recovery.keep([record.update for record in records]):
+            return _stubbornly(lambda: self._write(records, now))
+        kept = [record for record in records if _is_new(record)]
+        for record in kept:
+            log.warning("Token kept in the outbox until the database takes it", email=record.spent.claim.email)
+        return {record.account_id: record.spent.claim.version + 1 for record in kept}
+
+    def _write(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
+        with self._database.begin() as connection:
+            versions = credentials.persist(connection, [record.update for record in records], now=now)
+            events.record(connection, [record.event for record in records])
+        return versions
+
+    def _record(self, spent: Spent, trigger: Trigger, now: datetime) -> _Record:
+        return _Record(spent, self._seal(spent, now), self._event(spent, trigger))
+
+    def _seal(self, spent: Spent, now: datetime) -> SealedUpdate:
+        transition = self._policy.plan(spent.claim, spent.outcome, now=now)
+        account, outcome = spent.claim.account_id, transition.refreshed
+        rotated = outcome.refresh_token if outcome else None
+        seal = self._vault.seal
+        return SealedUpdate(
+            claim=spent.claim,
+            status=transition.status,
+            due_at=transition.due_at,
+            failure=transition.failure,
+            claims=spent.outcome.claims if isinstance(spent.outcome, ReauthRequired) else None,
+            access_token=seal(outcome.access_token, account, Purpose.ACCESS_TOKEN) if outcome else None,
+            obtained_at=outcome.obtained_at if outcome else None,
+            expires_at=outcome.expires_at if outcome else None,
+            refresh_token=seal(rotated, account, Purpose.REFRESH_TOKEN) if rotated else None,
+            previous_refresh_token=(
+                seal(spent.refresh_token, account, Purpose.PREVIOUS_REFRESH_TOKEN) if rotated else None
+            ),
+        )
+
+    def _event(self, spent: Spent, trigger: Trigger) -> RefreshEvent:
+        account, outcome = spent.claim.account_id, spent.outcome
+        rotated = outcome.refresh_token if isinstance(outcome, Refreshed) else None
+        return RefreshEvent(
+            account_id=account,
+            at=spent.at,
+            trigger=trigger.value,
+            outcome=kind(outcome),
+            code=outcome.code,
+            latency_ms=round(spent.latency.total_seconds() * 1000),
+            correlation_id=outcome.correlation_id,
+            fingerprint_before=self._vault.fingerprint(spent.refresh_token, account),
+            fingerprint_after=self._vault.fingerprint(rotated, account) if rotated else None,
+        )
+
+
+def _tell(spent: Spent, *, won: bool) -> None:
+    about = {"email": spent.claim.email, "outcome": kind(spent.outcome), "code": spent.outcome.code}
+    if not won:
+        log.info("Answer dropped: another worker got there first", **about)
+    elif isinstance(spent.outcome, Refreshed):
+        log.info(
+            "Token persisted to database", email=spent.claim.email, expires_at=spent.outcome.expires_at.isoformat()
+        )
+    else:
+        log.warning("Token not refreshed", **about)
+
+
+def _is_new(record: _Record) -> bool:
+    return isinstance(record.spent.outcome, Refreshed)
+
+
+def _entry(record: _Record, version: int) -> CacheEntry:
+    claim, outcome = record.spent.claim, record.spent.outcome
+    assert isinstance(outcome, Refreshed)
+    return CacheEntry(
+        account_id=claim.account_id,
+        email=claim.email,
+        status=record.update.status,
+        version=version,
+        token=AccessToken(
+            email=claim.email,
+            secret=outcome.access_token,
+            obtained_at=outcome.obtained_at,
+            expires_at=outcome.expires_at,
+            version=version,
+        ),
+        refresh_token=record.update.refresh_token or claim.refresh_token,
+    )

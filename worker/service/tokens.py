@@ -1,0 +1,233 @@
+"""A live access token for whoever asks: cache, then database, then one refresh however many ask."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from typing import assert_never
+
+import structlog
+
+from worker.db import credentials
+from worker.db.session import Database
+from worker.domain.credential import (
+    REFRESHABLE,
+    AccessToken,
+    Account,
+    AccountId,
+    CacheEntry,
+    Status,
+    account_id,
+    normalize_email,
+)
+from worker.domain.errors import (
+    AccountError,
+    AccountInactive,
+    BackingOff,
+    BlockedByAdmin,
+    ClientMisconfigured,
+    NeedsUser,
+    Unavailable,
+    UnknownAccount,
+    UnreadableSecret,
+    WorkerError,
+)
+from worker.domain.policy import RefreshPolicy
+from worker.service.entries import Entries
+from worker.service.refresh import Refresher
+from worker.service.settlement import Trigger
+from worker.vault import Purpose, Vault
+
+log = structlog.get_logger(__name__)
+
+# How often a waiter looks whether the holder of the lease is done. Longer than the longest question to Microsoft.
+_FIRST_LOOK, _LONGEST_LOOK, _PATIENCE = 0.02, 0.5, 45.0  # seconds
+
+
+class Tokens:
+    """Serves access tokens to consumers. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        entries: Entries,
+        refresher: Refresher,
+        policy: RefreshPolicy,
+        utcnow: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._entries = entries
+        self._refresher = refresher
+        self._policy = policy
+        self._utcnow = utcnow
+        self._flights: dict[AccountId, Future[AccessToken]] = {}
+        self._lock = threading.Lock()
+
+    def ensure_fresh(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken:
+        """A token that lives for ``min_ttl`` more, if any can be had; else one that lives, while a refresh is failing.
+
+        Raises UnknownAccount, NeedsUser, BlockedByAdmin, BackingOff, AccountInactive, ClientMisconfigured,
+        UnreadableSecret or Unavailable; InvalidInput if this is no e-mail address.
+        """
+        account = account_id(email)
+        entry = self._entries.read(account)
+        if entry and entry.token and self._fresh(entry.token, min_ttl):
+            return entry.token
+        try:
+            return self._together(account, lambda: self._from_database(account, normalize_email(email), min_ttl))
+        except Unavailable as error:
+            return self._from_cache_alone(account, error)
+
+    def refresh(self, account: AccountId) -> AccessToken:
+        """Refresh now, whatever the schedule and earlier failures say. Raises as ensure_fresh does."""
+        known = self._find(account, str(account))
+        _refuse_inactive(known)
+        for _look in _looks():
+            stored = self._find(known.id, known.email)
+            moved = stored.version != known.version
+            if moved or (
+                not stored.is_leased(self._utcnow()) and self._refresher.refresh_one(stored, Trigger.OPERATOR)
+            ):
+                return self._live_token(self._find(known.id, known.email))
+        raise Unavailable(f"{known.email}: another worker holds this account; try again in a minute")
+
+    def _from_database(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
+        asked = False
+        for _look in _looks():
+            stored = self._find(account, email)
+            token = self._token(stored)
+            if token and self._fresh(token, min_ttl):
+                return self._recovered(stored, token)
+            problem = self._problem(stored, asked=asked)
+            if problem or asked:
+                return self._still_alive(token, problem or Unavailable(f"{email}: no usable token was given"))
+            if not stored.is_leased(self._utcnow()):
+                asked = self._refresher.refresh_one(stored, Trigger.CONSUMER) is not None
+            elif token and token.ttl(self._utcnow()) > timedelta(0):
+                return token  # it is being refreshed; no need to make anybody wait for it
+        raise Unavailable(f"{email}: the refresh by another worker has not finished")
+
+    def _from_cache_alone(self, account: AccountId, error: Unavailable) -> AccessToken:
+        """Postgres is away: whatever lives in Redis will do, and a refresh under way may just have put it there."""
+        entry = self._entries.read(account)
+        if entry and entry.token and entry.token.ttl(self._utcnow()) > timedelta(0):
+            return entry.token
+        raise error
+
+    def _recovered(self, stored: Account, token: AccessToken) -> AccessToken:
+        if self._entries.publish([_entry(stored, token)]):
+            log.info("Recovered credentials from database and cached in Redis", email=stored.email)
+        return token
+
+    def _still_alive(self, token: AccessToken | None, problem: WorkerError) -> AccessToken:
+        if token and token.ttl(self._utcnow()) > timedelta(0):
+            return token
+        raise problem
+
+    def _live_token(self, stored: Account) -> AccessToken:
+        """The token after a refresh; raises what the refresh ended with."""
+        problem = self._problem(stored, asked=True)
+        if problem:
+            raise problem
+        token = self._token(stored)
+        if token is None:
+            raise Unavailable(f"{stored.email}: no access token is stored")
+        return token
+
+    def _problem(self, stored: Account, *, asked: bool) -> AccountError | None:  # noqa: PLR0911 - one per state
+        """Why asking Microsoft now would be wrong; ``asked`` if this very call has just done it."""
+        failure, now = stored.failure, self._utcnow()
+        code = failure.code if failure else ""
+        match stored.status:
+            case Status.PAUSED | Status.DISCONNECTED:
+                return AccountInactive(stored.email, stored.status.value)
+            case Status.UNREADABLE:
+                return AccountInactive(stored.email, "unreadable with the keys in WORKER_ENCRYPTION_KEYS")
+            case Status.REAUTH_REQUIRED:
+                return NeedsUser(stored.email, code, stored.claims)
+            case Status.BLOCKED:
+                return BlockedByAdmin(stored.email, code)
+            case Status.ACTIVE:
+                if not stored.use_oauth:
+                    return AccountInactive(stored.email, "not using OAuth")
+            case unreachable:
+                assert_never(unreachable)
+        if failure is None or stored.leased or stored.due_at is None or (stored.due_at <= now and not asked):
+            return None
+        if failure.kind == "misconfigured":
+            return ClientMisconfigured(stored.email, stored.client, code)
+        return BackingOff(stored.email, code, stored.due_at - now)
+
+    def _find(self, account: AccountId, email: str) -> Account:
+        with self._database.begin() as connection:
+            stored = credentials.find(connection, account)
+        if stored is None:
+            raise UnknownAccount(email)
+        return stored
+
+    def _token(self, stored: Account) -> AccessToken | None:
+        if stored.access_token is None or stored.expires_at is None or stored.obtained_at is None:
+            return None
+        try:
+            secret = self._vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN)
+        except UnreadableSecret as error:
+            raise UnreadableSecret(f"{stored.email}: {error}") from None
+        return AccessToken(
+            email=stored.email,
+            secret=secret,
+            obtained_at=stored.obtained_at,
+            expires_at=stored.expires_at,
+            version=stored.version,
+        )
+
+    def _fresh(self, token: AccessToken, min_ttl: timedelta | None) -> bool:
+        return self._policy.is_fresh(token, min_ttl, now=self._utcnow())
+
+    def _together(self, account: AccountId, work: Callable[[], AccessToken]) -> AccessToken:
+        """Within a process, whoever comes while somebody works on the account gets the same result."""
+        with self._lock:
+            flight = self._flights.get(account)
+            if leading := flight is None:
+                flight = self._flights[account] = Future()
+        if not leading:
+            return flight.result()
+        try:
+            flight.set_result(work())
+        except BaseException as error:
+            flight.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._flights[account]
+        return flight.result()
+
+
+def _refuse_inactive(account: Account) -> None:
+    if account.status not in REFRESHABLE or not account.use_oauth:
+        state = account.status.value if account.use_oauth else "not using OAuth"
+        raise AccountInactive(account.email, state)
+
+
+def _looks() -> Iterator[None]:
+    """Come back now, then at growing intervals until patience ends. Counts sleeps: a test's clock may stand still."""
+    pause, waited = _FIRST_LOOK, 0.0
+    while waited < _PATIENCE:
+        yield
+        time.sleep(pause)
+        waited += pause
+        pause = min(pause * 1.5, _LONGEST_LOOK)
+
+
+def _entry(stored: Account, token: AccessToken) -> CacheEntry:
+    return CacheEntry(
+        account_id=stored.id,
+        email=stored.email,
+        status=stored.status,
+        version=stored.version,
+        token=token,
+        refresh_token=stored.refresh_token,
+    )

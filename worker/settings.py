@@ -1,0 +1,273 @@
+"""Settings from WORKER_* variables and files; the only reader of the environment. A mistake is one clear sentence.
+
+Three classes, because not every process needs every secret: beat wants only the broker, ``migrate`` only the database.
+"""
+
+import os
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import NestedSecretsSettingsSource
+
+from worker.domain.credential import DEFAULT_CLIENT, Secret
+from worker.domain.errors import ConfigurationError, InvalidInput
+from worker.domain.policy import RefreshPolicy
+from worker.identity.registration import Registration, check_scopes
+from worker.vault import MasterKey, parse_keys
+
+PREFIX = "WORKER_"
+
+_MICROSOFT = "https://login.microsoftonline.com/common"
+_MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    """Any spelling of a Postgres URL, for the psycopg 3 driver."""
+    scheme, separator, rest = value.get_secret_value().partition("://")
+    if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not separator or not rest:
+        msg = "must look like postgresql://user:password@host:5432/database"
+        raise ValueError(msg)
+    return SecretStr(f"postgresql+psycopg://{rest}")
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://")):
+        msg = "must look like redis://:password@host:6379/0 (or rediss:// for TLS)"
+        raise ValueError(msg)
+    return value
+
+
+def _https(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/"):
+        msg = "must be an https URL with a path, such as https://login.microsoftonline.com/common"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
+def _readable(value: Path) -> Path:
+    if not value.is_file():
+        msg = f"names {value}, which is not a readable file"
+        raise ValueError(msg)
+    return value
+
+
+Words = Annotated[str, AfterValidator(lambda value: value.replace(",", " "))]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Authority = Annotated[str, AfterValidator(_https)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class ClientSettings(BaseModel):
+    """One app registration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr | None = None
+    client_certificate: ReadableFile | None = None
+    authority: Authority = _MICROSOFT
+    oidc_authority: Authority | None = None
+    scopes: Words = _MAIL_SCOPES
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> Self:
+        if bool(self.client_secret and self.client_secret.get_secret_value()) == bool(self.client_certificate):
+            msg = f"{PREFIX}CLIENT_SECRET or {PREFIX}CLIENT_CERTIFICATE must be set, and not both"
+            raise ValueError(msg)
+        try:
+            check_scopes(tuple(self.scopes.split()))
+        except InvalidInput as error:
+            msg = f"SCOPES: {error}"
+            raise ValueError(msg) from None
+        return self
+
+    def registration(self, name: str) -> Registration:
+        return Registration(
+            name=name,
+            client_id=self.client_id,
+            authority=self.oidc_authority or self.authority,
+            oidc=self.oidc_authority is not None,
+            scopes=tuple(self.scopes.split()),
+            client_secret=Secret(self.client_secret.get_secret_value()) if self.client_secret else None,
+            certificate=Secret(self.client_certificate.read_text()) if self.client_certificate else None,
+        )
+
+
+class _FromEnvironment(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic calls this by position
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env: it would be one more place to look
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        files = NestedSecretsSettingsSource(
+            file_secret_settings, env_prefix=PREFIX, secrets_nested_delimiter="__", secrets_dir_missing="error"
+        )
+        return init_settings, env_settings, files
+
+
+class DatabaseSettings(_FromEnvironment):
+    """What ``migrate`` needs."""
+
+    database_url: PostgresUrl
+
+
+class BrokerSettings(_FromEnvironment):
+    """What beat and Flower need."""
+
+    redis_url: RedisUrl
+    broker_url: SecretStr | None = None
+    sweep_interval: Seconds = 5.0
+
+    @property
+    def broker(self) -> str:
+        return (self.broker_url or self.redis_url).get_secret_value()
+
+
+class Settings(DatabaseSettings, BrokerSettings):
+    """What a worker or a consumer needs."""
+
+    encryption_keys: SecretStr
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    client_certificate: Path | None = None
+    authority: str = _MICROSOFT
+    oidc_authority: str | None = None
+    scopes: str = _MAIL_SCOPES
+    clients: dict[str, ClientSettings] = {}
+    ca_bundle: ReadableFile | None = None
+
+    batch_size: int = Field(default=100, ge=1, le=1000)
+    threads: int = Field(default=16, ge=1, le=256)
+    lease: float = Field(default=150.0, ge=60)
+    min_lead: float = Field(default=300.0, ge=0)
+    cache_ttl: Seconds = 86_400.0
+    events_retention_days: int = Field(default=30, ge=1)
+
+    _default: ClassVar[tuple[str, ...]] = (
+        "client_id",
+        "client_secret",
+        "client_certificate",
+        "authority",
+        "oidc_authority",
+        "scopes",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_client(self) -> Self:
+        if self.client_id is None and not self.clients:
+            msg = "set WORKER_CLIENT_ID to the application (client) id of your app registration"
+            raise ValueError(msg)
+        if self.client_id is not None and DEFAULT_CLIENT in self.clients:
+            msg = f"WORKER_CLIENT_ID is the client {DEFAULT_CLIENT!r} already; rename WORKER_CLIENTS__DEFAULT__..."
+            raise ValueError(msg)
+        return self
+
+    @property
+    def keys(self) -> tuple[MasterKey, ...]:
+        return parse_keys(self.encryption_keys.get_secret_value())
+
+    @property
+    def registrations(self) -> tuple[Registration, ...]:
+        named = [client.registration(name) for name, client in self.clients.items()]
+        return (*self._default_registration(), *named)
+
+    @property
+    def policy(self) -> RefreshPolicy:
+        return RefreshPolicy(min_lead=timedelta(seconds=self.min_lead))
+
+    def _default_registration(self) -> tuple[Registration, ...]:
+        if self.client_id is None:
+            return ()
+        values = {name: value for name in self._default if (value := getattr(self, name)) is not None}
+        try:
+            return (ClientSettings.model_validate(values).registration(DEFAULT_CLIENT),)
+        except ValidationError as error:
+            raise ConfigurationError(_sentence(error)) from None
+
+
+SettingsT = TypeVar("SettingsT", bound=_FromEnvironment)
+
+
+def load(kind: type[SettingsT], **overrides: Any) -> SettingsT:
+    """Read the environment and the files in WORKER_SECRETS_DIR. Raises ConfigurationError: one sentence, no values."""
+    directory = os.environ.get(f"{PREFIX}SECRETS_DIR")
+    if directory and not Path(directory).is_dir():
+        msg = f"WORKER_SECRETS_DIR names {directory}, which is not a directory"
+        raise ConfigurationError(msg)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unreadable file is reported below as the value it leaves missing
+            settings = kind(_secrets_dir=directory, **overrides)  # type: ignore[call-arg]  # pydantic's own keyword
+    except ValidationError as error:
+        raise ConfigurationError(_sentence(error)) from None
+    if isinstance(settings, Settings):
+        _check_all(settings)
+    return settings
+
+
+def _check_all(settings: Settings) -> None:
+    """Find at the start what would otherwise be found at the first refresh."""
+    _ = settings.keys, settings.registrations
+
+
+def check_names() -> None:
+    """Raises ConfigurationError for a WORKER_* variable that means nothing here: most often a misspelt one."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}SECRETS_DIR"}
+    strange = sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name not in known and not name.startswith(f"{PREFIX}CLIENTS__")
+    )
+    if strange:
+        msg = f"not a setting: {', '.join(strange)}; the README lists them all"
+        raise ConfigurationError(msg)
+
+
+def given() -> dict[str, str]:
+    """The WORKER_* variables as they stand, for a development system that fills in the others."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+def adopt(values: dict[str, str]) -> None:
+    """Make these the settings of this process and its children; development only."""
+    os.environ.update(values)
+
+
+_HINTS = {
+    "database_url": "the Postgres URL, postgresql://user:password@host:5432/database",
+    "redis_url": "the Redis URL, redis://:password@host:6379/0",
+    "encryption_keys": "id:base64 keys, newest first; make one with: token-worker keygen",
+}
+
+
+def _sentence(error: ValidationError) -> str:
+    return "; ".join(_complaint(detail) for detail in error.errors(include_url=False, include_input=False))
+
+
+def _complaint(detail: Any) -> str:
+    location = [str(part) for part in detail["loc"]]
+    name = PREFIX + "__".join(location).upper() if location else ""
+    if detail["type"] == "missing":
+        hint = _HINTS.get(location[-1], "it has no default")
+        return f"{name} is not set: {hint}"
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{name} {text}".strip() if name else text
