@@ -1,0 +1,34 @@
+"""A repair of kombu's Redis transport, needed while Celery 5.7.0 is the newest.
+
+When Redis goes away while a BRPOP is outstanding, ``Channel.close`` raises before it has marked itself closed; Celery
+5.7.0 then closes the connection once more, without a transport, and the worker exits with AttributeError. Reading the
+outstanding reply first, and swallowing what a dead connection raises, lets the close finish; the worker reconnects.
+``tests/e2e/test_broker_loss.py`` kills Redis under load and fails without this.
+"""
+
+import queue
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+from kombu.transport import redis as transport
+
+_AFFECTED = ("5.7.0",)
+
+
+def repair() -> None:
+    """Wrap ``Channel.close``, once, and only for the versions that need it."""
+    channel_class: Any = transport.Channel
+    if version("celery") not in _AFFECTED or getattr(channel_class.close, "repaired", False):
+        return
+    close = channel_class.close
+
+    def close_after_reading(channel: Any) -> None:
+        if channel._in_poll:
+            # Empty and the connection's own errors: there is nobody left to read from.
+            with suppress(queue.Empty, *channel.connection_errors):
+                channel._brpop_read()
+        close(channel)
+
+    close_after_reading.repaired = True  # type: ignore[attr-defined]
+    channel_class.close = close_after_reading

@@ -1,0 +1,188 @@
+"""The Celery application: ``celery -A worker worker``, ``celery -A worker beat``, ``celery -A worker flower``.
+
+Importing this reads no setting and opens no connection; each process builds its services after the fork.
+"""
+
+import os
+import secrets
+import sys
+from typing import Any
+
+import celery.signals
+import click
+import structlog
+from celery import Celery
+from celery.schedules import crontab
+from kombu import Exchange, Queue
+from kombu.exceptions import ChannelError
+
+from worker import broker
+from worker.bootstrap import Services, bootstrap
+from worker.domain.errors import ConfigurationError
+from worker.observability import logging
+from worker.settings import BrokerSettings, Settings, SettingsT, load
+
+# Read in this order: somebody waits for an on-demand refresh, nobody for a sweep.
+ON_DEMAND, SWEEP, REFRESH = "ondemand", "sweep", "refresh"
+
+_MOST_QUEUED = 64  # batches; more would only grow stale in the queue, since a batch claims when it starts
+_TIME_LIMIT = 240  # seconds; the longest batch is bounded by its lease, this is for what should not happen
+_CONFIGURATION_WRONG = 4  # exit code, as of token-worker
+
+
+class Worker(Celery):
+    """The application, and the services of the process it runs in."""
+
+    def __init__(self) -> None:
+        super().__init__("worker", include=["worker.tasks"])
+        self.add_defaults(_configuration)
+        self._services: tuple[int, Services] | None = None
+
+    @property
+    def services(self) -> Services:
+        """This process's services, built at first use: connections must not cross a fork."""
+        if self._services is None or self._services[0] != os.getpid():
+            return self.build_services()
+        return self._services[1]
+
+    @services.setter
+    def services(self, services: Services) -> None:
+        self._services = os.getpid(), services
+
+    def build_services(self) -> Services:
+        self.services = bootstrap(_load_or_exit(Settings))
+        return self.services
+
+    def close_services(self) -> None:
+        if self._services is not None and self._services[0] == os.getpid():
+            self._services[1].close()
+        self._services = None
+
+    @property
+    def batch_expires(self) -> float:
+        """Seconds after which an unstarted batch is worthless, because later sweeps have seen the same accounts."""
+        return 3 * float(self.conf.sweep_interval)
+
+    def queue_room(self) -> int:
+        """How many more batches may be queued."""
+        with self.connection_for_write() as connection:
+            channel: Any = connection.default_channel
+            try:
+                queued = channel.queue_declare(REFRESH, passive=True).message_count
+            except ChannelError:  # in Redis an empty queue does not exist
+                queued = 0
+        return _MOST_QUEUED - int(queued)
+
+
+def _configuration() -> dict[str, Any]:
+    settings = _load_or_exit(BrokerSettings)
+    return {
+        "broker_url": settings.broker,
+        "sweep_interval": settings.sweep_interval,
+        "beat_schedule": _schedule(settings.sweep_interval),
+        "timezone": "UTC",
+        # Three queues, and prefetch of one, so that the order means something.
+        # Each with its own exchange and key: on a shared default every queue would get every message.
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in (ON_DEMAND, SWEEP, REFRESH)],
+        "task_default_queue": REFRESH,
+        "task_routes": {"worker.refresh_account": {"queue": ON_DEMAND}, "worker.sweep": {"queue": SWEEP}},
+        "worker_prefetch_multiplier": 1,
+        # A batch claims its accounts when it starts, so a lost message loses a tick and a repeated one finds nothing
+        # due: acknowledging early is safe, and a batch that kills its child cannot do so for ever.
+        "task_acks_late": False,
+        "task_ignore_result": True,  # state is in Postgres; a result backend would cost more than the task
+        "task_publish_retry": False,  # the next sweep is the retry; a publish that waits for Redis would block it
+        "task_time_limit": _TIME_LIMIT,
+        # No soft limit: it would raise between Microsoft's answer and the commit.
+        "broker_transport_options": {
+            "queue_order_strategy": "priority",
+            "visibility_timeout": 2 * _TIME_LIMIT,  # longer than any task, or it would run twice
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 5,  # longer than BRPOP's second, shorter than a dead network's
+            "socket_connect_timeout": 5,
+        },
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # 100 by default, after which the worker would give up for good
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # a batch needs no broker to finish
+        "worker_send_task_events": True,  # for Flower; with batches there are few
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "beat_max_loop_interval": 5,  # seconds until beat notices that Redis is back
+        "beat_scheduler": "celery.beat:Scheduler",  # keeps no file: what is due stands in Postgres
+    }
+
+
+def _schedule(sweep_interval: float) -> dict[str, dict[str, Any]]:
+    return {
+        # A sweep that waited for a whole interval has been overtaken by the next.
+        "sweep": {"task": "worker.sweep", "schedule": sweep_interval, "options": {"expires": sweep_interval}},
+        "prune-events": {
+            "task": "worker.prune_events",
+            "schedule": crontab(minute="17", hour="*/6"),
+            "options": {"expires": 3600},
+        },
+    }
+
+
+def _load_or_exit(kind: type[SettingsT]) -> SettingsT:
+    """Celery would bury a wrong setting in a traceback; its operator gets the sentence and the exit code instead."""
+    try:
+        return load(kind)
+    except ConfigurationError as error:
+        click.echo(f"Configuration error: {error}", err=True)
+        raise SystemExit(_CONFIGURATION_WRONG) from None
+
+
+@celery.signals.setup_logging.connect
+def _configure_logging(**_: object) -> None:
+    settings = _load_or_exit(BrokerSettings)
+    logging.configure(level=settings.log_level, log_format=settings.log_format)
+
+
+@celery.signals.celeryd_init.connect
+def _check_settings(**_: object) -> None:
+    """Before anything is forked: a worker that cannot refresh must not start."""
+    _load_or_exit(Settings)
+
+
+@celery.signals.worker_process_init.connect
+def _build_services(**_: object) -> None:
+    app.build_services()
+
+
+@celery.signals.worker_process_shutdown.connect
+@celery.signals.worker_shutdown.connect
+def _close_services(**_: object) -> None:
+    app.close_services()
+
+
+@celery.signals.task_prerun.connect
+def _bind_task(task_id: str, task: Any, **_: object) -> None:
+    structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+
+
+@celery.signals.task_postrun.connect
+def _unbind_task(**_: object) -> None:
+    structlog.contextvars.clear_contextvars()
+
+
+def _guard_flower() -> None:
+    """Flower listens on every address, to anybody, by default. Here it is loopback and a password, unless told
+    otherwise by Flower's own options or FLOWER_* variables."""
+    os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
+    if any(name.startswith(("FLOWER_BASIC_AUTH", "FLOWER_AUTH", "FLOWER_OAUTH2")) for name in os.environ):
+        return
+    if any(argument.startswith(("--basic-auth", "--basic_auth", "--auth", "--conf")) for argument in sys.argv):
+        return
+    password = secrets.token_urlsafe(12)
+    os.environ["FLOWER_BASIC_AUTH"] = f"flower:{password}"
+    click.echo(
+        f"Flower: sign in as flower, password {password} (set FLOWER_BASIC_AUTH=user:password to choose)", err=True
+    )
+
+
+broker.repair()
+app = Worker()
+if "flower" in sys.argv[1:]:
+    _guard_flower()

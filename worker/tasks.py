@@ -1,0 +1,49 @@
+"""The Celery tasks: ids in, counts out, no token ever. What they do stands in the services."""
+
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from celery import Task, shared_task
+
+from worker.domain.credential import AccountId
+from worker.domain.errors import AccountError
+
+if TYPE_CHECKING:
+    from worker.celery import Worker
+
+
+def _app(task: "Task[..., object]") -> "Worker":
+    return cast("Worker", task.app)
+
+
+@shared_task(bind=True, name="worker.sweep")
+def sweep(self: "Task[[], int]") -> int:
+    """Send as many batches as the due accounts fill, less those still queued. Returns how many."""
+    app = _app(self)
+    room = app.queue_room()
+    wanted = app.services.refresher.batches_due(at_most=room) if room > 0 else 0
+    for _batch in range(wanted):
+        refresh_batch.apply_async(expires=app.batch_expires)
+    return wanted
+
+
+@shared_task(bind=True, name="worker.refresh_batch")
+def refresh_batch(self: "Task[[], dict[str, int]]") -> dict[str, int]:
+    """Refresh one batch of due accounts. Returns how many claims ended how."""
+    return _app(self).services.refresher.refresh_due()
+
+
+@shared_task(bind=True, name="worker.refresh_account")
+def refresh_account(self: "Task[[str], str]", account_id: str) -> str:
+    """Refresh one account now. Returns ``ok``, or the code of what stands in the way."""
+    try:
+        _app(self).services.tokens.refresh(AccountId(UUID(account_id)))
+    except AccountError as error:
+        return error.code
+    return "ok"
+
+
+@shared_task(bind=True, name="worker.prune_events")
+def prune_events(self: "Task[[], int]") -> int:
+    """Delete old lines of the ledger. Returns how many."""
+    return _app(self).services.ledger.prune()
