@@ -1,0 +1,175 @@
+"""Accounts, their sign-ins and their refresh tokens, under Microsoft's rules of rotation and inactivity."""
+
+import hashlib
+import secrets
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from worker.devkit.emulator.oauth_errors import refused
+
+Lifetime = timedelta | tuple[timedelta, timedelta]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a sign-in yields; its repr hides the tokens."""
+
+    email: str
+    expires_in: int
+    scope: str
+    client_id: str
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The rules an account lives under; `refresh_in` is sent only where it is set."""
+
+    access_token_lifetime: Lifetime = (timedelta(minutes=60), timedelta(minutes=90))
+    refresh_token_lifetime: timedelta = timedelta(days=90)
+    rotate: bool = True
+    strict: bool = False
+    refresh_in: timedelta | None = None
+
+    def changed(
+        self,
+        access_token_lifetime: Lifetime | None,
+        refresh_token_lifetime: timedelta | None,
+        rotate: bool | None,
+        strict: bool | None,
+        refresh_in: timedelta | None,
+    ) -> "Terms":
+        """These terms, except where something else is given."""
+        changes = {
+            "access_token_lifetime": access_token_lifetime,
+            "refresh_token_lifetime": refresh_token_lifetime,
+            "rotate": rotate,
+            "strict": strict,
+            "refresh_in": refresh_in,
+        }
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, **given)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Account:
+    email: str
+    terms: Terms
+    oid: str
+    serial: int = 0
+    newest_refresh_token: str | None = field(default=None, repr=False)
+
+    def next_lifetime(self) -> timedelta:
+        """The lifetime of the next access token, spread over the terms' range: the same in every run."""
+        self.serial += 1
+        lifetime = self.terms.access_token_lifetime
+        if isinstance(lifetime, timedelta):
+            return lifetime
+        shortest, longest = lifetime
+        digest = hashlib.blake2b(f"{self.email}:{self.serial}".encode(), digest_size=4).digest()
+        spread = (longest - shortest) * (int.from_bytes(digest, "big") / 2**32)
+        return timedelta(seconds=int((shortest + spread).total_seconds()))
+
+
+@dataclass(slots=True)
+class SignIn:
+    """One sign-in of a user at a client: all refresh tokens that descend from it live and die with it."""
+
+    account: Account
+    client_id: str
+    scope: str
+    proven: bool
+    revoked: bool = False
+
+
+@dataclass(slots=True)
+class _RefreshToken:
+    sign_in: SignIn
+    last_used: datetime
+    spent: bool = False
+
+    def idle_too_long(self, now: datetime) -> bool:
+        return now - self.last_used >= self.sign_in.account.terms.refresh_token_lifetime
+
+
+class Accounts:
+    """Everybody who ever signed in; its owner guards it. Old refresh tokens are kept as digests only."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._accounts: dict[str, Account] = {}
+        self._sign_ins: dict[str, list[SignIn]] = {}
+        self._refresh_tokens: dict[bytes, _RefreshToken] = {}
+
+    def find(self, email: str) -> Account:
+        """The account; raises KeyError if it never signed in."""
+        return self._accounts[identity(email)]
+
+    def open(self, email: str) -> Account:
+        email = identity(email)
+        if email not in self._accounts:
+            oid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"mailto:{email}"))
+            self._accounts[email] = Account(email, self._terms, oid)
+        return self._accounts[email]
+
+    def sign_in(self, email: str, client_id: str, scope: str, *, proven: bool) -> SignIn:
+        account = self.open(email)
+        sign_in = SignIn(account, client_id, scope, proven)
+        self._sign_ins.setdefault(account.email, []).append(sign_in)
+        return sign_in
+
+    def revoke(self, email: str) -> None:
+        """Ends all sign-ins of an account; raises KeyError if it never signed in."""
+        for sign_in in self._sign_ins.get(self.find(email).email, []):
+            sign_in.revoked = True
+
+    def issue(self, sign_in: SignIn, now: datetime) -> str:
+        token = "1.A" + secrets.token_urlsafe(975)
+        self._refresh_tokens[_digest(token)] = _RefreshToken(sign_in, now)
+        sign_in.account.newest_refresh_token = token
+        return token
+
+    def redeem(self, token: str, client_id: str, now: datetime, *, proven: bool) -> SignIn:
+        """Uses a refresh token; raises Refused if it is no longer, or not here, good for anything."""
+        record = self._refresh_tokens.get(_digest(token))
+        if record is None:
+            raise refused("70000")
+        sign_in = record.sign_in
+        if sign_in.client_id != client_id:
+            raise refused("70000", suberror="client_mismatch")
+        if sign_in.proven and not proven:
+            raise refused("7000218")
+        self._check_alive(record, now)
+        record.last_used = now
+        record.spent = sign_in.account.terms.rotate
+        return sign_in
+
+    def _check_alive(self, record: _RefreshToken, now: datetime) -> None:
+        if record.sign_in.revoked:
+            raise refused("50173")
+        if record.idle_too_long(now):
+            raise refused("700082")
+        if record.spent and record.sign_in.account.terms.strict:
+            record.sign_in.revoked = True
+            raise refused("70008")
+
+    def accepts(self, token: str, now: datetime) -> bool:
+        """Whether a refresh with this token would be granted now; asking does not count as use."""
+        record = self._refresh_tokens.get(_digest(token))
+        if record is None or record.sign_in.revoked or record.idle_too_long(now):
+            return False
+        return not (record.spent and record.sign_in.account.terms.strict)
+
+    def owner(self, token: str) -> str | None:
+        record = self._refresh_tokens.get(_digest(token))
+        return None if record is None else record.sign_in.account.email
+
+
+def identity(email: str) -> str:
+    return email.strip().lower()
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,29 @@
+"""A token request as it arrives, and what goes back: the emulator's rules know no HTTP beyond these two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back to the client; with `reset` nothing goes back at all."""
+
+    status: int
+    body: bytes = field(repr=False)
+    content_type: str = "application/json; charset=utf-8"
+    retry_after: int | str | None = None
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A token request as it arrived; `base_url` and `tenant` are those of the URL it was sent to."""
+
+    form: Mapping[str, str] = field(repr=False)
+    base_url: str
+    tenant: str = "common"
+    correlation_id: str = ""
+
+    @property
+    def token_endpoint(self) -> str:
+        return f"{self.base_url}/{self.tenant}/oauth2/v2.0/token"
