@@ -1,0 +1,5 @@
+"""What went wrong with an embedded server, as one sentence for the person who started it."""
+
+
+class StackError(Exception):
+    """The message says what to install, to free or to set; it never holds a password."""
