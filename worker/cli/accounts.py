@@ -1,0 +1,227 @@
+"""Commands about accounts."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import IO, Any
+
+import click
+
+from worker import clock
+from worker.bootstrap import Services, bootstrap
+from worker.cli.output import as_json, print_fields, print_json, print_table, remaining
+from worker.domain.credential import DEFAULT_CLIENT, Account, Grant, Status, account_id, normalize_email
+from worker.settings import Settings, load
+
+_BAD_LINES_SHOWN = 20
+
+
+@contextmanager
+def services() -> Iterator[Services]:
+    """The services for one command."""
+    opened = bootstrap(load(Settings))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@click.command()
+@click.argument("email")
+@click.option("--client", default=DEFAULT_CLIENT, show_default=True, help="Which app registration to sign in to.")
+def connect(email: str, client: str) -> None:
+    """Sign a mailbox in, with a code entered on any device.
+
+    The app registration must allow public client flows.
+    """
+    email = normalize_email(email)
+    with services() as opened:
+        opened.identity.validate(client=client, authority=None, scopes=())
+        flow = opened.identity.start_device_flow(client)
+        click.echo(flow.message)
+        signed_in = flow.wait(clock.utcnow)
+        if signed_in.username and normalize_email(signed_in.username) != email:
+            click.echo(f"Note: signed in as {signed_in.username}, for the mailbox {email}.", err=True)
+        granted = signed_in.tokens
+        opened.credentials.save(
+            [
+                Grant(
+                    email=email,
+                    client=client,
+                    refresh_token=signed_in.refresh_token,
+                    access_token=granted.access_token,
+                    expires_at=granted.expires_at,
+                )
+            ]
+        )
+    click.echo(f"{email} is connected.")
+
+
+@click.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def import_(file: IO[str]) -> None:
+    """Store accounts from JSON lines; "-" reads standard input.
+
+    Each line: {"email": ..., "refresh_token": ...} and optionally "scopes", "authority", "client", "access_token" and
+    "expires_at". An account that is already stored gets the new grant. Bad lines are reported and the others stored.
+    """
+
+    def progress(done: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{done} lines", nl=False, err=True)
+
+    with services() as opened:
+        stored, bad = opened.credentials.import_lines(file, progress=progress)
+    if sys.stderr.isatty():
+        click.echo("\r", nl=False, err=True)
+    for line in bad[:_BAD_LINES_SHOWN]:
+        click.echo(f"line {line.number}: {line.reason}", err=True)
+    if len(bad) > _BAD_LINES_SHOWN:
+        click.echo(f"... and {len(bad) - _BAD_LINES_SHOWN} more", err=True)
+    click.echo(f"{stored} imported, {len(bad)} refused")
+    if bad:
+        raise SystemExit(1)
+
+
+@click.command("list")
+@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only accounts in this state.")
+@as_json
+def list_(status: str | None, *, json_output: bool) -> None:
+    """List the accounts, their state and how long their access tokens live."""
+    with services() as opened:
+        accounts = opened.credentials.list(status=Status(status) if status else None)
+        if json_output:
+            for account in accounts:
+                print_json(_describe(account))
+            return
+        now = clock.utcnow()
+        print_table(
+            ("mailbox", "state", "token lives", "due in", "problem"),
+            (
+                (
+                    account.email,
+                    account.status.value,
+                    remaining(account.expires_at, now),
+                    remaining(account.due_at, now).replace("expired", "overdue"),
+                    account.failure.code if account.failure else "",
+                )
+                for account in accounts
+            ),
+        )
+
+
+@click.command()
+@click.argument("email")
+@as_json
+def show(email: str, *, json_output: bool) -> None:
+    """Show what is known about an account, and its latest refreshes. Never a token."""
+    with services() as opened:
+        account = opened.credentials.find(email)
+        history = opened.ledger.latest(account.id)
+    if json_output:
+        print_json({**_describe(account), "history": history})
+        return
+    print_fields(_describe(account))
+    if history:
+        click.echo()
+        print_table(
+            ("at", "by", "outcome", "code", "ms", "correlation id"),
+            (
+                (
+                    f"{line['at']:%Y-%m-%d %H:%M:%S}",
+                    line["trigger"],
+                    line["outcome"],
+                    line["code"],
+                    line["latency_ms"],
+                    line["correlation_id"] or "-",
+                )
+                for line in history
+            ),
+            title="latest refreshes",
+        )
+
+
+@click.command()
+@click.argument("email")
+@click.option("--min-ttl", type=click.FloatRange(min=0), metavar="S", help="Refresh if it lives for fewer seconds.")
+@as_json
+def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
+    """Print a live access token, as a consumer would get it."""
+    with services() as opened:
+        wanted = None if min_ttl is None else timedelta(seconds=min_ttl)
+        found = opened.tokens.ensure_fresh(email, min_ttl=wanted)
+    if json_output:
+        print_json(
+            {
+                "email": found.email,
+                "access_token": found.value,
+                "expires_at": found.expires_at,
+                "version": found.version,
+            }
+        )
+    else:
+        click.echo(found.value)
+
+
+@click.command()
+@click.argument("email")
+def refresh(email: str) -> None:
+    """Refresh an account now, whatever its schedule and earlier failures say."""
+    with services() as opened:
+        opened.credentials.find(email)
+        found = opened.tokens.refresh(account_id(email))
+    click.echo(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+@click.command()
+@click.argument("email")
+def pause(email: str) -> None:
+    """Stop refreshing an account until it is resumed."""
+    with services() as opened:
+        opened.credentials.pause(email)
+    click.echo(f"{normalize_email(email)} is paused.")
+
+
+@click.command()
+@click.argument("email")
+def resume(email: str) -> None:
+    """Refresh a paused or failing account again, from now on."""
+    with services() as opened:
+        opened.credentials.resume(email)
+    click.echo(f"{normalize_email(email)} is active.")
+
+
+@click.command()
+@click.argument("email")
+@click.confirmation_option(prompt="Erase this account's tokens? Its user will have to sign in again.")
+def disconnect(email: str) -> None:
+    """Erase an account's tokens here and in the cache."""
+    with services() as opened:
+        opened.credentials.disconnect(email)
+    click.echo(f"{normalize_email(email)} is disconnected.")
+
+
+COMMANDS: tuple[click.Command, ...] = (connect, import_, list_, show, token, refresh, pause, resume, disconnect)
+
+
+def _describe(account: Account) -> dict[str, Any]:
+    failure = account.failure
+    return {
+        "email": account.email,
+        "id": str(account.id),
+        "status": account.status.value,
+        "client": account.client,
+        "authority": account.authority,
+        "scopes": " ".join(account.scopes) or None,
+        "version": account.version,
+        "expires_at": account.expires_at,
+        "due_at": account.due_at,
+        "last_refreshed_at": account.last_refreshed_at,
+        "refresh_token_issued_at": account.refresh_token_issued_at,
+        "failure": failure and f"{failure.kind} ({failure.code})",
+        "failures_in_a_row": failure and failure.count,
+        "failing_since": failure and failure.since,
+        "imap": f"{account.mail.imap_host}:{account.mail.imap_port}",
+        "smtp": f"{account.mail.smtp_host}:{account.mail.smtp_port}",
+    }

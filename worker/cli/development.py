@@ -1,0 +1,95 @@
+"""Commands for a first look, and for development."""
+
+import signal
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from worker.devkit import demo as show
+from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
+from worker.devkit.stack import StackError
+
+_INTERRUPTED = 130
+
+
+@click.command()
+@click.option("--seconds", type=click.IntRange(min=10), default=show.SECONDS, show_default=True, help="How long.")
+def demo(seconds: int) -> None:
+    """Show it all at work: about two minutes, real servers, no configuration; ends with a verdict."""
+    _end_like_ctrl_c()
+    try:
+        good = show.demo(seconds=seconds)
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None
+    if not good:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".data"),
+    show_default=True,
+    help="Where data and logs are kept.",
+)
+def up(data: Path) -> None:
+    """Run everything until Ctrl-C, with data that persists.
+
+    Uses WORKER_DATABASE_URL and WORKER_REDIS_URL, and a real app registration (WORKER_CLIENT_ID ...), where set; else
+    embedded servers and the emulator.
+    """
+    _end_like_ctrl_c()
+    try:
+        show.up(data.resolve())
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("Stopped.")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8443, show_default=True)
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Where its certificate authority is written; a temporary one unless given.",
+)
+def emulator(port: int, directory: Path | None) -> None:
+    """Run the Microsoft identity emulator on loopback until Ctrl-C. Anybody who reaches it can sign in as anybody."""
+    _end_like_ctrl_c()
+    with tempfile.TemporaryDirectory(prefix="token-worker-") as temporary:
+        try:
+            server = EmulatorServer(directory or Path(temporary), port=port)
+            server.start()
+        except OSError as error:
+            msg = f"port {port} cannot be used: {error.strerror}"
+            raise click.ClickException(msg) from None
+        try:
+            click.echo(f"export WORKER_AUTHORITY={server.authority}")
+            click.echo(f"export WORKER_CA_BUNDLE={server.ca_bundle}")
+            click.echo(f"export WORKER_CLIENT_ID={DEFAULT_CLIENT_ID}")
+            click.echo(f"export WORKER_CLIENT_SECRET={DEFAULT_CLIENT_SECRET}")
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.stop()
+
+
+COMMANDS: tuple[click.Command, ...] = (demo, up, emulator)
+
+
+def _end_like_ctrl_c() -> None:
+    """A supervisor's SIGTERM tidies up just as Ctrl-C does."""
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,117 @@
+"""Commands for whoever runs the system."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import click
+
+from worker import clock
+from worker.bootstrap import Services
+from worker.cli.accounts import services
+from worker.cli.output import as_json, duration, print_fields, print_json
+from worker.db import schema
+from worker.db.session import Database
+from worker.domain.errors import ConfigurationError, WorkerError
+from worker.settings import DatabaseSettings, check_names, load
+from worker.vault import generate_key
+
+
+@click.command()
+def migrate() -> None:
+    """Create or update the tables in WORKER_DATABASE_URL."""
+    database = Database(load(DatabaseSettings).database_url.get_secret_value())
+    try:
+        with database.begin() as connection:
+            pending = schema.pending(connection)
+        schema.upgrade()
+    finally:
+        database.close()
+    click.echo(f"migrated: {', '.join(pending)}" if pending else "already up to date")
+
+
+@click.command()
+@click.option("--id", "name", help="The key's id; today's date unless given.")
+def keygen(name: str | None) -> None:
+    """Print a new encryption key, for the front of WORKER_ENCRYPTION_KEYS."""
+    click.echo(generate_key(name or f"k{clock.utcnow():%Y%m%d}"))
+
+
+@click.command("rotate-keys")
+def rotate_keys() -> None:
+    """Re-seal everything under the newest key, while all is running; may be stopped and run again.
+
+    Put a new key in front of WORKER_ENCRYPTION_KEYS everywhere and restart first. Remove the old one only after this
+    has said that nothing is left, and the cache's 24 hours have passed.
+    """
+
+    def progress(done: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{done} accounts", nl=False, err=True)
+
+    with services() as opened:
+        report = opened.rotation.rotate(progress=progress)
+    if sys.stderr.isatty():
+        click.echo("\r", nl=False, err=True)
+    click.echo(f"{report.rotated} re-sealed, {report.unreadable} unreadable, {report.remaining} left under older keys")
+    if report.remaining:
+        raise SystemExit(1)
+
+
+@click.command()
+@as_json
+def status(*, json_output: bool) -> None:
+    """Show how the fleet stands: accounts by state, what is due, expired or failing."""
+    with services() as opened:
+        summary = dict(opened.ledger.summary())
+    if json_output:
+        print_json(summary)
+        return
+    now = clock.utcnow()
+    states = summary.pop("accounts")
+    oldest, last = summary.pop("oldest_due_at"), summary.pop("last_refreshed_at")
+    print_fields(
+        {
+            "accounts": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none",
+            **{name.replace("_", " "): value for name, value in summary.items()},
+            "oldest overdue by": duration(now - oldest) if oldest else None,
+            "last refresh": f"{duration(now - last)} ago" if last else None,
+        }
+    )
+
+
+@click.command()
+def doctor() -> None:
+    """Check the configuration and everything it points at; say what to do about what is wrong."""
+    with services() as opened:
+        checks: list[tuple[str, Callable[[], object]]] = [
+            ("settings", check_names),
+            ("postgres", opened.database.ping),
+            ("tables", lambda: _check_tables(opened)),
+            ("redis", opened.cache.ping),
+            *((f"app registration {name}", partial(opened.identity.check, name)) for name in opened.identity.clients),
+        ]
+        failures = [_report(name, check) for name, check in checks].count(False)
+    if failures:
+        raise SystemExit(1)
+
+
+COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status, doctor)
+
+
+def _report(name: str, check: Callable[[], object]) -> bool:
+    try:
+        check()
+    except WorkerError as error:
+        click.echo(f"FAIL  {name}: {error}")
+        return False
+    click.echo(f"ok    {name}")
+    return True
+
+
+def _check_tables(opened: Services) -> None:
+    with opened.database.begin() as connection:
+        pending = schema.pending(connection)
+    if pending:
+        msg = f"migrations are missing ({', '.join(pending)}); run: token-worker migrate"
+        raise ConfigurationError(msg)
