@@ -1,0 +1,240 @@
+"""The Dockerfile and the compose file, judged by the tools that read them and by what we promise about them."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from worker.celery import ON_DEMAND, REFRESH, SWEEP
+from worker.settings import PREFIX, BrokerSettings, DatabaseSettings, Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+
+WORKER_SECRETS = {
+    "WORKER_DATABASE_URL",
+    "WORKER_REDIS_URL",
+    "WORKER_ENCRYPTION_KEYS",
+    "WORKER_CLIENT_ID",
+    "WORKER_CLIENT_SECRET",
+}
+SECRETS = {
+    "postgres": {"POSTGRES_PASSWORD"},
+    "valkey": {"VALKEY_PASSWORD"},
+    "migrate": {"WORKER_DATABASE_URL"},
+    "worker": WORKER_SECRETS,
+    "ondemand": WORKER_SECRETS,
+    "beat": {"WORKER_REDIS_URL"},
+    "flower": {"WORKER_REDIS_URL", "FLOWER_BASIC_AUTH"},
+    "emulator": set(),
+    # Its app registration is the emulator's, which is public.
+    "dev-worker": WORKER_SECRETS - {"WORKER_CLIENT_ID", "WORKER_CLIENT_SECRET"},
+}
+DEVELOPMENT = {"emulator", "dev-worker"}
+NEEDS: dict[str, type[BaseSettings]] = {
+    "migrate": DatabaseSettings,
+    "worker": Settings,
+    "ondemand": Settings,
+    "beat": BrokerSettings,
+    "flower": BrokerSettings,
+    "dev-worker": Settings,
+}
+
+Service = dict[str, Any]
+services = pytest.mark.parametrize("name", sorted(SECRETS))
+
+
+def run(*argv: str | Path) -> str:
+    done = subprocess.run([str(part) for part in argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def compose(*arguments: str) -> str:
+    """Compose itself: the wrapper that its package installs exits 0 whatever happens."""
+    spec = importlib.util.find_spec("compose")
+    assert spec is not None
+    assert spec.origin is not None
+    return run(Path(spec.origin).with_name("docker-compose"), "--file", COMPOSE_FILE, *arguments)
+
+
+@pytest.fixture(scope="module", name="project")
+def _project() -> Service:
+    return cast("Service", json.loads(compose("--profile", "*", "config", "--format", "json")))
+
+
+@pytest.fixture(name="service")
+def _service(project: Service, name: str) -> Service:
+    return cast("Service", project["services"][name])
+
+
+def test_compose_accepts_the_file() -> None:
+    """What is committed starts: no unknown key, no missing dependency, in production and in development."""
+    compose("config", "--quiet")
+    compose("--profile", "dev", "config", "--quiet")
+
+
+def test_the_compose_file_keeps_to_the_specification() -> None:
+    """Other readers of the format understand the file as well."""
+    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE)
+
+
+def test_the_dockerfile_has_no_known_mistake() -> None:
+    """Every rule of the linter holds, down to style."""
+    run(Path(sys.executable).with_name("hadolint"), "--failure-threshold", "style", ROOT / "Dockerfile")
+
+
+def test_every_service_is_held_to_these_promises(project: Service) -> None:
+    """A service that is added without a line in SECRETS fails here."""
+    assert set(project["services"]) == set(SECRETS)
+
+
+@services
+def test_a_service_gets_only_the_secrets_it_needs(service: Service, name: str) -> None:
+    """Least privilege: who takes over beat or Flower has no key and no database."""
+    assert {secret["source"] for secret in service.get("secrets", [])} == SECRETS[name]
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS))
+def test_a_service_gets_every_setting_it_cannot_start_without(service: Service, name: str) -> None:
+    """A process that lacks a required setting would stop with a sentence, for ever."""
+    required = {f"{PREFIX}{key}".upper() for key, field in NEEDS[name].model_fields.items() if field.is_required()}
+    assert required
+    assert required <= SECRETS[name]
+    assert service["environment"]["WORKER_SECRETS_DIR"] == "/run/secrets"
+
+
+def test_secrets_are_files_named_as_what_they_hold(project: Service) -> None:
+    """A file in WORKER_SECRETS_DIR is found by its name; nothing comes from the environment of whoever deploys."""
+    settings = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for name, secret in project["secrets"].items():
+        assert secret["file"] == str(ROOT / "secrets" / name)
+        assert name in settings or not name.startswith(PREFIX)
+
+
+@services
+def test_no_secret_is_an_environment_variable(service: Service, name: str) -> None:
+    """``docker inspect`` shows variables to everybody who may ask; the emulator's client is the public exception."""
+    every = set().union(*SECRETS.values())
+    public = {"WORKER_CLIENT_ID", "WORKER_CLIENT_SECRET"} if name == "dev-worker" else set()
+    assert every & set(service.get("environment", {})) == public
+
+
+@services
+def test_a_service_runs_without_privileges(service: Service, name: str) -> None:
+    """No root, no capability, no way to gain one, no file of the image changed."""
+    del name
+    user = service["user"]
+    assert user in {"postgres", "valkey", "10001:10001"}
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert not {"cap_add", "privileged", "pid", "ipc", "devices"} & set(service)
+
+
+@services
+def test_nothing_is_published_beyond_loopback(service: Service, name: str) -> None:
+    """Only Flower is published, and only to this host."""
+    published = [(port["host_ip"], port["published"]) for port in service.get("ports", [])]
+    assert published == ([("127.0.0.1", "5555")] if name == "flower" else [])
+    assert service.get("network_mode") in {None, "service:emulator"}
+
+
+def test_the_stores_have_no_way_out(project: Service) -> None:
+    """Only those who talk to Microsoft, or are published, share a network with the world."""
+    assert project["networks"]["stores"]["internal"] is True
+    outside = {name for name, service in project["services"].items() if "outside" in (service.get("networks") or {})}
+    assert outside == {"worker", "ondemand", "flower"}
+
+
+@services
+def test_a_service_comes_back_by_itself_unless_it_runs_once(service: Service, name: str) -> None:
+    """After a crash or a reboot nobody has to be there; a failed migration waits for somebody to look."""
+    assert service["restart"] == ("no" if name in {"migrate", "emulator"} else "unless-stopped")
+
+
+@services
+def test_a_long_running_service_is_checked(service: Service, name: str) -> None:
+    """A process that hangs shows; asking Celery costs half a second of CPU, so it is not asked often."""
+    if name == "migrate":
+        assert "healthcheck" not in service
+        return
+    check = service["healthcheck"]
+    if "inspect ping" in " ".join(check["test"]):
+        assert check["interval"] == "1m0s"
+        node = re.search(r"--hostname=([\w-]+)@%h", " ".join(service["command"]))
+        assert node is not None
+        assert f'"{node[1]}@$$HOSTNAME"' in check["test"][1]
+
+
+@services
+def test_logs_are_rotated(service: Service, name: str) -> None:
+    """A year of logs must not fill the disk that Postgres is on."""
+    del name
+    assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}
+
+
+@pytest.mark.parametrize("name", ["worker", "ondemand", "dev-worker"])
+def test_a_worker_starts_on_a_migrated_schema_and_healthy_stores(service: Service, name: str) -> None:
+    """A worker that starts too early would fail its first refreshes."""
+    del name
+    conditions = {other: how["condition"] for other, how in service["depends_on"].items() if other != "emulator"}
+    assert conditions == {
+        "migrate": "service_completed_successfully",
+        "postgres": "service_healthy",
+        "valkey": "service_healthy",
+    }
+
+
+@pytest.mark.parametrize("name", ["worker", "ondemand"])
+def test_a_worker_may_finish_its_batch_before_it_is_killed(service: Service, name: str) -> None:
+    """A batch lasts no longer than its lease, so the grace period is longer than the default lease."""
+    del name
+    minutes, seconds = re.fullmatch(r"(\d+)m(\d+)s", service["stop_grace_period"]).groups()  # type: ignore[union-attr]
+    assert 60 * int(minutes) + int(seconds) > Settings.model_fields["lease"].default
+
+
+def test_every_queue_is_served_and_on_demand_by_a_worker_of_its_own(project: Service) -> None:
+    """Somebody waits for an on-demand refresh, so it never queues behind a batch; nor is a queue forgotten."""
+
+    def queues(name: str) -> list[str]:
+        (option,) = [part for part in project["services"][name]["command"] if part.startswith("--queues=")]
+        return cast("str", option).removeprefix("--queues=").split(",")
+
+    assert queues("ondemand") == [ON_DEMAND]
+    assert queues("worker") == [SWEEP, REFRESH]
+
+
+def test_the_emulator_is_for_development_and_reached_through_its_own_loopback(project: Service) -> None:
+    """Production never starts it, and only a worker in its network namespace can reach it."""
+    profiles = {name for name, service in project["services"].items() if service.get("profiles")}
+    assert profiles == DEVELOPMENT
+    assert project["services"]["dev-worker"]["network_mode"] == "service:emulator"
+    assert "outside" not in project["services"]["emulator"]["networks"]
+
+
+def test_the_image_is_built_from_what_is_locked_and_runs_as_nobody_in_particular() -> None:
+    """Only hashed requirements come from an index, no index is named, and the last user is not root."""
+    text = (ROOT / "Dockerfile").read_text()
+    installs = re.findall(r"pip .*?install .*", text)
+    assert installs
+    assert all("--require-hashes" in line or "--no-index" in line for line in installs)
+    assert not re.search(r"https?://|index-url", text)
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001:10001"]
+
+
+def test_only_what_is_named_can_enter_the_image() -> None:
+    """Secrets, data and history stay out because everything does, not because somebody thought of each."""
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    admitted = {rule[1:] for rule in rules if rule.startswith("!")}
+    copies = re.findall(r"^COPY ([^-].*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = set(re.findall(r"[\w./-]+", " ".join(copies)))
+    assert rules[0] == "*"
+    assert admitted == {name.rstrip("/") for name in copied}
+    assert all((ROOT / name).exists() for name in admitted)
