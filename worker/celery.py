@@ -5,6 +5,7 @@ Importing this reads no setting and opens no connection; each process builds its
 
 import os
 import secrets
+import signal
 import sys
 from typing import Any
 
@@ -37,6 +38,7 @@ class Worker(Celery):
         super().__init__("worker", include=["worker.tasks"])
         self.add_defaults(_configuration)
         self._services: tuple[int, Services] | None = None
+        self._busy = self._ending = False
 
     @property
     def services(self) -> Services:
@@ -57,6 +59,24 @@ class Worker(Celery):
         if self._services is not None and self._services[0] == os.getpid():
             self._services[1].close()
         self._services = None
+
+    def begin_task(self) -> None:
+        self._busy = True
+
+    def end_task(self) -> None:
+        """Raises SystemExit if the process was asked to end meanwhile."""
+        self._busy = False
+        if self._ending:
+            raise SystemExit(0)
+
+    def end_gracefully(self, *_: object) -> None:
+        """Ask nothing more, settle what has been asked, then go. For SIGTERM, which a service manager sends to all
+        processes at once, and ``revoke(terminate=True)`` to one: by default it would kill a child between Microsoft's
+        answer and the commit."""
+        self._ending = True
+        if not self._busy:
+            raise SystemExit(0)
+        self.services.refresher.stop()
 
     @property
     def batch_expires(self) -> float:
@@ -149,6 +169,7 @@ def _check_settings(**_: object) -> None:
 @celery.signals.worker_process_init.connect
 def _build_services(**_: object) -> None:
     app.build_services()
+    signal.signal(signal.SIGTERM, app.end_gracefully)
 
 
 @celery.signals.worker_process_shutdown.connect
@@ -159,12 +180,14 @@ def _close_services(**_: object) -> None:
 
 @celery.signals.task_prerun.connect
 def _bind_task(task_id: str, task: Any, **_: object) -> None:
+    app.begin_task()
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
 
 
 @celery.signals.task_postrun.connect
 def _unbind_task(**_: object) -> None:
     structlog.contextvars.clear_contextvars()
+    app.end_task()
 
 
 def _guard_flower() -> None:

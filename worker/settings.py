@@ -17,7 +17,7 @@ from pydantic_settings.sources import NestedSecretsSettingsSource
 from worker.domain.credential import DEFAULT_CLIENT, Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.policy import RefreshPolicy
-from worker.identity.registration import Registration, check_scopes
+from worker.identity.registration import ClientCredential, Registration, check_scopes
 from worker.vault import MasterKey, parse_keys
 
 PREFIX = "WORKER_"
@@ -73,14 +73,19 @@ class ClientSettings(BaseModel):
     client_id: str = Field(min_length=1)
     client_secret: SecretStr | None = None
     client_certificate: ReadableFile | None = None
+    next_client_secret: SecretStr | None = None
+    next_client_certificate: ReadableFile | None = None
     authority: Authority = _MICROSOFT
     oidc_authority: Authority | None = None
     scopes: Words = _MAIL_SCOPES
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
-        if bool(self.client_secret and self.client_secret.get_secret_value()) == bool(self.client_certificate):
+        if bool(_filled(self.client_secret)) == bool(self.client_certificate):
             msg = f"{PREFIX}CLIENT_SECRET or {PREFIX}CLIENT_CERTIFICATE must be set, and not both"
+            raise ValueError(msg)
+        if _filled(self.next_client_secret) and self.next_client_certificate:
+            msg = f"{PREFIX}NEXT_CLIENT_SECRET and {PREFIX}NEXT_CLIENT_CERTIFICATE are both set; there is one next"
             raise ValueError(msg)
         try:
             check_scopes(tuple(self.scopes.split()))
@@ -90,15 +95,31 @@ class ClientSettings(BaseModel):
         return self
 
     def registration(self, name: str) -> Registration:
+        given = (
+            (self.client_secret, self.client_certificate),
+            (self.next_client_secret, self.next_client_certificate),
+        )
         return Registration(
             name=name,
             client_id=self.client_id,
             authority=self.oidc_authority or self.authority,
             oidc=self.oidc_authority is not None,
             scopes=tuple(self.scopes.split()),
-            client_secret=Secret(self.client_secret.get_secret_value()) if self.client_secret else None,
-            certificate=Secret(self.client_certificate.read_text()) if self.client_certificate else None,
+            credentials=tuple(_credential(*pair) for pair in given if any(pair)),
         )
+
+
+def _filled(secret: SecretStr | None) -> str | None:
+    """The secret's value; an empty variable is as good as none."""
+    return (secret.get_secret_value() or None) if secret else None
+
+
+def _credential(secret: SecretStr | None, certificate: Path | None) -> ClientCredential:
+    value = _filled(secret)
+    return ClientCredential(
+        secret=Secret(value) if value else None,
+        certificate=Secret(certificate.read_text()) if certificate else None,
+    )
 
 
 class _FromEnvironment(BaseSettings):
@@ -149,6 +170,8 @@ class Settings(DatabaseSettings, BrokerSettings):
     client_id: str | None = None
     client_secret: SecretStr | None = None
     client_certificate: Path | None = None
+    next_client_secret: SecretStr | None = None
+    next_client_certificate: Path | None = None
     authority: str = _MICROSOFT
     oidc_authority: str | None = None
     scopes: str = _MAIL_SCOPES
@@ -157,6 +180,7 @@ class Settings(DatabaseSettings, BrokerSettings):
 
     batch_size: int = Field(default=100, ge=1, le=1000)
     threads: int = Field(default=16, ge=1, le=256)
+    rate: int = Field(default=500, ge=1)
     lease: float = Field(default=150.0, ge=60)
     min_lead: float = Field(default=300.0, ge=0)
     cache_ttl: Seconds = 86_400.0
@@ -166,6 +190,8 @@ class Settings(DatabaseSettings, BrokerSettings):
         "client_id",
         "client_secret",
         "client_certificate",
+        "next_client_secret",
+        "next_client_certificate",
         "authority",
         "oidc_authority",
         "scopes",

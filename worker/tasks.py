@@ -21,16 +21,17 @@ def sweep(self: "Task[[], int]") -> int:
     """Send as many batches as the due accounts fill, less those still queued. Returns how many."""
     app = _app(self)
     room = app.queue_room()
-    wanted = app.services.refresher.batches_due(at_most=room) if room > 0 else 0
-    for _batch in range(wanted):
-        refresh_batch.apply_async(expires=app.batch_expires)
-    return wanted
+    batches = app.services.refresher.batches_due(at_most=room) if room > 0 else {}
+    for client, number in batches.items():
+        for _batch in range(number):
+            refresh_batch.apply_async((client,), expires=app.batch_expires)
+    return sum(batches.values())
 
 
 @shared_task(bind=True, name="worker.refresh_batch")
-def refresh_batch(self: "Task[[], dict[str, int]]") -> dict[str, int]:
-    """Refresh one batch of due accounts. Returns how many claims ended how."""
-    return _app(self).services.refresher.refresh_due()
+def refresh_batch(self: "Task[[str], dict[str, int]]", client: str) -> dict[str, int]:
+    """Refresh one batch of due accounts of an app registration. Returns how many claims ended how."""
+    return _app(self).services.refresher.refresh_due(client)
 
 
 @shared_task(bind=True, name="worker.refresh_account")

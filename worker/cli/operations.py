@@ -9,9 +9,10 @@ import click
 from worker import clock
 from worker.bootstrap import Services
 from worker.cli.accounts import services
-from worker.cli.output import as_json, duration, print_fields, print_json
+from worker.cli.output import as_json, duration, print_fields, print_json, remaining
 from worker.db import schema
 from worker.db.session import Database
+from worker.domain.breaker import Breaker
 from worker.domain.errors import ConfigurationError, WorkerError
 from worker.settings import DatabaseSettings, check_names, load
 from worker.vault import generate_key
@@ -63,9 +64,9 @@ def rotate_keys() -> None:
 def status(*, json_output: bool) -> None:
     """Show how the fleet stands: accounts by state, what is due, expired or failing."""
     with services() as opened:
-        summary = dict(opened.ledger.summary())
+        summary, breakers = dict(opened.ledger.summary()), opened.ledger.breakers()
     if json_output:
-        print_json(summary)
+        print_json({**summary, "breakers": [_trouble(breaker) for breaker in breakers]})
         return
     now = clock.utcnow()
     states = summary.pop("accounts")
@@ -78,6 +79,9 @@ def status(*, json_output: bool) -> None:
             "last refresh": f"{duration(now - last)} ago" if last else None,
         }
     )
+    for breaker in breakers:
+        open_for = f"not used for {remaining(breaker.open_until, now)}" if breaker.open_until else "suspected"
+        click.echo(f"app registration {breaker.client}: {breaker.kind} ({breaker.code}), {open_for}")
 
 
 @click.command()
@@ -97,6 +101,16 @@ def doctor() -> None:
 
 
 COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status, doctor)
+
+
+def _trouble(breaker: Breaker) -> dict[str, object]:
+    return {
+        "client": breaker.client,
+        "outcome": breaker.kind,
+        "code": breaker.code,
+        "failures": breaker.failures,
+        "open_until": breaker.open_until,
+    }
 
 
 def _report(name: str, check: Callable[[], object]) -> bool:

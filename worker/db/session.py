@@ -7,7 +7,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from worker.domain.errors import ConfigurationError, StorageError, Unavailable
+from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
 _CONNECT_TIMEOUT = 5  # seconds
 _STATEMENT_TIMEOUT = 15_000  # milliseconds; the longest statement here takes a fraction of a second
@@ -41,15 +41,15 @@ class Database:
     def begin(self) -> Iterator[Connection]:
         """One transaction, committed on success.
 
-        Raises Unavailable while Postgres cannot be reached or written, ConfigurationError for a schema that was not
-        migrated, StorageError for whatever else it refuses.
+        Raises DatabaseUnavailable while Postgres cannot be reached or written, ConfigurationError for a schema that was
+        not migrated, StorageError for whatever else it refuses.
         """
         try:
             with self._engine.begin() as connection:
                 yield connection
         except (DBAPIError, PoolTimeout) as error:
             if _is_outage(error):
-                raise Unavailable(f"the database cannot be used: {_reason(error)}") from None
+                raise DatabaseUnavailable(f"the database cannot be used: {_reason(error)}") from None
             if _sqlstate(error) in _UNKNOWN_NAMES:
                 raise ConfigurationError(
                     "the database's tables are missing or old; run: token-worker migrate"
@@ -57,7 +57,7 @@ class Database:
             raise StorageError(f"the database refused a statement: {_reason(error)}") from error
 
     def ping(self) -> None:
-        """Ask the server for one row. Raises Unavailable."""
+        """Ask the server for one row. Raises DatabaseUnavailable."""
         with self.begin() as connection:
             connection.execute(text("SELECT 1"))
 

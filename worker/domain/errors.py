@@ -5,6 +5,7 @@
     * InvalidInput
     * UnreadableSecret
     * Unavailable
+        * DatabaseUnavailable
     * StorageError
     * AccountError
         * UnknownAccount
@@ -52,6 +53,10 @@ class Unavailable(WorkerError):
     """Neither a usable token nor a way to get one right now; try again shortly."""
 
     code = "unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """Postgres cannot be reached or written right now."""
 
 
 class StorageError(WorkerError):

@@ -110,6 +110,14 @@ BY_CODE: Mapping[int, Verdict] = _table(
     ]
 )
 
+#: The client secret, certificate or assertion is refused: not the app, and not the account.
+CREDENTIAL_CODES = frozenset(
+    {"invalid_client", *(f"AADSTS{code}" for code in (7000215, 70002, 7000222, 700027, 700030, 50012, 50013, 50048))}
+)
+
+#: A grant that ended at a fixed age: sign-in frequency set by policy, or a redirect URI registered as SPA (24 h).
+AGED_OUT = frozenset({"AADSTS70043", "AADSTS700084"})
+
 #: MSAL.NET's classification of `suberror`: each of these wants the user.
 BY_SUBERROR: Mapping[str, Verdict] = MappingProxyType(
     dict.fromkeys(
@@ -157,18 +165,23 @@ def classify(answer: Answer, *, obtained_at: datetime) -> Outcome:
         return Throttled(
             code=_code(answer, body),
             retry_after=answer.retry_after,
-            scope=Scope.TENANT if _verdict(body) is Verdict.TENANT_THROTTLED else Scope.ACCOUNT,
+            scope=Scope.TENANT if _verdict(body) is Verdict.TENANT_THROTTLED else Scope.CLIENT,
             correlation_id=answer.correlation_id,
         )
     if answer.status >= _SERVER_ERROR:
-        return Transient(code=_code(answer, body), retry_after=answer.retry_after, correlation_id=answer.correlation_id)
+        return Transient(
+            code=_code(answer, body),
+            retry_after=answer.retry_after,
+            scope=Scope.SERVICE,
+            correlation_id=answer.correlation_id,
+        )
     return _refused(answer, body)
 
 
 def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -> Outcome:
     access_token, refresh_token = _token(body.get("access_token")), _token(body.get("refresh_token"))
     if access_token is None:
-        return Transient(code="malformed_answer", correlation_id=answer.correlation_id)
+        return Transient(code="malformed_answer", scope=Scope.SERVICE, correlation_id=answer.correlation_id)
     refresh_in = _seconds(body.get("refresh_in"))
     return Refreshed(
         access_token=access_token,

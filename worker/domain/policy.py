@@ -32,6 +32,8 @@ class Transition:
     status: Status
     due_at: datetime
     failure: Failure | None
+    strikes: int
+    struck_at: datetime | None
     refreshed: Refreshed | None = None
 
 
@@ -89,6 +91,8 @@ class RefreshPolicy:
                     status=Status.ACTIVE,
                     due_at=due,
                     failure=None,
+                    strikes=0,
+                    struck_at=None,
                     refreshed=outcome,
                 )
             case Throttled() | Transient():
@@ -109,20 +113,35 @@ class RefreshPolicy:
         wait = self.backoff(claim.account_id, failure.count)
         if at_least is not None:
             wait = max(wait, at_least)  # Retry-After wins over our own arithmetic, never the other way round
-        return Transition(claim=claim, outcome=outcome, status=claim.status, due_at=now + wait, failure=failure)
+        return _failed(claim, outcome, failure, due_at=now + wait)
 
     def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:
+        strikes, since = claim.strikes + 1, claim.struck_at or now
+        if strikes >= STRIKES and now - since >= STRIKES_OVER:
+            ended = self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
+            return replace(ended, strikes=strikes, struck_at=since)
         failure = streak(claim.failure, outcome, now=now)
-        if failure.count >= STRIKES and now - failure.since >= STRIKES_OVER:
-            return self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
-        due = now + max(_BETWEEN_STRIKES, self.backoff_base)
-        return Transition(claim=claim, outcome=outcome, status=claim.status, due_at=due, failure=failure)
+        return replace(
+            _failed(claim, outcome, failure, due_at=now + _BETWEEN_STRIKES), strikes=strikes, struck_at=since
+        )
 
     def _end(self, claim: Claim, outcome: ReauthRequired | Blocked, status: Status, *, now: datetime) -> Transition:
         failure = streak(claim.failure, outcome, now=now)
         # Looked at again tomorrow, and not with everybody else: the hash spreads the day's re-checks.
         due = now + self.recheck * (1 + keyed_fraction(claim.account_id, failure.count) / 10)
-        return Transition(claim=claim, outcome=outcome, status=status, due_at=due, failure=failure)
+        return replace(_failed(claim, outcome, failure, due_at=due), status=status)
+
+
+def _failed(claim: Claim, outcome: Outcome, failure: Failure, *, due_at: datetime) -> Transition:
+    return Transition(
+        claim=claim,
+        outcome=outcome,
+        status=claim.status,
+        due_at=due_at,
+        failure=failure,
+        strikes=claim.strikes,
+        struck_at=claim.struck_at,
+    )
 
 
 def streak(failure: Failure | None, outcome: Outcome, *, now: datetime) -> Failure:

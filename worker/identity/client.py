@@ -13,10 +13,10 @@ from urllib3.exceptions import HTTPError
 
 from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
-from worker.domain.microsoft import Answer, classify
+from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.http import NotForMsal, TokenEndpoint, network_code
-from worker.identity.registration import Registration, check_scopes
+from worker.identity.registration import ClientCredential, Registration, check_scopes
 
 _APPS = 256  # MSAL apps kept per process: one per registration and authority, i.e. per tenant if accounts name theirs
 _OK = 200
@@ -30,8 +30,9 @@ class Identity:
     ) -> None:
         self._registrations = {registration.name: registration for registration in registrations}
         self._http = TokenEndpoint(ca_bundle=ca_bundle, connections=connections)
-        self._apps: OrderedDict[tuple[str, str], msal.ConfidentialClientApplication] = OrderedDict()
-        self._making: dict[tuple[str, str], threading.Lock] = {}
+        self._apps: OrderedDict[tuple[str, int, str], msal.ConfidentialClientApplication] = OrderedDict()
+        self._making: dict[tuple[str, int, str], threading.Lock] = {}
+        self._preferred: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def refresh(
@@ -47,14 +48,20 @@ class Identity:
         registration = self._registrations.get(client)
         if registration is None:
             return Misconfigured(code="unknown_client")
-        try:
-            app = self._app(registration, authority or registration.authority)
-        except InvalidInput:
-            return Misconfigured(code="authority_refused", scope=Scope.TENANT)
-        except _Discovery as error:
-            return error.outcome
         wanted = list(scopes or registration.scopes)
-        return self._ask(now, lambda: app.acquire_token_by_refresh_token(refresh_token.reveal(), wanted))
+        outcome: Outcome = Misconfigured(code="no_credential")
+        for number in self._order(registration):
+            outcome = self._ask_with(
+                registration,
+                number,
+                authority or registration.authority,
+                lambda app: app.acquire_token_by_refresh_token(refresh_token.reveal(), wanted),
+                now,
+            )
+            if not _refuses_credential(outcome):
+                self._preferred[client] = number
+                break
+        return outcome
 
     def validate(self, *, client: str, authority: str | None, scopes: tuple[str, ...]) -> None:
         """Refuse what could never be refreshed. Raises InvalidInput."""
@@ -71,7 +78,7 @@ class Identity:
         """Fetch the registration's OpenID metadata, as a diagnosis. Raises ConfigurationError saying what failed."""
         registration = self._registrations[client]
         try:
-            self._app(registration, registration.authority)
+            self._app(registration, 0, registration.authority)
         except _Discovery as error:
             msg = f"{registration.authority} does not answer OpenID discovery ({error.outcome.code})"
             raise ConfigurationError(msg) from None
@@ -99,6 +106,27 @@ class Identity:
     def close(self) -> None:
         self._http.close()
 
+    def _order(self, registration: Registration) -> list[int]:
+        """The numbers of the credentials, the one that worked last first."""
+        preferred = self._preferred.get(registration.name, 0)
+        return sorted(range(len(registration.credentials)), key=lambda number: number != preferred)
+
+    def _ask_with(
+        self,
+        registration: Registration,
+        number: int,
+        authority: str,
+        question: Callable[[msal.ConfidentialClientApplication], object],
+        now: Callable[[], datetime],
+    ) -> Outcome:
+        try:
+            app = self._app(registration, number, authority)
+        except InvalidInput:
+            return Misconfigured(code="authority_refused", scope=Scope.TENANT)
+        except _Discovery as error:
+            return error.outcome
+        return self._ask(now, lambda: question(app))
+
     def _ask(self, now: Callable[[], datetime], call: Callable[[], object]) -> Outcome:
         obtained_at = now()
         self._http.forget()
@@ -107,7 +135,7 @@ class Identity:
         except NotForMsal:
             pass  # the answer says all; MSAL would only have choked on it
         except HTTPError as error:
-            return Transient(code=network_code(error))
+            return Transient(code=network_code(error), scope=Scope.NETWORK)
         except Exception:
             if self._http.answer is None:
                 raise
@@ -116,8 +144,8 @@ class Identity:
             return Transient(code="no_request")
         return classify(answer, obtained_at=obtained_at)
 
-    def _app(self, registration: Registration, authority: str) -> msal.ConfidentialClientApplication:
-        key = registration.name, authority
+    def _app(self, registration: Registration, number: int, authority: str) -> msal.ConfidentialClientApplication:
+        key = registration.name, number, authority
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:  # the first of a batch asks for the metadata, the others of this authority wait for it
@@ -125,29 +153,36 @@ class Identity:
                 if (app := self._apps.get(key)) is not None:
                     self._apps.move_to_end(key)
                     return app
-            app = self._make_app(registration, authority)
+            app = self._make_app(registration, registration.credentials[number], authority)
             with self._lock:
                 self._apps[key] = app
                 while len(self._apps) > _APPS:
                     self._making.pop(self._apps.popitem(last=False)[0], None)
             return app
 
-    def _make_app(self, registration: Registration, authority: str) -> msal.ConfidentialClientApplication:
+    def _make_app(
+        self, registration: Registration, credential: ClientCredential, authority: str
+    ) -> msal.ConfidentialClientApplication:
         registration.check_authority(authority)
         self._http.forget()
         try:
             return msal.ConfidentialClientApplication(
                 registration.client_id,
-                client_credential=registration.credential(),
+                client_credential=credential.for_msal(),
                 **registration.authority_arguments(authority),
                 http_client=self._http,
                 token_cache=_NoTokenCache(),
                 http_cache=_NoHttpCache(),
             )
         except HTTPError as error:
-            raise _Discovery(Transient(code=network_code(error))) from None
+            raise _Discovery(Transient(code=network_code(error), scope=Scope.NETWORK)) from None
         except (ValueError, KeyError, msal.exceptions.MsalServiceError) as error:
             raise _Discovery(self._http.discovery_outcome()) from error
+
+
+def _refuses_credential(outcome: Outcome) -> bool:
+    """Whether another credential of the same app registration may fare better."""
+    return isinstance(outcome, Misconfigured) and outcome.code in CREDENTIAL_CODES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,7 +79,7 @@ class TokenEndpoint:
         status = getattr(self._last, "discovery_status", None)
         if status in _CLIENT_ERROR and status != _TOO_MANY_REQUESTS:
             return Misconfigured(code=f"discovery_http_{status}", scope=Scope.TENANT)
-        return Transient(code="discovery_failed")
+        return Transient(code="discovery_failed", scope=Scope.SERVICE)
 
     def get(
         self, url: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None, **_: object

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -120,12 +120,15 @@ class Credentials:
             raise UnknownAccount(normalize_email(email))
         return account
 
-    def list(self, *, status: Status | None = None) -> Iterator[Account]:
-        """All accounts in order of e-mail, read in pages."""
+    def list(self, *, status: Status | None = None, dying_within: timedelta | None = None) -> Iterator[Account]:
+        """All accounts in order of e-mail, read in pages; or those in a state, or whose grant will soon be dead."""
+        dying_before = None if dying_within is None else self._utcnow() + dying_within
         after, page = "", 1000
         while True:
             with self._database.begin() as connection:
-                accounts = rows.list_accounts(connection, status=status, after=after, limit=page)
+                accounts = rows.list_accounts(
+                    connection, status=status, dying_before=dying_before, after=after, limit=page
+                )
             yield from accounts
             if len(accounts) < page:
                 return
@@ -244,6 +247,9 @@ def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
         email=grant.email,
         status=Status.ACTIVE,
         version=version,
+        client=grant.client,
+        authority=grant.authority,
+        scopes=grant.scopes,
         token=token,
         refresh_token=sealed.refresh_token,
     )

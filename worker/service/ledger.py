@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from worker.db import credentials, events
+from worker.db import clients, credentials, events
 from worker.db.session import Database
+from worker.domain.breaker import Breaker
 from worker.domain.credential import AccountId
 
 _PAGE = 10_000  # a delete that holds its locks for a moment, not for minutes
@@ -28,6 +29,11 @@ class Ledger:
         """Accounts by state, how many are due, expired and failing, and the oldest due time."""
         with self._database.begin() as connection:
             return credentials.summary(connection, now=self._utcnow())
+
+    def breakers(self) -> Sequence[Breaker]:
+        """The app registrations that are in trouble."""
+        with self._database.begin() as connection:
+            return [breaker for breaker in clients.all_breakers(connection) if not breaker.is_clean]
 
     def prune(self) -> int:
         """Delete lines older than the retention; returns how many."""

@@ -3,14 +3,15 @@
 import base64
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import structlog
 
 from worker.cache import Outbox
-from worker.db import credentials
-from worker.db.credentials import SealedUpdate, UnsavedUpdate
+from worker.db import claims
+from worker.db.claims import SealedUpdate, UnsavedUpdate
 from worker.db.session import Database
 from worker.domain.credential import AccountId, Sealed
 from worker.domain.errors import StorageError, Unavailable, UnreadableSecret
@@ -38,6 +39,16 @@ class Recovery:
             return False
         return True
 
+    def follow(self, update: UnsavedUpdate) -> None:
+        """Keep tokens that were got by spending others that may wait here themselves. Raises Unavailable.
+
+        Postgres knows nothing of those in between, so what it must still have is what the first of them replaced.
+        """
+        kept = self._outbox.all().get(update.account_id)
+        if kept is not None:
+            update = replace(update, base=_decode(update.account_id, kept).base)
+        self._outbox.put({update.account_id: _encode(update)})
+
     def drain(self) -> frozenset[AccountId]:
         """Write what is kept to Postgres; what Postgres has a newer token for is dropped.
 
@@ -57,7 +68,7 @@ class Recovery:
         try:
             update = _decode(account, value)
             with self._database.begin() as connection:
-                restored = credentials.restore(connection, update, now=self._utcnow())
+                restored = claims.restore(connection, update, now=self._utcnow())
         except (UnreadableSecret, StorageError) as error:
             # Stays where it is, for a human: it may be the only copy. The others go on.
             log.error("Outbox entry cannot be stored", account_id=str(account), reason=str(error))  # noqa: TRY400
@@ -75,6 +86,7 @@ def _encode(update: UnsavedUpdate) -> bytes:
     return json.dumps(
         {
             "email": update.email,
+            "base": update.base,
             "version": update.version,
             "tokens": [token and base64.b64encode(token).decode() for token in tokens],
             "times": [moment.isoformat() for moment in (update.obtained_at, update.expires_at, update.due_at)],
@@ -90,6 +102,7 @@ def _decode(account: AccountId, value: bytes) -> UnsavedUpdate:
         return UnsavedUpdate(
             account_id=account,
             email=data["email"],
+            base=data["base"],
             version=data["version"],
             access_token=access_token,
             refresh_token=refresh_token,

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 import stamina
 import structlog
 
-from worker.db import credentials, events
-from worker.db.credentials import SealedUpdate
+from worker.db import claims, events
+from worker.db.claims import SealedUpdate
 from worker.db.events import RefreshEvent
 from worker.db.session import Database
-from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Secret
+from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Secret, Status
 from worker.domain.errors import Unavailable, WorkerError
+from worker.domain.microsoft import AGED_OUT
 from worker.domain.outcome import Outcome, ReauthRequired, Refreshed, kind
 from worker.domain.policy import RefreshPolicy
 from worker.service.entries import Entries
@@ -120,7 +121,7 @@ class Settlement:
 
     def _write(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         with self._database.begin() as connection:
-            versions = credentials.persist(connection, [record.update for record in records], now=now)
+            versions = claims.persist(connection, [record.update for record in records], now=now)
             events.record(connection, [record.event for record in records])
         return versions
 
@@ -138,6 +139,9 @@ class Settlement:
             due_at=transition.due_at,
             failure=transition.failure,
             claims=spent.outcome.claims if isinstance(spent.outcome, ReauthRequired) else None,
+            strikes=transition.strikes,
+            struck_at=transition.struck_at,
+            aged_out=spent.outcome.code in AGED_OUT and spent.claim.status is Status.ACTIVE,
             access_token=seal(outcome.access_token, account, Purpose.ACCESS_TOKEN) if outcome else None,
             obtained_at=outcome.obtained_at if outcome else None,
             expires_at=outcome.expires_at if outcome else None,
@@ -187,6 +191,9 @@ def _entry(record: _Record, version: int) -> CacheEntry:
         email=claim.email,
         status=record.update.status,
         version=version,
+        client=claim.client,
+        authority=claim.authority,
+        scopes=claim.scopes,
         token=AccessToken(
             email=claim.email,
             secret=outcome.access_token,
