@@ -105,5 +105,10 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
             database=database, vault=vault, identity=identity, entries=entries, policy=policy, utcnow=utcnow
         ),
         rotation=Rotation(database=database, vault=vault),
-        ledger=Ledger(database=database, retention=timedelta(days=settings.events_retention_days), utcnow=utcnow),
+        ledger=Ledger(
+            database=database,
+            clients=identity.clients,
+            retention=timedelta(days=settings.events_retention_days),
+            utcnow=utcnow,
+        ),
     )

@@ -92,6 +92,7 @@ def doctor() -> None:
             ("settings", check_names),
             ("postgres", opened.database.ping),
             ("tables", lambda: _check_tables(opened)),
+            ("accounts", lambda: _check_accounts(opened)),
             ("redis", opened.cache.ping),
             *((f"app registration {name}", partial(opened.identity.check, name)) for name in opened.identity.clients),
         ]
@@ -128,4 +129,11 @@ def _check_tables(opened: Services) -> None:
         pending = schema.pending(connection)
     if pending:
         msg = f"migrations are missing ({', '.join(pending)}); run: token-worker migrate"
+        raise ConfigurationError(msg)
+
+
+def _check_accounts(opened: Services) -> None:
+    strangers = opened.ledger.summary()["unconfigured"]
+    if strangers:
+        msg = f"{strangers} belong to an app registration that is not configured; see: token-worker list --json"
         raise ConfigurationError(msg)

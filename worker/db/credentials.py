@@ -165,8 +165,11 @@ def erase_tokens(connection: Connection, account: AccountId) -> None:
     )
 
 
-def summary(connection: Connection, *, now: datetime) -> Mapping[str, Any]:
-    """What ``status`` shows: accounts by state, how many are due or expired, and the oldest due time."""
+def summary(connection: Connection, *, clients: Sequence[str], now: datetime) -> Mapping[str, Any]:
+    """What ``status`` shows: accounts by state, how many are due or expired, and the oldest due time.
+
+    ``unconfigured``: accounts of app registrations other than ``clients``, which nobody here refreshes.
+    """
     counts = connection.execute(text("SELECT status, count(*) AS number FROM mail_credentials GROUP BY status"))
     row = connection.execute(
         text("""
@@ -174,11 +177,12 @@ def summary(connection: Connection, *, now: datetime) -> Mapping[str, Any]:
                    count(*) FILTER (WHERE lease_id IS NOT NULL AND refresh_due_at > :now) AS in_flight,
                    count(*) FILTER (WHERE status = 'active' AND token_expiry <= :now) AS expired,
                    count(*) FILTER (WHERE failure_count > 0) AS failing,
+                   count(*) FILTER (WHERE client <> ALL(CAST(:clients AS text[]))) AS unconfigured,
                    min(refresh_due_at) FILTER (WHERE refresh_due_at <= :now) AS oldest_due_at,
                    max(last_refreshed_at) AS last_refreshed_at
             FROM mail_credentials
         """),
-        {"now": now},
+        {"now": now, "clients": list(clients)},
     )
     return {"accounts": {row.status: row.number for row in counts}, **row.mappings().one()}
 
