@@ -85,7 +85,7 @@ class Worker(Celery):
 
     def queue_room(self) -> int:
         """How many more batches may be queued."""
-        with self.connection_for_write() as connection:
+        with self.connection_or_acquire() as connection:
             channel: Any = connection.default_channel
             try:
                 queued = channel.queue_declare(REFRESH, passive=True).message_count

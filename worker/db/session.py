@@ -33,7 +33,11 @@ class Database:
                 "connect_timeout": _CONNECT_TIMEOUT,
                 "application_name": "token-refresh-worker",
                 "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC",
+                # A server that has vanished without a word is noticed after about this long, not after two hours.
                 "keepalives_idle": 30,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 15_000,  # milliseconds
             },
         )
 
