@@ -5,11 +5,9 @@ Microsoft is strict here, except where a test says so: whoever spends a refresh 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from threading import Thread
-from uuid import uuid4
 
 import pytest
 
@@ -26,7 +24,6 @@ from tests.integration.time_travel_world import (
 from tests.integration.time_travel_world import _clock as _clock
 from tests.integration.time_travel_world import _emulator as _emulator
 from tests.integration.time_travel_world import _world as _world
-from tests.stores import admin, sibling
 from worker.celery import REFRESH, SWEEP
 from worker.devkit.emulator import Tampered
 from worker.devkit.stack import Stack
@@ -46,15 +43,6 @@ class Meanwhile(Tampered):
     def bend(self, document: Mapping[str, object]) -> dict[str, object]:
         self.harm()
         return super().bend(document)
-
-
-@pytest.fixture(name="database_url")
-def _database_url(stack: Stack, template: str) -> str:
-    """A database that nobody else is connected to: a connection of the test's own would die with the server."""
-    name = f"outage_{uuid4().hex}"
-    with closing(admin(stack)) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    return sibling(stack.database_url, name)
 
 
 @pytest.fixture(name="stores")
