@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.domain.credential import Claim, LeaseId, Sealed, Secret, Status, account_id
 from worker.domain.outcome import Refreshed
+from worker.identity import Registration
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -50,3 +52,15 @@ def make_refreshed(**changes: Any) -> Refreshed:
         expires_at=NOW + timedelta(hours=1),
     )
     return replace(refreshed, **changes)
+
+
+def make_registration(**changes: Any) -> Registration:
+    """As the emulator knows it."""
+    registration = Registration(
+        name="default",
+        client_id=DEFAULT_CLIENT_ID,
+        authority="https://localhost/common",
+        scopes=("https://outlook.office.com/IMAP.AccessAsUser.All",),
+        client_secret=Secret(DEFAULT_CLIENT_SECRET),
+    )
+    return replace(registration, **changes)

@@ -48,9 +48,11 @@ def _template(stack: Stack) -> str:
 @pytest.fixture(name="database_url")
 def _database_url(stack: Stack, template: str) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
+    # Connected only for a moment each time, because some tests end the server meanwhile.
     with closing(admin(stack)) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        yield sibling(stack.database_url, name)
+    yield sibling(stack.database_url, name)
+    with closing(admin(stack)) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

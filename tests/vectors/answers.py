@@ -21,14 +21,13 @@ from worker.identity.http import parse_retry_after
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vector:
-    """One answer. ``content`` is its body as it travels; ``wire`` is False where the emulator cannot send it."""
+    """One answer. ``content`` is its body as it travels."""
 
     name: str
     status: int
     content: bytes
     expected: dict[str, Any]
     headers: dict[str, str] = field(default_factory=dict)
-    wire: bool = True
 
     @property
     def answer(self) -> Answer:
@@ -86,7 +85,6 @@ def _vector(group: str, case: dict[str, Any]) -> Vector:
         content=content.encode(),
         expected=case["expected"],
         headers=case.get("headers", {}),
-        wire=case.get("wire", True),
     )
 
 
