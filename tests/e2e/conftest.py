@@ -1,0 +1,40 @@
+"""An installation under the real clock: embedded stores, the emulator over real TLS, no process yet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.foreground import open_directory
+from tests.e2e.installation import Installation
+from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
+from worker.vault import generate_key
+
+
+@pytest.fixture(name="server")
+def _server(tmp_path: Path) -> Iterator[EmulatorServer]:
+    with EmulatorServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture(name="installation")
+def _installation(tmp_path: Path, server: EmulatorServer, database_url: str, redis_url: str) -> Iterator[Installation]:
+    environment = {
+        "WORKER_DATABASE_URL": database_url,
+        "WORKER_REDIS_URL": redis_url,
+        "WORKER_ENCRYPTION_KEYS": generate_key("k1"),
+        "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
+        "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
+        "WORKER_AUTHORITY": server.authority,
+        "WORKER_CA_BUNDLE": str(server.ca_bundle),
+        "WORKER_SWEEP_INTERVAL": "1",
+    }
+    installation = Installation(tmp_path, environment, server)
+    yield installation
+    installation.close()
+
+
+@pytest.fixture(name="directory")
+def _directory() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory

@@ -1,0 +1,57 @@
+"""A running Flower, asked over HTTP as its users do."""
+
+import base64
+import json
+import socket
+from contextlib import suppress
+from typing import Any
+
+import urllib3
+
+from tests.e2e.installation import Installation, wait_for
+
+LOGIN = "ops:correct-horse"
+
+
+class Pages:
+    """What a Flower shows to whoever has the login."""
+
+    def __init__(self, url: str, login: str) -> None:
+        self.url = url
+        self._login = login
+        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10))
+
+    def status(self, path: str, login: str | None = None, *, method: str = "GET") -> int | None:
+        """None if nobody answers."""
+        with suppress(urllib3.exceptions.HTTPError):
+            return self._ask(path, login, method).status
+        return None
+
+    def text(self, path: str) -> str:
+        """Fails unless the page is there."""
+        answer = self._ask(path, self._login)
+        assert answer.status == 200, (path, answer.status)
+        return answer.data.decode()
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.text(path))
+
+    def _ask(self, path: str, login: str | None, method: str = "GET") -> urllib3.BaseHTTPResponse:
+        headers = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
+        return self._http.request(method, self.url + path, headers=headers, redirect=False)
+
+
+class Flower(Pages):
+    """Starts in the constructor, which returns when it answers."""
+
+    def __init__(self, installation: Installation, **environment: str) -> None:
+        self.port = free_port()
+        super().__init__(f"http://127.0.0.1:{self.port}", LOGIN)
+        self.process = installation.celery("flower", FLOWER_PORT=str(self.port), **environment)
+        wait_for(lambda: self.status("/") is not None, about="Flower to answer", processes=[self.process])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

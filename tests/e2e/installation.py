@@ -1,0 +1,159 @@
+"""One installation as an operator has it: settings in the environment, processes and commands under them.
+
+Nothing here reaches into a process: what it did is read from its log, its exit code, the stores and the emulator.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+from celery import Celery
+from kombu import pools
+
+from worker.bootstrap import Services, bootstrap
+from worker.devkit.emulator import Emulator, EmulatorServer
+from worker.devkit.stack.process import Process
+from worker.domain.credential import Account, Grant, Secret
+from worker.settings import Settings
+
+T = TypeVar("T")
+
+BIN = Path(sys.executable).parent
+PATIENCE = 60.0  # seconds; generous, because the machine may be busy
+_INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH")
+
+
+class Running(Protocol):
+    """A process that is meant to run on."""
+
+    def alive(self) -> bool: ...
+
+    def output(self) -> str: ...
+
+
+def wait_for(
+    condition: Callable[[], T | None], *, about: str, processes: Sequence[Running] = (), seconds: float = PATIENCE
+) -> T:
+    """The first truthy value of the condition; fails when time is up, or as soon as one of the processes has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        for process in processes:
+            assert process.alive(), f"ended while waiting for {about}: {process.output()[-3000:]}"
+        time.sleep(0.1)
+    tails = "\n\n".join(process.output()[-2000:] for process in processes)
+    msg = f"{about}: not within {seconds:.0f} s\n{tails}"
+    raise AssertionError(msg)
+
+
+class Installation:
+    """Settings, the emulator they point at, and everything started under them."""
+
+    def __init__(self, directory: Path, environment: dict[str, str], server: EmulatorServer) -> None:
+        self.directory = directory
+        self.environment = environment
+        self.server = server
+        self._processes: list[Process] = []
+
+    @property
+    def emulator(self) -> Emulator:
+        return self.server.emulator
+
+    def celery(self, *arguments: str, **environment: str) -> Process:
+        """``celery -A worker ARGUMENTS``, until told otherwise."""
+        return self.start([str(BIN / "celery"), "-A", "worker", *arguments], **environment)
+
+    def worker(self, name: str = "worker", *arguments: str, concurrency: int = 2, **environment: str) -> Process:
+        """A worker that has said it is ready."""
+        options = ("--concurrency", str(concurrency), "--hostname", f"{name}@%h", *arguments)
+        process = self.celery("worker", *options, **environment)
+        wait_for(lambda: " ready." in process.output(), about="the worker to be ready", processes=[process])
+        return process
+
+    def start(self, argv: list[str], **environment: str) -> Process:
+        log = self.directory / f"process-{len(self._processes)}.log"
+        process = Process(argv, log=log, environment={**self.environment, **environment})
+        self._processes.append(process)
+        return process
+
+    def cli(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """``token-worker ARGUMENTS``, to its end."""
+        return self.run([str(BIN / "token-worker"), *arguments], stdin=stdin, **environment)
+
+    def run(self, argv: list[str], *, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+            cwd=self.directory,
+            env={**inherited(), **self.environment, **environment},
+        )
+
+    @contextmanager
+    def services(self) -> Iterator[Services]:
+        """The services of this very process, as a consumer would have them."""
+        values = {name.removeprefix("WORKER_").lower(): value for name, value in self.environment.items()}
+        opened = bootstrap(Settings.model_validate(values))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    def send(self, task: str, *arguments: str, queue: str) -> None:
+        """Queue a task by its name, as any other Celery application would."""
+        with self.broker() as app:
+            app.send_task(task, arguments, queue=queue)
+
+    @contextmanager
+    def broker(self) -> Iterator[Celery]:
+        """Another Celery application at the same broker."""
+        with Celery(broker=self.environment["WORKER_REDIS_URL"]) as app:
+            try:
+                yield app
+            finally:
+                pools.reset()  # kombu's are global, and Redis may be another one by the next time
+
+    def enrol(self, *emails: str, lifetime: timedelta | None = None) -> None:
+        """Sign mailboxes in at the emulator and store their refresh tokens: all are due at once."""
+        granted = [self.emulator.enrol(email, access_token_lifetime=lifetime) for email in emails]
+        grants = [Grant(email=grant.email, refresh_token=Secret(grant.refresh_token)) for grant in granted]
+        with self.services() as services:
+            services.credentials.save(grants)
+
+    def accounts(self) -> dict[str, Account]:
+        with self.services() as services:
+            return {account.email: account for account in services.credentials.list()}
+
+    def all_refreshed(self, *, at_least: int = 1) -> bool:
+        """Whether every account has been refreshed so many times since it was stored."""
+        return self.sql("SELECT count(*) FROM mail_credentials WHERE version <= %s", at_least) == [(0,)]
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        url = self.environment["WORKER_DATABASE_URL"].replace("postgresql+psycopg://", "postgresql://")
+        with closing(psycopg.connect(url, autocommit=True)) as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+
+def inherited() -> dict[str, str]:
+    """What of our own environment a command may see."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def emails(count: int) -> list[str]:
+    return [f"user{number:03}@contoso.com" for number in range(count)]

@@ -1,0 +1,139 @@
+"""A wrong setting, command or store costs its operator one sentence and an exit code, never a traceback."""
+
+import subprocess
+
+import pytest
+
+from tests.e2e.flower import free_port
+from tests.e2e.installation import BIN, Installation
+from worker.devkit.emulator import fault_named
+from worker.vault import generate_key
+
+ANN = "ann@contoso.com"
+CELERY = [str(BIN / "celery"), "-A", "worker"]
+TOKEN_WORKER = [str(BIN / "token-worker")]
+COMMANDS = {
+    "list": [*TOKEN_WORKER, "list"],
+    "doctor": [*TOKEN_WORKER, "doctor"],
+    "migrate": [*TOKEN_WORKER, "migrate"],
+    "token": [*TOKEN_WORKER, "token", ANN],
+    "worker": [*CELERY, "worker"],
+    "beat": [*CELERY, "beat"],
+}
+
+
+def check_sentence(answer: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """One line on standard error that holds the words, nothing on standard output, and the exit code."""
+    assert (answer.returncode, answer.stdout) == (code, ""), answer.stderr
+    assert len(answer.stderr.splitlines()) == 1, answer.stderr
+    assert all(word in answer.stderr for word in words), answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "value"),
+    [
+        ("list", "WORKER_DATABASE_URL", None),
+        ("list", "WORKER_ENCRYPTION_KEYS", "k1:too-short"),
+        ("doctor", "WORKER_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("migrate", "WORKER_DATABASE_URL", "mysql://app:hunter2@127.0.0.1/app"),
+        ("token", "WORKER_CLIENT_SECRET", None),
+        ("token", "WORKER_AUTHORITY", "http://login.contoso.com/common"),
+        ("worker", "WORKER_ENCRYPTION_KEYS", None),
+        ("worker", "WORKER_REDIS_URL", None),
+        ("worker", "WORKER_CLIENT_ID", None),
+        ("beat", "WORKER_REDIS_URL", "localhost:hunter2"),
+        ("beat", "WORKER_SWEEP_INTERVAL", "often"),
+    ],
+)
+def test_a_wrong_setting_costs_one_sentence(
+    installation: Installation, command: str, setting: str, value: str | None
+) -> None:
+    """Exit code 4 and the name of the setting; never its value, which may be half a password."""
+    del installation.environment[setting]
+    if value is not None:
+        installation.environment[setting] = value
+
+    answer = installation.run(COMMANDS[command])
+
+    check_sentence(answer, 4, setting)
+    assert "hunter2" not in answer.stderr
+    assert "too-short" not in answer.stderr
+
+
+def test_a_misspelt_setting_is_found_by_the_doctor(installation: Installation) -> None:
+    """A variable that means nothing would otherwise be missed for months."""
+    answer = installation.cli("doctor", WORKER_SWEEP_INTERVALL="1")
+
+    assert answer.returncode == 1
+    assert "FAIL  settings: not a setting: WORKER_SWEEP_INTERVALL" in answer.stdout
+    assert answer.stderr == ""
+
+
+def test_the_exit_code_says_who_has_to_act(installation: Installation) -> None:
+    """2: whoever typed the command. 1: the account is not there. 3: the mailbox's user."""
+    installation.enrol(ANN)
+    installation.emulator.add_fault(fault_named("50173"), ANN)
+
+    assert installation.cli("token").returncode == 2
+    assert installation.cli("no-such-command").returncode == 2
+    assert installation.cli("token", ANN, "--min-ttl", "soon").returncode == 2
+    check_sentence(installation.cli("token", "not an address"), 2, "not an e-mail address")
+    check_sentence(installation.cli("token", "bob@contoso.com"), 1, "bob@contoso.com", "no such account")
+    check_sentence(installation.cli("token", ANN), 3, ANN, "sign in again", "AADSTS50173")
+
+
+def test_commands_say_that_postgres_is_down(installation: Installation) -> None:
+    """Nobody listens on the port: one sentence, exit code 1."""
+    down = {"WORKER_DATABASE_URL": f"postgresql://app:hunter2@127.0.0.1:{free_port()}/app"}
+
+    for command in (["list"], ["token", ANN], ["migrate"], ["status"]):
+        answer = installation.cli(*command, **down)
+        check_sentence(answer, 1, "the database cannot be used")
+        assert "hunter2" not in answer.stderr
+    doctor = installation.cli("doctor", **down)
+    assert doctor.returncode == 1
+    assert doctor.stderr == ""
+    assert "FAIL  postgres: the database cannot be used" in doctor.stdout
+    assert "ok    redis" in doctor.stdout
+
+
+def test_commands_go_on_while_redis_is_down(installation: Installation) -> None:
+    """Redis is a copy: the doctor reports it, and a token comes from Postgres."""
+    down = {"WORKER_REDIS_URL": f"redis://:hunter2@127.0.0.1:{free_port()}/0"}
+    installation.enrol(ANN)
+
+    doctor = installation.cli("doctor", **down)
+    token = installation.cli("token", ANN, **down)
+
+    assert doctor.returncode == 1
+    assert doctor.stderr == ""
+    assert "FAIL  redis: Redis cannot be used" in doctor.stdout
+    assert "ok    postgres" in doctor.stdout
+    assert (token.returncode, token.stderr) == (0, "")
+    assert token.stdout.startswith("eyJ")
+    assert "hunter2" not in doctor.stdout
+
+
+def test_tokens_sealed_under_a_lost_key_cost_one_sentence(installation: Installation) -> None:
+    """The key is gone from the settings: the account is refused by name, and what it holds stays as it is."""
+    installation.enrol(ANN)
+    before = installation.sql("SELECT refresh_token FROM mail_credentials")
+
+    answer = installation.cli("token", ANN, WORKER_ENCRYPTION_KEYS=generate_key("k2"))
+
+    check_sentence(answer, 1, ANN)
+    assert installation.sql("SELECT refresh_token FROM mail_credentials") == before
+
+
+def test_a_database_without_tables_is_diagnosed(installation: Installation) -> None:
+    """The commonest mistake of a first installation: migrate was never run."""
+    installation.sql("DROP TABLE mail_credentials, refresh_events, alembic_version")
+
+    doctor = installation.cli("doctor")
+
+    assert doctor.returncode == 1
+    assert "run: token-worker migrate" in doctor.stdout
+    check_sentence(installation.cli("list"), 4, "migrate")
+    assert installation.cli("migrate").stdout.startswith("migrated: ")
+    assert installation.cli("migrate").stdout == "already up to date\n"
+    assert installation.cli("doctor").returncode == 0

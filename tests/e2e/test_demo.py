@@ -1,0 +1,152 @@
+"""The demo keeps its word: a verdict that means something, and whenever and however it ends, nothing is left behind.
+
+One demo runs to its verdict in the background; meanwhile others are interrupted.
+"""
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from tests.e2e.flower import Pages
+from tests.e2e.foreground import Foreground, foreground, open_directory
+from tests.e2e.installation import wait_for
+from worker.devkit.demo import MAILBOXES
+
+# Tokens live 63 to 88 s here, the same in every run; the last mailbox is due after 59 s, and a sweep comes every 2 s.
+SECONDS = 66
+INTERRUPTED = 130
+SERVERS = {"postgres", "valkey-server"}
+
+pytestmark = [
+    pytest.mark.xdist_group("demo"),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+]
+
+Moment = Callable[[Foreground], object]
+MOMENTS: dict[str, Moment] = {
+    "python is still importing": lambda _demo: time.sleep(0.3),
+    "the cluster is made": lambda demo: _until_there_is(demo, "stores/postgres/data.new"),
+    "the worker starts": lambda demo: _until_there_is(demo, "worker.log"),
+    "Flower is announced": lambda demo: demo.until_said("Flower: http"),
+    "the demo runs": lambda demo: demo.until_said(" mailboxes "),
+}
+
+
+@pytest.fixture(scope="module", name="whole_demo")
+def _whole_demo() -> Iterator[Foreground]:
+    with open_directory() as directory, foreground(directory, "demo", "--seconds", str(SECONDS)) as demo:
+        demo.until_said(" mailboxes ")  # so that the others find Flower's port taken
+        yield demo
+
+
+def test_the_demo_says_where_flower_is_and_how_to_sign_in(whole_demo: Foreground) -> None:
+    """The one address and password a newcomer needs are printed, and they work."""
+    told = re.search(r"^Flower: (http://127\.0\.0\.1:\d+)/  \(sign in as (\S+:\S+)\)$", whole_demo.said(), re.MULTILINE)
+
+    assert told
+    flower = Pages(told[1], told[2])
+    assert flower.status("/", None) == 401
+    assert [name.partition("@")[0] for name in flower.json("/api/workers?refresh=true")] == ["worker"]
+    assert set(whole_demo.family().values()) >= SERVERS, "the family is seen, or its absence would mean nothing"
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_leaves_nothing_behind(whole_demo: Foreground, directory: Path, moment: str) -> None:
+    """Whenever it comes: exit code 130, no word about it, no process and no file left."""
+    with foreground(directory, "demo") as demo:
+        MOMENTS[moment](demo)
+        demo.ctrl_c()
+
+        assert demo.end() == INTERRUPTED
+        _check_nothing_is_left(demo)
+
+
+@pytest.mark.parametrize("moment", ["python is still importing", "the cluster is made", "the demo runs"])
+def test_a_supervisors_sigterm_leaves_nothing_behind(whole_demo: Foreground, directory: Path, moment: str) -> None:
+    """As Ctrl-C; before there is anything to tidy up, the signal itself may end the process."""
+    with foreground(directory, "demo") as demo:
+        MOMENTS[moment](demo)
+        demo.terminate()
+
+        assert demo.end() in {INTERRUPTED} | ({-signal.SIGTERM} if "importing" in moment else set())
+        _check_nothing_is_left(demo)
+
+
+@pytest.mark.parametrize("moment", ["the worker starts", "the demo runs"])
+def test_impatience_does_not_stop_the_tidying(whole_demo: Foreground, directory: Path, moment: str) -> None:
+    """Whoever presses Ctrl-C again and again, or has a supervisor that insists, finds nothing left either."""
+    with foreground(directory, "demo") as demo:
+        MOMENTS[moment](demo)
+        demo.ctrl_c()
+        for insist in (demo.ctrl_c, demo.terminate, demo.ctrl_c):
+            time.sleep(0.4)  # into the tidying, which takes seconds
+            if demo.alive():
+                insist()
+
+        assert demo.end() == INTERRUPTED
+        _check_nothing_is_left(demo)
+
+
+def test_a_killed_demo_takes_its_servers_and_workers_along(whole_demo: Foreground, directory: Path) -> None:
+    """kill -9 lets nobody tidy up; what it had started notices by itself and ends."""
+    with foreground(directory, "demo") as demo:
+        demo.until_said(" mailboxes ")
+        demo.kill()
+        demo.end()
+
+        wait_for(lambda: not demo.family(), about="its processes to end", seconds=15)
+
+
+def test_the_demo_never_touches_stores_of_the_environment(
+    whole_demo: Foreground, directory: Path, database_url: str, redis_url: str
+) -> None:
+    """It flushes its Redis and invents mailboxes: whoever tries it in a shell set up for production loses nothing."""
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        foreground(
+            directory, "demo", "--seconds", "10", WORKER_DATABASE_URL=database_url, WORKER_REDIS_URL=redis_url
+        ) as demo,
+    ):
+        client.set("precious", "1")
+        wait_for(lambda: not demo.alive() or "Redis flushed" in demo.said(), about="the flush, or a refusal")
+
+        assert client.keys() == [b"precious"]
+    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT count(*) FROM mail_credentials").fetchall() == [(0,)]
+
+
+def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreground) -> None:
+    """Every mailbox is refreshed, every read served with a live token across a flush; a pipe gets plain lines."""
+    assert whole_demo.end(SECONDS + 30) == 0, whole_demo.output()[-2000:]
+    lines = whole_demo.said().splitlines()
+    verdict = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines[-6:])
+
+    assert int(verdict.pop("refreshes done")) >= MAILBOXES
+    assert int(verdict.pop("reads served")) > 1000
+    assert verdict == {"stale reads": "0", "failed reads": "0", "sign-ins needed": "0", "verdict": "OK"}
+    progress = re.compile(
+        rf" +\d+ s  {MAILBOXES} mailboxes  \d+ refreshes  \d+ reads  0 stale  shortest life left \d+ s"
+    )
+    assert len([line for line in lines if progress.fullmatch(line)]) >= SECONDS // 10
+    assert len([line for line in lines if "Redis flushed" in line]) == 1
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", whole_demo.said()), "plain lines only"
+    _check_nothing_is_left(whole_demo)
+
+
+def _until_there_is(demo: Foreground, path: str) -> None:
+    wait_for(lambda: list(demo.temporary.glob(f"*/{path}")), about=path, processes=[demo])
+
+
+def _check_nothing_is_left(demo: Foreground) -> None:
+    """Children of a killed server may need another moment; files must be gone by now."""
+    assert demo.errors() == ""
+    assert "Traceback" not in demo.said()
+    assert list(demo.temporary.iterdir()) == []
+    wait_for(lambda: not demo.family(), about="its processes to end", seconds=5)

@@ -1,0 +1,60 @@
+"""Flower shows the fleet to whoever has the password, and to nobody else."""
+
+import re
+import socket
+from contextlib import suppress
+
+from tests.e2e.flower import LOGIN, Flower
+from tests.e2e.installation import Installation, emails, wait_for
+
+PAGES = ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks", "/api/task/types", "/api/queues/length")
+
+ACTIONS = ("/api/task/send-task/worker.sweep", "/api/worker/shutdown/watched", "/api/worker/pool/shrink/watched")
+
+
+def test_flower_shows_the_worker_its_sweeps_and_its_batches(installation: Installation) -> None:
+    """What an operator watches: the worker online, sweeps and batches succeeding; and without the password nothing."""
+    installation.enrol(*emails(3))
+    flower = Flower(installation, FLOWER_BASIC_AUTH=LOGIN)
+    worker, beat = installation.worker("watched"), installation.celery("beat")
+
+    wait_for(
+        lambda: _names_of_successes(flower) >= {"worker.sweep", "worker.refresh_batch"},
+        about="tasks in Flower",
+        processes=[flower.process, worker, beat],
+    )
+    online = {
+        worker["hostname"].partition("@")[0]: worker["status"] for worker in flower.json("/workers?json=1")["data"]
+    }
+
+    assert online == {"watched": True}
+    assert [name.partition("@")[0] for name in flower.json("/api/workers?refresh=true")] == ["watched"]
+    assert {page: flower.status(page) for page in PAGES} == dict.fromkeys(PAGES, 401)
+    assert {action: flower.status(action, method="POST") for action in ACTIONS} == dict.fromkeys(ACTIONS, 401)
+    assert flower.status("/api/tasks", "ops:wrong") == 401
+    assert _listens_on_loopback_only(flower.port)
+
+
+def test_without_a_chosen_password_flower_makes_one_up(installation: Installation) -> None:
+    """Forgetting the password must not mean being open to all."""
+    flower = Flower(installation)
+
+    told = re.search(r"sign in as (\S+), password (\S+) ", flower.process.output())
+
+    assert told
+    assert len(told[2]) >= 12
+    assert {page: flower.status(page) for page in PAGES} == dict.fromkeys(PAGES, 401)
+    assert flower.status("/", f"{told[1]}:{told[2]}") == 200
+    assert _listens_on_loopback_only(flower.port)
+
+
+def _names_of_successes(flower: Flower) -> set[str]:
+    return {task["name"] for task in flower.json("/api/tasks?state=SUCCESS").values()}
+
+
+def _listens_on_loopback_only(port: int) -> bool:
+    """A server on every address would answer on another loopback address too."""
+    for address in ("127.0.0.2", "::1"):
+        with suppress(OSError), socket.create_connection((address, port), timeout=2):
+            return False
+    return True

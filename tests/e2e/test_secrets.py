@@ -1,0 +1,278 @@
+"""After a run in which everything went wrong that can: no token, key or password anywhere it can be read."""
+
+import base64
+import binascii
+import re
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from tests.e2e.flower import LOGIN, Flower
+from tests.e2e.installation import Installation, wait_for
+from worker.devkit.emulator import DEFAULT_CLIENT_ID, Emulator, Fault, RawAnswer, Registration, fault_named, oauth_error
+from worker.devkit.stack import Stack
+from worker.devkit.stack.process import Process
+from worker.vault import key_prefix
+
+CLIENT_SECRET = "Xq8~very-secret-of-the-app"
+NAMED_FAULTS = {
+    "invalid-grant": "50173",
+    "looping": "50196",
+    "html": "html-200",
+    "garbage-id-token": "garbage-id-token",
+    "reset": "reset",
+    "lost": "reset-after",
+    "wrong-types": "wrong-types",
+    "truncated": "truncated-json",
+    "odd-error": "odd-error",
+    "our-app": "7000215",
+}
+FINE, EXPIRED, ECHOED, QUOTED, DAMAGED = (
+    f"{name}@contoso.com" for name in ["fine", "expired", "echoed", "quoted", "damaged"]
+)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]{24,}={0,2}")
+# Whatever the emulator has ever issued looks like one of these, even cut short.
+_SHAPES = {"a JWT": re.compile(rb"eyJ[\w-]{8,}\.[\w-]{8,}"), "a refresh token": re.compile(rb"1\.A[\w-]{60,}")}
+
+
+class Detector:
+    """Finds secrets in bytes, also under one layer of base64, as Celery wraps its messages."""
+
+    def __init__(self, secrets: dict[str, str]) -> None:
+        self.secrets = {name: value.encode() for name, value in secrets.items()}
+
+    def found(self, text: str | bytes) -> set[str]:
+        plain = text.encode() if isinstance(text, str) else text
+        return {name for layer in (plain, *_decoded(plain)) for name in self._found(layer)}
+
+    def _found(self, text: bytes) -> Iterator[str]:
+        yield from (name for name, value in self.secrets.items() if value in text)
+        yield from (name for name, shape in _SHAPES.items() if shape.search(text))
+
+
+class Wiretap:
+    """Everything any client says to Redis, from now on, by MONITOR."""
+
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        assert address.hostname
+        assert address.port
+        self._connection = socket.create_connection((address.hostname, address.port))
+        self._connection.sendall(f"AUTH {address.password}\r\nMONITOR\r\n".encode())
+        self._heard = bytearray()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def heard(self) -> bytes:
+        return bytes(self._heard)
+
+    def close(self) -> None:
+        self._connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._connection.close()
+
+    def _listen(self) -> None:
+        with suppress(OSError):
+            while chunk := self._connection.recv(1 << 16):
+                self._heard += chunk
+
+
+@pytest.fixture(name="wiretap")
+def _wiretap(stack: Stack) -> Iterator[Wiretap]:
+    with closing(Wiretap(stack.redis_url)) as wiretap:
+        yield wiretap
+
+
+@pytest.fixture(name="troubled")
+def _troubled(installation: Installation) -> Installation:
+    """Accounts for every kind of outcome, all due; logs at their most talkative."""
+    installation.environment |= {"WORKER_CLIENT_SECRET": CLIENT_SECRET, "WORKER_LOG_LEVEL": "DEBUG"}
+    emulator = installation.emulator
+    emulator.registrations.register(Registration(DEFAULT_CLIENT_ID, secrets=(CLIENT_SECRET,)))
+    installation.enrol(FINE, EXPIRED, ECHOED, QUOTED, DAMAGED, *_faults())
+    emulator.enrol(EXPIRED, refresh_token_lifetime=timedelta(0))
+    for email, fault in {**_faults(), **_echoes(emulator)}.items():
+        emulator.add_fault(fault, email)
+    installation.sql("UPDATE mail_credentials SET refresh_token = '\\x0102' WHERE email = %s", DAMAGED)
+    return installation
+
+
+def test_no_secret_can_be_read_anywhere_after_a_troubled_run(
+    troubled: Installation, stack: Stack, wiretap: Wiretap
+) -> None:
+    """Logs, tracebacks, broker, cache, Flower, ledger, command output, and the stores' own files."""
+    flower = Flower(troubled, FLOWER_BASIC_AUTH=LOGIN)
+    worker, beat = troubled.worker(), troubled.celery("beat")
+    _run(troubled, [worker, beat, flower.process])
+    detector = Detector(_secrets(troubled))
+    seen = {**_flower_pages(flower), **_commands(troubled)}
+    worker.stop()
+    queued = wait_for(lambda: _queued(stack.redis_url, "sweep"), about="messages that nobody takes")
+
+    seen |= {
+        "worker log": worker.output(),
+        "beat log": beat.output(),
+        "Flower log": flower.process.output(),
+        "queued messages": queued,
+        "Redis": b"\n".join(_everything_in_redis(stack.redis_url)),
+        "what was said to Redis": wiretap.heard(),
+        "Postgres": "\n".join(_everything_in_postgres(troubled)),
+    }
+    assert {place: found for place, text in seen.items() if (found := detector.found(text))} == {}
+    assert _files_with_tokens(stack.directory, detector) == {}
+    assert _token_columns_hold_only_sealed_bytes(troubled)
+    _check_the_run_was_as_bad_as_meant(troubled, worker)
+    assert "an issued access token" in detector.found(troubled.cli("token", FINE, "--json").stdout), "it does detect"
+
+
+def _faults() -> dict[str, Fault]:
+    return {f"{name}@contoso.com": fault_named(fault) for name, fault in NAMED_FAULTS.items()}
+
+
+def _echoes(emulator: Emulator) -> dict[str, Fault]:
+    """Answers that quote what was sent, as a debugging proxy or a talkative server would."""
+    sent = f"client_secret={CLIENT_SECRET}&refresh_token={emulator.newest_refresh_token(ECHOED)}"
+    quoted = f"The token {emulator.newest_refresh_token(QUOTED)} was revoked."
+    return {
+        ECHOED: RawAnswer(f"<html><pre>{sent}</pre></html>".encode(), 502, "text/html"),
+        QUOTED: oauth_error("50173", message=quoted),
+    }
+
+
+def _run(installation: Installation, processes: list[Process]) -> None:
+    asked = "SELECT count(DISTINCT account_id) FROM refresh_events"
+    wait_for(lambda: installation.sql(asked) == [(14,)], about="every account to be asked about", processes=processes)
+    # The ledger's table is gone for a moment: tasks fail with a traceback while tokens are in their hands.
+    installation.sql("ALTER TABLE refresh_events RENAME TO elsewhere")
+    installation.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE email = %s", FINE)
+    worker = processes[0]
+    wait_for(lambda: "UndefinedTable" in worker.output(), about="a task to fail", processes=processes)
+    installation.sql("ALTER TABLE elsewhere RENAME TO refresh_events")
+
+
+def _secrets(installation: Installation) -> dict[str, str]:
+    environment = installation.environment
+    secrets = {
+        "the client secret": CLIENT_SECRET,
+        "the encryption key": environment["WORKER_ENCRYPTION_KEYS"].partition(":")[2],
+        "the database password": urlsplit(environment["WORKER_DATABASE_URL"]).password or "",
+        "the Redis password": urlsplit(environment["WORKER_REDIS_URL"]).password or "",
+        "Flower's password": LOGIN.partition(":")[2],
+    }
+    assert all(secrets.values())
+    with installation.services() as services:
+        secrets["an issued access token"] = services.tokens.ensure_fresh(FINE).value
+    for email in installation.emulator.statistics().by_account:
+        secrets[f"the refresh token of {email}"] = installation.emulator.newest_refresh_token(email)
+    return secrets
+
+
+def _decoded(text: bytes) -> Iterator[bytes]:
+    for run in _BASE64.findall(text):
+        with suppress(binascii.Error):
+            yield base64.b64decode(run + b"=" * (-len(run) % 4))
+
+
+def _flower_pages(flower: Flower) -> dict[str, str | bytes]:
+    worker = next(iter(flower.json("/api/workers?refresh=true")))
+    tasks = flower.json("/api/tasks?limit=1000")
+    failed = [name for name, task in tasks.items() if task["state"] == "FAILURE"]
+    assert failed
+    paths = ["/api/workers", "/api/tasks?limit=1000", "/api/queues/length", "/metrics", "/broker", "/workers"]
+    paths += [
+        f"/worker/{worker}",
+        *(f"/api/task/info/{name}" for name in failed),
+        *(f"/task/{name}" for name in failed),
+    ]
+    return {f"Flower {path}": flower.text(path) for path in paths}
+
+
+def _commands(installation: Installation) -> dict[str, str | bytes]:
+    commands = [
+        ["list"],
+        ["status"],
+        ["doctor"],
+        *([command, email] for email in (FINE, ECHOED) for command in ("show",)),
+    ]
+    commands += [["-v", "refresh", ECHOED], ["-v", "refresh", QUOTED], ["-v", "refresh", DAMAGED]]
+    outputs = [installation.cli(*command) for command in commands]
+    assert [output.returncode for output in outputs] == [0, 0, 0, 0, 0, 1, 3, 1]
+    return {" ".join(command): output.stdout + output.stderr for command, output in zip(commands, outputs, strict=True)}
+
+
+def _queued(url: str, queue: str) -> bytes:
+    with redis.Redis.from_url(url) as client:
+        found: Any = client.lrange(queue, 0, -1)
+    return b"\n".join(found)
+
+
+def _everything_in_redis(url: str) -> Iterator[bytes]:
+    with redis.Redis.from_url(url) as client:
+        read: dict[bytes, Any] = {
+            b"string": client.get,
+            b"list": lambda key: client.lrange(key, 0, -1),
+            b"set": client.smembers,
+            b"zset": lambda key: client.zrange(key, 0, -1),
+            b"hash": client.hgetall,
+            b"stream": client.xrange,
+        }
+        for key in client.scan_iter(count=1000):
+            kind: Any = client.type(key)
+            yield key
+            yield from _flattened(read[kind](key))
+
+
+def _flattened(value: Any) -> Iterator[bytes]:
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, dict):
+        yield from _flattened([*value.keys(), *value.values()])
+    elif isinstance(value, Iterable):
+        for part in value:
+            yield from _flattened(part)
+
+
+def _everything_in_postgres(installation: Installation) -> Iterator[str]:
+    """Every row of every table; bytes as text too, so that a token stored in the clear is seen as one."""
+    for table in ("mail_credentials", "refresh_events", "alembic_version"):
+        yield from (str(row) for row in installation.sql(f"SELECT * FROM {table}"))
+
+
+def _files_with_tokens(directory: Path, detector: Detector) -> dict[Path, set[str]]:
+    """Data files, write-ahead logs and server logs. The servers' own passwords are in their private files."""
+    tokens = {name: value for name, value in detector.secrets.items() if "token" in name}
+    found = {}
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            if names := {name for name, value in tokens.items() if value in content}:
+                found[path] = names
+    return found
+
+
+def _token_columns_hold_only_sealed_bytes(installation: Installation) -> bool:
+    rows = installation.sql(
+        "SELECT access_token, refresh_token, previous_refresh_token FROM mail_credentials WHERE email <> %s", DAMAGED
+    )
+    sealed = [bytes(value) for row in rows for value in row if value is not None]
+    return len(sealed) > len(rows) and all(value.startswith(key_prefix("k1")) for value in sealed)
+
+
+def _check_the_run_was_as_bad_as_meant(installation: Installation, worker: Process) -> None:
+    outcomes = {outcome for (outcome,) in installation.sql("SELECT DISTINCT outcome FROM refresh_events")}
+    assert outcomes >= {"refreshed", "reauth_required", "throttled", "transient", "misconfigured"}
+    assert installation.accounts()[DAMAGED].status == "unreadable"
+    assert installation.accounts()[EXPIRED].status == "reauth_required"
+    assert "Traceback" in worker.output()
+    with installation.services() as services:
+        stored = services.credentials.find(FINE)
+        assert stored.access_token
+        assert stored.version >= 2

@@ -1,0 +1,131 @@
+"""``token-worker up``: a system to develop against that is the same one tomorrow."""
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from tests.e2e.foreground import Foreground, foreground
+from tests.e2e.installation import BIN, PATIENCE, inherited, wait_for
+from worker.devkit.demo import MAILBOXES
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+UP = ("up", "--data", "data")
+GUEST = "guest@contoso.test"
+CONFIGURATION_WRONG = 4
+ACCESS_TOKEN = "an-access-token-of-somebody-else"
+
+
+def test_another_run_goes_on_where_the_last_one_was_killed(directory: Path) -> None:
+    """Accounts, versions and keys persist, even if nobody could tidy up; Ctrl-C is the orderly end."""
+    with foreground(directory, *UP) as first:
+        first.until_said("Stop with Ctrl-C.")
+        _shell(first, "token-worker import -", stdin=_exported())
+        _shell(first, f"token-worker pause {GUEST}")
+        versions = _versions(first)
+        first.kill()
+        first.end()
+
+        with foreground(directory, *UP) as second:
+            second.until_said("Stop with Ctrl-C.")
+            signed_in_again = {email: version + (email != GUEST) for email, version in versions.items()}
+            assert _versions(second) == signed_in_again
+            with redis.Redis.from_url(_shell(second, "printenv WORKER_REDIS_URL").strip()) as client:
+                client.flushall()
+            assert _shell(second, f"token-worker token {GUEST}") == f"{ACCESS_TOKEN}\n", "from Postgres, by the old key"
+            second.ctrl_c()
+
+            assert second.end() == 0
+            assert second.said().endswith("Stopped.\n")
+            assert second.errors() == ""
+            assert list(second.temporary.iterdir()) == []
+            wait_for(lambda: not second.family(), about="all processes to end", seconds=5)
+
+
+def test_one_line_lets_another_shell_in_and_a_second_owner_is_kept_out(directory: Path) -> None:
+    """The line is printed to be copied; whoever starts `up` again instead gets one sentence, and breaks nothing."""
+    with foreground(directory, *UP) as owner:
+        owner.until_said("Stop with Ctrl-C.")
+        told = re.search(r"^In another shell: (.*)$", owner.said(), re.MULTILINE)
+        assert told
+        listed = [line.split("\t") for line in _run(told[1]).splitlines()]
+        assert [line[1] for line in listed] == ["active"] * MAILBOXES
+
+        with foreground(directory, *UP) as intruder:
+            assert intruder.end() == 1
+            sentence = r"Error: \S+/data\S* is in use by process \d+: stop it or choose another directory\.\n"
+            assert re.fullmatch(sentence, intruder.errors())
+
+        assert owner.alive()
+        assert "refreshed" in _shell(owner, f"token-worker refresh {listed[0][0]}"), "its emulator is still trusted"
+        for private in ("env", "encryption-keys"):
+            assert (directory / "data" / private).stat().st_mode & 0o077 == 0
+
+
+def test_stores_that_are_set_are_used(directory: Path, database_url: str, redis_url: str) -> None:
+    """Whoever has a Postgres and a Redis to develop against gets their data there, and no servers of ours."""
+    stores = {"WORKER_DATABASE_URL": database_url, "WORKER_REDIS_URL": redis_url}
+    with foreground(directory, *UP, **stores) as up:
+        up.until_said("Stop with Ctrl-C.")
+
+        with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+            assert connection.execute("SELECT count(*) FROM mail_credentials").fetchall() == [(MAILBOXES,)]
+        with redis.Redis.from_url(redis_url) as client:
+            assert client.dbsize() > MAILBOXES, "an entry for each, and the broker's keys"
+        assert not {"postgres", "valkey-server"} & set(up.family().values())
+
+
+@pytest.mark.parametrize("given", ["WORKER_DATABASE_URL", "WORKER_REDIS_URL"])
+def test_one_store_without_the_other_is_refused(directory: Path, given: str) -> None:
+    """Half a configuration is a mistake, not a wish: nothing is started, and the sentence names both settings."""
+    with foreground(directory, *UP, **{given: "redis://127.0.0.1:1/0"}) as up:
+        assert up.end() == CONFIGURATION_WRONG
+
+        assert len(up.errors().splitlines()) == 1
+        assert "WORKER_DATABASE_URL" in up.errors()
+        assert "WORKER_REDIS_URL" in up.errors()
+
+
+def _shell(up: Foreground, command: str, *, stdin: str = "") -> str:
+    """What a command prints in a shell that has read the environment file."""
+    return _run(f". {up.directory}/data/env && {command}", stdin=stdin)
+
+
+def _run(line: str, *, stdin: str = "") -> str:
+    environment = inherited()
+    done = subprocess.run(
+        ["sh", "-euc", line],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+        env={**environment, "PATH": f"{BIN}:{environment['PATH']}"},
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def _versions(up: Foreground) -> dict[str, int]:
+    listed = [json.loads(line) for line in _shell(up, "token-worker list --json").splitlines()]
+    return {account["email"]: account["version"] for account in listed}
+
+
+def _exported() -> str:
+    """An account that the emulator knows nothing about, so that nobody signs it in again."""
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)  # noqa: TID251
+    return json.dumps(
+        {
+            "email": GUEST,
+            "refresh_token": "a-refresh-token",
+            "access_token": ACCESS_TOKEN,
+            "expires_at": in_an_hour.isoformat(),
+        }
+    )
