@@ -98,6 +98,10 @@ def _configuration() -> dict[str, Any]:
     settings = _load_or_exit(BrokerSettings)
     return {
         "broker_url": settings.broker,
+        # Named as well, because Celery would let its own CELERY_BROKER_URL variable, perhaps of another application in
+        # the same environment, override broker_url.
+        "broker_read_url": settings.broker,
+        "broker_write_url": settings.broker,
         "sweep_interval": settings.sweep_interval,
         "beat_schedule": _schedule(settings.sweep_interval),
         "timezone": "UTC",

@@ -273,6 +273,12 @@ def given() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
+def forget() -> None:
+    """Drop all WORKER_* variables from this process, which then knows of no system but its own; development only."""
+    for name in given():
+        del os.environ[name]
+
+
 def adopt(values: dict[str, str]) -> None:
     """Make these the settings of this process and its children; development only."""
     os.environ.update(values)
