@@ -22,12 +22,14 @@ from worker.bootstrap import Services, bootstrap
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
+from worker.tasks import EXPIRES
 
 # Read in this order: somebody waits for an on-demand refresh, nobody for a sweep.
 ON_DEMAND, SWEEP, REFRESH = "ondemand", "sweep", "refresh"
 
 _MOST_QUEUED = 64  # batches; more would only grow stale in the queue, since a batch claims when it starts
-_TIME_LIMIT = 240  # seconds; the longest batch is bounded by its lease, this is for what should not happen
+_TIME_LIMIT = 300  # seconds; the longest batch is bounded by its lease, this is for what should not happen
+_FAREWELL = 0.2  # seconds
 _CONFIGURATION_WRONG = 4  # exit code, as of token-worker
 
 
@@ -64,10 +66,10 @@ class Worker(Celery):
         self._busy = True
 
     def end_task(self) -> None:
-        """Raises SystemExit if the process was asked to end meanwhile."""
         self._busy = False
         if self._ending:
-            raise SystemExit(0)
+            # Not here: the pool would take it for a crash of the task. In a moment it will have heard of the result.
+            signal.setitimer(signal.ITIMER_REAL, _FAREWELL)
 
     def end_gracefully(self, *_: object) -> None:
         """Ask nothing more, settle what has been asked, then go. For SIGTERM, which a service manager sends to all
@@ -77,11 +79,6 @@ class Worker(Celery):
         if not self._busy:
             raise SystemExit(0)
         self.services.refresher.stop()
-
-    @property
-    def batch_expires(self) -> float:
-        """Seconds after which an unstarted batch is worthless, because later sweeps have seen the same accounts."""
-        return 3 * float(self.conf.sweep_interval)
 
     def queue_room(self) -> int:
         """How many more batches may be queued."""
@@ -102,7 +99,6 @@ def _configuration() -> dict[str, Any]:
         # the same environment, override broker_url.
         "broker_read_url": settings.broker,
         "broker_write_url": settings.broker,
-        "sweep_interval": settings.sweep_interval,
         "beat_schedule": _schedule(settings.sweep_interval),
         "timezone": "UTC",
         # Three queues, and prefetch of one, so that the order means something.
@@ -139,12 +135,11 @@ def _configuration() -> dict[str, Any]:
 
 def _schedule(sweep_interval: float) -> dict[str, dict[str, Any]]:
     return {
-        # A sweep that waited for a whole interval has been overtaken by the next.
-        "sweep": {"task": "worker.sweep", "schedule": sweep_interval, "options": {"expires": sweep_interval}},
+        "sweep": {"task": "worker.sweep", "schedule": sweep_interval, "options": {"expires": EXPIRES}},
         "prune-events": {
             "task": "worker.prune_events",
             "schedule": crontab(minute="17", hour="*/6"),
-            "options": {"expires": 3600},
+            "options": {"expires": EXPIRES},
         },
     }
 
@@ -172,8 +167,9 @@ def _check_settings(**_: object) -> None:
 
 @celery.signals.worker_process_init.connect
 def _build_services(**_: object) -> None:
+    for signum in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(signum, app.end_gracefully)
     app.build_services()
-    signal.signal(signal.SIGTERM, app.end_gracefully)
 
 
 @celery.signals.worker_process_shutdown.connect

@@ -8,6 +8,9 @@ from celery import Task, shared_task
 from worker.domain.credential import AccountId
 from worker.domain.errors import AccountError
 
+# Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
+EXPIRES = 600
+
 if TYPE_CHECKING:
     from worker.celery import Worker
 
@@ -18,13 +21,13 @@ def _app(task: "Task[..., object]") -> "Worker":
 
 @shared_task(bind=True, name="worker.sweep")
 def sweep(self: "Task[[], int]") -> int:
-    """Send as many batches as the due accounts fill, less those still queued. Returns how many."""
+    """Send as many batches as the due accounts fill and the queue has room for. Returns how many."""
     app = _app(self)
     room = app.queue_room()
     batches = app.services.refresher.batches_due(at_most=room) if room > 0 else {}
     for client, number in batches.items():
         for _batch in range(number):
-            refresh_batch.apply_async((client,), expires=app.batch_expires)
+            refresh_batch.apply_async((client,), expires=EXPIRES)
     return sum(batches.values())
 
 

@@ -19,7 +19,7 @@ _HEADER = len("1 ") + 20 + 1
 # Digits of equal number compare as text, so the guard needs no parsing. Equal versions may replace each other.
 _PUT = """
 local kept = redis.call('GETRANGE', KEYS[1], 0, 22)
-if #kept == 23 and kept > string.sub(ARGV[1], 1, 23) then return 0 end
+if string.find(kept, '^1 %d+ $') and #kept == 23 and kept > string.sub(ARGV[1], 1, 23) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """

@@ -51,7 +51,7 @@ _PERSIST = text("""
             CASE WHEN n.refresh_token IS NULL THEN c.refresh_token_issued_at ELSE n.obtained_at END,
         last_refreshed_at = coalesce(n.obtained_at, c.last_refreshed_at),
         version = c.version + CASE WHEN n.access_token IS NULL THEN 0 ELSE 1 END,
-        status = n.status, refresh_due_at = n.due_at, lease_id = NULL,
+        status = n.status, refresh_due_at = CASE WHEN c.use_oauth THEN n.due_at END, lease_id = NULL,
         failure_kind = n.failure_kind, failure_code = n.failure_code, failure_count = n.failure_count,
         failing_since = n.failing_since, failure_claims = n.failure_claims,
         strikes = n.strikes, struck_at = n.struck_at,
@@ -219,10 +219,11 @@ def restore(connection: Connection, update: UnsavedUpdate, *, now: datetime) -> 
             refresh_token_issued_at =
                 CASE WHEN :refresh_token IS NULL THEN refresh_token_issued_at ELSE :obtained_at END,
             last_refreshed_at = :obtained_at, version = :version, status = 'active',
-            refresh_due_at = :due_at, lease_id = NULL, updated_at = :now,
+            refresh_due_at = CASE WHEN use_oauth THEN CAST(:due_at AS timestamptz) END, lease_id = NULL,
+            updated_at = :now,
             failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
             strikes = 0, struck_at = NULL
-        WHERE id = :account_id AND version = :base
+        WHERE id = :account_id AND version = :base AND status NOT IN ('paused', 'disconnected')
     """).bindparams(
         bindparam("refresh_token", type_=LargeBinary), bindparam("previous_refresh_token", type_=LargeBinary)
     )

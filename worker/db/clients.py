@@ -1,6 +1,6 @@
 """The breakers of app registrations, shared by every worker."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -57,13 +57,22 @@ def store(connection: Connection, breaker: Breaker, *, now: datetime) -> None:
     )
 
 
-def claim_probe(connection: Connection, client: str, *, lease: timedelta, now: datetime) -> bool:
-    """Take the right to send the one canary; if its sender dies, the next may when the lease ends."""
+def claim_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> bool:
+    """Take the right to send the one canary; if its sender dies, the next may be sent from ``until`` on."""
     statement = text("""
         UPDATE oauth_clients SET open_until = :until, updated_at = :now
         WHERE name = :name AND open_until <= :now
     """)
-    return connection.execute(statement, {"name": client, "until": now + lease, "now": now}).rowcount == 1
+    return connection.execute(statement, {"name": client, "until": until, "now": now}).rowcount == 1
+
+
+def release_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> None:
+    """Give the right back, if nothing has happened to the breaker since."""
+    statement = text("""
+        UPDATE oauth_clients SET open_until = :now, updated_at = :now
+        WHERE name = :name AND open_until = :until
+    """)
+    connection.execute(statement, {"name": client, "until": until, "now": now})
 
 
 def _breaker(row: RowMapping) -> Breaker:

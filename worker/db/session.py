@@ -58,7 +58,7 @@ class Database:
                 raise ConfigurationError(
                     "the database's tables are missing or old; run: token-worker migrate"
                 ) from None
-            raise StorageError(f"the database refused a statement: {_reason(error)}") from error
+            raise StorageError(f"the database refused a statement: {_reason(error)}") from None
 
     def ping(self) -> None:
         """Ask the server for one row. Raises DatabaseUnavailable."""

@@ -4,6 +4,7 @@
     * ConfigurationError
     * InvalidInput
     * UnreadableSecret
+        * UnknownKey
     * Unavailable
         * DatabaseUnavailable
     * StorageError
@@ -47,6 +48,10 @@ class UnreadableSecret(WorkerError):
     """A stored secret cannot be opened with the keys at hand."""
 
     code = "unreadable"
+
+
+class UnknownKey(UnreadableSecret):
+    """A stored secret is sealed under a key that this process does not have; another may."""
 
 
 class Unavailable(WorkerError):

@@ -22,6 +22,8 @@ STRIKES = 3
 STRIKES_OVER = timedelta(minutes=10)
 _BETWEEN_STRIKES = timedelta(minutes=5)
 
+_BUSY = {"throttled", "transient"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
@@ -145,9 +147,13 @@ def _failed(claim: Claim, outcome: Outcome, failure: Failure, *, due_at: datetim
 
 
 def streak(failure: Failure | None, outcome: Outcome, *, now: datetime) -> Failure:
-    """The failure streak after ``outcome``: one longer if it is of the same class, else a new one."""
-    if failure is not None and failure.kind == kind(outcome):
-        return replace(failure, code=outcome.code, count=failure.count + 1)
+    """The failure streak after ``outcome``: one longer if it is of the same class, else a new one.
+
+    Throttled and transient count as one, or answers that alternate between 429 and 503 would never back off.
+    """
+    now_failing = kind(outcome)
+    if failure is not None and (failure.kind == now_failing or {failure.kind, now_failing} == _BUSY):
+        return replace(failure, kind=now_failing, code=outcome.code, count=failure.count + 1)
     return Failure(kind=kind(outcome), code=outcome.code, count=1, since=now)
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.http import NotForMsal, TokenEndpoint, network_code
-from worker.identity.registration import ClientCredential, Registration, check_scopes
+from worker.identity.registration import Registration, check_scopes
 
 _APPS = 256  # MSAL apps kept per process: one per registration and authority, i.e. per tenant if accounts name theirs
 _OK = 200
+
+# A grant from the device code flow belongs to the app as a public client, which must not show a credential.
+_PUBLIC = -1
+_IS_PUBLIC = "AADSTS700025"
 
 
 class Identity:
@@ -30,8 +35,8 @@ class Identity:
     ) -> None:
         self._registrations = {registration.name: registration for registration in registrations}
         self._http = TokenEndpoint(ca_bundle=ca_bundle, connections=connections)
-        self._apps: OrderedDict[tuple[str, int, str], msal.ConfidentialClientApplication] = OrderedDict()
-        self._making: dict[tuple[str, int, str], threading.Lock] = {}
+        self._apps: OrderedDict[tuple[str, int, str], msal.ClientApplication] = OrderedDict()
+        self._making: dict[tuple[str, int, str], _Making] = {}
         self._preferred: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -47,10 +52,12 @@ class Identity:
         """Spend one refresh token. Every answer, and every failure to get one, comes back as an Outcome."""
         registration = self._registrations.get(client)
         if registration is None:
-            return Misconfigured(code="unknown_client")
+            return Misconfigured(code="unknown_client", scope=Scope.TENANT)  # our own lack, and no fault of the app's
         wanted = list(scopes or registration.scopes)
         outcome: Outcome = Misconfigured(code="no_credential")
-        for number in self._order(registration):
+        for number in (*self._order(registration), _PUBLIC):
+            if number == _PUBLIC and outcome.code != _IS_PUBLIC:
+                break
             outcome = self._ask_with(
                 registration,
                 number,
@@ -59,8 +66,8 @@ class Identity:
                 now,
             )
             if not _refuses_credential(outcome):
-                self._preferred[client] = number
                 break
+            self._preferred[client] = (number + 1) % len(registration.credentials)
         return outcome
 
     def validate(self, *, client: str, authority: str | None, scopes: tuple[str, ...]) -> None:
@@ -90,14 +97,12 @@ class Identity:
     def start_device_flow(self, client: str) -> "DeviceFlow":
         """Begin a sign-in on another device. Raises ConfigurationError if the platform refuses to start one."""
         registration = self._registrations[client]
-        app = msal.PublicClientApplication(
-            registration.client_id,
-            **registration.authority_arguments(registration.authority),
-            http_client=self._http,
-            token_cache=_NoTokenCache(),
-            http_cache=_NoHttpCache(),
-        )
-        flow = app.initiate_device_flow(scopes=list(registration.scopes))
+        try:
+            app = self._app(registration, _PUBLIC, registration.authority)
+            flow = app.initiate_device_flow(scopes=list(registration.scopes))
+        except (_Discovery, HTTPError, ValueError) as error:
+            msg = f"the device code flow cannot be started: {registration.authority} does not answer as it should"
+            raise ConfigurationError(msg) from error
         if "user_code" not in flow:
             msg = f"the device code flow cannot be started: {flow.get('error', 'no user code in the answer')}"
             raise ConfigurationError(msg)
@@ -116,7 +121,7 @@ class Identity:
         registration: Registration,
         number: int,
         authority: str,
-        question: Callable[[msal.ConfidentialClientApplication], object],
+        question: Callable[[msal.ClientApplication], object],
         now: Callable[[], datetime],
     ) -> Outcome:
         try:
@@ -144,31 +149,41 @@ class Identity:
             return Transient(code="no_request")
         return classify(answer, obtained_at=obtained_at)
 
-    def _app(self, registration: Registration, number: int, authority: str) -> msal.ConfidentialClientApplication:
+    def _app(self, registration: Registration, number: int, authority: str) -> msal.ClientApplication:
         key = registration.name, number, authority
         with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:  # the first of a batch asks for the metadata, the others of this authority wait for it
+            making = self._making.setdefault(key, _Making())
+            attempts = making.attempts
+        with making.lock:  # the first of a batch asks for the metadata, the others of this authority wait for it
             with self._lock:
                 if (app := self._apps.get(key)) is not None:
                     self._apps.move_to_end(key)
                     return app
-            app = self._make_app(registration, registration.credentials[number], authority)
+            if making.failure is not None and making.attempts > attempts:
+                raise making.failure  # it failed while we waited: asking in turn would take the time of all together
+            try:
+                app = self._make_app(registration, number, authority)
+            except _Discovery as error:
+                making.failure = error
+                raise
+            finally:
+                making.attempts += 1
             with self._lock:
                 self._apps[key] = app
                 while len(self._apps) > _APPS:
                     self._making.pop(self._apps.popitem(last=False)[0], None)
             return app
 
-    def _make_app(
-        self, registration: Registration, credential: ClientCredential, authority: str
-    ) -> msal.ConfidentialClientApplication:
+    def _make_app(self, registration: Registration, number: int, authority: str) -> msal.ClientApplication:
         registration.check_authority(authority)
         self._http.forget()
+        kind: Any = msal.PublicClientApplication
+        if number != _PUBLIC:
+            credential = registration.credentials[number].for_msal()
+            kind = partial(msal.ConfidentialClientApplication, client_credential=credential)
         try:
-            return msal.ConfidentialClientApplication(
+            return kind(
                 registration.client_id,
-                client_credential=credential.for_msal(),
                 **registration.authority_arguments(authority),
                 http_client=self._http,
                 token_cache=_NoTokenCache(),
@@ -190,7 +205,7 @@ class DeviceFlow:
     """A sign-in under way: show ``message``, then wait."""
 
     message: str
-    _app: msal.PublicClientApplication
+    _app: msal.ClientApplication
     _flow: dict[str, Any] = field(repr=False)
 
     def wait(self, now: Callable[[], datetime]) -> "SignedIn":
@@ -214,6 +229,15 @@ class SignedIn:
     tokens: Refreshed
     refresh_token: Secret
     username: str | None
+
+
+@dataclass(slots=True)
+class _Making:
+    """The making of one MSAL app, and how it went for whoever waits for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    attempts: int = 0
+    failure: "_Discovery | None" = None
 
 
 class _Discovery(Exception):
