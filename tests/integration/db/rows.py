@@ -1,0 +1,141 @@
+"""The statements about accounts, each in a transaction of its own as services run them, and values to give them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from sqlalchemy import text
+
+from tests.factories import NOW
+from worker.db import credentials
+from worker.db.credentials import SealedGrant, SealedUpdate
+from worker.db.session import Database
+from worker.domain.credential import (
+    Account,
+    AccountId,
+    Claim,
+    Failure,
+    Grant,
+    LeaseId,
+    Sealed,
+    Secret,
+    Status,
+    account_id,
+)
+
+ANN, BOB, CAT, DAN = "ann@contoso.com", "bob@contoso.com", "cat@contoso.com", "dan@contoso.com"
+LEASE = timedelta(minutes=2)
+HOUR = timedelta(hours=1)
+FAILURE = Failure(kind="transient", code="http_503", count=2, since=NOW - timedelta(minutes=3))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    database: Database
+
+    def save(self, *grants: SealedGrant, now: datetime = NOW) -> dict[AccountId, int]:
+        with self.database.begin() as connection:
+            return credentials.save(connection, grants, now=now)
+
+    def claim(self, *, limit: int = 10, now: datetime = NOW) -> list[Claim]:
+        with self.database.begin() as connection:
+            return credentials.claim_due(connection, lease_id=new_lease(), limit=limit, lease=LEASE, now=now)
+
+    def claim_one(self, email: str = ANN, *, version: int = 1, now: datetime = NOW) -> Claim | None:
+        with self.database.begin() as connection:
+            return credentials.claim_one(
+                connection, account_id(email), version=version, lease_id=new_lease(), lease=LEASE, now=now
+            )
+
+    def persist(self, *updates: SealedUpdate, now: datetime = NOW) -> dict[AccountId, int]:
+        with self.database.begin() as connection:
+            return credentials.persist(connection, updates, now=now)
+
+    def set_status(self, status: Status, *, due_at: datetime | None = None, email: str = ANN) -> int | None:
+        with self.database.begin() as connection:
+            return credentials.set_status(connection, account_id(email), status, due_at=due_at, now=NOW)
+
+    def take_over(self) -> None:
+        """The lease has run out, and another worker goes on."""
+        self.claim(now=NOW + LEASE)
+
+    def sign_in(self) -> None:
+        self.save(grant(refresh_token=Sealed(b"of a new sign-in")))
+
+    def pause(self) -> None:
+        self.set_status(Status.PAUSED)
+
+    def disconnect(self) -> None:
+        with self.database.begin() as connection:
+            credentials.set_status(connection, account_id(ANN), Status.DISCONNECTED, due_at=None, now=NOW)
+            credentials.erase_tokens(connection, account_id(ANN))
+
+    def leave_oauth(self, email: str = ANN) -> None:
+        """As the mail product does when a mailbox goes back to a password."""
+        statement = "UPDATE mail_credentials SET use_oauth = false, refresh_due_at = NULL WHERE email = :email"
+        self.sql(statement, email=email)
+
+    def find(self, email: str = ANN) -> Account:
+        with self.database.begin() as connection:
+            account = credentials.find(connection, account_id(email))
+        assert account is not None
+        return account
+
+    def row(self, email: str = ANN) -> dict[str, Any]:
+        """Every column, as it is stored."""
+        with self.database.begin() as connection:
+            found = connection.execute(text("SELECT * FROM mail_credentials WHERE email = :email"), {"email": email})
+            return dict(found.mappings().one())
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        with self.database.begin() as connection:
+            result = connection.execute(text(statement), values)
+            return list(result) if result.returns_rows else []
+
+
+#: What may happen to Ann's account while a worker waits for its answer.
+Overtake: TypeAlias = Callable[[Rows], None]
+
+
+def new_lease() -> LeaseId:
+    return LeaseId(uuid4())
+
+
+def grant(email: str = ANN, *, expires_at: datetime | None = NOW + HOUR, **changes: Any) -> SealedGrant:
+    """What a sign-in stores: due at once unless told otherwise."""
+    sealed = SealedGrant(
+        account_id=account_id(email),
+        grant=Grant(email=email, refresh_token=Secret("kept out of the table"), expires_at=expires_at),
+        refresh_token=Sealed(b"refresh 1"),
+        access_token=Sealed(b"access 1"),
+        obtained_at=NOW,
+        due_at=NOW,
+    )
+    return replace(sealed, **changes)
+
+
+def refreshed(claim: Claim, **changes: Any) -> SealedUpdate:
+    """What is written after an answer with new tokens."""
+    update = SealedUpdate(
+        claim=claim,
+        status=Status.ACTIVE,
+        due_at=NOW + 1.6 * HOUR,
+        failure=None,
+        claims=None,
+        access_token=Sealed(b"access 2"),
+        obtained_at=NOW + HOUR,
+        expires_at=NOW + 2 * HOUR,
+        refresh_token=Sealed(b"refresh 2"),
+        previous_refresh_token=Sealed(b"previous: refresh 1"),
+    )
+    return replace(update, **changes)
+
+
+def failed(claim: Claim, **changes: Any) -> SealedUpdate:
+    """What is written after an answer without tokens."""
+    update = SealedUpdate(
+        claim=claim, status=Status.ACTIVE, due_at=NOW + timedelta(seconds=30), failure=FAILURE, claims=None
+    )
+    return replace(update, **changes)

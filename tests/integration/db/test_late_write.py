@@ -1,0 +1,79 @@
+"""What the outbox brings home after an outage of the database: stored, unless something newer is."""
+
+import pytest
+
+from tests.factories import NOW
+from tests.integration.db.rows import HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
+from worker.db import credentials
+from worker.domain.credential import Claim, Sealed, Status
+
+LATER = NOW + HOUR
+
+
+def restore(rows: Rows, claim: Claim, **changes: object) -> bool:
+    """What the outbox brings home: the tokens of an answer to this claim."""
+    with rows.database.begin() as connection:
+        return credentials.restore(connection, refreshed(claim, **changes).unsaved(), now=LATER)
+
+
+def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Claim) -> None:
+    """After an outage of the database the row is as if it had not happened, but for when it was written."""
+    rows.persist(failed(claim, status=Status.BLOCKED, claims="{}"))
+
+    assert restore(rows, claim)
+
+    late = rows.row()
+    rows.sql("DELETE FROM mail_credentials")
+    rows.save(grant())
+    [claim] = rows.claim()
+    rows.persist(refreshed(claim), now=LATER)
+    assert late == rows.row()
+
+
+def test_a_late_write_without_a_refresh_token_keeps_the_stored_ones(rows: Rows, claim: Claim) -> None:
+    """As in time: what Microsoft did not replace stays."""
+    before = rows.row()
+
+    assert restore(rows, claim, refresh_token=None, previous_refresh_token=None)
+
+    kept = ("refresh_token", "previous_refresh_token", "refresh_token_issued_at")
+    after = rows.row()
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert after["access_token"] == b"access 2"
+
+
+def test_a_late_write_wins_over_whoever_has_taken_the_lease_over(rows: Rows, claim: Claim) -> None:
+    """The holder has spent an older token than the one that comes home."""
+    [rival] = rows.claim(now=NOW + LEASE)
+
+    assert restore(rows, claim)
+
+    assert rows.persist(refreshed(rival, refresh_token=Sealed(b"of the rival"))) == {}
+    assert rows.row()["refresh_token"] == b"refresh 2"
+
+
+@pytest.mark.parametrize("overtake", [Rows.sign_in, Rows.pause, Rows.disconnect])
+def test_a_late_write_loses_against_what_is_newer(rows: Rows, claim: Claim, overtake: Overtake) -> None:
+    """It may come hours late, and must not bring back what somebody has replaced, stopped or erased."""
+    overtake(rows)
+    before = rows.row()
+
+    assert not restore(rows, claim)
+
+    assert rows.row() == before
+
+
+def test_a_late_write_comes_home_once(rows: Rows, claim: Claim) -> None:
+    """Two workers may drain the outbox at the same time."""
+    assert restore(rows, claim)
+    assert not restore(rows, claim)
+    assert rows.row()["version"] == 2
+
+
+def test_a_late_write_for_an_account_that_left_oauth_is_no_error(rows: Rows, claim: Claim) -> None:
+    """Or it would stay in the outbox, and be complained about at every claim, for ever."""
+    rows.leave_oauth()
+
+    restore(rows, claim)
+
+    assert rows.row()["refresh_due_at"] is None

@@ -1,0 +1,131 @@
+"""The sealed columns as such: none is forgotten, none is compressed, and re-sealing loses against a refresh."""
+
+from uuid import UUID
+
+import pytest
+
+from tests.integration.db.rows import ANN, BOB, CAT, Rows, grant, refreshed
+from worker.db import sealed
+from worker.db.sealed import SEALED_COLUMNS, SealedRow
+from worker.domain.credential import AccountId, Claim, Sealed, account_id
+from worker.vault import key_prefix
+
+OLD, NEW = key_prefix("old"), key_prefix("new")
+FIRST = UUID(int=0)
+
+
+def test_every_column_of_bytes_is_known_to_the_rotation(rows: Rows) -> None:
+    """A forgotten one would stay under a key that somebody then throws away."""
+    columns = rows.sql("""
+        SELECT attname FROM pg_attribute
+        WHERE attrelid = 'mail_credentials'::regclass AND atttypid = 'bytea'::regtype AND NOT attisdropped
+    """)
+
+    assert {name for (name,) in columns} == set(SEALED_COLUMNS)
+
+
+def test_ciphertext_is_not_compressed(rows: Rows) -> None:
+    """It does not shrink, and trying costs CPU at every refresh: stored plainly, out of line if it is long."""
+    storage = rows.sql("""
+        SELECT attname, attstorage FROM pg_attribute
+        WHERE attrelid = 'mail_credentials'::regclass AND atttypid = 'bytea'::regtype
+    """)
+
+    assert dict(map(tuple, storage)) == dict.fromkeys(SEALED_COLUMNS, "e")
+
+
+def seal_all(rows: Rows, email: str, **prefixes: bytes) -> None:
+    """An account with a value in every sealed column, under the old key but where said otherwise."""
+    rows.save(grant(email))
+    values = {column: prefixes.get(column, OLD) + b" " + column.encode() for column in SEALED_COLUMNS}
+    assignments = ", ".join(f"{column} = :{column}" for column in SEALED_COLUMNS)
+    rows.sql(f"UPDATE mail_credentials SET {assignments} WHERE email = :email", email=email, **values)
+
+
+def left(rows: Rows, *, after: UUID = FIRST, limit: int = 10) -> list[SealedRow]:
+    with rows.database.begin() as connection:
+        return sealed.find_other_than(connection, NEW, after=after, limit=limit)
+
+
+def count_left(rows: Rows) -> int:
+    with rows.database.begin() as connection:
+        return sealed.count_other_than(connection, NEW)
+
+
+def swap(rows: Rows, old: list[SealedRow], new: list[SealedRow]) -> int:
+    with rows.database.begin() as connection:
+        return sealed.swap(connection, old, new)
+
+
+def under_new_key(row: SealedRow) -> SealedRow:
+    return SealedRow(row.account_id, tuple(value and Sealed(NEW + value[len(OLD) :]) for value in row.values))
+
+
+@pytest.mark.parametrize("column", SEALED_COLUMNS)
+def test_one_value_under_an_old_key_is_enough_to_be_found(rows: Rows, column: str) -> None:
+    """Whichever it is: the key may go only when nothing at all needs it."""
+    seal_all(rows, ANN, **(dict.fromkeys(SEALED_COLUMNS, NEW) | {column: OLD}))
+    seal_all(rows, BOB, **dict.fromkeys(SEALED_COLUMNS, NEW))
+
+    assert [row.account_id for row in left(rows)] == [account_id(ANN)]
+    assert count_left(rows) == 1
+
+
+def test_an_account_without_tokens_is_not_left_over(rows: Rows) -> None:
+    """Nothing sealed is nothing to re-seal: a disconnected account must not keep a rotation from ending."""
+    rows.save(grant())
+    rows.disconnect()
+
+    assert left(rows) == []
+    assert count_left(rows) == 0
+
+
+def test_a_longer_key_id_is_another_key(rows: Rows) -> None:
+    """new2 begins with new, and is not it."""
+    seal_all(rows, ANN, **dict.fromkeys(SEALED_COLUMNS, key_prefix("new2")))
+
+    assert count_left(rows) == 1
+
+
+def test_what_is_left_is_read_in_pages(rows: Rows) -> None:
+    """In order of id, so that a row which cannot be opened does not hold up those behind it."""
+    for email in (ANN, BOB, CAT):
+        seal_all(rows, email)
+    ids = sorted(map(account_id, (ANN, BOB, CAT)))
+
+    assert [row.account_id for row in left(rows, limit=2)] == ids[:2]
+    assert [row.account_id for row in left(rows, after=ids[1], limit=2)] == ids[2:]
+
+
+def test_a_row_is_re_sealed_column_by_column(rows: Rows) -> None:
+    """Every value goes back to where it came from, and nothing is missing afterwards."""
+    seal_all(rows, ANN)
+    [row] = left(rows)
+
+    assert swap(rows, [row], [under_new_key(row)]) == 1
+
+    stored = rows.row()
+    assert {column: stored[column] for column in SEALED_COLUMNS} == {
+        column: NEW + b" " + column.encode() for column in SEALED_COLUMNS
+    }
+    assert stored["version"] == 1
+    assert count_left(rows) == 0
+
+
+def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Claim) -> None:
+    """The tokens it read are the older ones by then; the newer stay, and are found the next time."""
+    [row] = left(rows)
+    rows.persist(refreshed(claim, refresh_token=None, previous_refresh_token=None))
+    before = rows.row()
+
+    assert swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW), None))]) == 0
+
+    assert rows.row() == before
+
+
+def test_re_sealing_keeps_a_refresh_in_flight_valid(rows: Rows, claim: Claim) -> None:
+    """It changes how a token is kept, not which: the answer that is under way must still be stored."""
+    [row] = left(rows)
+    swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW), None))])
+
+    assert rows.persist(refreshed(claim)) == {AccountId(claim.account_id): 2}

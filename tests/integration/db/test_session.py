@@ -1,0 +1,124 @@
+"""Transactions: what goes wrong in them reaches the services as what it means, without a word of what was in a row."""
+
+import traceback
+from contextlib import closing
+from datetime import UTC
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, make_url, text
+
+from tests.integration.db.rows import ANN, Rows, grant
+from tests.stores import admin, sibling
+from worker.db.session import Database
+from worker.devkit.stack import Stack
+from worker.domain.errors import ConfigurationError, StorageError, Unavailable
+
+
+def test_a_transaction_is_all_or_nothing(rows: Rows) -> None:
+    """Whatever goes wrong in the middle, also outside of SQL, leaves no half-written group."""
+    rows.save(grant())
+
+    def delete_and_stumble() -> None:
+        with rows.database.begin() as connection:
+            connection.execute(text("DELETE FROM mail_credentials"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        delete_and_stumble()
+    assert rows.find().email == ANN
+
+
+def test_connections_that_died_in_the_pool_are_replaced(rows: Rows, stack: Stack) -> None:
+    """After a fail-over every pooled connection is dead; the first statement must not be the one to find out."""
+    [(pid,)] = rows.sql("SELECT pg_backend_pid()")
+    with closing(admin(stack)) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+    assert rows.sql("SELECT pg_backend_pid()") != [(pid,)]
+
+
+def test_a_connection_that_dies_in_a_transaction_is_an_outage(rows: Rows, stack: Stack) -> None:
+    """Then new tokens wait in the outbox; an error of any other kind would lose them."""
+    with closing(admin(stack)) as other, pytest.raises(Unavailable), rows.database.begin() as connection:
+        die(connection, other)
+
+
+def die(connection: Connection, other: psycopg.Connection) -> None:
+    pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    connection.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("setting", ["transaction_read_only = on", "statement_timeout = '20ms'"])
+def test_a_server_that_cannot_write_or_is_too_slow_is_an_outage(rows: Rows, setting: str) -> None:
+    """A standby before its promotion, a server under too much load: try again, do not give up on the tokens."""
+    rows.save(grant())
+
+    with pytest.raises(Unavailable), rows.database.begin() as connection:
+        write_slowly(connection, setting)
+
+
+def write_slowly(connection: Connection, setting: str) -> None:
+    connection.execute(text(f"SET LOCAL {setting}"))
+    connection.execute(text("UPDATE mail_credentials SET updated_at = now() WHERE pg_sleep(0.1) IS NOT NULL"))
+
+
+def test_no_statement_runs_for_ever(rows: Rows) -> None:
+    """A batch must end within its lease, whatever happens to the server."""
+    assert rows.sql("SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'")[0][0] in range(1, 30_001)
+
+
+@pytest.mark.parametrize("change", [{"port": 1}, {"username": "stranger"}, {"database": "nowhere"}], ids=str)
+def test_a_server_that_is_not_reached_is_an_outage_and_shows_no_password(
+    shared_url: str, change: dict[str, Any]
+) -> None:
+    """The operator reads this line; so does whoever reads the log."""
+    url = make_url(shared_url)
+    database = Database(url.set(**change).render_as_string(hide_password=False))
+
+    with pytest.raises(Unavailable, match="the database cannot be used: ") as refusal:
+        database.ping()
+
+    database.close()
+    assert url.password
+    assert str(url.password) not in told(refusal.value)
+
+
+def test_an_empty_database_says_to_migrate(stack: Stack) -> None:
+    """The commonest first mistake costs one sentence."""
+    database = Database(sibling(stack.database_url, "postgres"))
+
+    with pytest.raises(ConfigurationError, match="token-worker migrate"):
+        Rows(database).row()
+
+    database.close()
+
+
+def test_a_refused_statement_shows_nothing_of_the_row(rows: Rows) -> None:
+    """Postgres repeats the whole row in its DETAIL line; neither the message nor a logged traceback may."""
+    rows.save(grant())
+
+    with pytest.raises(StorageError) as refusal:
+        rows.sql("UPDATE mail_credentials SET use_oauth = false WHERE email = :email", email=ANN)
+
+    assert "only_oauth_is_due" in str(refusal.value)
+    assert ANN not in told(refusal.value)
+    assert "Failing row" not in told(refusal.value)
+
+
+def test_times_come_back_in_utc(rows: Rows) -> None:
+    """Whatever zone the server, the role or PGTZ prefers."""
+    rows.save(grant())
+
+    due_at = rows.find().due_at
+
+    assert due_at is not None
+    assert due_at.tzinfo is not None
+    assert due_at.utcoffset() == UTC.utcoffset(due_at)
+
+
+def told(error: BaseException) -> str:
+    """All that a logged traceback would show, causes included."""
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,221 @@
+"""What a sign-in, an operator or a lost key does to an account, and what people get to see of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.factories import NOW
+from tests.integration.db.rows import (
+    ANN,
+    BOB,
+    CAT,
+    DAN,
+    FAILURE,
+    HOUR,
+    LEASE,
+    Overtake,
+    Rows,
+    failed,
+    grant,
+    refreshed,
+)
+from worker.db import credentials
+from worker.db.sealed import SEALED_COLUMNS
+from worker.domain.credential import Account, Claim, MailServers, Sealed, Status, account_id
+
+LATER = NOW + HOUR
+
+
+def test_a_new_account_is_active_and_due_when_its_grant_says(rows: Rows) -> None:
+    """With Microsoft's own mail servers, and the age of its refresh token counted from now."""
+    assert rows.save(grant(due_at=LATER)) == {account_id(ANN): 1}
+
+    assert rows.find() == Account(
+        id=account_id(ANN),
+        email=ANN,
+        client="default",
+        authority=None,
+        scopes=(),
+        use_oauth=True,
+        mail=MailServers(),
+        access_token=Sealed(b"access 1"),
+        refresh_token=Sealed(b"refresh 1"),
+        obtained_at=NOW,
+        expires_at=LATER,
+        refresh_token_issued_at=NOW,
+        version=1,
+        status=Status.ACTIVE,
+        due_at=LATER,
+        leased=False,
+        failure=None,
+        claims=None,
+        last_refreshed_at=None,
+    )
+
+
+def test_a_new_sign_in_forgives_everything(rows: Rows) -> None:
+    """Nothing of the old grant is left, neither tokens nor failures, leases nor a password's time; only the count."""
+    rows.save(grant())
+    fresh = rows.row()
+    rows.persist(refreshed(rows.claim()[0], due_at=NOW))
+    rows.persist(failed(rows.claim()[0], status=Status.REAUTH_REQUIRED, claims="{}", due_at=NOW))
+    rows.claim()
+    rows.leave_oauth()
+
+    assert rows.save(grant(), now=LATER) == {account_id(ANN): 3}
+
+    moved = {"version": 3, "refresh_token_issued_at": LATER, "last_refreshed_at": LATER, "updated_at": LATER}
+    assert rows.row() == fresh | moved
+
+
+def test_a_sign_in_without_an_access_token_drops_the_one_of_the_old_grant(rows: Rows) -> None:
+    """It may be another user's consent: what was granted before must not be served as the new."""
+    rows.save(grant())
+
+    rows.save(grant(access_token=None, obtained_at=None))
+
+    account = rows.find()
+    assert (account.access_token, account.obtained_at, account.expires_at) == (None, None, None)
+
+
+def test_mail_servers_stay_until_others_are_given(rows: Rows) -> None:
+    """A sign-in knows nothing of hosts; whoever set them is not asked to do so again."""
+    servers = MailServers(imap_host="imap.example", imap_port=1993, smtp_host="smtp.example", smtp_port=1587)
+    sealed = grant()
+    rows.save(replace(sealed, grant=replace(sealed.grant, mail=servers)))
+
+    rows.save(sealed)
+    kept = rows.find().mail
+    rows.save(replace(sealed, grant=replace(sealed.grant, mail=MailServers())))
+
+    assert kept == servers
+    assert rows.find().mail == MailServers()
+
+
+def test_grants_are_saved_together_each_account_with_its_own(rows: Rows) -> None:
+    """An import mixes new accounts and known ones in one statement."""
+    rows.save(grant(ANN))
+
+    versions = rows.save(*(grant(email, refresh_token=Sealed(email.encode())) for email in (ANN, BOB)))
+
+    assert versions == {account_id(ANN): 2, account_id(BOB): 1}
+    assert [rows.row(email)["refresh_token"] for email in (ANN, BOB)] == [ANN.encode(), BOB.encode()]
+
+
+def test_an_operator_s_word_forgives_failures_and_ends_the_lease(rows: Rows) -> None:
+    """A resumed account starts afresh; its tokens are what they were."""
+    rows.save(grant())
+    fresh = rows.row()
+    rows.persist(failed(rows.claim()[0], status=Status.REAUTH_REQUIRED, claims="{}", due_at=NOW))
+    rows.claim()
+
+    assert rows.set_status(Status.ACTIVE, due_at=LATER) == 2
+
+    assert rows.row() == fresh | {"version": 2, "refresh_due_at": LATER}
+
+
+def test_the_state_of_an_unknown_account_cannot_be_set(rows: Rows) -> None:
+    """The caller learns it from the missing version."""
+    assert rows.set_status(Status.PAUSED) is None
+
+
+def test_erased_is_every_sealed_column(rows: Rows, claim: Claim) -> None:
+    """The rescue copy too: whoever disconnects an account wants nothing of it left."""
+    rows.persist(refreshed(claim))
+    assert all(rows.row()[column] for column in SEALED_COLUMNS)
+
+    rows.disconnect()
+
+    assert [rows.row()[column] for column in SEALED_COLUMNS] == [None] * len(SEALED_COLUMNS)
+    assert rows.find().expires_at is None
+
+
+def test_a_disconnected_account_comes_back_with_a_higher_version(rows: Rows) -> None:
+    """Were it deleted and begun anew, a late writer's copy of the old one could pass for the newer."""
+    rows.save(grant())
+    rows.disconnect()
+
+    assert rows.save(grant()) == {account_id(ANN): 3}
+    assert len(rows.claim()) == 1
+
+
+def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Claim) -> None:
+    """The key may come back: then a resume is all it takes."""
+    tokens = ("access_token", "refresh_token", "previous_refresh_token", "token_expiry", "version")
+    before = rows.row()
+
+    with rows.database.begin() as connection:
+        assert credentials.quarantine(connection, claim, code="unreadable", now=NOW)
+
+    after, account = rows.row(), rows.find()
+    assert {name: after[name] for name in tokens} == {name: before[name] for name in tokens}
+    assert (account.status, account.due_at, account.leased) == (Status.UNREADABLE, None, False)
+    assert account.failure is not None
+    assert (account.failure.kind, account.failure.since) == ("unreadable", NOW)
+
+
+@pytest.mark.parametrize("overtake", [Rows.take_over, Rows.sign_in, Rows.pause])
+def test_only_the_holder_of_the_lease_may_set_an_account_aside(rows: Rows, claim: Claim, overtake: Overtake) -> None:
+    """A worker that lacks the newest key must not stop an account that others can read."""
+    overtake(rows)
+    before = rows.row()
+
+    with rows.database.begin() as connection:
+        assert not credentials.quarantine(connection, claim, code="unreadable", now=NOW)
+
+    assert rows.row() == before
+
+
+def emails(rows: Rows, *, status: Status | None = None, after: str = "", limit: int = 10) -> list[str]:
+    with rows.database.begin() as connection:
+        found = credentials.list_accounts(connection, status=status, after=after, limit=limit)
+    return [account.email for account in found]
+
+
+def test_accounts_are_listed_in_pages_that_neither_repeat_nor_skip(rows: Rows) -> None:
+    """In order of e-mail; the last one of a page is where the next begins."""
+    rows.save(*map(grant, (DAN, BOB, ANN, CAT)))
+
+    assert emails(rows, limit=2) == [ANN, BOB]
+    assert emails(rows, after=BOB, limit=2) == [CAT, DAN]
+    assert emails(rows, after=DAN, limit=2) == []
+
+
+def test_a_list_may_be_of_one_state(rows: Rows) -> None:
+    """Page by page too: those in trouble among a million."""
+    rows.save(*map(grant, (ANN, BOB, CAT, DAN)))
+    for email in (ANN, CAT, DAN):
+        rows.set_status(Status.PAUSED, email=email)
+
+    assert emails(rows, status=Status.PAUSED, limit=2) == [ANN, CAT]
+    assert emails(rows, status=Status.PAUSED, after=CAT) == [DAN]
+
+
+def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
+    """One leased, one overdue and expired, one failing and one paused: each is counted where an operator looks."""
+    rows.save(*map(grant, (ANN, CAT, DAN)))
+    claims = {claim.email: claim for claim in rows.claim()}
+    rows.persist(refreshed(claims[CAT], due_at=NOW + 9 * HOUR, failure=FAILURE))
+    rows.set_status(Status.PAUSED, email=DAN)
+    rows.save(grant(BOB, due_at=NOW - HOUR, expires_at=NOW))
+
+    with rows.database.begin() as connection:
+        summary = credentials.summary(connection, now=NOW)
+
+    assert summary == {
+        "accounts": {"active": 3, "paused": 1},
+        "due": 1,
+        "in_flight": 1,
+        "expired": 1,
+        "failing": 1,
+        "oldest_due_at": NOW - HOUR,
+        "last_refreshed_at": LATER,
+    }
+
+
+def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows, claim: Claim) -> None:
+    """Its worker is dead: the summary must not claim that somebody is at it."""
+    with rows.database.begin() as connection:
+        summary = credentials.summary(connection, now=NOW + LEASE)
+
+    assert (summary["due"], summary["in_flight"], summary["oldest_due_at"]) == (1, 0, claim.lease_until)

@@ -1,0 +1,209 @@
+"""The cache in Redis: a copy that never goes back in time, and that may be gone at any moment."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from redis import Redis
+from redis.connection import Connection
+
+from worker.cache import Cache, Item, Outbox, connect
+from worker.domain.credential import AccountId, Sealed, account_id
+from worker.domain.errors import Unavailable
+
+ANN, BOB = account_id("ann@contoso.com"), account_id("bob@contoso.com")
+KEY = f"token-worker:entry:{ANN}"
+VALUE = Sealed(b"\x01\x02k1 a sealed entry \x00\xff")
+OUTBOX = "token-worker:outbox"
+
+
+@pytest.fixture(name="redis")
+def _redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(name="cache")
+def _cache(redis: Redis) -> Cache:
+    return Cache(redis, ttl=timedelta(hours=24))
+
+
+def item(version: int, *, account: AccountId = ANN, sealed: Sealed = VALUE) -> Item:
+    return Item(account, version, sealed)
+
+
+def test_an_entry_comes_back_as_it_was_put(cache: Cache) -> None:
+    """Byte for byte: it is ciphertext."""
+    everything = Sealed(bytes(range(256)))
+
+    cache.put([item(7, sealed=everything), item(2, account=BOB)])
+
+    assert cache.get(ANN) == item(7, sealed=everything)
+    assert cache.get(BOB) == item(2, account=BOB)
+
+
+def test_an_unknown_account_is_a_miss(cache: Cache) -> None:
+    """Then Postgres is asked."""
+    assert cache.get(ANN) is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"), [(2, 1), (10, 9), (100, 99), (2**53 + 1, 2**53), (10**19, 10**19 - 1)], ids=str
+)
+def test_an_older_entry_never_replaces_a_newer(cache: Cache, stored: int, written: int) -> None:
+    """A slow worker's write may arrive after that of the next; numbers are compared as numbers, however large."""
+    cache.put([item(stored)])
+
+    cache.put([item(written, sealed=Sealed(b"late"))])
+
+    assert cache.get(ANN) == item(stored)
+
+
+@pytest.mark.parametrize(("stored", "written"), [(1, 2), (9, 10), (99, 100), (3, 3), (2**53, 2**53 + 1)], ids=str)
+def test_a_newer_entry_replaces_an_older_and_an_equal_one(cache: Cache, stored: int, written: int) -> None:
+    """Equal versions hold the same tokens; the one from Postgres may repair the other."""
+    cache.put([item(stored)])
+
+    cache.put([item(written, sealed=Sealed(b"new"))])
+
+    assert cache.get(ANN) == item(written, sealed=Sealed(b"new"))
+
+
+def test_one_late_entry_does_not_hold_up_the_others(cache: Cache) -> None:
+    """They are written together, and guarded each for itself."""
+    cache.put([item(5)])
+
+    cache.put([item(4, sealed=Sealed(b"late")), item(1, account=BOB)])
+
+    assert cache.get(ANN) == item(5)
+    assert cache.get(BOB) == item(1, account=BOB)
+
+
+def test_an_entry_expires_and_every_write_begins_its_time_anew(redis: Redis) -> None:
+    """In milliseconds, because a test or a demo may want less than a second."""
+    Cache(redis, ttl=timedelta(milliseconds=1500)).put([item(1)])
+    assert 0 < redis.pttl(KEY) <= 1500
+
+    Cache(redis, ttl=timedelta(hours=24)).put([item(2)])
+    assert 86_300_000 < redis.pttl(KEY) <= 86_400_000
+
+
+GARBAGE = [
+    b"",
+    b"hello",
+    b'{"access_token": "of an older program"}',
+    b"1 ",
+    b"1 00000000000000000003",
+    b"1 0000000000000000000x sealed",
+    b"1 -0000000000000000003 sealed",
+    b"\xff" * 64,
+]
+
+
+@pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
+def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: Redis, value: bytes) -> None:
+    """Somebody else's program, another version of this one, half a write: Postgres knows better."""
+    redis.set(KEY, value)
+
+    assert cache.get(ANN) is None
+
+
+@pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
+def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: Redis, value: bytes) -> None:
+    """Or the account would miss for ever, and each of its reads go to Postgres."""
+    redis.set(KEY, value)
+
+    cache.put([item(3)])
+
+    assert cache.get(ANN) == item(3)
+
+
+def test_many_entries_take_one_round_trip(redis_url: str) -> None:
+    """A batch publishes a hundred at a time; the way to Redis is what it waits for."""
+    with Redis.from_url(redis_url, connection_class=CountedConnection) as redis:
+        cache = Cache(redis, ttl=timedelta(hours=24))
+        cache.put([item(1)])
+        CountedConnection.sent = 0
+
+        cache.put([item(2, account=account_id(f"user{number}@contoso.com")) for number in range(100)])
+
+        assert CountedConnection.sent == 1
+        assert redis.dbsize() == 101
+
+
+class CountedConnection(Connection):
+    """Counts how often something is sent; every time an answer is waited for."""
+
+    sent = 0
+
+    def send_packed_command(self, command: object, check_health: bool = True) -> None:
+        CountedConnection.sent += 1
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # redis has no hints here
+
+
+def test_a_restarted_redis_is_taught_the_guard_again(cache: Cache, redis: Redis) -> None:
+    """It forgets its scripts, and no process of ours may need a restart for that."""
+    cache.put([item(2)])
+    redis.script_flush()
+
+    cache.put([item(1, sealed=Sealed(b"late"))])
+
+    assert cache.get(ANN) == item(2)
+
+
+OPERATIONS: dict[str, Callable[[Redis], object]] = {
+    "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN),
+    "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put([item(1)]),
+    "ping": lambda redis: Cache(redis, ttl=timedelta(hours=1)).ping(),
+    "outbox put": lambda redis: Outbox(redis).put({ANN: VALUE}),
+    "outbox all": lambda redis: Outbox(redis).all(),
+    "outbox discard": lambda redis: Outbox(redis).discard(ANN, VALUE),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_without_redis_every_method_says_so_and_shows_nothing(operation: str) -> None:
+    """Callers handle one error; its text is logged, and holds neither the password nor a value."""
+    with connect("redis://:hunter2@127.0.0.1:1/0") as nowhere, pytest.raises(Unavailable) as refusal:
+        OPERATIONS[operation](nowhere)
+
+    check_silence(refusal.value, "hunter2", "sealed entry")
+
+
+@pytest.mark.parametrize("operation", ["get", "put", "outbox put", "outbox all", "outbox discard"])
+def test_a_redis_that_refuses_is_unavailable_and_shows_nothing(redis: Redis, operation: str) -> None:
+    """A key of another type, a script that fails: the server's words repeat commands, so they are not passed on."""
+    redis.rpush(KEY, "a list")
+    redis.rpush(OUTBOX, "a list")
+
+    with pytest.raises(Unavailable) as refusal:
+        OPERATIONS[operation](redis)
+
+    check_silence(refusal.value, str(ANN), "sealed entry", "WRONGTYPE")
+
+
+@pytest.mark.parametrize("operation", ["put", "outbox put"])
+def test_a_full_redis_is_unavailable(redis: Redis, operation: str) -> None:
+    """With noeviction it refuses writes: tokens that were not kept must not be taken for kept."""
+    redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(Unavailable):
+            OPERATIONS[operation](redis)
+    finally:
+        redis.config_set("maxmemory", "0")
+
+
+def test_a_wrong_password_is_not_shown(redis_url: str) -> None:
+    """The commonest mistake of a first start."""
+    password = redis_url.split(":")[2].partition("@")[0]
+    with connect(redis_url.replace(password, "hunter2")) as stranger, pytest.raises(Unavailable) as refusal:
+        OPERATIONS["ping"](stranger)
+
+    check_silence(refusal.value, "hunter2", password)
+
+
+def check_silence(error: BaseException, *words: str) -> None:
+    """Neither the message nor what a logged traceback would show."""
+    told = "".join(traceback.format_exception(error))
+    assert [word for word in words if word in told.replace(__file__, "")] == []

@@ -1,0 +1,173 @@
+"""A mistake in the settings costs one sentence that says what to set, and shows no value."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.unit.settings.environment import COMPLETE, FABRIKAM, Environment, complaint, put
+from worker.domain.errors import ConfigurationError
+from worker.settings import check_names
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("WORKER_DATABASE_URL", "postgresql://user:password@host:5432/database"),
+        ("WORKER_REDIS_URL", "redis://:password@host:6379/0"),
+        ("WORKER_ENCRYPTION_KEYS", "token-worker keygen"),
+        ("WORKER_CLIENT_ID", "app registration"),
+        ("WORKER_CLIENT_SECRET", "WORKER_CLIENT_CERTIFICATE must be set"),
+    ],
+)
+def test_a_missing_value_is_named_with_what_to_put_there(environment: Environment, name: str, advice: str) -> None:
+    """Nobody should have to open the README for the first start."""
+    environment.delenv(name)
+
+    sentence = complaint()
+
+    assert name in sentence
+    assert advice in sentence
+
+
+def test_all_that_is_missing_is_named_at_once(environment: Environment) -> None:
+    """Not one per attempt."""
+    for name in COMPLETE:
+        environment.delenv(name)
+
+    assert re.findall(r"(\w+) is not set", complaint()) == [
+        "WORKER_REDIS_URL",
+        "WORKER_DATABASE_URL",
+        "WORKER_ENCRYPTION_KEYS",
+    ]
+
+
+MALFORMED = [
+    ("WORKER_DATABASE_URL", ""),
+    ("WORKER_DATABASE_URL", "hunter2"),
+    ("WORKER_DATABASE_URL", "mysql://app:hunter2@db.example/worker"),
+    ("WORKER_DATABASE_URL", "postgresql://app:hunter2"),
+    ("WORKER_DATABASE_URL", "postgresql://app:hunter2@db.example:port/worker"),
+    ("WORKER_REDIS_URL", "hunter2"),
+    ("WORKER_REDIS_URL", "http://:hunter2@cache.example"),
+    ("WORKER_REDIS_URL", "redis://:hunter2@cache.example:port/0"),
+    ("WORKER_REDIS_URL", "redis://:hunter2/unescaped@cache.example:6379/0"),
+    ("WORKER_BROKER_URL", "hunter2"),
+    ("WORKER_ENCRYPTION_KEYS", ""),
+    ("WORKER_ENCRYPTION_KEYS", "k1:hunter2"),
+    ("WORKER_CLIENT_ID", ""),
+    ("WORKER_CLIENT_SECRET", ""),
+    ("WORKER_AUTHORITY", "hunter2"),
+    ("WORKER_AUTHORITY", "http://hunter2.example/common"),
+    ("WORKER_AUTHORITY", "https://hunter2.example"),
+    ("WORKER_AUTHORITY", "https://[hunter2/common"),
+    ("WORKER_OIDC_AUTHORITY", "hunter2.example/issuer"),
+    ("WORKER_SCOPES", ""),
+    ("WORKER_SCOPES", "Mail.Read offline_access"),
+    ("WORKER_CLIENTS", "hunter2"),
+    ("WORKER_CLIENTS__FABRIKAM", "hunter2"),
+    ("WORKER_CLIENTS__FABRIKAM__CLIENT_SECRT", "hunter2"),
+    ("WORKER_CLIENTS__FABRIKAM__AUTHORITY", "hunter2"),
+    ("WORKER_CA_BUNDLE", "/nowhere/ca.pem"),
+    ("WORKER_CA_BUNDLE", "/"),
+    ("WORKER_SECRETS_DIR", "/nowhere"),
+    ("WORKER_SWEEP_INTERVAL", "often"),
+    ("WORKER_SWEEP_INTERVAL", "0"),
+    ("WORKER_SWEEP_INTERVAL", "inf"),
+    ("WORKER_BATCH_SIZE", "0"),
+    ("WORKER_BATCH_SIZE", "1001"),
+    ("WORKER_THREADS", "0"),
+    ("WORKER_THREADS", "257"),
+    ("WORKER_LEASE", "59"),
+    ("WORKER_LEASE", "inf"),
+    ("WORKER_MIN_LEAD", "-1"),
+    ("WORKER_MIN_LEAD", "1e15"),
+    ("WORKER_CACHE_TTL", "0"),
+    ("WORKER_CACHE_TTL", "inf"),
+    ("WORKER_EVENTS_RETENTION_DAYS", "0"),
+    ("WORKER_EVENTS_RETENTION_DAYS", "1.5"),
+    ("WORKER_EVENTS_RETENTION_DAYS", "99999999999"),
+    ("WORKER_LOG_LEVEL", "LOUD"),
+    ("WORKER_LOG_FORMAT", "xml"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), MALFORMED)
+def test_a_malformed_value_stops_the_start(environment: Environment, name: str, value: str) -> None:
+    """Here, by name, and not in a traceback from the depths of a driver, which would show half a password."""
+    put(environment, FABRIKAM if "FABRIKAM__" in name else {})
+    environment.setenv(name, value)
+
+    assert name in complaint()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("-----BEGIN PRIVATE KEY-----\nhunter2", id="a short PEM"),
+        pytest.param("-----BEGIN PRIVATE KEY-----\n" + "hunter2\n" * 60, id="a PEM longer than any file name"),
+        pytest.param("/nowhere/client.pem", id="a path to nowhere"),
+        pytest.param("/", id="a directory"),
+    ],
+)
+@pytest.mark.parametrize("client", ["", "CLIENTS__FABRIKAM__"])
+def test_a_certificate_is_a_path_and_its_content_in_that_place_is_not_shown(
+    environment: Environment, client: str, content: str
+) -> None:
+    """The likeliest mistake of all, with a private key in it: Docker and Kubernetes put contents into variables."""
+    put(environment, FABRIKAM if client else {})
+    environment.delenv(f"WORKER_{client}CLIENT_SECRET")
+    environment.setenv(f"WORKER_{client}CLIENT_CERTIFICATE", content)
+
+    assert f"WORKER_{client}CLIENT_CERTIFICATE" in complaint()
+
+
+@pytest.mark.parametrize("content", [b"\x30\x82\x05\xff binary DER, hunter2", b"no PEM at all, hunter2", b""])
+def test_a_certificate_file_that_is_no_pem_stops_the_start(
+    environment: Environment, tmp_path: Path, content: bytes
+) -> None:
+    """Found at the start and not at the first refresh: a DER or PFX file is easily taken for a PEM."""
+    (tmp_path / "client.pem").write_bytes(content)
+    environment.delenv("WORKER_CLIENT_SECRET")
+    environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
+
+    assert "WORKER_CLIENT_CERTIFICATE" in complaint()
+
+
+def test_a_secret_and_a_certificate_are_one_too_many(environment: Environment, tmp_path: Path, pem: str) -> None:
+    """Which of them is meant cannot be guessed."""
+    (tmp_path / "client.pem").write_text(pem)
+    environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
+
+    assert "not both" in complaint()
+
+
+def test_a_named_client_needs_an_id_and_a_credential(environment: Environment) -> None:
+    """The sentence names the variable of that client, not of the default one."""
+    environment.setenv("WORKER_CLIENTS__FABRIKAM__CLIENT_SECRET", "hunter2")
+    assert "WORKER_CLIENTS__FABRIKAM__CLIENT_ID is not set" in complaint()
+
+    environment.delenv("WORKER_CLIENTS__FABRIKAM__CLIENT_SECRET")
+    environment.setenv("WORKER_CLIENTS__FABRIKAM__CLIENT_ID", "theirs")
+    assert "WORKER_CLIENTS__FABRIKAM" in complaint()
+
+
+def test_two_default_clients_are_one_too_many(environment: Environment) -> None:
+    """Accounts name their client: it must be clear which one that is."""
+    environment.setenv("WORKER_CLIENTS__DEFAULT__CLIENT_ID", "another")
+    environment.setenv("WORKER_CLIENTS__DEFAULT__CLIENT_SECRET", "hunter2")
+
+    assert "WORKER_CLIENTS__DEFAULT__" in complaint()
+
+
+def test_a_variable_that_means_nothing_is_found(environment: Environment) -> None:
+    """It would be missed for months; the message names it and shows no value."""
+    put(environment, FABRIKAM | {"WORKER_SECRETS_DIR": "/run/secrets", "WORKER_LEASE": "90"})
+    check_names()
+    put(environment, {"WORKER_SWEEP_INTERVALL": "hunter2", "WORKER_CLIENT_SECRT": "hunter2", "OTHER": ""})
+
+    with pytest.raises(ConfigurationError) as refusal:
+        check_names()
+
+    assert "WORKER_CLIENT_SECRT, WORKER_SWEEP_INTERVALL;" in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)

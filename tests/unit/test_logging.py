@@ -1,0 +1,233 @@
+"""Logs: one JSON object per event, and nothing secret in it, whoever logged it and however."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import structlog
+
+from worker.domain.credential import Secret
+from worker.observability.logging import configure, mask
+
+JWT = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJ1cG4iOiJhbm5AY29udG9zby5jb20ifQ.c2lnbmF0dXJlLW9mLWl0"
+URL = "redis://:hunter2@cache.example:6379/0"
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(name="lines")
+def _lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+    """What was logged since the last time, parsed; afterwards logging is as it was before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logger.level for name, logger in _loggers().items()}
+    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, logger in _loggers().items():
+        logger.setLevel(levels.get(name, logging.NOTSET))
+    structlog.reset_defaults()
+
+
+def _loggers() -> dict[str, logging.Logger]:
+    known = logging.root.manager.loggerDict
+    return {name: logger for name, logger in known.items() if isinstance(logger, logging.Logger)}
+
+
+def masked(**event: Any) -> dict[str, Any]:
+    return dict(mask(None, "info", event))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "token",
+        "access_token",
+        "refreshToken",
+        "id-token",
+        "client_secret",
+        "PASSWORD",
+        "Authorization",
+        "client_assertion",
+        "cookie",
+        "Set-Cookie",
+    ],
+)
+@pytest.mark.parametrize("value", ["hunter2", 7, ["hunter2"], {"value": "hunter2"}, b"hunter2"], ids=repr)
+def test_a_value_under_a_secret_looking_name_is_blanked(name: str, value: object) -> None:
+    """Whatever its type: the name is all there is to go by."""
+    assert masked(**{name: value}) == {name: "***"}
+
+
+def test_what_is_no_secret_is_kept() -> None:
+    """The names operators search for, and text that merely speaks of tokens."""
+    event = {
+        "event": "Token persisted to database",
+        "email": "ann@contoso.com",
+        "token_expiry": "2026-03-02T10:30:00Z",
+        "url": "https://login.microsoftonline.com/common",
+        "version": "1.2.3",
+        "count": 7,
+    }
+
+    assert masked(**event) == event
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (JWT, "***"),
+        (f"Bearer {JWT}", "Bearer ***"),
+        (f"{JWT} and {JWT}.", "*** and ***."),
+        (f'{{"id": "{JWT}"}}', '{"id": "***"}'),
+        (URL, "redis://:***@cache.example:6379/0"),
+        ("postgresql://app:p%40ss@db/worker", "postgresql://app:***@db/worker"),
+        (f"from {URL} to {URL}", "from redis://:***@cache.example:6379/0 to redis://:***@cache.example:6379/0"),
+        ("at 12:30, mail to ann@contoso.com", "at 12:30, mail to ann@contoso.com"),
+        ("https://example.com:8443/a@b", "https://example.com:8443/a@b"),
+    ],
+)
+def test_tokens_and_passwords_within_a_text_are_blanked(text: str, expected: str) -> None:
+    """They come in messages of libraries, which nobody here has worded."""
+    assert masked(event=text) == {"event": expected}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param({"body": {"refresh_token": "hunter2"}}, id="a name in a mapping"),
+        pytest.param([{"client_secret": "hunter2"}], id="a name in a list"),
+        pytest.param([URL], id="a URL in a list"),
+        pytest.param({"id": JWT, "url": URL}, id="a token and a URL in a mapping"),
+        pytest.param((URL,), id="a URL in a tuple"),
+        pytest.param(ValueError(URL), id="a URL in an exception"),
+        pytest.param(URL.encode(), id="a URL in bytes"),
+    ],
+)
+def test_secrets_further_inside_a_value_are_blanked_too(lines: Lines, value: object) -> None:
+    """Answers of Microsoft and settings are nested; what is printed in the end is what counts."""
+    configure(log_format="json")
+    structlog.get_logger("worker.test").warning("odd answer", details=value)
+
+    [line] = lines()
+    assert "hunter2" not in json.dumps(line)
+    assert JWT not in json.dumps(line)
+
+
+@pytest.mark.parametrize("value", [Secret("hunter2"), [Secret("hunter2")], {"value": Secret("hunter2")}], ids=repr)
+def test_a_secret_never_shows_itself(lines: Lines, value: object) -> None:
+    """Under any name: its type alone is enough."""
+    configure(log_format="json")
+    structlog.get_logger("worker.test").warning("odd", details=value)
+
+    assert "hunter2" not in json.dumps(lines())
+
+
+def test_every_event_is_one_line_of_json(lines: Lines) -> None:
+    """Ours and those of libraries alike, with what a log system sorts them by; also with line breaks in them."""
+    configure(log_format="json")
+    structlog.get_logger("worker.test").info("Token persisted\nto database", email="ann@contoso.com")
+    logging.getLogger("celery.worker").warning("lost %s of %d", "one\nline", 2)
+
+    ours, theirs = lines()
+
+    assert datetime.fromisoformat(ours.pop("timestamp")).utcoffset() is not None
+    assert ours == {
+        "event": "Token persisted\nto database",
+        "email": "ann@contoso.com",
+        "level": "info",
+        "logger": "worker.test",
+    }
+    assert (theirs["event"], theirs["level"], theirs["logger"]) == ("lost one\nline of 2", "warning", "celery.worker")
+
+
+def test_a_task_s_id_stands_in_every_line_of_it(lines: Lines) -> None:
+    """What is bound to the context goes with ours and with a library's lines."""
+    configure(log_format="json")
+    with structlog.contextvars.bound_contextvars(task_id="t-1"):
+        structlog.get_logger("worker.test").info("ours")
+        logging.getLogger("celery.worker").info("theirs")
+
+    assert [line["task_id"] for line in lines()] == ["t-1", "t-1"]
+
+
+def fail() -> None:
+    try:
+        dict[str, str]()[JWT]
+    except KeyError as error:
+        raise ConnectionError(f"cannot reach {URL}") from error
+
+
+def test_an_exception_stays_on_its_line_and_shows_no_token(lines: Lines) -> None:
+    """Its text, its causes and whatever a library put into them; and the traceback is there to be read."""
+    configure(log_format="json")
+
+    try:
+        fail()
+    except ConnectionError:
+        structlog.get_logger("worker.test").exception("ours")
+        logging.getLogger("celery.app.trace").exception("theirs")
+
+    logged = lines()
+    assert [line["event"] for line in logged] == ["ours", "theirs"]
+    for line in logged:
+        assert "Traceback" in line["exception"]
+        assert "ConnectionError: cannot reach redis://:***@cache.example" in line["exception"]
+        assert "hunter2" not in json.dumps(line)
+        assert JWT not in json.dumps(line)
+
+
+def test_arguments_of_a_message_are_masked_with_it(lines: Lines) -> None:
+    """Libraries log with %s, and the secret is in the argument."""
+    configure(log_format="json")
+    logging.getLogger("kombu.connection").warning("connecting to %s with %r", URL, {"jwt": JWT})
+    structlog.get_logger("worker.test").warning("connecting to %s", URL)
+
+    for line in lines():
+        assert line["event"].startswith("connecting to redis://:***@cache.example:6379/0")
+        assert JWT not in line["event"]
+
+
+def test_only_what_is_asked_for_is_logged(lines: Lines) -> None:
+    """By level; and MSAL, which logs whole answers, never."""
+    configure(log_format="json")
+    structlog.get_logger("worker.test").debug("detail")
+    logging.getLogger("worker.test").debug("detail")
+    logging.getLogger("msal.oauth2cli").error("the whole answer: %s", JWT)
+    logging.getLogger("urllib3.connectionpool").info("Starting new HTTPS connection")
+    assert lines() == []
+
+    configure(level="DEBUG", log_format="json")
+    structlog.get_logger("worker.test").debug("detail")
+    logging.getLogger("msal.oauth2cli").error("the whole answer: %s", JWT)
+
+    assert [line["event"] for line in lines()] == ["detail"]
+
+
+def test_configuring_again_does_not_log_twice(lines: Lines) -> None:
+    """Celery configures in the parent and in every child."""
+    configure(log_format="json")
+    configure(log_format="json")
+
+    structlog.get_logger("worker.test").info("once")
+    logging.getLogger("celery.worker").info("once")
+
+    assert len(lines()) == 2
+
+
+@pytest.mark.parametrize(("log_format", "is_json"), [("console", False), ("json", True), ("auto", True)])
+def test_people_get_lines_and_machines_get_json(
+    lines: Lines, capsys: pytest.CaptureFixture[str], log_format: Any, is_json: bool
+) -> None:
+    """Where nobody sits at a terminal it is machines that read; secrets are blanked for both."""
+    configure(level="INFO", log_format=log_format)
+
+    structlog.get_logger("worker.test").info("connected", url=URL)
+
+    line = capsys.readouterr().err
+    assert line.startswith("{") is is_json
+    assert "connected" in line
+    assert "hunter2" not in line
