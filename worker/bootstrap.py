@@ -104,7 +104,7 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         credentials=Credentials(
             database=database, vault=vault, identity=identity, entries=entries, policy=policy, utcnow=utcnow
         ),
-        rotation=Rotation(database=database, vault=vault),
+        rotation=Rotation(database=database, vault=vault, recovery=recovery),
         ledger=Ledger(
             database=database,
             clients=identity.clients,

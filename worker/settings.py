@@ -40,7 +40,7 @@ def _postgres_url(value: SecretStr) -> SecretStr:
 
 
 def _broker_url(value: SecretStr) -> SecretStr:
-    if not _is_url(value.get_secret_value()):
+    if value.get_secret_value() and not _is_url(value.get_secret_value()):
         msg = "must look like redis://:password@host:6379/0 or amqp://user:password@host:5672/vhost"
         raise ValueError(msg)
     return value
@@ -137,7 +137,7 @@ class ClientSettings(BaseModel):
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
         if bool(_filled(self.client_secret)) == bool(self.client_certificate):
-            msg = "CLIENT_SECRET or CLIENT_CERTIFICATE must be set, and not both"
+            msg = "CLIENT_SECRET or its CLIENT_CERTIFICATE must be set, and not both"
             raise ValueError(msg)
         if _filled(self.next_client_secret) and self.next_client_certificate:
             msg = "NEXT_CLIENT_SECRET and NEXT_CLIENT_CERTIFICATE are both set; there is one next"

@@ -7,6 +7,7 @@ from celery import Task, shared_task
 
 from worker.domain.credential import AccountId
 from worker.domain.errors import AccountError
+from worker.service.settlement import Trigger
 
 # Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
 EXPIRES = 600
@@ -41,7 +42,7 @@ def refresh_batch(self: "Task[[str], dict[str, int]]", client: str) -> dict[str,
 def refresh_account(self: "Task[[str], str]", account_id: str) -> str:
     """Refresh one account now. Returns ``ok``, or the code of what stands in the way."""
     try:
-        _app(self).services.tokens.refresh(AccountId(UUID(account_id)))
+        _app(self).services.tokens.refresh(AccountId(UUID(account_id)), Trigger.CONSUMER)
     except AccountError as error:
         return error.code
     return "ok"

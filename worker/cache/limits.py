@@ -59,9 +59,13 @@ class Pauses:
         self._redis = redis
 
     def pause(self, client: str, domain: str, span: timedelta) -> None:
-        """Leave a tenant alone for ``span``."""
+        """Leave a tenant alone for ``span``, or for longer if it has been so decided already."""
+        key, milliseconds = _key(client, domain), max(1, int(span.total_seconds() * 1000))
         try:
-            self._redis.set(_key(client, domain), b"1", px=max(1, int(span.total_seconds() * 1000)))
+            pipeline = self._redis.pipeline()
+            pipeline.set(key, b"1", px=milliseconds, nx=True)
+            pipeline.pexpire(key, milliseconds, gt=True)
+            pipeline.execute()
         except RedisError as error:
             raise unavailable(error) from None
 

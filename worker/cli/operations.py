@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 
 import click
@@ -9,13 +10,15 @@ import click
 from worker import clock
 from worker.bootstrap import Services
 from worker.cli.accounts import services
-from worker.cli.output import as_json, duration, print_fields, print_json, remaining
+from worker.cli.output import as_json, duration, print_fields, print_json
 from worker.db import schema
 from worker.db.session import Database
 from worker.domain.breaker import Breaker
 from worker.domain.errors import ConfigurationError, WorkerError
 from worker.settings import DatabaseSettings, check_names, load
 from worker.vault import generate_key
+
+_CLOCK_TOLERANCE = timedelta(seconds=30)
 
 
 @click.command()
@@ -80,8 +83,7 @@ def status(*, json_output: bool) -> None:
         }
     )
     for breaker in breakers:
-        open_for = f"not used for {remaining(breaker.open_until, now)}" if breaker.open_until else "suspected"
-        click.echo(f"app registration {breaker.client}: {breaker.kind} ({breaker.code}), {open_for}")
+        click.echo(f"app registration {breaker.client}: {breaker.kind} ({breaker.code}), {_use(breaker, now)}")
 
 
 @click.command()
@@ -91,6 +93,7 @@ def doctor() -> None:
         checks: list[tuple[str, Callable[[], object]]] = [
             ("settings", check_names),
             ("postgres", opened.database.ping),
+            ("clock", lambda: _check_clock(opened)),
             ("tables", lambda: _check_tables(opened)),
             ("accounts", lambda: _check_accounts(opened)),
             ("redis", opened.cache.ping),
@@ -112,6 +115,13 @@ def _trouble(breaker: Breaker) -> dict[str, object]:
         "failures": breaker.failures,
         "open_until": breaker.open_until,
     }
+
+
+def _use(breaker: Breaker, now: datetime) -> str:
+    if breaker.open_until is None:
+        return "suspected"
+    left = breaker.open_until - now
+    return f"not used for {duration(left)}" if left > timedelta(0) else "about to be tried again"
 
 
 def _report(name: str, check: Callable[[], object]) -> bool:
@@ -136,4 +146,12 @@ def _check_accounts(opened: Services) -> None:
     strangers = opened.ledger.summary()["unconfigured"]
     if strangers:
         msg = f"{strangers} belong to an app registration that is not configured; see: token-worker list --json"
+        raise ConfigurationError(msg)
+
+
+def _check_clock(opened: Services) -> None:
+    """Due times and leases are compared between machines, so their clocks must agree."""
+    off = abs(opened.database.utcnow() - clock.utcnow())
+    if off > _CLOCK_TOLERANCE:
+        msg = f"this machine's clock and Postgres' differ by {duration(off)}; synchronise them (NTP)"
         raise ConfigurationError(msg)

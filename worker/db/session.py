@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -64,6 +65,12 @@ class Database:
         """Ask the server for one row. Raises DatabaseUnavailable."""
         with self.begin() as connection:
             connection.execute(text("SELECT 1"))
+
+    def utcnow(self) -> datetime:
+        """The server's clock, for comparison. Raises DatabaseUnavailable."""
+        with self.begin() as connection:
+            now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return now
 
     def close(self) -> None:
         self._engine.dispose()

@@ -53,17 +53,25 @@ class Breaker:
 
 
 def judge(breaker: Breaker, answers: Iterable[tuple[AccountId, Outcome]], *, now: datetime) -> Breaker:
-    """The breaker after these answers, which came at about the same time."""
+    """The breaker after these answers, which came at about the same time.
+
+    While it is open it listens to its canary (see ``probing``). What else comes in was asked before it opened and is no
+    news, except for a Retry-After.
+    """
     given = list(answers)
     suspicious = [(account, outcome) for account, outcome in given if is_suspicious(outcome)]
+    if breaker.open_until is not None:
+        asked = [now + wait for wait in _waits(outcome for _, outcome in suspicious)]
+        return replace(breaker, open_until=max([breaker.open_until, *asked]))
     if len(suspicious) < len(given):  # somebody got an answer about themselves: app and service work
         return breaker if breaker.is_clean and not breaker.failures else _closed(breaker, now=now)
     if not suspicious:
         return breaker
     last = suspicious[-1][1]
+    suspects = dict.fromkeys([*breaker.suspects, *(account for account, _ in suspicious)])
     suspected = replace(
         breaker,
-        suspects=frozenset([*breaker.suspects, *(account for account, _ in suspicious)][-SUSPECTS:]),
+        suspects=frozenset(list(suspects)[-SUSPECTS:]),
         kind=kind(last),
         code=last.code,
     )
@@ -83,7 +91,11 @@ def _closed(breaker: Breaker, *, now: datetime) -> Breaker:
 
 
 def _opened(breaker: Breaker, outcomes: Iterable[Outcome], *, now: datetime) -> Breaker:
-    waits = [outcome.retry_after for outcome in outcomes if isinstance(outcome, Throttled | Transient)]
     own = min(_LONGEST_WAIT, _FIRST_WAIT * (1 << min(breaker.failures, 10)))
-    wait = max([own, *(asked for asked in waits if asked is not None)])  # Retry-After, for all workers
-    return replace(breaker, failures=breaker.failures + 1, open_until=now + wait)
+    return replace(breaker, failures=breaker.failures + 1, open_until=now + max([own, *_waits(outcomes)]))
+
+
+def _waits(outcomes: Iterable[Outcome]) -> list[timedelta]:
+    """What Microsoft has asked for as Retry-After: it is for all workers."""
+    asked = [outcome.retry_after for outcome in outcomes if isinstance(outcome, Throttled | Transient)]
+    return [wait for wait in asked if wait is not None]

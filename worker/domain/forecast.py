@@ -14,11 +14,14 @@ INACTIVITY = timedelta(days=90)  #: a refresh token not used for so long is dead
 def dies_at(account: Account) -> datetime | None:
     """The earlier of two ends: inactivity, and the fixed age at which the account's last grant was ended.
 
-    None if there is no grant. The second is known only once it has happened: by sign-in frequency or as SPA.
+    None if there is no grant, or nobody knows since when. The second is known only once it has happened: by sign-in
+    frequency or as SPA.
     """
     signed_in_at, lifetime = account.signed_in_at, account.grant_lifetime
-    if account.refresh_token is None or signed_in_at is None:
+    used_at = [instant for instant in (signed_in_at, account.last_refreshed_at) if instant is not None]
+    if account.refresh_token is None or not used_at:
         return None
-    used_at = max(signed_in_at, account.last_refreshed_at or signed_in_at)
-    by_age = signed_in_at + lifetime if lifetime is not None else None
-    return min(used_at + INACTIVITY, by_age or used_at + INACTIVITY)
+    by_inactivity = max(used_at) + INACTIVITY
+    if signed_in_at is None or lifetime is None:
+        return by_inactivity
+    return min(by_inactivity, signed_in_at + lifetime)

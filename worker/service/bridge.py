@@ -1,6 +1,7 @@
 """Refreshes from the cached refresh token while Postgres is away. The new tokens wait in the outbox for its return."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
@@ -15,6 +16,7 @@ from worker.domain.errors import (
     ClientMisconfigured,
     NeedsUser,
     Unavailable,
+    UnreadableSecret,
 )
 from worker.domain.outcome import Blocked, Misconfigured, Outcome, ReauthRequired, Refreshed, Throttled, Transient
 from worker.domain.policy import RefreshPolicy
@@ -68,7 +70,8 @@ class Bridge:
                     return self._spend(newest)
             finally:
                 if owner:
-                    self._locks.release(entry.account_id, owner)
+                    with suppress(Unavailable):  # it ends by itself; what has been got is worth more
+                        self._locks.release(entry.account_id, owner)
         raise Unavailable(f"{entry.email}: the refresh by another process has not finished")
 
     def _spend(self, entry: CacheEntry) -> AccessToken:
@@ -80,11 +83,13 @@ class Bridge:
         )
         if not isinstance(outcome, Refreshed):
             problem, wait = _problem(entry, outcome, self._policy)
-            self._locks.leave_alone(entry.account_id, outcome.code, wait)
+            with suppress(Unavailable):
+                self._locks.leave_alone(entry.account_id, outcome.code, wait)
             raise problem
         return self._keep(entry, outcome)
 
     def _keep(self, entry: CacheEntry, outcome: Refreshed) -> AccessToken:
+        assert entry.refresh_token is not None
         account, version = entry.account_id, entry.version + 1
         rotated = outcome.refresh_token
         update = UnsavedUpdate(
@@ -100,10 +105,10 @@ class Bridge:
             due_at=self._policy.due_at(account, version, outcome),
         )
         try:
-            self._recovery.follow(update)
+            self._recovery.follow(update, entry.refresh_token)
             log.warning("Token kept in the outbox until the database takes it", email=entry.email)
-        except Unavailable as error:
-            # Both stores are away: the consumer gets its token, and the refresh token before stays good at Microsoft.
+        except (Unavailable, UnreadableSecret) as error:
+            # Nobody takes them: the consumer gets its token, and the refresh token before stays good at Microsoft.
             log.error("Error persisting tokens to database", email=entry.email, reason=str(error))  # noqa: TRY400
         token = AccessToken(
             email=entry.email,

@@ -22,7 +22,7 @@ from worker.domain.credential import (
     account_id,
     normalize_email,
 )
-from worker.domain.errors import InvalidInput, UnknownAccount
+from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
 from worker.identity import Identity
@@ -101,16 +101,21 @@ class Credentials:
         self._set(email, Status.ACTIVE, due_at=self._utcnow())
 
     def disconnect(self, email: str) -> None:
-        """Erase an account's tokens here and in the cache. Raises UnknownAccount."""
+        """Erase an account's tokens here and in the cache.
+
+        Raises UnknownAccount, or Unavailable if the cache could not be reached: then do it again, or the token there is
+        served until it expires.
+        """
         account = self.find(email)
         with self._database.begin() as connection:
             version = rows.set_status(connection, account.id, Status.DISCONNECTED, due_at=None, now=self._utcnow())
             rows.erase_tokens(connection, account.id)
-        if version is not None:
-            # An entry without tokens, not a missing one: it outranks a late writer's copy.
-            self._entries.publish(
-                [CacheEntry(account_id=account.id, email=account.email, status=Status.DISCONNECTED, version=version)]
-            )
+        assert version is not None
+        # An entry without tokens, not a missing one: it outranks a late writer's copy.
+        gone = CacheEntry(account_id=account.id, email=account.email, status=Status.DISCONNECTED, version=version)
+        if not self._entries.publish([gone]):
+            msg = f"{account.email}: erased from the database, but Redis could not be reached; run this again"
+            raise Unavailable(msg)
 
     def find(self, email: str) -> Account:
         """Raises UnknownAccount, or InvalidInput if this is no e-mail address."""
@@ -202,8 +207,8 @@ def _required(data: dict[str, Any], name: str) -> str:
 
 def _text(data: dict[str, Any], name: str) -> str | None:
     value = data.get(name)
-    if value is not None and not isinstance(value, str):
-        msg = f"{name} must be a string"
+    if value is not None and not (isinstance(value, str) and value.isascii() | (name == "email")):
+        msg = f"{name} must be a string" + ("" if name == "email" else " of ASCII characters")
         raise InvalidInput(msg)
     return value or None
 

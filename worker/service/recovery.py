@@ -39,14 +39,24 @@ class Recovery:
             return False
         return True
 
-    def follow(self, update: UnsavedUpdate) -> None:
-        """Keep tokens that were got by spending others that may wait here themselves. Raises Unavailable.
+    def follow(self, update: UnsavedUpdate, spent: Sealed) -> None:
+        """Keep tokens that were got by spending others that may wait here themselves.
 
         Postgres knows nothing of those in between, so what it must still have is what the first of them replaced.
+        Raises Unavailable without Redis, and UnreadableSecret if what waits makes no sense and is left for a human.
         """
         kept = self._outbox.all().get(update.account_id)
         if kept is not None:
-            update = replace(update, base=_decode(update.account_id, kept).base)
+            before = _decode(update.account_id, kept)
+            # A sign-in meanwhile may have led to the same version; only the token tells the two apart.
+            if before.version == update.base and before.refresh_token in (None, spent):
+                rotated = update if update.refresh_token else before
+                update = replace(
+                    update,
+                    base=before.base,
+                    refresh_token=rotated.refresh_token,
+                    previous_refresh_token=rotated.previous_refresh_token,
+                )
         self._outbox.put({update.account_id: _encode(update)})
 
     def drain(self) -> frozenset[AccountId]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from worker.cache import Pauses, RateLimiter
 from worker.db import claims
 from worker.db.session import Database
 from worker.domain.credential import Account, Claim, LeaseId
-from worker.domain.errors import Unavailable, UnreadableSecret, WorkerError
+from worker.domain.errors import BackingOff, Unavailable, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
 from worker.identity import Identity
 from worker.service.gate import Gate
@@ -89,23 +89,46 @@ class Refresher:
         tally: Counter[str] = Counter(claimed=0)
         while (left := self._batch_size - tally["claimed"]) > 0 and not self._stopping.is_set():
             admitted = self._gate.admit(client, left)
-            permitted = self._limiter.take(client, admitted) if admitted else 0
+            if not admitted:
+                break
+            permitted = self._limiter.take(client, admitted)
             claimed = self._claim_due(client, permitted) if permitted else []
             tally["claimed"] += len(claimed)
             tally.update(self._ask_all(client, [claim for claim in claimed if claim.account_id not in waiting]))
-            if len(claimed) < permitted or not permitted:
-                break
+            self._gate.withdraw(client)
+            if admitted < left or not permitted or len(claimed) < permitted:
+                break  # what the ramp holds back is for the next sweep
         return dict(tally)
 
     def refresh_one(self, account: Account, trigger: Trigger) -> Outcome | None:
         """Refresh an account now, due or not; None if somebody else holds it or it has changed meanwhile.
 
-        Raises ClientMisconfigured or BackingOff while the app registration's breaker is open, except for an operator.
+        Raises ClientMisconfigured or BackingOff while the app registration's breaker is open or Microsoft wants the
+        tenant left alone, except for an operator.
         """
         if account.id in self._recovery.drain():
             return None
-        if trigger is not Trigger.OPERATOR and not self._gate.admit(account.client, 1):
+        domain = _domain(account)
+        paused = self._paused(account.client, {domain})
+        if paused and trigger is not Trigger.OPERATOR:
+            raise BackingOff(account.email, "tenant_throttled", paused[domain])
+        admitted = self._gate.admit(account.client, 1)
+        if not admitted and trigger is not Trigger.OPERATOR:
             raise self._gate.obstacle(account.client, account.email)
+        try:
+            return self._refresh_now(account, trigger)
+        finally:
+            if admitted:
+                self._gate.withdraw(account.client)
+
+    def stop(self) -> None:
+        """Ask nothing more; what has been asked is still settled, and the rest given back."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _refresh_now(self, account: Account, trigger: Trigger) -> Outcome | None:
         with self._database.begin() as connection:
             claim = claims.claim_one(
                 connection,
@@ -119,13 +142,6 @@ class Refresher:
         if spent is None or not self._settle([spent], trigger):
             return None
         return spent.outcome
-
-    def stop(self) -> None:
-        """Ask nothing more; what has been asked is still settled, and the rest given back."""
-        self._stopping.set()
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _claim_due(self, client: str, limit: int) -> list[Claim]:
         with self._database.begin() as connection:
@@ -142,13 +158,16 @@ class Refresher:
         """Ask about each claim and settle the answers as they come; give back what is better not asked."""
         tally: Counter[str] = Counter()
         returned: dict[Claim, timedelta] = {}  # and when each is due again; filled by the pool's threads
-        paused = self._paused(client, claimed)
+        paused = self._paused(client, {_domain(claim) for claim in claimed})
 
         def ask(claim: Claim) -> Spent | None:
             if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
                 returned[claim] = paused.get(_domain(claim), timedelta(0))
                 return None
-            return self._spend(claim)
+            spent = self._spend(claim)
+            if spent and (span := _tenant_pause(spent.outcome)):
+                paused[_domain(claim)] = span
+            return spent
 
         failure: Exception | None = None
         for group in _as_answered([self._pool.submit(ask, claim) for claim in claimed]):
@@ -191,15 +210,11 @@ class Refresher:
         with suppress(Unavailable):
             self._gate.report((spent.claim.client, spent.claim.account_id, spent.outcome) for spent in group)
             for spent in group:
-                self._pause_tenant(spent.claim, spent.outcome)
+                if span := _tenant_pause(spent.outcome):
+                    self._pauses.pause(spent.claim.client, _domain(spent.claim), span)
         return settled
 
-    def _pause_tenant(self, claim: Claim, outcome: Outcome) -> None:
-        if isinstance(outcome, Throttled) and outcome.scope is Scope.TENANT:
-            self._pauses.pause(claim.client, _domain(claim), outcome.retry_after or _TENANT_PAUSE)
-
-    def _paused(self, client: str, claimed: Sequence[Claim]) -> dict[str, timedelta]:
-        domains = {_domain(claim) for claim in claimed}
+    def _paused(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
         with suppress(Unavailable):
             return self._pauses.left(client, domains) if domains else {}
         return {}
@@ -215,9 +230,16 @@ def _new_lease() -> LeaseId:
     return LeaseId(uuid4())
 
 
-def _domain(claim: Claim) -> str:
+def _domain(of: Account | Claim) -> str:
     """Stands for the tenant, which a token request to ``/common`` does not name."""
-    return claim.email.rpartition("@")[2]
+    return of.email.rpartition("@")[2]
+
+
+def _tenant_pause(outcome: Outcome) -> timedelta | None:
+    """For how long to leave the whole tenant alone."""
+    if isinstance(outcome, Throttled) and outcome.scope is Scope.TENANT:
+        return outcome.retry_after or _TENANT_PAUSE
+    return None
 
 
 def _as_answered(questions: Sequence[Future[Spent | None]]) -> Iterator[list[Spent]]:

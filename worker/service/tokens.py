@@ -44,6 +44,9 @@ from worker.vault import Purpose, Vault
 log = structlog.get_logger(__name__)
 
 
+Wish = tuple[AccountId, timedelta | None]
+
+
 class Tokens:
     """Serves access tokens to consumers. Thread-safe."""
 
@@ -65,7 +68,7 @@ class Tokens:
         self._refresher = refresher
         self._policy = policy
         self._utcnow = utcnow
-        self._flights: dict[AccountId, Future[AccessToken]] = {}
+        self._flights: dict[Wish, Future[AccessToken]] = {}
         self._lock = threading.Lock()
 
     def ensure_fresh(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken:
@@ -78,19 +81,18 @@ class Tokens:
         entry = self._entries.read(account)
         if entry and entry.token and self._fresh(entry.token, min_ttl):
             return entry.token
-        return self._together(account, lambda: self._obtain(account, normalize_email(email), min_ttl))
+        return self._together((account, min_ttl), lambda: self._obtain(account, normalize_email(email), min_ttl))
 
-    def refresh(self, account: AccountId) -> AccessToken:
-        """Refresh now, whatever the schedule and earlier failures say. Raises as ensure_fresh does."""
+    def refresh(self, account: AccountId, trigger: Trigger = Trigger.OPERATOR) -> AccessToken:
+        """Refresh now, whatever the schedule and the account's failures say. Raises as ensure_fresh does."""
         known = self._find(account, str(account))
         _refuse_inactive(known)
         for _look in looks():
             stored = self._find(known.id, known.email)
             moved = stored.version != known.version
-            if moved or (
-                not stored.is_leased(self._utcnow()) and self._refresher.refresh_one(stored, Trigger.OPERATOR)
-            ):
-                return self._live_token(self._find(known.id, known.email))
+            if moved or (not stored.is_leased(self._utcnow()) and self._refresher.refresh_one(stored, trigger)):
+                newest = self._find(known.id, known.email)
+                return self._kept(newest) or self._live_token(newest)
         raise Unavailable(f"{known.email}: another worker holds this account; try again in a minute")
 
     def _obtain(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
@@ -101,11 +103,14 @@ class Tokens:
 
     def _from_database(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
         asked = False
+        token: AccessToken | None = None
         for _look in looks():
             stored = self._find(account, email)
+            if asked and (kept := self._kept(stored)):
+                return kept
             token = self._token(stored)
             if token and self._fresh(token, min_ttl):
-                return self._recovered(stored, token)
+                return token if asked else self._recovered(stored, token)
             problem = self._problem(stored, asked=asked)
             if problem or asked:
                 return self._still_alive(token, problem or Unavailable(f"{email}: no usable token was given"))
@@ -116,7 +121,7 @@ class Tokens:
                     return self._still_alive(token, error)
             elif token and token.ttl(self._utcnow()) > timedelta(0):
                 return token  # it is being refreshed; no need to make anybody wait for it
-        raise Unavailable(f"{email}: the refresh by another worker has not finished")
+        return self._still_alive(token, Unavailable(f"{email}: the refresh by another worker has not finished"))
 
     def _from_cache_alone(
         self, account: AccountId, min_ttl: timedelta | None, error: DatabaseUnavailable
@@ -131,6 +136,11 @@ class Tokens:
             return self._bridge.refresh(entry)
         except WorkerError as problem:
             return self._still_alive(entry.token, problem)
+
+    def _kept(self, stored: Account) -> AccessToken | None:
+        """A token just got that Postgres has not taken: it waits in the outbox, and meanwhile the cache has it."""
+        entry = self._entries.read(stored.id)
+        return entry.token if entry and entry.version > stored.version else None
 
     def _recovered(self, stored: Account, token: AccessToken) -> AccessToken:
         if self._entries.publish([_entry(stored, token)]):
@@ -201,12 +211,12 @@ class Tokens:
     def _fresh(self, token: AccessToken, min_ttl: timedelta | None) -> bool:
         return self._policy.is_fresh(token, min_ttl, now=self._utcnow())
 
-    def _together(self, account: AccountId, work: Callable[[], AccessToken]) -> AccessToken:
-        """Within a process, whoever comes while somebody works on the account gets the same result."""
+    def _together(self, wish: Wish, work: Callable[[], AccessToken]) -> AccessToken:
+        """Within a process, whoever comes with the same wish while somebody works on it gets the same result."""
         with self._lock:
-            flight = self._flights.get(account)
+            flight = self._flights.get(wish)
             if leading := flight is None:
-                flight = self._flights[account] = Future()
+                flight = self._flights[wish] = Future()
         if not leading:
             return flight.result()
         try:
@@ -216,7 +226,7 @@ class Tokens:
             raise
         finally:
             with self._lock:
-                del self._flights[account]
+                del self._flights[wish]
         return flight.result()
 
 

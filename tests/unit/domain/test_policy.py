@@ -330,11 +330,20 @@ def test_a_streak_remembers_its_first_instant_and_its_last_code() -> None:
 
 
 def test_a_streak_of_another_class_is_another_streak() -> None:
-    """Throttling after an outage backs off from the start."""
+    """A wrong secret after an outage backs off from the start."""
     outage = failing("transient", count=7, since=NOW - timedelta(hours=2))
 
-    assert streak(outage, Throttled(code="http_429"), now=NOW) == Failure(
-        kind="throttled", code="http_429", count=1, since=NOW
+    assert streak(outage, Misconfigured(code="AADSTS7000215"), now=NOW) == Failure(
+        kind="misconfigured", code="AADSTS7000215", count=1, since=NOW
+    )
+
+
+def test_throttling_and_outages_are_one_streak() -> None:
+    """Or answers that alternate between 429 and 503 would be asked for again in seconds, for ever."""
+    outage = failing("transient", count=7, since=NOW)
+
+    assert streak(outage, Throttled(code="http_429"), now=NOW + timedelta(hours=1)) == Failure(
+        kind="throttled", code="http_429", count=8, since=NOW
     )
 
 
