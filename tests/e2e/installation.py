@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 BIN = Path(sys.executable).parent
 PATIENCE = 60.0  # seconds; generous, because the machine may be busy
-_INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH")
+_INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH")
 
 
 class Running(Protocol):

@@ -109,6 +109,8 @@ def _decode(account: AccountId, value: bytes) -> UnsavedUpdate:
         data: dict[str, Any] = json.loads(value)
         access_token, refresh_token, previous = (token and Sealed(base64.b64decode(token)) for token in data["tokens"])
         obtained_at, expires_at, due_at = map(datetime.fromisoformat, data["times"])
+        if not access_token:
+            raise ValueError("no access token")  # noqa: TRY301 - as good as any other malformation
         return UnsavedUpdate(
             account_id=account,
             email=data["email"],
