@@ -1,4 +1,4 @@
-"""Mailboxes of an installation with two processes, and its command line."""
+"""Mailboxes of an installation with two processes, its command line, and its stores to be stopped."""
 
 import os
 import subprocess
@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.factories import TurnedClock
-from tests.integration.failures.mailboxes import Mailboxes
+from tests.integration.failures.mailboxes import ANN, LIFETIME, Mailboxes, emails
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator
+from worker.devkit.stack import Stack
 from worker.settings import Settings
 
 
@@ -43,3 +44,35 @@ def _command(settings: Settings) -> Callable[..., str]:
         return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=30).stdout
 
     return command
+
+
+@pytest.fixture(name="fifty")
+def _fifty(mailboxes: Mailboxes) -> list[str]:
+    """Fifty mailboxes, all due."""
+    everybody = emails(50)
+    mailboxes.sign_in(*everybody)
+    return everybody
+
+
+@pytest.fixture(name="stores")
+def _stores(services: Services, stack: Stack) -> Iterator[Stack]:
+    """Both servers, to be stopped: they run again when the test is over, whatever it did."""
+    yield stack
+    stack.valkey.start()
+    stack.postgres.start()
+
+
+@pytest.fixture(name="signed_in")
+def _signed_in(mailboxes: Mailboxes, clock: TurnedClock) -> Mailboxes:
+    """Ann has a token in both stores; an hour later it is dead, and nobody has looked."""
+    mailboxes.sign_in(ANN, strict=True, access_token_lifetime=LIFETIME)
+    mailboxes.refresh_due()
+    clock.advance(hours=1)
+    return mailboxes
+
+
+@pytest.fixture(name="outage")
+def _outage(signed_in: Mailboxes, stores: Stack) -> Mailboxes:
+    """Now Postgres is away too."""
+    stores.postgres.stop()
+    return signed_in

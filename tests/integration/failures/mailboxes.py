@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -11,11 +11,12 @@ from tests.factories import TurnedClock
 from worker.bootstrap import Services
 from worker.devkit.emulator import Emulator, OAuthError, Registration, Tampered, oauth_error
 from worker.domain.breaker import SUSPECTS
-from worker.domain.credential import DEFAULT_CLIENT, Account, Grant, Sealed, Secret
+from worker.domain.credential import DEFAULT_CLIENT, AccessToken, Account, Grant, Sealed, Secret
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
 ANN, BOB = "ann@contoso.com", "bob@fabrikam.com"
+LIFETIME = timedelta(hours=1)  # of an access token, in tests of what happens when it ends
 ANOTHER_SECRET = "another-secret"
 
 
@@ -99,6 +100,10 @@ class Mailboxes:
         """As many as may be under way when the breaker opens, and those that open it."""
         return self.settings.threads + SUSPECTS
 
+    def breakers(self) -> list[tuple[object, ...]]:
+        rows = self.query("SELECT failures, failure_code, open_until FROM oauth_clients")
+        return [tuple(row) for row in rows]
+
     def refuse_the_secret(self) -> None:
         self.emulator.registrations.register(Registration(secrets=(ANOTHER_SECRET,)))
 
@@ -115,3 +120,7 @@ class Mailboxes:
 
 def emails(number: int, domain: str = "contoso.com") -> list[str]:
     return [f"user{serial:03}@{domain}" for serial in range(number)]
+
+
+def read(services: Services, email: str = ANN) -> AccessToken:
+    return services.tokens.ensure_fresh(email)

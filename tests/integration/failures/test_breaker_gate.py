@@ -1,8 +1,6 @@
 """One app registration in trouble, two processes: few questions, no account blamed, and nobody signs in again."""
 
-import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -11,33 +9,15 @@ import pytest
 from pydantic import SecretStr
 
 from tests.factories import NOW, TurnedClock
-from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
+from tests.integration.failures.mailboxes import Mailboxes, emails
 from worker.bootstrap import Services, bootstrap
-from worker.clock import utcnow
 from worker.devkit.emulator import EmulatorServer, Registration, fault_named, oauth_error
-from worker.domain.credential import AccessToken, Grant, Secret, Status
-from worker.domain.errors import BackingOff, ClientMisconfigured, WorkerError
+from worker.domain.credential import Status
+from worker.domain.errors import BackingOff, WorkerError
 from worker.settings import ClientSettings, Settings
 
 MINUTE = timedelta(minutes=1)
 NONE = {"claimed": 0}
-
-
-def breakers(mailboxes: Mailboxes) -> list[tuple[object, ...]]:
-    return [tuple(row) for row in mailboxes.query("SELECT failures, failure_code, open_until FROM oauth_clients")]
-
-
-def refresh_by_hand(services: Services, email: str) -> AccessToken:
-    """As `token-worker refresh` does."""
-    return services.tokens.refresh(services.credentials.find(email).id)
-
-
-@pytest.fixture(name="fifty")
-def _fifty(mailboxes: Mailboxes) -> list[str]:
-    """Fifty mailboxes, all due."""
-    everybody = emails(50)
-    mailboxes.sign_in(*everybody)
-    return everybody
 
 
 def test_a_refused_secret_costs_a_handful_of_questions_and_harms_nobody(
@@ -55,7 +35,7 @@ def test_a_refused_secret_costs_a_handful_of_questions_and_harms_nobody(
     assert {account.version for account in mailboxes.accounts()} == {1}
     unasked = [account for account in mailboxes.accounts() if account.failure is None]
     assert [account.due_at for account in unasked] == [NOW] * (50 - asked)
-    assert breakers(mailboxes) == [(1, "AADSTS7000215", NOW + timedelta(seconds=10))]
+    assert mailboxes.breakers() == [(1, "AADSTS7000215", NOW + timedelta(seconds=10))]
     assert rival.refresher.refresh_due("default") == NONE
     assert rival.refresher.batches_due(at_most=64) == {"default": 0}
     assert mailboxes.requests == asked
@@ -84,7 +64,7 @@ def test_one_canary_goes_per_interval_however_many_ask(mailboxes: Mailboxes, riv
         canaries.append(mailboxes.asked(crowd))
 
     assert canaries == [1, 0, 1, 0, 1]
-    assert breakers(mailboxes) == [(4, "AADSTS7000215", mailboxes.clock.now + timedelta(seconds=80))]
+    assert mailboxes.breakers() == [(4, "AADSTS7000215", mailboxes.clock.now + timedelta(seconds=80))]
     assert mailboxes.harmed() == []
 
 
@@ -107,7 +87,7 @@ def test_once_the_secret_is_right_the_canary_closes_the_breaker_and_a_ramp_bring
     assert {account.version for account in mailboxes.accounts()} == {2}
     assert not any(account.failure for account in mailboxes.accounts())
     assert mailboxes.harmed() == []
-    assert breakers(mailboxes) == [(0, None, None)]
+    assert mailboxes.breakers() == [(0, None, None)]
 
 
 def test_nobody_asks_before_retry_after_is_over(mailboxes: Mailboxes, rival: Services, fifty: list[str]) -> None:
@@ -146,7 +126,7 @@ def test_a_storm_of_5xx_costs_a_canary_now_and_then(mailboxes: Mailboxes, rival:
             rival.refresher.refresh_due("default")
 
     assert mailboxes.asked(storm) == 4
-    assert breakers(mailboxes) == [(5, "http_503", NOW + timedelta(seconds=310))]
+    assert mailboxes.breakers() == [(5, "http_503", NOW + timedelta(seconds=310))]
     assert mailboxes.harmed() == []
     mailboxes.emulator.clear_faults()
     mailboxes.clock.advance(seconds=10)
@@ -163,7 +143,7 @@ def test_loops_detected_never_open_it(mailboxes: Mailboxes, fifty: list[str]) ->
 
     assert mailboxes.refresh_due() == {"claimed": 50, "throttled": 40, "refreshed": 10}
 
-    assert breakers(mailboxes) == []
+    assert mailboxes.breakers() == []
     assert mailboxes.harmed() == []
 
 
@@ -176,7 +156,7 @@ def test_a_tenant_that_is_gone_does_not_stop_the_others(mailboxes: Mailboxes, fi
 
     assert mailboxes.refresh_due() == {"claimed": 80, "misconfigured": 30, "refreshed": 50}
 
-    assert breakers(mailboxes) == []
+    assert mailboxes.breakers() == []
 
 
 def test_another_app_registration_goes_on(mailboxes: Mailboxes, settings: Settings, server: EmulatorServer) -> None:
@@ -216,7 +196,7 @@ def test_a_machine_without_a_network_stops_itself_and_nobody_else(
     with pytest.raises(BackingOff, match="connect_failed") as caught:
         cut_off.tokens.ensure_fresh(fifty[-1])
     assert caught.value.retry_after == timedelta(seconds=10)
-    assert breakers(mailboxes) == []
+    assert mailboxes.breakers() == []
     assert mailboxes.harmed() == []
 
     assert mailboxes.refresh_due() == {"claimed": tally["returned"], "refreshed": tally["returned"]}
@@ -276,88 +256,7 @@ def test_single_failures_days_apart_do_not_add_up(mailboxes: Mailboxes) -> None:
         mailboxes.sign_in(fine)
         assert mailboxes.refresh_due()["refreshed"] >= 1
 
-    assert breakers(mailboxes) == [(0, None, None)]
-
-
-def test_a_consumer_is_told_what_is_wrong_with_the_app(mailboxes: Mailboxes, rival: Services) -> None:
-    """It cannot help it, and neither can the user: the operator can. Microsoft is not asked."""
-    mailboxes.sign_in(ANN, BOB, *emails(3))
-    mailboxes.refuse_the_secret()
-    mailboxes.refresh_due()
-    mailboxes.query("UPDATE mail_credentials SET failure_count = 0, refresh_due_at = now()")
-
-    def read() -> None:
-        for services in (mailboxes.services, rival):
-            with pytest.raises(ClientMisconfigured) as caught:
-                services.tokens.ensure_fresh(ANN)
-            assert (caught.value.client, caught.value.reason) == ("default", "AADSTS7000215")
-
-    assert mailboxes.asked(read) == 0
-
-
-def test_a_consumer_is_told_when_to_come_back(mailboxes: Mailboxes, rival: Services, fifty: list[str]) -> None:
-    """Also one whose own account has never been asked about."""
-    mailboxes.emulator.add_fault(fault_named("throttled"))
-    mailboxes.refresh_due()
-    [waiting] = [account.email for account in mailboxes.accounts() if account.failure is None][:1]
-    mailboxes.clock.advance(seconds=20)
-
-    with pytest.raises(BackingOff) as caught:
-        rival.tokens.ensure_fresh(waiting)
-
-    assert (caught.value.reason, caught.value.retry_after) == ("http_429", timedelta(seconds=40))
-
-
-def test_a_token_that_still_lives_is_served_while_the_breaker_is_open(
-    mailboxes: Mailboxes, rival: Services, fifty: list[str]
-) -> None:
-    """Two minutes are not fresh, but enough to fetch mail, and better than an error."""
-    living = Grant(
-        email=ANN,
-        refresh_token=Secret(mailboxes.emulator.enrol(ANN).refresh_token),
-        access_token=Secret("living"),
-        expires_at=NOW + 60 * MINUTE,
-    )
-    mailboxes.services.credentials.save([living])
-    mailboxes.clock.advance(minutes=58)
-    mailboxes.refuse_the_secret()
-    mailboxes.query(f"UPDATE mail_credentials SET refresh_due_at = '{NOW + 59 * MINUTE}' WHERE email = '{ANN}'")
-    mailboxes.refresh_due()
-
-    assert mailboxes.asked(lambda: rival.tokens.ensure_fresh(ANN)) == 0
-    assert rival.tokens.ensure_fresh(ANN).value == "living"
-    mailboxes.clock.advance(minutes=2)
-    with pytest.raises(ClientMisconfigured):
-        rival.tokens.ensure_fresh(ANN)
-
-
-def test_an_operator_asks_all_the_same(mailboxes: Mailboxes, rival: Services, fifty: list[str]) -> None:
-    """Whoever refreshes by hand wants Microsoft's word and not ours; it does not lengthen anybody's wait."""
-    mailboxes.refuse_the_secret()
-    mailboxes.refresh_due()
-    before = breakers(mailboxes)
-
-    def by_hand() -> None:
-        with pytest.raises(ClientMisconfigured):
-            refresh_by_hand(rival, fifty[0])
-
-    assert mailboxes.asked(by_hand) == 1
-    assert breakers(mailboxes) == before
-
-
-def test_an_operators_refresh_is_as_good_a_canary_as_any(
-    mailboxes: Mailboxes, rival: Services, fifty: list[str]
-) -> None:
-    """The secret is mended, the wait is over, and a person wants to see it work."""
-    mailboxes.refuse_the_secret()
-    mailboxes.refresh_due()
-    mailboxes.take_the_secret()
-    mailboxes.clock.advance(seconds=10)
-
-    assert refresh_by_hand(rival, fifty[0]).version == 2
-
-    assert breakers(mailboxes) == [(0, None, None)]
-    assert mailboxes.refresh_due()["refreshed"] == 10
+    assert mailboxes.breakers() == [(0, None, None)]
 
 
 def test_a_restart_does_not_close_it(
@@ -376,30 +275,6 @@ def test_a_restart_does_not_close_it(
     assert mailboxes.asked(restart) == 0
     clock.advance(seconds=10)
     assert mailboxes.asked(mailboxes.refresh_due) == 1
-
-
-def test_status_tells_the_operator_which_app_is_in_trouble(
-    mailboxes: Mailboxes, fifty: list[str], command: Callable[..., str]
-) -> None:
-    """Which, why, and until when; nothing once it is over."""
-    mailboxes.clock.now = utcnow()
-    mailboxes.emulator.add_fault(fault_named("throttled"))
-    mailboxes.refresh_due()
-
-    with ThreadPoolExecutor(2) as pool:
-        for_machines, for_people = pool.submit(command, "status", "--json"), pool.submit(command, "status")
-    [trouble] = json.loads(for_machines.result())["breakers"]
-    assert (trouble["client"], trouble["outcome"], trouble["code"]) == ("default", "throttled", "http_429")
-    assert trouble["open_until"] == (mailboxes.clock.now + MINUTE).isoformat()
-    line = r"^app registration default: throttled \(http_429\), not used for \d\d s$"
-    assert re.search(line, for_people.result(), re.MULTILINE)
-
-    mailboxes.query("UPDATE oauth_clients SET open_until = open_until - interval '1 h'")
-    assert "app registration default: throttled (http_429), about to be tried again\n" in command("status")
-    mailboxes.emulator.clear_faults()
-    mailboxes.clock.advance(minutes=2)
-    mailboxes.refresh_due()
-    assert mailboxes.services.ledger.breakers() == []
 
 
 def test_nobody_is_asked_to_sign_in_by_trouble_with_the_app(mailboxes: Mailboxes, fifty: list[str]) -> None:

@@ -6,66 +6,22 @@ Microsoft is strict here, except where a test says so: whoever spends a refresh 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from functools import partial
 
 import pytest
 
 from tests.factories import TurnedClock
-from tests.integration.failures.mailboxes import ANN, BOB, GrantWith, Mailboxes, emails, refusal_with
+from tests.integration.failures.mailboxes import ANN, BOB, LIFETIME, GrantWith, Mailboxes, read
 from worker.bootstrap import Services, bootstrap
 from worker.cache import Locks
 from worker.devkit.emulator import fault_named
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import ticks
-from worker.domain.credential import AccessToken, CacheEntry, Grant, Secret, Status, account_id
-from worker.domain.errors import (
-    BackingOff,
-    BlockedByAdmin,
-    ClientMisconfigured,
-    DatabaseUnavailable,
-    NeedsUser,
-    Unavailable,
-    WorkerError,
-)
+from worker.domain.credential import CacheEntry, Grant, Secret, Status, account_id
 from worker.service.entries import Entries
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
-LIFETIME = timedelta(hours=1)
-TOLD: dict[str, type[WorkerError]] = {
-    "50173": NeedsUser,
-    "53003": BlockedByAdmin,
-    "7000215": ClientMisconfigured,
-    "throttled": BackingOff,
-    "html-503": BackingOff,
-    "12345": BackingOff,
-    "reset": BackingOff,
-}
 NOBODY_THERE = "postgresql://nobody@127.0.0.1:9/nothing"
-
-
-@pytest.fixture(name="stores")
-def _stores(services: Services, stack: Stack) -> Iterator[Stack]:
-    """Both servers, to be stopped: they run again when the test is over, whatever it did."""
-    yield stack
-    stack.valkey.start()
-    stack.postgres.start()
-
-
-@pytest.fixture(name="signed_in")
-def _signed_in(mailboxes: Mailboxes, clock: TurnedClock) -> Mailboxes:
-    """Ann has a token in both stores; an hour later it is dead, and nobody has looked."""
-    mailboxes.sign_in(ANN, strict=True, access_token_lifetime=LIFETIME)
-    mailboxes.refresh_due()
-    clock.advance(hours=1)
-    return mailboxes
-
-
-@pytest.fixture(name="outage")
-def _outage(signed_in: Mailboxes, stores: Stack) -> Mailboxes:
-    """Now Postgres is away too."""
-    stores.postgres.stop()
-    return signed_in
 
 
 @pytest.fixture(name="cut_off")
@@ -76,10 +32,6 @@ def _cut_off(settings: Settings, clock: TurnedClock) -> Iterator[Services]:
     services.close()
 
 
-def read(services: Services, email: str = ANN) -> AccessToken:
-    return services.tokens.ensure_fresh(email)
-
-
 def entry(mailboxes: Mailboxes, email: str = ANN) -> CacheEntry:
     found = Entries(mailboxes.services.cache, Vault(mailboxes.settings.keys)).read(account_id(email))
     assert found is not None
@@ -88,11 +40,6 @@ def entry(mailboxes: Mailboxes, email: str = ANN) -> CacheEntry:
 
 def waits_in_outbox(mailboxes: Mailboxes) -> bool:
     return bool(mailboxes.services.redis.exists("token-worker:outbox"))
-
-
-def forget_the_note(mailboxes: Mailboxes, email: str) -> None:
-    """As if its time were over."""
-    assert mailboxes.services.redis.delete(f"token-worker:failed:{account_id(email)}") == 1
 
 
 def assert_home(mailboxes: Mailboxes, version: int) -> None:
@@ -209,70 +156,15 @@ def test_the_bridge_goes_on_from_a_sign_in_meanwhile(signed_in: Mailboxes, cut_o
 
 def test_an_account_paused_meanwhile_stays_paused(signed_in: Mailboxes, cut_off: Services) -> None:
     """An operator said so, and a process that has not heard of it does not undo it: not at once, and not later."""
+    read(cut_off)
+    signed_in.services.credentials.pause(ANN)
     for _ in range(3):
-        read(cut_off)
-        if signed_in.account(ANN).status is Status.ACTIVE:
-            signed_in.services.credentials.pause(ANN)
         signed_in.refresh_due()
+        account = signed_in.account(ANN)
+        assert (account.status, account.due_at) == (Status.PAUSED, None)
+        assert not waits_in_outbox(signed_in)
         signed_in.clock.advance(hours=1)
-
-    account = signed_in.account(ANN)
-    assert (account.status, account.due_at) == (Status.PAUSED, None)
-
-
-def test_a_failure_is_told_noted_for_all_and_decides_nothing(
-    mailboxes: Mailboxes, rival: Services, stores: Stack
-) -> None:
-    """Thirty reads in two processes cost one question per account and back-off. What it means for the account is for
-    the schedule to find out, when Postgres is back."""
-    users = dict(zip(emails(len(TOLD)), TOLD, strict=True))
-    mailboxes.sign_in(*users, strict=True, access_token_lifetime=LIFETIME)
-    mailboxes.refresh_due()
-    mailboxes.clock.advance(hours=1)
-    stores.postgres.stop()
-    for email, fault in users.items():
-        mailboxes.emulator.add_fault(fault_named(fault), email)
-
-    def reads(email: str) -> None:
-        with pytest.raises(TOLD[users[email]]):
-            read(mailboxes.services, email)
-        for number in range(30):
-            with pytest.raises(BackingOff):
-                read((mailboxes.services, rival)[number % 2], email)
-
-    for email in users:
-        assert mailboxes.asked(partial(reads, email)) == 1
-        forget_the_note(mailboxes, email)
-        assert mailboxes.asked(partial(reads, email)) == 1
-    stores.postgres.start()
-    assert not any(account.failure for account in mailboxes.accounts())
-    assert mailboxes.harmed() == []
-    mailboxes.emulator.clear_faults()
-    assert {read(rival, email).version for email in users} == {3}
-
-
-@pytest.mark.parametrize(("fault", "shortest", "longest"), [("throttled", 55, 60), ("html-503", 4, 8)])
-def test_a_note_stands_as_long_as_microsoft_or_the_back_off_says(
-    outage: Mailboxes, rival: Services, fault: str, shortest: float, longest: float
-) -> None:
-    """Retry-After wins; and the consumer learns how long."""
-    outage.emulator.add_fault(fault_named(fault))
-    with pytest.raises(BackingOff):
-        read(outage.services)
-
-    with pytest.raises(BackingOff) as caught:
-        read(rival)
-
-    assert shortest < caught.value.retry_after.total_seconds() <= longest
-
-
-def test_a_token_that_still_lives_is_served_while_the_bridge_fails(outage: Mailboxes) -> None:
-    """A minute is enough to fetch mail."""
-    outage.clock.advance(minutes=-1)
-    outage.emulator.add_fault(fault_named("html-503"))
-
-    assert outage.asked(lambda: [read(outage.services) for _ in range(10)]) == 1
-    assert read(outage.services).version == 2
+        read(cut_off)
 
 
 def test_without_both_stores_the_consumer_still_gets_its_token(
@@ -294,14 +186,6 @@ def test_without_both_stores_the_consumer_still_gets_its_token(
     stores.postgres.start()
     assert mailboxes.refresh_due() == {"claimed": 1, "refreshed": 1}
     assert mailboxes.stored_refresh_token(BOB) == mailboxes.emulator.newest_refresh_token(BOB)
-
-
-def test_a_failure_is_told_even_if_it_cannot_be_noted(outage: Mailboxes, stores: Stack) -> None:
-    """Redis goes down with the answer: its meaning is worth more to the consumer than the news about Redis."""
-    outage.emulator.add_fault(refusal_with("50173", stores.valkey.stop), times=1)
-
-    with pytest.raises(NeedsUser):
-        read(outage.services)
 
 
 def test_what_microsoft_did_not_rotate_stays(mailboxes: Mailboxes, clock: TurnedClock, stores: Stack) -> None:
@@ -350,34 +234,6 @@ def test_what_nobody_can_read_in_the_outbox_is_left_there_and_the_token_is_serve
     assert read(outage.services).version == 3
 
     assert redis.hgetall("token-worker:outbox") == {str(account_id(ANN)).encode(): b"garbage"}
-
-
-def test_without_an_entry_there_is_nothing_to_bridge_with(outage: Mailboxes) -> None:
-    """Redis was flushed as well: honest news, and no question."""
-    outage.services.redis.flushall()
-
-    with pytest.raises(DatabaseUnavailable):
-        read(outage.services)
-
-
-@pytest.mark.parametrize("act", ["disconnect", "pause"])
-def test_what_an_operator_has_ended_is_not_bridged(signed_in: Mailboxes, stores: Stack, act: str) -> None:
-    """The cache knows of it: at once if the tokens are gone, and from the next read of Postgres on if it is paused."""
-    getattr(signed_in.services.credentials, act)(ANN)
-    with pytest.raises(WorkerError):
-        read(signed_in.services)
-    signed_in.clock.advance(minutes=-30)
-    if act == "pause":
-        signed_in.services.redis.flushall()
-        read(signed_in.services)
-    signed_in.clock.advance(minutes=30)
-    stores.postgres.stop()
-
-    def bridge() -> None:
-        with pytest.raises(Unavailable):
-            read(signed_in.services)
-
-    assert signed_in.asked(bridge) == 0
 
 
 def test_a_lock_is_released_by_its_owner_alone(services: Services) -> None:

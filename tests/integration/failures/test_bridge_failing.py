@@ -1,0 +1,126 @@
+"""The bridge over an outage of Postgres fails too: consumers learn why, Microsoft is left alone, nothing is decided."""
+
+from functools import partial
+
+import pytest
+
+from tests.integration.failures.mailboxes import ANN, LIFETIME, Mailboxes, emails, read, refusal_with
+from worker.bootstrap import Services
+from worker.devkit.emulator import fault_named
+from worker.devkit.stack import Stack
+from worker.domain.credential import account_id
+from worker.domain.errors import (
+    BackingOff,
+    BlockedByAdmin,
+    ClientMisconfigured,
+    DatabaseUnavailable,
+    NeedsUser,
+    Unavailable,
+    WorkerError,
+)
+
+TOLD: dict[str, type[WorkerError]] = {
+    "50173": NeedsUser,
+    "53003": BlockedByAdmin,
+    "7000215": ClientMisconfigured,
+    "throttled": BackingOff,
+    "html-503": BackingOff,
+    "12345": BackingOff,
+    "reset": BackingOff,
+}
+
+
+def forget_the_note(mailboxes: Mailboxes, email: str) -> None:
+    """As if its time were over."""
+    assert mailboxes.services.redis.delete(f"token-worker:failed:{account_id(email)}") == 1
+
+
+def test_a_failure_is_told_noted_for_all_and_decides_nothing(
+    mailboxes: Mailboxes, rival: Services, stores: Stack
+) -> None:
+    """Thirty reads in two processes cost one question per account and back-off. What it means for the account is for
+    the schedule to find out, when Postgres is back."""
+    users = dict(zip(emails(len(TOLD)), TOLD, strict=True))
+    mailboxes.sign_in(*users, strict=True, access_token_lifetime=LIFETIME)
+    mailboxes.refresh_due()
+    mailboxes.clock.advance(hours=1)
+    stores.postgres.stop()
+    for email, fault in users.items():
+        mailboxes.emulator.add_fault(fault_named(fault), email)
+
+    def reads(email: str) -> None:
+        with pytest.raises(TOLD[users[email]]):
+            read(mailboxes.services, email)
+        for number in range(30):
+            with pytest.raises(BackingOff):
+                read((mailboxes.services, rival)[number % 2], email)
+
+    for email in users:
+        assert mailboxes.asked(partial(reads, email)) == 1
+        forget_the_note(mailboxes, email)
+        assert mailboxes.asked(partial(reads, email)) == 1
+    stores.postgres.start()
+    assert not any(account.failure for account in mailboxes.accounts())
+    assert mailboxes.harmed() == []
+    mailboxes.emulator.clear_faults()
+    assert {read(rival, email).version for email in users} == {3}
+
+
+@pytest.mark.parametrize(("fault", "shortest", "longest"), [("throttled", 55, 60), ("html-503", 4, 8)])
+def test_a_note_stands_as_long_as_microsoft_or_the_back_off_says(
+    outage: Mailboxes, rival: Services, fault: str, shortest: float, longest: float
+) -> None:
+    """Retry-After wins; and the consumer learns how long."""
+    outage.emulator.add_fault(fault_named(fault))
+    with pytest.raises(BackingOff):
+        read(outage.services)
+
+    with pytest.raises(BackingOff) as caught:
+        read(rival)
+
+    assert shortest < caught.value.retry_after.total_seconds() <= longest
+
+
+def test_a_token_that_still_lives_is_served_while_the_bridge_fails(outage: Mailboxes) -> None:
+    """A minute is enough to fetch mail."""
+    outage.clock.advance(minutes=-1)
+    outage.emulator.add_fault(fault_named("html-503"))
+
+    assert outage.asked(lambda: [read(outage.services) for _ in range(10)]) == 1
+    assert read(outage.services).version == 2
+
+
+def test_a_failure_is_told_even_if_it_cannot_be_noted(outage: Mailboxes, stores: Stack) -> None:
+    """Redis goes down with the answer: its meaning is worth more to the consumer than the news about Redis."""
+    outage.emulator.add_fault(refusal_with("50173", stores.valkey.stop), times=1)
+
+    with pytest.raises(NeedsUser):
+        read(outage.services)
+
+
+def test_without_an_entry_there_is_nothing_to_bridge_with(outage: Mailboxes) -> None:
+    """Redis was flushed as well: honest news, and no question."""
+    outage.services.redis.flushall()
+
+    with pytest.raises(DatabaseUnavailable):
+        read(outage.services)
+
+
+@pytest.mark.parametrize("act", ["disconnect", "pause"])
+def test_what_an_operator_has_ended_is_not_bridged(signed_in: Mailboxes, stores: Stack, act: str) -> None:
+    """The cache knows of it: at once if the tokens are gone, and from the next read of Postgres on if it is paused."""
+    getattr(signed_in.services.credentials, act)(ANN)
+    with pytest.raises(WorkerError):
+        read(signed_in.services)
+    signed_in.clock.advance(minutes=-30)
+    if act == "pause":
+        signed_in.services.redis.flushall()
+        read(signed_in.services)
+    signed_in.clock.advance(minutes=30)
+    stores.postgres.stop()
+
+    def bridge() -> None:
+        with pytest.raises(Unavailable):
+            read(signed_in.services)
+
+    assert signed_in.asked(bridge) == 0
