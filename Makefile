@@ -26,7 +26,7 @@ up: $(STAMP) ## Run everything until Ctrl-C, data kept in .data
 	@$(BIN)/token-worker up
 
 test: $(STAMP) ## Run all tests on real, embedded servers
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: format lint types contracts test ## Everything CI runs
 

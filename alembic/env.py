@@ -1,6 +1,6 @@
 """Runs migrations, one transaction each, one runner at a time, and never at the cost of a running worker."""
 
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 
 from alembic import context
 from worker.db.models import Base
@@ -13,9 +13,9 @@ ADVISORY_LOCK = 0x746F6B656E  # "token"; any number, as long as it is ours
 
 
 def migrate(connection: Connection) -> None:
-    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})  # waits for another runner
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
     context.configure(
         connection=connection,
@@ -35,10 +35,10 @@ def main() -> None:
         return
     # Not through the ini file: it would take a % in a password for an interpolation.
     url = load(DatabaseSettings).database_url.get_secret_value()
-    engine = create_engine(make_url(url), hide_parameters=True, connect_args={"connect_timeout": 5})
+    # Without a pool: a connection that outlived a failure would keep the advisory lock.
+    engine = create_engine(make_url(url), poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": 5})
     with engine.connect() as connection:
         migrate(connection)
-    engine.dispose()
 
 
 main()

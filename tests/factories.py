@@ -8,7 +8,7 @@ from uuid import UUID
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.domain.credential import Claim, LeaseId, Sealed, Secret, Status, account_id
 from worker.domain.outcome import Refreshed
-from worker.identity import Registration
+from worker.identity.registration import ClientCredential, Registration
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -61,6 +61,6 @@ def make_registration(**changes: Any) -> Registration:
         client_id=DEFAULT_CLIENT_ID,
         authority="https://localhost/common",
         scopes=("https://outlook.office.com/IMAP.AccessAsUser.All",),
-        client_secret=Secret(DEFAULT_CLIENT_SECRET),
+        credentials=(ClientCredential(secret=Secret(DEFAULT_CLIENT_SECRET)),),
     )
     return replace(registration, **changes)

@@ -7,11 +7,13 @@ from datetime import datetime, timedelta
 from redis import Redis
 
 from worker import clock
-from worker.cache import Cache, Outbox, connect
+from worker.cache import Cache, Locks, Outbox, Pauses, RateLimiter, connect
 from worker.db.session import Database
 from worker.identity import Identity
+from worker.service.bridge import Bridge
 from worker.service.credentials import Credentials
 from worker.service.entries import Entries
+from worker.service.gate import Gate
 from worker.service.ledger import Ledger
 from worker.service.recovery import Recovery
 from worker.service.refresh import Refresher
@@ -67,10 +69,22 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         identity=identity,
         recovery=recovery,
         settlement=settlement,
+        gate=Gate(database=database, utcnow=utcnow),
+        limiter=RateLimiter(redis, per_second=settings.rate),
+        pauses=Pauses(redis),
         utcnow=utcnow,
         lease=timedelta(seconds=settings.lease),
         batch_size=settings.batch_size,
         threads=settings.threads,
+    )
+    bridge = Bridge(
+        vault=vault,
+        identity=identity,
+        entries=entries,
+        recovery=recovery,
+        locks=Locks(redis),
+        policy=policy,
+        utcnow=utcnow,
     )
     return Services(
         database=database,
@@ -79,11 +93,22 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         identity=identity,
         refresher=refresher,
         tokens=Tokens(
-            database=database, vault=vault, entries=entries, refresher=refresher, policy=policy, utcnow=utcnow
+            database=database,
+            vault=vault,
+            entries=entries,
+            bridge=bridge,
+            refresher=refresher,
+            policy=policy,
+            utcnow=utcnow,
         ),
         credentials=Credentials(
             database=database, vault=vault, identity=identity, entries=entries, policy=policy, utcnow=utcnow
         ),
-        rotation=Rotation(database=database, vault=vault),
-        ledger=Ledger(database=database, retention=timedelta(days=settings.events_retention_days), utcnow=utcnow),
+        rotation=Rotation(database=database, vault=vault, recovery=recovery),
+        ledger=Ledger(
+            database=database,
+            clients=identity.clients,
+            retention=timedelta(days=settings.events_retention_days),
+            utcnow=utcnow,
+        ),
     )

@@ -5,6 +5,7 @@ Importing this reads no setting and opens no connection; each process builds its
 
 import os
 import secrets
+import signal
 import sys
 from typing import Any
 
@@ -21,12 +22,14 @@ from worker.bootstrap import Services, bootstrap
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
+from worker.tasks import EXPIRES
 
 # Read in this order: somebody waits for an on-demand refresh, nobody for a sweep.
 ON_DEMAND, SWEEP, REFRESH = "ondemand", "sweep", "refresh"
 
 _MOST_QUEUED = 64  # batches; more would only grow stale in the queue, since a batch claims when it starts
-_TIME_LIMIT = 240  # seconds; the longest batch is bounded by its lease, this is for what should not happen
+_TIME_LIMIT = 300  # seconds; the longest batch is bounded by its lease, this is for what should not happen
+_FAREWELL = 0.2  # seconds
 _CONFIGURATION_WRONG = 4  # exit code, as of token-worker
 
 
@@ -37,6 +40,7 @@ class Worker(Celery):
         super().__init__("worker", include=["worker.tasks"])
         self.add_defaults(_configuration)
         self._services: tuple[int, Services] | None = None
+        self._busy = self._ending = False
 
     @property
     def services(self) -> Services:
@@ -58,14 +62,27 @@ class Worker(Celery):
             self._services[1].close()
         self._services = None
 
-    @property
-    def batch_expires(self) -> float:
-        """Seconds after which an unstarted batch is worthless, because later sweeps have seen the same accounts."""
-        return 3 * float(self.conf.sweep_interval)
+    def begin_task(self) -> None:
+        self._busy = True
+
+    def end_task(self) -> None:
+        self._busy = False
+        if self._ending:
+            # Not here: the pool would take it for a crash of the task. In a moment it will have heard of the result.
+            signal.setitimer(signal.ITIMER_REAL, _FAREWELL)
+
+    def end_gracefully(self, *_: object) -> None:
+        """Ask nothing more, settle what has been asked, then go. For SIGTERM, which a service manager sends to all
+        processes at once, and ``revoke(terminate=True)`` to one: by default it would kill a child between Microsoft's
+        answer and the commit."""
+        self._ending = True
+        if not self._busy:
+            raise SystemExit(0)
+        self.services.refresher.stop()
 
     def queue_room(self) -> int:
         """How many more batches may be queued."""
-        with self.connection_for_write() as connection:
+        with self.connection_or_acquire() as connection:
             channel: Any = connection.default_channel
             try:
                 queued = channel.queue_declare(REFRESH, passive=True).message_count
@@ -78,7 +95,10 @@ def _configuration() -> dict[str, Any]:
     settings = _load_or_exit(BrokerSettings)
     return {
         "broker_url": settings.broker,
-        "sweep_interval": settings.sweep_interval,
+        # Named as well, because Celery would let its own CELERY_BROKER_URL variable, perhaps of another application in
+        # the same environment, override broker_url.
+        "broker_read_url": settings.broker,
+        "broker_write_url": settings.broker,
         "beat_schedule": _schedule(settings.sweep_interval),
         "timezone": "UTC",
         # Three queues, and prefetch of one, so that the order means something.
@@ -115,12 +135,11 @@ def _configuration() -> dict[str, Any]:
 
 def _schedule(sweep_interval: float) -> dict[str, dict[str, Any]]:
     return {
-        # A sweep that waited for a whole interval has been overtaken by the next.
-        "sweep": {"task": "worker.sweep", "schedule": sweep_interval, "options": {"expires": sweep_interval}},
+        "sweep": {"task": "worker.sweep", "schedule": sweep_interval, "options": {"expires": EXPIRES}},
         "prune-events": {
             "task": "worker.prune_events",
             "schedule": crontab(minute="17", hour="*/6"),
-            "options": {"expires": 3600},
+            "options": {"expires": EXPIRES},
         },
     }
 
@@ -148,6 +167,8 @@ def _check_settings(**_: object) -> None:
 
 @celery.signals.worker_process_init.connect
 def _build_services(**_: object) -> None:
+    for signum in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(signum, app.end_gracefully)
     app.build_services()
 
 
@@ -159,12 +180,14 @@ def _close_services(**_: object) -> None:
 
 @celery.signals.task_prerun.connect
 def _bind_task(task_id: str, task: Any, **_: object) -> None:
+    app.begin_task()
     structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
 
 
 @celery.signals.task_postrun.connect
 def _unbind_task(**_: object) -> None:
     structlog.contextvars.clear_contextvars()
+    app.end_task()
 
 
 def _guard_flower() -> None:

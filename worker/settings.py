@@ -4,20 +4,23 @@ Three classes, because not every process needs every secret: beat wants only the
 """
 
 import os
+import ssl
 import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import NestedSecretsSettingsSource
 
 from worker.domain.credential import DEFAULT_CLIENT, Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.policy import RefreshPolicy
-from worker.identity.registration import Registration, check_scopes
+from worker.identity.registration import ClientCredential, Registration, check_scopes
 from worker.vault import MasterKey, parse_keys
 
 PREFIX = "WORKER_"
@@ -28,18 +31,41 @@ _MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook
 
 def _postgres_url(value: SecretStr) -> SecretStr:
     """Any spelling of a Postgres URL, for the psycopg 3 driver."""
-    scheme, separator, rest = value.get_secret_value().partition("://")
-    if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not separator or not rest:
-        msg = "must look like postgresql://user:password@host:5432/database"
+    scheme, _, rest = value.get_secret_value().partition("://")
+    url = f"postgresql+psycopg://{rest}"
+    if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not _is_url(url) or "@" in _host(url):
+        msg = "must look like postgresql://user:password@host:5432/database, with %40 for an @ in the password"
         raise ValueError(msg)
-    return SecretStr(f"postgresql+psycopg://{rest}")
+    return SecretStr(url)
+
+
+def _broker_url(value: SecretStr) -> SecretStr:
+    if value.get_secret_value() and not _is_url(value.get_secret_value()):
+        msg = "must look like redis://:password@host:6379/0 or amqp://user:password@host:5672/vhost"
+        raise ValueError(msg)
+    return value
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://")):
-        msg = "must look like redis://:password@host:6379/0 (or rediss:// for TLS)"
+    url = value.get_secret_value()
+    if not url.startswith(("redis://", "rediss://")) or not _is_url(url):
+        msg = "must look like redis://:password@host:6379/0 (rediss:// for TLS), with %2F for a / in the password"
         raise ValueError(msg)
     return value
+
+
+def _is_url(value: str) -> bool:
+    """Whether it has a host, and a port that is a number: what a library would trip over, quoting the password."""
+    try:
+        parts = urlsplit(value)
+        return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _host(url: str) -> str:
+    """What stands behind the first @, which a stray second one makes a wrong host."""
+    return urlsplit(url).netloc.partition("@")[2]
 
 
 def _https(value: str) -> str:
@@ -50,19 +76,48 @@ def _https(value: str) -> str:
     return value.rstrip("/")
 
 
-def _readable(value: Path) -> Path:
-    if not value.is_file():
-        msg = f"names {value}, which is not a readable file"
-        raise ValueError(msg)
+def _certificates(value: Path) -> Path:
+    """A file of certificates to trust."""
+    try:
+        ssl.create_default_context(cafile=str(value))
+    except (OSError, ValueError):  # an SSLError is an OSError
+        msg = "must be the path of a PEM file with certificates"
+        raise ValueError(msg) from None
     return value
 
 
-Words = Annotated[str, AfterValidator(lambda value: value.replace(",", " "))]
+def _key_and_certificate(value: Path) -> Path:
+    """A client credential. The value is never quoted: it may be the private key itself instead of its path."""
+    try:
+        pem = value.read_bytes()
+        load_pem_private_key(pem, password=None)
+        load_pem_x509_certificate(pem)
+    except (OSError, ValueError, TypeError):  # TypeError: the key has a password
+        msg = "must be the path of a PEM file with an unencrypted private key and its certificate"
+        raise ValueError(msg) from None
+    return value
+
+
+def _scopes(value: str) -> str:
+    words = value.replace(",", " ").split()
+    if not words:
+        msg = "is empty; leave it out for IMAP and SMTP"
+        raise ValueError(msg)
+    try:
+        check_scopes(tuple(words))
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+    return " ".join(words)
+
+
+Scopes = Annotated[str, AfterValidator(_scopes)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 Authority = Annotated[str, AfterValidator(_https)]
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
-Seconds = Annotated[float, Field(gt=0)]
+Certificates = Annotated[Path, AfterValidator(_certificates)]
+KeyAndCertificate = Annotated[Path, AfterValidator(_key_and_certificate)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 
 
 class ClientSettings(BaseModel):
@@ -72,33 +127,49 @@ class ClientSettings(BaseModel):
 
     client_id: str = Field(min_length=1)
     client_secret: SecretStr | None = None
-    client_certificate: ReadableFile | None = None
+    client_certificate: KeyAndCertificate | None = None
+    next_client_secret: SecretStr | None = None
+    next_client_certificate: KeyAndCertificate | None = None
     authority: Authority = _MICROSOFT
     oidc_authority: Authority | None = None
-    scopes: Words = _MAIL_SCOPES
+    scopes: Scopes = _MAIL_SCOPES
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
-        if bool(self.client_secret and self.client_secret.get_secret_value()) == bool(self.client_certificate):
-            msg = f"{PREFIX}CLIENT_SECRET or {PREFIX}CLIENT_CERTIFICATE must be set, and not both"
+        if bool(_filled(self.client_secret)) == bool(self.client_certificate):
+            msg = "CLIENT_SECRET or its CLIENT_CERTIFICATE must be set, and not both"
             raise ValueError(msg)
-        try:
-            check_scopes(tuple(self.scopes.split()))
-        except InvalidInput as error:
-            msg = f"SCOPES: {error}"
-            raise ValueError(msg) from None
+        if _filled(self.next_client_secret) and self.next_client_certificate:
+            msg = "NEXT_CLIENT_SECRET and NEXT_CLIENT_CERTIFICATE are both set; there is one next"
+            raise ValueError(msg)
         return self
 
     def registration(self, name: str) -> Registration:
+        given = (
+            (self.client_secret, self.client_certificate),
+            (self.next_client_secret, self.next_client_certificate),
+        )
         return Registration(
             name=name,
             client_id=self.client_id,
             authority=self.oidc_authority or self.authority,
             oidc=self.oidc_authority is not None,
             scopes=tuple(self.scopes.split()),
-            client_secret=Secret(self.client_secret.get_secret_value()) if self.client_secret else None,
-            certificate=Secret(self.client_certificate.read_text()) if self.client_certificate else None,
+            credentials=tuple(_credential(*pair) for pair in given if any(pair)),
         )
+
+
+def _filled(secret: SecretStr | None) -> str | None:
+    """The secret's value; an empty variable is as good as none."""
+    return (secret.get_secret_value() or None) if secret else None
+
+
+def _credential(secret: SecretStr | None, certificate: Path | None) -> ClientCredential:
+    value = _filled(secret)
+    return ClientCredential(
+        secret=Secret(value) if value else None,
+        certificate=Secret(certificate.read_text()) if certificate else None,
+    )
 
 
 class _FromEnvironment(BaseSettings):
@@ -134,7 +205,7 @@ class BrokerSettings(_FromEnvironment):
     """What beat and Flower need."""
 
     redis_url: RedisUrl
-    broker_url: SecretStr | None = None
+    broker_url: BrokerUrl | None = None
     sweep_interval: Seconds = 5.0
 
     @property
@@ -149,23 +220,28 @@ class Settings(DatabaseSettings, BrokerSettings):
     client_id: str | None = None
     client_secret: SecretStr | None = None
     client_certificate: Path | None = None
+    next_client_secret: SecretStr | None = None
+    next_client_certificate: Path | None = None
     authority: str = _MICROSOFT
     oidc_authority: str | None = None
     scopes: str = _MAIL_SCOPES
     clients: dict[str, ClientSettings] = {}
-    ca_bundle: ReadableFile | None = None
+    ca_bundle: Certificates | None = None
 
     batch_size: int = Field(default=100, ge=1, le=1000)
     threads: int = Field(default=16, ge=1, le=256)
-    lease: float = Field(default=150.0, ge=60)
-    min_lead: float = Field(default=300.0, ge=0)
+    rate: int = Field(default=500, ge=1)
+    lease: float = Field(default=150.0, ge=60, le=170)
+    min_lead: float = Field(default=300.0, ge=0, le=86_400)
     cache_ttl: Seconds = 86_400.0
-    events_retention_days: int = Field(default=30, ge=1)
+    events_retention_days: int = Field(default=30, ge=1, le=36_500)
 
     _default: ClassVar[tuple[str, ...]] = (
         "client_id",
         "client_secret",
         "client_certificate",
+        "next_client_secret",
+        "next_client_certificate",
         "authority",
         "oidc_authority",
         "scopes",
@@ -219,6 +295,9 @@ def load(kind: type[SettingsT], **overrides: Any) -> SettingsT:
             settings = kind(_secrets_dir=directory, **overrides)  # type: ignore[call-arg]  # pydantic's own keyword
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from None
+    except SettingsError:
+        msg = "WORKER_CLIENTS is not one variable; write WORKER_CLIENTS__NAME__CLIENT_ID and so on"
+        raise ConfigurationError(msg) from None
     if isinstance(settings, Settings):
         _check_all(settings)
     return settings
@@ -247,6 +326,12 @@ def given() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
+def forget() -> None:
+    """Drop all WORKER_* variables from this process, which then knows of no system but its own; development only."""
+    for name in given():
+        del os.environ[name]
+
+
 def adopt(values: dict[str, str]) -> None:
     """Make these the settings of this process and its children; development only."""
     os.environ.update(values)
@@ -270,4 +355,6 @@ def _complaint(detail: Any) -> str:
         hint = _HINTS.get(location[-1], "it has no default")
         return f"{name} is not set: {hint}"
     text = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{name} {text}".strip() if name else text
+    if text.startswith(("CLIENT_", "NEXT_")):  # about two fields of one app registration
+        return f"{name or PREFIX.rstrip('_')}{'__' if name else '_'}{text}"
+    return f"{name} {text}".strip()

@@ -7,6 +7,10 @@ from celery import Task, shared_task
 
 from worker.domain.credential import AccountId
 from worker.domain.errors import AccountError
+from worker.service.settlement import Trigger
+
+# Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
+EXPIRES = 600
 
 if TYPE_CHECKING:
     from worker.celery import Worker
@@ -18,26 +22,27 @@ def _app(task: "Task[..., object]") -> "Worker":
 
 @shared_task(bind=True, name="worker.sweep")
 def sweep(self: "Task[[], int]") -> int:
-    """Send as many batches as the due accounts fill, less those still queued. Returns how many."""
+    """Send as many batches as the due accounts fill and the queue has room for. Returns how many."""
     app = _app(self)
     room = app.queue_room()
-    wanted = app.services.refresher.batches_due(at_most=room) if room > 0 else 0
-    for _batch in range(wanted):
-        refresh_batch.apply_async(expires=app.batch_expires)
-    return wanted
+    batches = app.services.refresher.batches_due(at_most=room) if room > 0 else {}
+    for client, number in batches.items():
+        for _batch in range(number):
+            refresh_batch.apply_async((client,), expires=EXPIRES)
+    return sum(batches.values())
 
 
 @shared_task(bind=True, name="worker.refresh_batch")
-def refresh_batch(self: "Task[[], dict[str, int]]") -> dict[str, int]:
-    """Refresh one batch of due accounts. Returns how many claims ended how."""
-    return _app(self).services.refresher.refresh_due()
+def refresh_batch(self: "Task[[str], dict[str, int]]", client: str) -> dict[str, int]:
+    """Refresh one batch of due accounts of an app registration. Returns how many claims ended how."""
+    return _app(self).services.refresher.refresh_due(client)
 
 
 @shared_task(bind=True, name="worker.refresh_account")
 def refresh_account(self: "Task[[str], str]", account_id: str) -> str:
     """Refresh one account now. Returns ``ok``, or the code of what stands in the way."""
     try:
-        _app(self).services.tokens.refresh(AccountId(UUID(account_id)))
+        _app(self).services.tokens.refresh(AccountId(UUID(account_id)), Trigger.CONSUMER)
     except AccountError as error:
         return error.code
     return "ok"

@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.domain.credential import AccountId, Sealed, Secret
-from worker.domain.errors import ConfigurationError, UnreadableSecret
+from worker.domain.errors import ConfigurationError, UnknownKey, UnreadableSecret
 
 _VERSION = 1
 _NONCE = 12
@@ -74,13 +74,16 @@ class Vault:
         return self._seal(secret.reveal().encode(), account, purpose, os.urandom(_NONCE))
 
     def open(self, sealed: Sealed, account: AccountId, purpose: Purpose) -> Secret:
-        """Decrypt. Raises UnreadableSecret for an unknown key, or a value that is damaged or not of this account and
-        purpose."""
+        """Decrypt.
+
+        Raises UnknownKey for a key that is not at hand, and UnreadableSecret for a value that is damaged, or not of
+        this account and purpose.
+        """
         header, key_id = _split(sealed)
         purpose_key = self._purposes.get((key_id, purpose))
         if purpose_key is None:
             msg = f"sealed under key {key_id!r}, which is not in WORKER_ENCRYPTION_KEYS"
-            raise UnreadableSecret(msg)
+            raise UnknownKey(msg)
         nonce, ciphertext = sealed[header : header + _NONCE], sealed[header + _NONCE :]
         try:
             plain = _cipher(purpose_key, account).decrypt(nonce, ciphertext, _aad(sealed[:header], purpose, account))
@@ -139,8 +142,8 @@ def generate_key(name: str) -> str:
 
 
 def _parse_key(part: str, at: int) -> MasterKey:
-    name, _, encoded = part.partition(":")
-    if not _KEY_ID.fullmatch(name):
+    name, colon, encoded = part.partition(":")
+    if not colon or not _KEY_ID.fullmatch(name):
         msg = f"WORKER_ENCRYPTION_KEYS: entry {at} must be id:base64, its id 1 to 32 letters, digits, '.', '_' or '-'"
         raise ConfigurationError(msg)
     try:

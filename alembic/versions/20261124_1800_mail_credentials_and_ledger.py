@@ -1,10 +1,11 @@
-"""The mailboxes with their sealed tokens, and the ledger of refreshes.
+"""The mailboxes with their sealed tokens, the app registrations' breakers, and the ledger of refreshes.
 
 Revision: 20261124_1800
 Revises: none
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from alembic import op
 
@@ -42,7 +43,11 @@ def upgrade() -> None:
         sa.Column("failure_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("failure_claims", sa.Text(), nullable=True),
+        sa.Column("strikes", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("struck_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_refreshed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("signed_in_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("grant_lifetime", sa.Interval(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
@@ -74,9 +79,21 @@ def upgrade() -> None:
     op.create_index(
         "ix_mail_credentials_due",
         "mail_credentials",
-        ["refresh_due_at"],
+        ["client", "refresh_due_at"],
         unique=False,
         postgresql_where=sa.text("refresh_due_at IS NOT NULL"),
+    )
+    op.create_table(
+        "oauth_clients",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("suspects", postgresql.ARRAY(sa.Uuid()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("failure_kind", sa.Text(), nullable=True),
+        sa.Column("failure_code", sa.Text(), nullable=True),
+        sa.Column("failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_oauth_clients")),
     )
     op.create_table(
         "refresh_events",
@@ -98,4 +115,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("refresh_events")
+    op.drop_table("oauth_clients")
     op.drop_table("mail_credentials")

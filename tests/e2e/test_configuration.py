@@ -127,7 +127,7 @@ def test_tokens_sealed_under_a_lost_key_cost_one_sentence(installation: Installa
 
 def test_a_database_without_tables_is_diagnosed(installation: Installation) -> None:
     """The commonest mistake of a first installation: migrate was never run."""
-    installation.sql("DROP TABLE mail_credentials, refresh_events, alembic_version")
+    installation.sql("DROP TABLE mail_credentials, oauth_clients, refresh_events, alembic_version")
 
     doctor = installation.cli("doctor")
 

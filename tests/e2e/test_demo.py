@@ -33,8 +33,6 @@ Moment = Callable[[Foreground], object]
 MOMENTS: dict[str, Moment] = {
     "python is still importing": lambda _demo: time.sleep(0.3),
     "the cluster is made": lambda demo: _until_there_is(demo, "stores/postgres/data.new"),
-    "the worker starts": lambda demo: _until_there_is(demo, "worker.log"),
-    "Flower is announced": lambda demo: demo.until_said("Flower: http"),
     "the demo runs": lambda demo: demo.until_said(" mailboxes "),
 }
 
@@ -68,7 +66,7 @@ def test_ctrl_c_leaves_nothing_behind(whole_demo: Foreground, directory: Path, m
         _check_nothing_is_left(demo)
 
 
-@pytest.mark.parametrize("moment", ["python is still importing", "the cluster is made", "the demo runs"])
+@pytest.mark.parametrize("moment", ["python is still importing", "the cluster is made"])
 def test_a_supervisors_sigterm_leaves_nothing_behind(whole_demo: Foreground, directory: Path, moment: str) -> None:
     """As Ctrl-C; before there is anything to tidy up, the signal itself may end the process."""
     with foreground(directory, "demo") as demo:
@@ -79,11 +77,10 @@ def test_a_supervisors_sigterm_leaves_nothing_behind(whole_demo: Foreground, dir
         _check_nothing_is_left(demo)
 
 
-@pytest.mark.parametrize("moment", ["the worker starts", "the demo runs"])
-def test_impatience_does_not_stop_the_tidying(whole_demo: Foreground, directory: Path, moment: str) -> None:
+def test_impatience_does_not_stop_the_tidying(whole_demo: Foreground, directory: Path) -> None:
     """Whoever presses Ctrl-C again and again, or has a supervisor that insists, finds nothing left either."""
     with foreground(directory, "demo") as demo:
-        MOMENTS[moment](demo)
+        MOMENTS["the demo runs"](demo)
         demo.ctrl_c()
         for insist in (demo.ctrl_c, demo.terminate, demo.ctrl_c):
             time.sleep(0.4)  # into the tidying, which takes seconds

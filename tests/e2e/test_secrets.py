@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -150,12 +150,20 @@ def _echoes(emulator: Emulator) -> dict[str, Fault]:
 def _run(installation: Installation, processes: list[Process]) -> None:
     asked = "SELECT count(DISTINCT account_id) FROM refresh_events"
     wait_for(lambda: installation.sql(asked) == [(14,)], about="every account to be asked about", processes=processes)
-    # The ledger's table is gone for a moment: tasks fail with a traceback while tokens are in their hands.
-    installation.sql("ALTER TABLE refresh_events RENAME TO elsewhere")
-    installation.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE email = %s", FINE)
+    # A table is gone for a moment: the ledger's, while new tokens are in the workers' hands; then that of the accounts.
     worker = processes[0]
-    wait_for(lambda: "UndefinedTable" in worker.output(), about="a task to fail", processes=processes)
-    installation.sql("ALTER TABLE elsewhere RENAME TO refresh_events")
+    with _missing(installation, "refresh_events"):
+        installation.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE email = %s", FINE)
+        wait_for(lambda: "kept in the outbox" in worker.output(), about="a token to wait", processes=processes)
+    with _missing(installation, "mail_credentials"):
+        wait_for(lambda: "Traceback" in worker.output(), about="a task to fail", processes=processes)
+
+
+@contextmanager
+def _missing(installation: Installation, table: str) -> Iterator[None]:
+    installation.sql(f"ALTER TABLE {table} RENAME TO elsewhere")
+    yield
+    installation.sql(f"ALTER TABLE elsewhere RENAME TO {table}")
 
 
 def _secrets(installation: Installation) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from worker.cache.connection import connect
 from worker.cache.entries import Cache, Item
+from worker.cache.limits import Pauses, RateLimiter
+from worker.cache.locks import Locks
 from worker.cache.outbox import Outbox
 
-__all__ = ["Cache", "Item", "Outbox", "connect"]
+__all__ = ["Cache", "Item", "Locks", "Outbox", "Pauses", "RateLimiter", "connect"]

@@ -7,9 +7,10 @@ replace a newer entry by an older one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha1
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from worker.cache.connection import unavailable
 from worker.domain.credential import AccountId, Sealed
@@ -19,10 +20,11 @@ _HEADER = len("1 ") + 20 + 1
 # Digits of equal number compare as text, so the guard needs no parsing. Equal versions may replace each other.
 _PUT = """
 local kept = redis.call('GETRANGE', KEYS[1], 0, 22)
-if #kept == 23 and kept > string.sub(ARGV[1], 1, 23) then return 0 end
+if string.find(kept, '^1 %d+ $') and #kept == 23 and kept > string.sub(ARGV[1], 1, 23) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
+_PUT_SHA = sha1(_PUT.encode(), usedforsecurity=False).hexdigest()  # redis-py's own scripts cost a second round trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,9 @@ class Item:
 class Cache:
     """The cache of one process. Thread-safe. Every method raises Unavailable without Redis."""
 
-    def __init__(self, redis: "Redis", *, ttl: timedelta) -> None:
+    def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
         self._redis = redis
         self._ttl = int(ttl.total_seconds() * 1000)
-        self._put = self._redis.register_script(_PUT)
 
     def get(self, account: AccountId) -> Item | None:
         """The account's entry, or None."""
@@ -53,13 +54,20 @@ class Cache:
     def put(self, items: Sequence[Item]) -> None:
         """Store entries in one round trip, each unless a newer one is there."""
         try:
-            pipeline = self._redis.pipeline(transaction=False)
-            for item in items:
-                value = b"1 %020d %s" % (item.version, item.sealed)
-                self._put(keys=[_key(item.account_id)], args=[value, self._ttl], client=pipeline)
-            pipeline.execute()
+            try:
+                self._put_all(items)
+            except NoScriptError:  # Redis is new, or was flushed of its scripts
+                self._redis.script_load(_PUT)
+                self._put_all(items)
         except RedisError as error:
             raise unavailable(error) from None
+
+    def _put_all(self, items: Sequence[Item]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for item in items:
+            value = b"1 %020d %s" % (item.version, item.sealed)
+            pipeline.evalsha(_PUT_SHA, 1, _key(item.account_id), value, self._ttl)
+        pipeline.execute()
 
     def ping(self) -> None:
         try:

@@ -12,6 +12,7 @@ from worker import clock
 from worker.bootstrap import Services, bootstrap
 from worker.cli.output import as_json, print_fields, print_json, print_table, remaining
 from worker.domain.credential import DEFAULT_CLIENT, Account, Grant, Status, account_id, normalize_email
+from worker.domain.forecast import dies_at
 from worker.settings import Settings, load
 
 _BAD_LINES_SHOWN = 20
@@ -86,11 +87,21 @@ def import_(file: IO[str]) -> None:
 
 @click.command("list")
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="Only accounts in this state.")
+@click.option(
+    "--dying", type=click.FloatRange(min=0), metavar="DAYS", help="Only accounts whose grant will end within DAYS."
+)
 @as_json
-def list_(status: str | None, *, json_output: bool) -> None:
-    """List the accounts, their state and how long their access tokens live."""
+def list_(status: str | None, dying: float | None, *, json_output: bool) -> None:
+    """List the accounts, their state and how long their access tokens live.
+
+    A grant ends after 90 days without a refresh, or at a fixed age where that has been seen to happen before: by a
+    sign-in frequency policy, or because the redirect URI is registered as SPA.
+    """
     with services() as opened:
-        accounts = opened.credentials.list(status=Status(status) if status else None)
+        accounts = opened.credentials.list(
+            status=Status(status) if status else None,
+            dying_within=None if dying is None else timedelta(days=dying),
+        )
         if json_output:
             for account in accounts:
                 print_json(_describe(account))
@@ -219,6 +230,7 @@ def _describe(account: Account) -> dict[str, Any]:
         "due_at": account.due_at,
         "last_refreshed_at": account.last_refreshed_at,
         "refresh_token_issued_at": account.refresh_token_issued_at,
+        "grant_dies_at": dies_at(account),
         "failure": failure and f"{failure.kind} ({failure.code})",
         "failures_in_a_row": failure and failure.count,
         "failing_since": failure and failure.since,

@@ -8,18 +8,21 @@ from types import FrameType
 
 import click
 
-from worker.devkit import demo as show
-from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
-from worker.devkit.stack import StackError
+# The devkit brings a web server, Celery and more, half a second's worth, which no other command should wait for: it is
+# imported where it is used.
 
 _INTERRUPTED = 130
+_DEMO_SECONDS = 100
 
 
 @click.command()
-@click.option("--seconds", type=click.IntRange(min=10), default=show.SECONDS, show_default=True, help="How long.")
+@click.option("--seconds", type=click.IntRange(min=10), default=_DEMO_SECONDS, show_default=True, help="How long.")
 def demo(seconds: int) -> None:
     """Show it all at work: about two minutes, real servers, no configuration; ends with a verdict."""
     _end_like_ctrl_c()
+    from worker.devkit import demo as show  # noqa: PLC0415
+    from worker.devkit.stack import StackError  # noqa: PLC0415
+
     try:
         good = show.demo(seconds=seconds)
     except StackError as error:
@@ -45,6 +48,9 @@ def up(data: Path) -> None:
     embedded servers and the emulator.
     """
     _end_like_ctrl_c()
+    from worker.devkit import demo as show  # noqa: PLC0415
+    from worker.devkit.stack import StackError  # noqa: PLC0415
+
     try:
         show.up(data.resolve())
     except StackError as error:
@@ -63,6 +69,8 @@ def up(data: Path) -> None:
 def emulator(port: int, directory: Path | None) -> None:
     """Run the Microsoft identity emulator on loopback until Ctrl-C. Anybody who reaches it can sign in as anybody."""
     _end_like_ctrl_c()
+    from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer  # noqa: PLC0415
+
     with tempfile.TemporaryDirectory(prefix="token-worker-") as temporary:
         try:
             server = EmulatorServer(directory or Path(temporary), port=port)
@@ -87,9 +95,12 @@ COMMANDS: tuple[click.Command, ...] = (demo, up, emulator)
 
 
 def _end_like_ctrl_c() -> None:
-    """A supervisor's SIGTERM tidies up just as Ctrl-C does."""
+    """A supervisor's SIGTERM tidies up just as Ctrl-C does, and the first of them is the last that is heard."""
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, interrupt)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 
 import click
@@ -12,9 +13,12 @@ from worker.cli.accounts import services
 from worker.cli.output import as_json, duration, print_fields, print_json
 from worker.db import schema
 from worker.db.session import Database
+from worker.domain.breaker import Breaker
 from worker.domain.errors import ConfigurationError, WorkerError
 from worker.settings import DatabaseSettings, check_names, load
 from worker.vault import generate_key
+
+_CLOCK_TOLERANCE = timedelta(seconds=30)
 
 
 @click.command()
@@ -63,9 +67,9 @@ def rotate_keys() -> None:
 def status(*, json_output: bool) -> None:
     """Show how the fleet stands: accounts by state, what is due, expired or failing."""
     with services() as opened:
-        summary = dict(opened.ledger.summary())
+        summary, breakers = dict(opened.ledger.summary()), opened.ledger.breakers()
     if json_output:
-        print_json(summary)
+        print_json({**summary, "breakers": [_trouble(breaker) for breaker in breakers]})
         return
     now = clock.utcnow()
     states = summary.pop("accounts")
@@ -78,6 +82,8 @@ def status(*, json_output: bool) -> None:
             "last refresh": f"{duration(now - last)} ago" if last else None,
         }
     )
+    for breaker in breakers:
+        click.echo(f"app registration {breaker.client}: {breaker.kind} ({breaker.code}), {_use(breaker, now)}")
 
 
 @click.command()
@@ -87,7 +93,9 @@ def doctor() -> None:
         checks: list[tuple[str, Callable[[], object]]] = [
             ("settings", check_names),
             ("postgres", opened.database.ping),
+            ("clock", lambda: _check_clock(opened)),
             ("tables", lambda: _check_tables(opened)),
+            ("accounts", lambda: _check_accounts(opened)),
             ("redis", opened.cache.ping),
             *((f"app registration {name}", partial(opened.identity.check, name)) for name in opened.identity.clients),
         ]
@@ -97,6 +105,23 @@ def doctor() -> None:
 
 
 COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status, doctor)
+
+
+def _trouble(breaker: Breaker) -> dict[str, object]:
+    return {
+        "client": breaker.client,
+        "outcome": breaker.kind,
+        "code": breaker.code,
+        "failures": breaker.failures,
+        "open_until": breaker.open_until,
+    }
+
+
+def _use(breaker: Breaker, now: datetime) -> str:
+    if breaker.open_until is None:
+        return "suspected"
+    left = breaker.open_until - now
+    return f"not used for {duration(left)}" if left > timedelta(0) else "about to be tried again"
 
 
 def _report(name: str, check: Callable[[], object]) -> bool:
@@ -114,4 +139,19 @@ def _check_tables(opened: Services) -> None:
         pending = schema.pending(connection)
     if pending:
         msg = f"migrations are missing ({', '.join(pending)}); run: token-worker migrate"
+        raise ConfigurationError(msg)
+
+
+def _check_accounts(opened: Services) -> None:
+    strangers = opened.ledger.summary()["unconfigured"]
+    if strangers:
+        msg = f"{strangers} belong to an app registration that is not configured; see: token-worker list --json"
+        raise ConfigurationError(msg)
+
+
+def _check_clock(opened: Services) -> None:
+    """Due times and leases are compared between machines, so their clocks must agree."""
+    off = abs(opened.database.utcnow() - clock.utcnow())
+    if off > _CLOCK_TOLERANCE:
+        msg = f"this machine's clock and Postgres' differ by {duration(off)}; synchronise them (NTP)"
         raise ConfigurationError(msg)

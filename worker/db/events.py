@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
+from worker.db.rows import as_columns
 from worker.domain.credential import AccountId
 
 _RECORD = text("""
@@ -36,8 +36,7 @@ class RefreshEvent:
 
 def record(connection: Connection, events: Sequence[RefreshEvent]) -> None:
     """Append to the ledger."""
-    rows: list[dict[str, Any]] = [asdict(event) for event in events]
-    connection.execute(_RECORD, {name: [row[name] for row in rows] for name in rows[0]})
+    connection.execute(_RECORD, as_columns(asdict(event) for event in events))
 
 
 def latest(connection: Connection, account: AccountId, *, limit: int) -> Sequence[RowMapping]:

@@ -1,15 +1,17 @@
 """The tables. The migrations in ``alembic/`` are what a database gets; ``alembic check`` holds the two together."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     DateTime,
     Index,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     Text,
@@ -40,6 +42,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         int: Integer,
         str: Text,
+        timedelta: Interval,
         UUID: Uuid,
     }
 
@@ -57,8 +60,11 @@ class MailCredential(Base):
             name="only_refreshable_is_due",
         ),
         CheckConstraint("refresh_due_at IS NULL OR refresh_token IS NOT NULL", name="only_refresh_token_is_due"),
-        # Rows that nobody may claim have no due time, so this index holds the claimable ones and nothing else.
-        Index("ix_mail_credentials_due", "refresh_due_at", postgresql_where=text("refresh_due_at IS NOT NULL")),
+        # Rows that nobody may claim have no due time, so this index holds the claimable ones and nothing else. By app
+        # registration first: those of one whose breaker is open must not stand in the way of the others'.
+        Index(
+            "ix_mail_credentials_due", "client", "refresh_due_at", postgresql_where=text("refresh_due_at IS NOT NULL")
+        ),
         {
             # Every refresh rewrites the row: leave room on the page, and clean up before the bloat is worth mentioning.
             "postgresql_with": {
@@ -98,9 +104,28 @@ class MailCredential(Base):
     failure_count: Mapped[int] = mapped_column(server_default=text("0"))
     failing_since: Mapped[datetime | None]
     failure_claims: Mapped[str | None]
+    strikes: Mapped[int] = mapped_column(server_default=text("0"))
+    struck_at: Mapped[datetime | None]  # the first of them
     last_refreshed_at: Mapped[datetime | None]
+    signed_in_at: Mapped[datetime | None]
+    grant_lifetime: Mapped[timedelta | None]  # as observed, where policy or platform end a grant at a fixed age
 
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class OAuthClient(Base):
+    """The circuit breaker of one app registration. Its secret is not here: the name finds it in the settings."""
+
+    __tablename__ = "oauth_clients"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    suspects: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
+    failure_kind: Mapped[str | None]
+    failure_code: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    open_until: Mapped[datetime | None]
+    closed_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
 
 

@@ -5,23 +5,39 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from alembic import command
+from worker.domain.errors import ConfigurationError, Unavailable
 
 _HERE = Path(__file__).parent.parent
 _PLACES = (_HERE / "migrations", _HERE.parent / "alembic")  # in an installed package; in a checkout
 
 
 def upgrade() -> None:
-    """Run the migrations that are missing, on the database of WORKER_DATABASE_URL. Safe to run twice at once."""
-    command.upgrade(_config(), "head")
+    """Run the migrations that are missing, on the database of WORKER_DATABASE_URL. Safe to run twice at once.
+
+    Raises Unavailable if Postgres cannot be reached, or a long transaction is in the way, and ConfigurationError for a
+    database that is newer than this program.
+    """
+    try:
+        command.upgrade(_config(), "head")
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise Unavailable(f"the migration could not be run, and nothing has changed: {reason}") from None
+    except CommandError:
+        raise ConfigurationError("the database is newer than this program; upgrade the program") from None
 
 
 def pending(connection: Connection) -> list[str]:
     """The revisions this database lacks, oldest first."""
     script = ScriptDirectory.from_config(_config())
     current = MigrationContext.configure(connection).get_current_revision()
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current is not None and current not in known:
+        return []  # a newer program's: it lacks nothing of ours
     missing = [revision.revision for revision in script.iterate_revisions("head", current or "base")]
     return missing[::-1]
 

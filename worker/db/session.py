@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from worker.domain.errors import ConfigurationError, StorageError, Unavailable
+from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
 _CONNECT_TIMEOUT = 5  # seconds
 _STATEMENT_TIMEOUT = 15_000  # milliseconds; the longest statement here takes a fraction of a second
@@ -33,7 +34,11 @@ class Database:
                 "connect_timeout": _CONNECT_TIMEOUT,
                 "application_name": "token-refresh-worker",
                 "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC",
+                # A server that has vanished without a word is noticed after about this long, not after two hours.
                 "keepalives_idle": 30,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 15_000,  # milliseconds
             },
         )
 
@@ -41,25 +46,31 @@ class Database:
     def begin(self) -> Iterator[Connection]:
         """One transaction, committed on success.
 
-        Raises Unavailable while Postgres cannot be reached or written, ConfigurationError for a schema that was not
-        migrated, StorageError for whatever else it refuses.
+        Raises DatabaseUnavailable while Postgres cannot be reached or written, ConfigurationError for a schema that was
+        not migrated, StorageError for whatever else it refuses.
         """
         try:
             with self._engine.begin() as connection:
                 yield connection
         except (DBAPIError, PoolTimeout) as error:
             if _is_outage(error):
-                raise Unavailable(f"the database cannot be used: {_reason(error)}") from None
+                raise DatabaseUnavailable(f"the database cannot be used: {_reason(error)}") from None
             if _sqlstate(error) in _UNKNOWN_NAMES:
                 raise ConfigurationError(
                     "the database's tables are missing or old; run: token-worker migrate"
                 ) from None
-            raise StorageError(f"the database refused a statement: {_reason(error)}") from error
+            raise StorageError(f"the database refused a statement: {_reason(error)}") from None
 
     def ping(self) -> None:
-        """Ask the server for one row. Raises Unavailable."""
+        """Ask the server for one row. Raises DatabaseUnavailable."""
         with self.begin() as connection:
             connection.execute(text("SELECT 1"))
+
+    def utcnow(self) -> datetime:
+        """The server's clock, for comparison. Raises DatabaseUnavailable."""
+        with self.begin() as connection:
+            now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return now
 
     def close(self) -> None:
         self._engine.dispose()

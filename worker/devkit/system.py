@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,13 +25,16 @@ from worker.celery import Worker
 from worker.db import schema
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer
 from worker.devkit.stack import Stack, StackError
-from worker.devkit.stack.process import Process
+from worker.devkit.stack.process import Process, ticks
 from worker.domain.credential import Grant, Secret
+from worker.domain.errors import ConfigurationError
 from worker.settings import Settings, adopt, given, load
 from worker.vault import generate_key
 
 _FLOWER_PORT = 5555
 _READY = 30.0  # seconds
+_PORTS_TRIED = 5
+_TAKEN = "Address already in use"
 _STORES = ("WORKER_DATABASE_URL", "WORKER_REDIS_URL")
 
 
@@ -38,10 +42,10 @@ class System:
     """Everything, as a context manager. Without a directory its data is temporary and removed at the end."""
 
     services: Services
+    directory: Path
 
     def __init__(self, directory: Path | None, *, access_token_lifetime: tuple[timedelta, timedelta]) -> None:
-        self._temporary = directory is None
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="token-worker-"))
+        self._given_directory = directory
         self._lifetime = access_token_lifetime
         self.emulator: Emulator | None = None
         self.flower_url = ""
@@ -51,8 +55,7 @@ class System:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            if self._temporary:
-                undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self.directory = self._given_directory or _temporary_directory(undo)
             self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             environment = {**self._stores(undo), **self._registration(undo), **self._encryption_keys()}
             adopt({"WORKER_SWEEP_INTERVAL": "2", "WORKER_LOG_FORMAT": "json", **environment, **given()})
@@ -68,7 +71,8 @@ class System:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(ValueError):  # not the main thread: then nobody interrupts us anyway
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not stop the tidying half-way
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, signal.SIG_IGN)  # impatience must not stop the tidying half-way
         self._undo.close()
 
     def enrol(self, mailboxes: int) -> list[str]:
@@ -101,7 +105,7 @@ class System:
             return {}
         if named:
             msg = f"{named[0]} is set, but not {next(iter(set(_STORES) - set(named)))}; set both, or neither"
-            raise StackError(msg)
+            raise ConfigurationError(msg)
         stack = undo.enter_context(Stack(self.directory / "stores"))
         return dict(zip(_STORES, (stack.database_url, stack.redis_url), strict=True))
 
@@ -131,34 +135,72 @@ class System:
     def _encryption_keys(self) -> dict[str, str]:
         kept = self.directory / "encryption-keys"
         if not kept.exists():
-            kept.touch(mode=0o600)
-            kept.write_text(generate_key("local"))
+            fresh = kept.with_suffix(".new")
+            fresh.touch(mode=0o600)
+            fresh.write_text(generate_key("local"))
+            fresh.replace(kept)  # whole or not at all: half a key would lock the data away
         return {"WORKER_ENCRYPTION_KEYS": kept.read_text()}
 
     def _start_processes(self, undo: ExitStack) -> None:
-        port = _free_port(_FLOWER_PORT)
-        self.flower_url = f"http://127.0.0.1:{port}/"
-        flower = {"FLOWER_PORT": str(port), "FLOWER_ADDRESS": "127.0.0.1", "FLOWER_BASIC_AUTH": self.flower_login}
-        for name, arguments, environment in (
-            ("worker", ["worker", "--concurrency", "2", "--hostname", "worker@%h"], {}),
-            ("beat", ["beat"], {}),
-            ("flower", ["flower"], flower),
-        ):
-            argv = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
-            log = self.directory / f"{name}.log"
-            process = Process(argv, log=log, environment={**os.environ, **environment})
-            undo.callback(process.stop)
-            self._processes[name] = process
-        self._wait_until_ready()
+        undo.callback(self._stop_processes)
+        self._start("worker", "worker", "--concurrency", "2", "--hostname", "worker@%h")
+        self._start("beat", "beat")
+        self._start_flower()
+        self._wait_for_worker()
 
-    def _wait_until_ready(self) -> None:
+    def _start(self, name: str, *arguments: str, **environment: str) -> Process:
+        argv = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
+        log = self.directory / f"{name}.log"
+        process = self._processes[name] = Process(argv, log=log, environment={**os.environ, **environment})
+        return process
+
+    def _start_flower(self) -> None:
+        for wanted in (_FLOWER_PORT, *(0,) * _PORTS_TRIED):
+            port = _free_port(wanted)
+            self.flower_url = f"http://127.0.0.1:{port}/"
+            flower = self._start(
+                "flower",
+                "flower",
+                FLOWER_PORT=str(port),
+                FLOWER_ADDRESS="127.0.0.1",
+                FLOWER_BASIC_AUTH=self.flower_login,
+            )
+            if _listens(flower, port):
+                return
+            if _TAKEN not in flower.output():
+                break
+        raise self._not_started("flower")
+
+    def _wait_for_worker(self) -> None:
         app = Worker()
         end = time.monotonic() + _READY
         while not app.control.ping(timeout=0.5):
             if self.dead() or time.monotonic() > end:
-                name = next(iter(self.dead()), "worker")
-                msg = f"the {name} did not start. Its log ends with:\n{self._processes[name].output()[-2000:]}"
-                raise StackError(msg)
+                raise self._not_started(next(iter(self.dead()), "worker"))
+
+    def _not_started(self, name: str) -> StackError:
+        return StackError(f"the {name} did not start. Its log ends with:\n{self._processes[name].output()[-2000:]}")
+
+    def _stop_processes(self) -> None:
+        """All at once: each takes its seconds."""
+        with ThreadPoolExecutor(len(self._processes) or 1) as pool:
+            list(pool.map(Process.stop, self._processes.values()))
+
+
+def _temporary_directory(undo: ExitStack) -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="token-worker-"))
+    undo.callback(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def _listens(process: Process, port: int) -> bool:
+    for _tick in ticks(_READY):
+        if not process.alive():
+            return False
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process.alive()  # and it is not somebody else who was quicker
+    return False
 
 
 def _free_port(wanted: int) -> int:

@@ -2,7 +2,7 @@
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NewType
 from uuid import UUID, uuid5
@@ -104,6 +104,8 @@ class Claim:
     lease_until: datetime
     status: Status
     failure: Failure | None
+    strikes: int = 0  # unproven signs of a dead grant since the last success
+    struck_at: datetime | None = None  # the first of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,21 @@ class CacheEntry:
     email: str
     status: Status
     version: int
+    client: str = DEFAULT_CLIENT
+    authority: str | None = None
+    scopes: tuple[str, ...] = ()
     token: AccessToken | None = None
     refresh_token: Sealed | None = None  # still sealed for its own purpose: who reads the entry cannot spend it
+
+    def renewed(self, token: AccessToken, refresh_token: Sealed | None) -> "CacheEntry":
+        """The entry after a refresh; None keeps the refresh token."""
+        return replace(
+            self,
+            status=Status.ACTIVE,
+            version=token.version,
+            token=token,
+            refresh_token=refresh_token or self.refresh_token,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +203,8 @@ class Account:
     failure: Failure | None
     claims: str | None
     last_refreshed_at: datetime | None
+    signed_in_at: datetime | None
+    grant_lifetime: timedelta | None  # observed: at this age the last grant was ended by policy or platform
 
     def is_leased(self, now: datetime) -> bool:
         """Whether somebody is refreshing it at this moment."""

@@ -4,7 +4,9 @@
     * ConfigurationError
     * InvalidInput
     * UnreadableSecret
+        * UnknownKey
     * Unavailable
+        * DatabaseUnavailable
     * StorageError
     * AccountError
         * UnknownAccount
@@ -48,10 +50,18 @@ class UnreadableSecret(WorkerError):
     code = "unreadable"
 
 
+class UnknownKey(UnreadableSecret):
+    """A stored secret is sealed under a key that this process does not have; another may."""
+
+
 class Unavailable(WorkerError):
     """Neither a usable token nor a way to get one right now; try again shortly."""
 
     code = "unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """Postgres cannot be reached or written right now."""
 
 
 class StorageError(WorkerError):

@@ -71,7 +71,7 @@ def _table(rows: Iterable[tuple[Verdict, tuple[int, ...]]]) -> Mapping[int, Verd
     return MappingProxyType({code: verdict for verdict, codes in rows for code in codes})
 
 
-#: AADSTS numbers. Microsoft warns that numbers may change, so they only refine what `error` says and never stand alone.
+#: AADSTS numbers. Microsoft warns that they may change; what is not here is read by `suberror` and `error` alone.
 BY_CODE: Mapping[int, Verdict] = _table(
     [
         # revoked, expired by inactivity, expired, SPA's fixed 24 h, sign-in frequency, invalid grant
@@ -88,16 +88,20 @@ BY_CODE: Mapping[int, Verdict] = _table(
         (Verdict.BLOCKED, (53003, 530032, 530035, 90094, 90095, 50105)),
         # user disabled, not in the directory: the administrator may enable or restore them
         (Verdict.BLOCKED, (50057, 50034, 51004, 50020, 50014, 16000, 16003)),
-        # client secret wrong, missing, expired, or sent by a public client
-        (Verdict.MISCONFIGURED, (7000215, 70002, 7000222, 7000218, 700025)),
+        # client secret wrong, missing or expired
+        (Verdict.MISCONFIGURED, (7000215, 70002, 7000222, 7000218)),
+        # this grant was given to the app as a public client, which must not show a credential
+        (Verdict.TENANT_MISCONFIGURED, (700025,)),
         # certificate or assertion invalid
         (Verdict.MISCONFIGURED, (700027, 700030, 50012, 50013, 50048, 900384)),
-        # app not found or disabled
-        (Verdict.MISCONFIGURED, (700016, 700011, 70001, 7000112, 1000031)),
+        # app not found or disabled in this tenant: an administrator can have removed it, and the others go on
+        (Verdict.TENANT_MISCONFIGURED, (700016, 700011, 7000112, 1000031)),
+        (Verdict.MISCONFIGURED, (70001,)),
         # authority does not fit the app's audience
         (Verdict.MISCONFIGURED, (50194, 9002332, 9002331, 9001023, 90130, 90124)),
         # scope or resource wrong or unconsented
-        (Verdict.MISCONFIGURED, (70011, 28002, 700022, 700023, 500011, 650056, 650057, 65005, 50001)),
+        (Verdict.MISCONFIGURED, (70011, 28002, 700022, 700023, 650057)),
+        (Verdict.TENANT_MISCONFIGURED, (500011, 650056, 65005, 50001)),  # or only not in this tenant
         # malformed request
         (Verdict.MISCONFIGURED, (90014, 900144, 9002313)),
         (Verdict.TENANT_MISCONFIGURED, (90002,)),  # tenant not found
@@ -109,6 +113,14 @@ BY_CODE: Mapping[int, Verdict] = _table(
         (Verdict.TRANSIENT, (80002, 80005, 80014, 50000)),
     ]
 )
+
+#: The client secret, certificate or assertion is refused: not the app, and not the account.
+CREDENTIAL_CODES = frozenset(
+    {"invalid_client", *(f"AADSTS{code}" for code in (7000215, 70002, 7000222, 700027, 700030, 50012, 50013, 50048))}
+)
+
+#: A grant that ended at a fixed age: sign-in frequency set by policy, or a redirect URI registered as SPA (24 h).
+AGED_OUT = frozenset({"AADSTS70043", "AADSTS700084"})
 
 #: MSAL.NET's classification of `suberror`: each of these wants the user.
 BY_SUBERROR: Mapping[str, Verdict] = MappingProxyType(
@@ -157,18 +169,23 @@ def classify(answer: Answer, *, obtained_at: datetime) -> Outcome:
         return Throttled(
             code=_code(answer, body),
             retry_after=answer.retry_after,
-            scope=Scope.TENANT if _verdict(body) is Verdict.TENANT_THROTTLED else Scope.ACCOUNT,
+            scope=Scope.TENANT if _verdict(body) is Verdict.TENANT_THROTTLED else Scope.CLIENT,
             correlation_id=answer.correlation_id,
         )
     if answer.status >= _SERVER_ERROR:
-        return Transient(code=_code(answer, body), retry_after=answer.retry_after, correlation_id=answer.correlation_id)
+        return Transient(
+            code=_code(answer, body),
+            retry_after=answer.retry_after,
+            scope=Scope.SERVICE,
+            correlation_id=answer.correlation_id,
+        )
     return _refused(answer, body)
 
 
 def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -> Outcome:
     access_token, refresh_token = _token(body.get("access_token")), _token(body.get("refresh_token"))
     if access_token is None:
-        return Transient(code="malformed_answer", correlation_id=answer.correlation_id)
+        return Transient(code="malformed_answer", scope=Scope.SERVICE, correlation_id=answer.correlation_id)
     refresh_in = _seconds(body.get("refresh_in"))
     return Refreshed(
         access_token=access_token,
@@ -198,7 +215,7 @@ def _refused(answer: Answer, body: Mapping[str, Any]) -> Outcome:  # noqa: PLR09
         case Verdict.TENANT_THROTTLED:
             return Throttled(code=code, retry_after=answer.retry_after, scope=Scope.TENANT, correlation_id=trace)
         case Verdict.TRANSIENT:
-            return Transient(code=code, retry_after=answer.retry_after, correlation_id=trace)
+            return Transient(code=code, retry_after=answer.retry_after, scope=Scope.SERVICE, correlation_id=trace)
         case Verdict.TRANSIENT_LONG:
             return Transient(code=code, retry_after=answer.retry_after or _LONG_WAIT, correlation_id=trace)
         case unreachable:

@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from worker.domain.credential import Secret
 
@@ -14,6 +14,8 @@ class Scope(enum.StrEnum):
     ACCOUNT = "account"
     TENANT = "tenant"
     CLIENT = "client"  #: the app registration
+    SERVICE = "service"  #: the identity platform
+    NETWORK = "network"  #: our way to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,7 @@ class Transient:
 
     code: str
     retry_after: timedelta | None = None
+    scope: Scope = Scope.ACCOUNT
     correlation_id: str | None = None
 
 
@@ -81,6 +84,17 @@ Outcome: TypeAlias = Refreshed | Throttled | Transient | ReauthRequired | Blocke
 def kind(outcome: Outcome) -> str:
     """The outcome's class as stored in the ledger and on the row: ``refreshed``, ``reauth_required``, ..."""
     return _KINDS[type(outcome)]
+
+
+def scope(outcome: Outcome) -> Scope:
+    """How far the outcome reaches."""
+    match outcome:
+        case Throttled() | Transient() | Misconfigured():
+            return outcome.scope
+        case Refreshed() | ReauthRequired() | Blocked():
+            return Scope.ACCOUNT
+        case unreachable:
+            assert_never(unreachable)
 
 
 _KINDS: dict[type, str] = {

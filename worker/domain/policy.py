@@ -22,6 +22,8 @@ STRIKES = 3
 STRIKES_OVER = timedelta(minutes=10)
 _BETWEEN_STRIKES = timedelta(minutes=5)
 
+_BUSY = {"throttled", "transient"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
@@ -32,6 +34,8 @@ class Transition:
     status: Status
     due_at: datetime
     failure: Failure | None
+    strikes: int
+    struck_at: datetime | None
     refreshed: Refreshed | None = None
 
 
@@ -89,6 +93,8 @@ class RefreshPolicy:
                     status=Status.ACTIVE,
                     due_at=due,
                     failure=None,
+                    strikes=0,
+                    struck_at=None,
                     refreshed=outcome,
                 )
             case Throttled() | Transient():
@@ -109,26 +115,45 @@ class RefreshPolicy:
         wait = self.backoff(claim.account_id, failure.count)
         if at_least is not None:
             wait = max(wait, at_least)  # Retry-After wins over our own arithmetic, never the other way round
-        return Transition(claim=claim, outcome=outcome, status=claim.status, due_at=now + wait, failure=failure)
+        return _failed(claim, outcome, failure, due_at=now + wait)
 
     def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:
+        strikes, since = claim.strikes + 1, claim.struck_at or now
+        if strikes >= STRIKES and now - since >= STRIKES_OVER:
+            ended = self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
+            return replace(ended, strikes=strikes, struck_at=since)
         failure = streak(claim.failure, outcome, now=now)
-        if failure.count >= STRIKES and now - failure.since >= STRIKES_OVER:
-            return self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
-        due = now + max(_BETWEEN_STRIKES, self.backoff_base)
-        return Transition(claim=claim, outcome=outcome, status=claim.status, due_at=due, failure=failure)
+        return replace(
+            _failed(claim, outcome, failure, due_at=now + _BETWEEN_STRIKES), strikes=strikes, struck_at=since
+        )
 
     def _end(self, claim: Claim, outcome: ReauthRequired | Blocked, status: Status, *, now: datetime) -> Transition:
         failure = streak(claim.failure, outcome, now=now)
         # Looked at again tomorrow, and not with everybody else: the hash spreads the day's re-checks.
         due = now + self.recheck * (1 + keyed_fraction(claim.account_id, failure.count) / 10)
-        return Transition(claim=claim, outcome=outcome, status=status, due_at=due, failure=failure)
+        return replace(_failed(claim, outcome, failure, due_at=due), status=status)
+
+
+def _failed(claim: Claim, outcome: Outcome, failure: Failure, *, due_at: datetime) -> Transition:
+    return Transition(
+        claim=claim,
+        outcome=outcome,
+        status=claim.status,
+        due_at=due_at,
+        failure=failure,
+        strikes=claim.strikes,
+        struck_at=claim.struck_at,
+    )
 
 
 def streak(failure: Failure | None, outcome: Outcome, *, now: datetime) -> Failure:
-    """The failure streak after ``outcome``: one longer if it is of the same class, else a new one."""
-    if failure is not None and failure.kind == kind(outcome):
-        return replace(failure, code=outcome.code, count=failure.count + 1)
+    """The failure streak after ``outcome``: one longer if it is of the same class, else a new one.
+
+    Throttled and transient count as one, or answers that alternate between 429 and 503 would never back off.
+    """
+    now_failing = kind(outcome)
+    if failure is not None and (failure.kind == now_failing or {failure.kind, now_failing} == _BUSY):
+        return replace(failure, kind=now_failing, code=outcome.code, count=failure.count + 1)
     return Failure(kind=kind(outcome), code=outcome.code, count=1, since=now)
 
 

@@ -79,7 +79,7 @@ class TokenEndpoint:
         status = getattr(self._last, "discovery_status", None)
         if status in _CLIENT_ERROR and status != _TOO_MANY_REQUESTS:
             return Misconfigured(code=f"discovery_http_{status}", scope=Scope.TENANT)
-        return Transient(code="discovery_failed")
+        return Transient(code="discovery_failed", scope=Scope.SERVICE)
 
     def get(
         self, url: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None, **_: object
@@ -97,6 +97,8 @@ class TokenEndpoint:
         **_: object,
     ) -> _Response:
         status, body, answered = self._send("POST", url, params, headers, data)
+        if "grant_type" not in (data or {}):  # not the token endpoint: a device code is being asked for
+            return _Response(status, body.decode("utf-8", "replace"), {})
         parsed = _json_object(body)
         self._last.answer = Answer(
             status=status,
@@ -185,10 +187,10 @@ def network_code(error: HTTPError) -> str:
     match cause:
         case NameResolutionError():
             return "dns"
+        case NewConnectionError():  # in urllib3 a kind of the next
+            return "connect_failed"
         case ConnectTimeoutError():
             return "connect_timeout"
-        case NewConnectionError():
-            return "connect_failed"
         case ReadTimeoutError():
             return "timeout"
         case SSLError():

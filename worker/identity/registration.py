@@ -11,26 +11,35 @@ _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})  # MSAL ad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCredential:
+    """How an app proves who it is: a secret, or a certificate (PEM: the private key and its certificate)."""
+
+    secret: Secret | None = None
+    certificate: Secret | None = None
+
+    def for_msal(self) -> str | dict[str, str]:
+        """What MSAL takes as ``client_credential``. Raises ConfigurationError if there is neither."""
+        if self.certificate is not None:
+            pem = self.certificate.reveal()
+            return {"private_key": pem, "public_certificate": pem}
+        if self.secret is None:
+            raise ConfigurationError("an app registration has neither a client secret nor a certificate")
+        return self.secret.reveal()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """One app registration at the Microsoft identity platform. Exactly one of secret and certificate is set."""
+    """One app registration at the Microsoft identity platform.
+
+    ``credentials``: the current one, and while it is being rotated the next one too.
+    """
 
     name: str
     client_id: str
     authority: str
     scopes: tuple[str, ...]
+    credentials: tuple[ClientCredential, ...]
     oidc: bool = False  # the authority is a plain OpenID Connect issuer: no /v2.0 is added to find its metadata
-    client_secret: Secret | None = None
-    certificate: Secret | None = None  # PEM: the private key and its certificate
-
-    def credential(self) -> str | dict[str, str]:
-        """What MSAL takes as ``client_credential``."""
-        if self.certificate is not None:
-            pem = self.certificate.reveal()
-            return {"private_key": pem, "public_certificate": pem}
-        if self.client_secret is None:
-            msg = f"app registration {self.name!r} has neither a client secret nor a certificate"
-            raise ConfigurationError(msg)
-        return self.client_secret.reveal()
 
     def authority_arguments(self, authority: str) -> dict[str, Any]:
         """How MSAL is told where to ask."""

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
@@ -50,10 +50,23 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
 
 
 def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Blank values under secret-looking names, JWTs and passwords in URLs, whoever logged them."""
+    """Blank values under secret-looking names, JWTs and passwords in URLs, whoever logged them, however deep."""
     for name, value in event.items():
-        if _MASKED.search(name) and name not in _HARMLESS:
-            event[name] = "***"
-        elif isinstance(value, str):
-            event[name] = _URL_PASSWORD.sub(r"\1:***", _JWT.sub("***", value))
+        event[name] = _masked(name, value)
     return event
+
+
+def _masked(name: str, value: Any) -> Any:
+    if _MASKED.search(name) and name not in _HARMLESS:
+        return "***"
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return _URL_PASSWORD.sub(r"\1:***", _JWT.sub("***", value))
+        case Mapping():
+            return {str(key): _masked(str(key), inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_masked("", inner) for inner in value]
+        case _:
+            return _masked("", repr(value))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -22,7 +22,7 @@ from worker.domain.credential import (
     account_id,
     normalize_email,
 )
-from worker.domain.errors import InvalidInput, UnknownAccount
+from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
 from worker.identity import Identity
@@ -101,16 +101,21 @@ class Credentials:
         self._set(email, Status.ACTIVE, due_at=self._utcnow())
 
     def disconnect(self, email: str) -> None:
-        """Erase an account's tokens here and in the cache. Raises UnknownAccount."""
+        """Erase an account's tokens here and in the cache.
+
+        Raises UnknownAccount, or Unavailable if the cache could not be reached: then do it again, or the token there is
+        served until it expires.
+        """
         account = self.find(email)
         with self._database.begin() as connection:
             version = rows.set_status(connection, account.id, Status.DISCONNECTED, due_at=None, now=self._utcnow())
             rows.erase_tokens(connection, account.id)
-        if version is not None:
-            # An entry without tokens, not a missing one: it outranks a late writer's copy.
-            self._entries.publish(
-                [CacheEntry(account_id=account.id, email=account.email, status=Status.DISCONNECTED, version=version)]
-            )
+        assert version is not None
+        # An entry without tokens, not a missing one: it outranks a late writer's copy.
+        gone = CacheEntry(account_id=account.id, email=account.email, status=Status.DISCONNECTED, version=version)
+        if not self._entries.publish([gone]):
+            msg = f"{account.email}: erased from the database, but Redis could not be reached; run this again"
+            raise Unavailable(msg)
 
     def find(self, email: str) -> Account:
         """Raises UnknownAccount, or InvalidInput if this is no e-mail address."""
@@ -120,12 +125,15 @@ class Credentials:
             raise UnknownAccount(normalize_email(email))
         return account
 
-    def list(self, *, status: Status | None = None) -> Iterator[Account]:
-        """All accounts in order of e-mail, read in pages."""
+    def list(self, *, status: Status | None = None, dying_within: timedelta | None = None) -> Iterator[Account]:
+        """All accounts in order of e-mail, read in pages; or those in a state, or whose grant will soon be dead."""
+        dying_before = None if dying_within is None else self._utcnow() + dying_within
         after, page = "", 1000
         while True:
             with self._database.begin() as connection:
-                accounts = rows.list_accounts(connection, status=status, after=after, limit=page)
+                accounts = rows.list_accounts(
+                    connection, status=status, dying_before=dying_before, after=after, limit=page
+                )
             yield from accounts
             if len(accounts) < page:
                 return
@@ -199,8 +207,8 @@ def _required(data: dict[str, Any], name: str) -> str:
 
 def _text(data: dict[str, Any], name: str) -> str | None:
     value = data.get(name)
-    if value is not None and not isinstance(value, str):
-        msg = f"{name} must be a string"
+    if value is not None and not (isinstance(value, str) and value.isascii() | (name == "email")):
+        msg = f"{name} must be a string" + ("" if name == "email" else " of ASCII characters")
         raise InvalidInput(msg)
     return value or None
 
@@ -244,6 +252,9 @@ def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
         email=grant.email,
         status=Status.ACTIVE,
         version=version,
+        client=grant.client,
+        authority=grant.authority,
+        scopes=grant.scopes,
         token=token,
         refresh_token=sealed.refresh_token,
     )

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from worker.db import clients as breakers
 from worker.db import credentials, events
 from worker.db.session import Database
+from worker.domain.breaker import Breaker
 from worker.domain.credential import AccountId
 
 _PAGE = 10_000  # a delete that holds its locks for a moment, not for minutes
@@ -14,8 +16,11 @@ _PAGE = 10_000  # a delete that holds its locks for a moment, not for minutes
 class Ledger:
     """What was asked and answered, and how the fleet stands."""
 
-    def __init__(self, *, database: Database, retention: timedelta, utcnow: Callable[[], datetime]) -> None:
+    def __init__(
+        self, *, database: Database, clients: Sequence[str], retention: timedelta, utcnow: Callable[[], datetime]
+    ) -> None:
         self._database = database
+        self._clients = clients
         self._retention = retention
         self._utcnow = utcnow
 
@@ -27,7 +32,12 @@ class Ledger:
     def summary(self) -> Mapping[str, Any]:
         """Accounts by state, how many are due, expired and failing, and the oldest due time."""
         with self._database.begin() as connection:
-            return credentials.summary(connection, now=self._utcnow())
+            return credentials.summary(connection, clients=self._clients, now=self._utcnow())
+
+    def breakers(self) -> Sequence[Breaker]:
+        """The app registrations that are in trouble."""
+        with self._database.begin() as connection:
+            return [breaker for breaker in breakers.all_breakers(connection) if not breaker.is_clean]
 
     def prune(self) -> int:
         """Delete lines older than the retention; returns how many."""

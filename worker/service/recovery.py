@@ -3,14 +3,15 @@
 import base64
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import structlog
 
 from worker.cache import Outbox
-from worker.db import credentials
-from worker.db.credentials import SealedUpdate, UnsavedUpdate
+from worker.db import claims
+from worker.db.claims import SealedUpdate, UnsavedUpdate
 from worker.db.session import Database
 from worker.domain.credential import AccountId, Sealed
 from worker.domain.errors import StorageError, Unavailable, UnreadableSecret
@@ -38,6 +39,26 @@ class Recovery:
             return False
         return True
 
+    def follow(self, update: UnsavedUpdate, spent: Sealed) -> None:
+        """Keep tokens that were got by spending others that may wait here themselves.
+
+        Postgres knows nothing of those in between, so what it must still have is what the first of them replaced.
+        Raises Unavailable without Redis, and UnreadableSecret if what waits makes no sense and is left for a human.
+        """
+        kept = self._outbox.all().get(update.account_id)
+        if kept is not None:
+            before = _decode(update.account_id, kept)
+            # A sign-in meanwhile may have led to the same version; only the token tells the two apart.
+            if before.version == update.base and before.refresh_token in (None, spent):
+                rotated = update if update.refresh_token else before
+                update = replace(
+                    update,
+                    base=before.base,
+                    refresh_token=rotated.refresh_token,
+                    previous_refresh_token=rotated.previous_refresh_token,
+                )
+        self._outbox.put({update.account_id: _encode(update)})
+
     def drain(self) -> frozenset[AccountId]:
         """Write what is kept to Postgres; what Postgres has a newer token for is dropped.
 
@@ -57,7 +78,7 @@ class Recovery:
         try:
             update = _decode(account, value)
             with self._database.begin() as connection:
-                restored = credentials.restore(connection, update, now=self._utcnow())
+                restored = claims.restore(connection, update, now=self._utcnow())
         except (UnreadableSecret, StorageError) as error:
             # Stays where it is, for a human: it may be the only copy. The others go on.
             log.error("Outbox entry cannot be stored", account_id=str(account), reason=str(error))  # noqa: TRY400
@@ -75,6 +96,7 @@ def _encode(update: UnsavedUpdate) -> bytes:
     return json.dumps(
         {
             "email": update.email,
+            "base": update.base,
             "version": update.version,
             "tokens": [token and base64.b64encode(token).decode() for token in tokens],
             "times": [moment.isoformat() for moment in (update.obtained_at, update.expires_at, update.due_at)],
@@ -87,9 +109,12 @@ def _decode(account: AccountId, value: bytes) -> UnsavedUpdate:
         data: dict[str, Any] = json.loads(value)
         access_token, refresh_token, previous = (token and Sealed(base64.b64decode(token)) for token in data["tokens"])
         obtained_at, expires_at, due_at = map(datetime.fromisoformat, data["times"])
+        if not access_token:
+            raise ValueError("no access token")  # noqa: TRY301 - as good as any other malformation
         return UnsavedUpdate(
             account_id=account,
             email=data["email"],
+            base=data["base"],
             version=data["version"],
             access_token=access_token,
             refresh_token=refresh_token,

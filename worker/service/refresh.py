@@ -1,8 +1,9 @@
 """Spends claims: claim, open, ask; settlement.py writes back. Beat, consumers and operators all come through here."""
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -10,12 +11,14 @@ from uuid import uuid4
 
 import structlog
 
-from worker.db import credentials
+from worker.cache import Pauses, RateLimiter
+from worker.db import claims
 from worker.db.session import Database
 from worker.domain.credential import Account, Claim, LeaseId
-from worker.domain.errors import UnreadableSecret, WorkerError
-from worker.domain.outcome import Outcome, Transient, kind
+from worker.domain.errors import BackingOff, Unavailable, UnreadableSecret, WorkerError
+from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
 from worker.identity import Identity
+from worker.service.gate import Gate
 from worker.service.recovery import Recovery
 from worker.service.settlement import Settlement, Spent, Trigger
 from worker.vault import Purpose, Vault
@@ -25,6 +28,8 @@ log = structlog.get_logger(__name__)
 # Connect, silence and discovery limits of one question. A claim that could not be answered within its lease is left to
 # the next holder, or two would ask at once.
 _LONGEST_QUESTION = timedelta(seconds=40)
+
+_TENANT_PAUSE = timedelta(minutes=1)  # if Microsoft throttles a tenant without saying for how long
 
 
 class Refresher:
@@ -38,6 +43,9 @@ class Refresher:
         identity: Identity,
         recovery: Recovery,
         settlement: Settlement,
+        gate: Gate,
+        limiter: RateLimiter,
+        pauses: Pauses,
         utcnow: Callable[[], datetime],
         lease: timedelta,
         batch_size: int,
@@ -48,46 +56,81 @@ class Refresher:
         self._identity = identity
         self._recovery = recovery
         self._settlement = settlement
+        self._gate = gate
+        self._limiter = limiter
+        self._pauses = pauses
         self._utcnow = utcnow
         self._lease = lease
         self._batch_size = batch_size
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="refresh")
+        self._stopping = threading.Event()
 
-    def batches_due(self, *, at_most: int) -> int:
-        """How many batches the due accounts fill, up to ``at_most``."""
-        with self._database.begin() as connection:
-            due = credentials.count_due(connection, limit=at_most * self._batch_size, now=self._utcnow())
-        return -(-due // self._batch_size)
+    def batches_due(self, *, at_most: int) -> dict[str, int]:
+        """How many batches the due accounts of each app registration fill, up to ``at_most`` in all."""
+        batches: dict[str, int] = {}
+        for client in self._identity.clients:
+            room = at_most - sum(batches.values())
+            with self._database.begin() as connection:
+                due = claims.count_due(connection, client=client, limit=room * self._batch_size, now=self._utcnow())
+            batches[client] = -(-self._gate.outlook(client, due) // self._batch_size)
+        return batches
 
-    def refresh_due(self) -> dict[str, int]:
-        """Refresh one batch of due accounts. Returns how many claims ended how.
+    def refresh_due(self, client: str) -> dict[str, int]:
+        """Refresh one batch of due accounts of an app registration. Returns how many claims ended how.
 
         1. Bring home what an outage of the database has left in the outbox.
-        2. Claim the longest overdue, in a transaction of its own.
-        3. Ask Microsoft about each, many at a time, with no transaction open.
-        4. Write back whatever has been answered by then, in one statement; meanwhile the next answers gather.
-        5. After each commit, publish to the cache.
+        2. Ask for admission: breaker and rate decide how many may go.
+        3. Claim the longest overdue, in a transaction of its own.
+        4. Ask Microsoft about each, many at a time, with no transaction open.
+        5. Write back whatever has been answered by then, in one statement; meanwhile the next answers gather.
+        6. After each commit, publish to the cache.
         """
         waiting = self._recovery.drain()
-        claims = [claim for claim in self._claim_due() if claim.account_id not in waiting]
-        tally: Counter[str] = Counter(claimed=len(claims))
-        questions = [self._pool.submit(self._spend, claim) for claim in claims]
-        failure: Exception | None = None
-        for group in _as_answered(questions):
-            try:
-                tally.update(kind(spent.outcome) for spent in self._settlement.settle(group, Trigger.SCHEDULE))
-            except Exception as error:  # noqa: BLE001 - raised below; the next group has answers of its own to save
-                failure = error
-        if failure:
-            raise failure
+        tally: Counter[str] = Counter(claimed=0)
+        while (left := self._batch_size - tally["claimed"]) > 0 and not self._stopping.is_set():
+            admitted = self._gate.admit(client, left)
+            if not admitted:
+                break
+            permitted = self._limiter.take(client, admitted)
+            claimed = self._claim_due(client, permitted) if permitted else []
+            tally["claimed"] += len(claimed)
+            tally.update(self._ask_all(client, [claim for claim in claimed if claim.account_id not in waiting]))
+            self._gate.withdraw(client)
+            if admitted < left or not permitted or len(claimed) < permitted:
+                break  # what the ramp holds back is for the next sweep
         return dict(tally)
 
     def refresh_one(self, account: Account, trigger: Trigger) -> Outcome | None:
-        """Refresh an account now, due or not; None if somebody else holds it or it has changed meanwhile."""
+        """Refresh an account now, due or not; None if somebody else holds it or it has changed meanwhile.
+
+        Raises ClientMisconfigured or BackingOff while the app registration's breaker is open or Microsoft wants the
+        tenant left alone, except for an operator.
+        """
         if account.id in self._recovery.drain():
             return None
+        domain = _domain(account)
+        paused = self._paused(account.client, {domain})
+        if paused and trigger is not Trigger.OPERATOR:
+            raise BackingOff(account.email, "tenant_throttled", paused[domain])
+        admitted = self._gate.admit(account.client, 1)
+        if not admitted and trigger is not Trigger.OPERATOR:
+            raise self._gate.obstacle(account.client, account.email)
+        try:
+            return self._refresh_now(account, trigger)
+        finally:
+            if admitted:
+                self._gate.withdraw(account.client)
+
+    def stop(self) -> None:
+        """Ask nothing more; what has been asked is still settled, and the rest given back."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _refresh_now(self, account: Account, trigger: Trigger) -> Outcome | None:
         with self._database.begin() as connection:
-            claim = credentials.claim_one(
+            claim = claims.claim_one(
                 connection,
                 account.id,
                 version=account.version,
@@ -96,18 +139,49 @@ class Refresher:
                 now=self._utcnow(),
             )
         spent = self._spend(claim) if claim else None
-        if spent is None or not self._settlement.settle([spent], trigger):
+        if spent is None or not self._settle([spent], trigger):
             return None
         return spent.outcome
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _claim_due(self) -> list[Claim]:
+    def _claim_due(self, client: str, limit: int) -> list[Claim]:
         with self._database.begin() as connection:
-            return credentials.claim_due(
-                connection, lease_id=_new_lease(), limit=self._batch_size, lease=self._lease, now=self._utcnow()
+            return claims.claim_due(
+                connection,
+                client=client,
+                lease_id=_new_lease(),
+                limit=limit,
+                lease=self._lease,
+                now=self._utcnow(),
             )
+
+    def _ask_all(self, client: str, claimed: Sequence[Claim]) -> Counter[str]:
+        """Ask about each claim and settle the answers as they come; give back what is better not asked."""
+        tally: Counter[str] = Counter()
+        returned: dict[Claim, timedelta] = {}  # and when each is due again; filled by the pool's threads
+        paused = self._paused(client, {_domain(claim) for claim in claimed})
+
+        def ask(claim: Claim) -> Spent | None:
+            if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
+                returned[claim] = paused.get(_domain(claim), timedelta(0))
+                return None
+            spent = self._spend(claim)
+            if spent and (span := _tenant_pause(spent.outcome)):
+                paused[_domain(claim)] = span
+            return spent
+
+        failure: Exception | None = None
+        for group in _as_answered([self._pool.submit(ask, claim) for claim in claimed]):
+            try:
+                tally.update(kind(spent.outcome) for spent in self._settle(group, Trigger.SCHEDULE))
+            except Exception as error:  # noqa: BLE001 - raised below; the next group has answers of its own to save
+                failure = error
+        if returned:
+            tally["returned"] = len(returned)
+            with self._database.begin() as connection:
+                claims.release(connection, returned, now=self._utcnow())
+        if failure:
+            raise failure
+        return tally
 
     def _spend(self, claim: Claim) -> Spent | None:
         """Open one claim's refresh token and ask. Nothing an account holds may stop its batch."""
@@ -127,17 +201,45 @@ class Refresher:
             log.exception("Refresh failed unexpectedly", email=claim.email, error=type(error).__name__)
             outcome = Transient(code="internal_error")
         latency = timedelta(seconds=max(0.0, time.perf_counter() - started))
+        self._gate.observe(claim.client, claim.account_id, outcome)
         return Spent(claim=claim, refresh_token=token, outcome=outcome, at=at, latency=latency)
+
+    def _settle(self, group: Sequence[Spent], trigger: Trigger) -> list[Spent]:
+        settled = self._settlement.settle(group, trigger)
+        # What the answers say of the others is advice: without it they are merely asked one by one.
+        with suppress(Unavailable):
+            self._gate.report((spent.claim.client, spent.claim.account_id, spent.outcome) for spent in group)
+            for spent in group:
+                if span := _tenant_pause(spent.outcome):
+                    self._pauses.pause(spent.claim.client, _domain(spent.claim), span)
+        return settled
+
+    def _paused(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
+        with suppress(Unavailable):
+            return self._pauses.left(client, domains) if domains else {}
+        return {}
 
     def _quarantine(self, claim: Claim, error: UnreadableSecret) -> None:
         log.error("Refresh token cannot be opened; account set aside", email=claim.email, reason=str(error))
         # If Postgres is away just now, the next holder of the lease finds the same and sets it aside then.
         with suppress(WorkerError), self._database.begin() as connection:
-            credentials.quarantine(connection, claim, code=error.code, now=self._utcnow())
+            claims.quarantine(connection, claim, code=error.code, now=self._utcnow())
 
 
 def _new_lease() -> LeaseId:
     return LeaseId(uuid4())
+
+
+def _domain(of: Account | Claim) -> str:
+    """Stands for the tenant, which a token request to ``/common`` does not name."""
+    return of.email.rpartition("@")[2]
+
+
+def _tenant_pause(outcome: Outcome) -> timedelta | None:
+    """For how long to leave the whole tenant alone."""
+    if isinstance(outcome, Throttled) and outcome.scope is Scope.TENANT:
+        return outcome.retry_after or _TENANT_PAUSE
+    return None
 
 
 def _as_answered(questions: Sequence[Future[Spent | None]]) -> Iterator[list[Spent]]:

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+import stamina
 import structlog
 
 from worker.db import sealed
 from worker.db.sealed import SealedRow
 from worker.db.session import Database
 from worker.domain.credential import Sealed
-from worker.domain.errors import UnreadableSecret
+from worker.domain.errors import Unavailable, UnreadableSecret
+from worker.service.recovery import Recovery
 from worker.vault import Purpose, Vault, key_prefix
 
 log = structlog.get_logger(__name__)
 
-_PAGE = 500
+_PAGE_SIZE = 100  # rows that are locked at a time
+_patiently = stamina.RetryingCaller(attempts=5, timeout=30.0, wait_initial=0.2, wait_max=2.0).on(Unavailable)
 _PURPOSES = tuple(Purpose(column) for column in sealed.SEALED_COLUMNS)
 
 
@@ -28,30 +31,43 @@ class RotationReport:
     remaining: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    last: UUID | None
+    unreadable: int
+
+
 class Rotation:
     """May be stopped and started again at any time: what is done is recognised by its key id."""
 
-    def __init__(self, *, database: Database, vault: Vault) -> None:
+    def __init__(self, *, database: Database, vault: Vault, recovery: Recovery) -> None:
         self._database = database
         self._vault = vault
+        self._recovery = recovery
 
     def rotate(self, *, progress: Callable[[int], None]) -> RotationReport:
-        """Go through all rows once. Calls ``progress`` with the number of rows done."""
+        """Go through all rows once. Calls ``progress`` with the number of rows done. Raises Unavailable."""
+        self._recovery.drain()  # what waits in the outbox may be sealed under the key that is to go
         rotated = unreadable = 0
-        after, prefix = UUID(int=0), key_prefix(self._vault.newest_key_id)
-        while True:
-            with self._database.begin() as connection:
-                page = sealed.find_other_than(connection, prefix, after=after, limit=_PAGE)
-                old, new = self._reseal_all(page)
-                rotated += sealed.swap(connection, old, new)
-            if not page:
-                break
-            unreadable += len(page) - len(old)
-            after = page[-1].account_id
+        after: UUID | None = UUID(int=0)
+        while after is not None:
+            # A refresh of the same rows may be in the way: one of the two is told to try again.
+            page, done = _patiently(self._rotate_page, after)
+            rotated += done
+            unreadable += page.unreadable
+            after = page.last
             progress(rotated + unreadable)
         with self._database.begin() as connection:
-            remaining = sealed.count_other_than(connection, prefix)
+            remaining = sealed.count_other_than(connection, key_prefix(self._vault.newest_key_id))
         return RotationReport(rotated, unreadable, remaining)
+
+    def _rotate_page(self, after: UUID) -> tuple[_Page, int]:
+        with self._database.begin() as connection:
+            rows = sealed.find_other_than(
+                connection, key_prefix(self._vault.newest_key_id), after=after, limit=_PAGE_SIZE
+            )
+            old, new = self._reseal_all(rows)
+            return _Page(rows[-1].account_id if rows else None, len(rows) - len(old)), sealed.swap(connection, old, new)
 
     def _reseal_all(self, page: list[SealedRow]) -> tuple[list[SealedRow], list[SealedRow]]:
         old, new = [], []

@@ -1,19 +1,20 @@
 """Settles spent claims: plan, persist, publish, tell. What Microsoft has given is not lost because Postgres is away."""
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import stamina
 import structlog
 
-from worker.db import credentials, events
-from worker.db.credentials import SealedUpdate
+from worker.db import claims, events
+from worker.db.claims import SealedUpdate
 from worker.db.events import RefreshEvent
 from worker.db.session import Database
-from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Secret
+from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Secret, Status
 from worker.domain.errors import Unavailable, WorkerError
+from worker.domain.microsoft import AGED_OUT
 from worker.domain.outcome import Outcome, ReauthRequired, Refreshed, kind
 from worker.domain.policy import RefreshPolicy
 from worker.service.entries import Entries
@@ -103,8 +104,7 @@ class Settlement:
                 return self._rescue(records, now, error)
             # Postgres refuses the statement: one row of the group spoils it, and the others shall not pay for that.
             return {account: version for record in records for account, version in self._persist([record], now).items()}
-        for record in records:
-            _tell(record.spent, won=record.account_id in versions)
+        _tell(records, versions)
         return versions
 
     def _rescue(self, records: Sequence[_Record], now: datetime, error: WorkerError) -> dict[AccountId, int]:
@@ -112,7 +112,9 @@ class Settlement:
         for record in records:
             log.error("Error persisting tokens to database", email=record.spent.claim.email, reason=str(error))
         if not self._recovery.keep([record.update for record in records]):
-            return _stubbornly(lambda: self._write(records, now))
+            versions = _stubbornly(lambda: self._write(records, now))
+            _tell(records, versions)
+            return versions
         kept = [record for record in records if _is_new(record)]
         for record in kept:
             log.warning("Token kept in the outbox until the database takes it", email=record.spent.claim.email)
@@ -120,7 +122,7 @@ class Settlement:
 
     def _write(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         with self._database.begin() as connection:
-            versions = credentials.persist(connection, [record.update for record in records], now=now)
+            versions = claims.persist(connection, [record.update for record in records], now=now)
             events.record(connection, [record.event for record in records])
         return versions
 
@@ -138,6 +140,9 @@ class Settlement:
             due_at=transition.due_at,
             failure=transition.failure,
             claims=spent.outcome.claims if isinstance(spent.outcome, ReauthRequired) else None,
+            strikes=transition.strikes,
+            struck_at=transition.struck_at,
+            aged_out=spent.outcome.code in AGED_OUT and spent.claim.status is Status.ACTIVE,
             access_token=seal(outcome.access_token, account, Purpose.ACCESS_TOKEN) if outcome else None,
             obtained_at=outcome.obtained_at if outcome else None,
             expires_at=outcome.expires_at if outcome else None,
@@ -163,16 +168,15 @@ class Settlement:
         )
 
 
-def _tell(spent: Spent, *, won: bool) -> None:
-    about = {"email": spent.claim.email, "outcome": kind(spent.outcome), "code": spent.outcome.code}
-    if not won:
-        log.info("Answer dropped: another worker got there first", **about)
-    elif isinstance(spent.outcome, Refreshed):
-        log.info(
-            "Token persisted to database", email=spent.claim.email, expires_at=spent.outcome.expires_at.isoformat()
-        )
-    else:
-        log.warning("Token not refreshed", **about)
+def _tell(records: Sequence[_Record], versions: Mapping[AccountId, int]) -> None:
+    for record in records:
+        email, outcome = record.spent.claim.email, record.spent.outcome
+        if record.account_id not in versions:
+            log.info("Answer dropped: another worker got there first", email=email, outcome=kind(outcome))
+        elif isinstance(outcome, Refreshed):
+            log.info("Token persisted to database", email=email, expires_at=outcome.expires_at.isoformat())
+        else:
+            log.warning("Token not refreshed", email=email, outcome=kind(outcome), code=outcome.code)
 
 
 def _is_new(record: _Record) -> bool:
@@ -187,6 +191,9 @@ def _entry(record: _Record, version: int) -> CacheEntry:
         email=claim.email,
         status=record.update.status,
         version=version,
+        client=claim.client,
+        authority=claim.authority,
+        scopes=claim.scopes,
         token=AccessToken(
             email=claim.email,
             secret=outcome.access_token,

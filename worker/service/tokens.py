@@ -1,8 +1,7 @@
 """A live access token for whoever asks: cache, then database, then one refresh however many ask."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -27,6 +26,7 @@ from worker.domain.errors import (
     BackingOff,
     BlockedByAdmin,
     ClientMisconfigured,
+    DatabaseUnavailable,
     NeedsUser,
     Unavailable,
     UnknownAccount,
@@ -34,15 +34,17 @@ from worker.domain.errors import (
     WorkerError,
 )
 from worker.domain.policy import RefreshPolicy
+from worker.service.bridge import Bridge
 from worker.service.entries import Entries
+from worker.service.patience import looks
 from worker.service.refresh import Refresher
 from worker.service.settlement import Trigger
 from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
 
-# How often a waiter looks whether the holder of the lease is done. Longer than the longest question to Microsoft.
-_FIRST_LOOK, _LONGEST_LOOK, _PATIENCE = 0.02, 0.5, 45.0  # seconds
+
+Wish = tuple[AccountId, timedelta | None]
 
 
 class Tokens:
@@ -54,6 +56,7 @@ class Tokens:
         database: Database,
         vault: Vault,
         entries: Entries,
+        bridge: Bridge,
         refresher: Refresher,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
@@ -61,10 +64,11 @@ class Tokens:
         self._database = database
         self._vault = vault
         self._entries = entries
+        self._bridge = bridge
         self._refresher = refresher
         self._policy = policy
         self._utcnow = utcnow
-        self._flights: dict[AccountId, Future[AccessToken]] = {}
+        self._flights: dict[Wish, Future[AccessToken]] = {}
         self._lock = threading.Lock()
 
     def ensure_fresh(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken:
@@ -77,46 +81,66 @@ class Tokens:
         entry = self._entries.read(account)
         if entry and entry.token and self._fresh(entry.token, min_ttl):
             return entry.token
-        try:
-            return self._together(account, lambda: self._from_database(account, normalize_email(email), min_ttl))
-        except Unavailable as error:
-            return self._from_cache_alone(account, error)
+        return self._together((account, min_ttl), lambda: self._obtain(account, normalize_email(email), min_ttl))
 
-    def refresh(self, account: AccountId) -> AccessToken:
-        """Refresh now, whatever the schedule and earlier failures say. Raises as ensure_fresh does."""
+    def refresh(self, account: AccountId, trigger: Trigger = Trigger.OPERATOR) -> AccessToken:
+        """Refresh now, whatever the schedule and the account's failures say. Raises as ensure_fresh does."""
         known = self._find(account, str(account))
         _refuse_inactive(known)
-        for _look in _looks():
+        for _look in looks():
             stored = self._find(known.id, known.email)
             moved = stored.version != known.version
-            if moved or (
-                not stored.is_leased(self._utcnow()) and self._refresher.refresh_one(stored, Trigger.OPERATOR)
-            ):
-                return self._live_token(self._find(known.id, known.email))
+            if moved or (not stored.is_leased(self._utcnow()) and self._refresher.refresh_one(stored, trigger)):
+                newest = self._find(known.id, known.email)
+                return self._kept(newest) or self._live_token(newest)
         raise Unavailable(f"{known.email}: another worker holds this account; try again in a minute")
+
+    def _obtain(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
+        try:
+            return self._from_database(account, email, min_ttl)
+        except DatabaseUnavailable as error:
+            return self._from_cache_alone(account, min_ttl, error)
 
     def _from_database(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
         asked = False
-        for _look in _looks():
+        token: AccessToken | None = None
+        for _look in looks():
             stored = self._find(account, email)
+            if asked and (kept := self._kept(stored)):
+                return kept
             token = self._token(stored)
             if token and self._fresh(token, min_ttl):
-                return self._recovered(stored, token)
+                return token if asked else self._recovered(stored, token)
             problem = self._problem(stored, asked=asked)
             if problem or asked:
                 return self._still_alive(token, problem or Unavailable(f"{email}: no usable token was given"))
             if not stored.is_leased(self._utcnow()):
-                asked = self._refresher.refresh_one(stored, Trigger.CONSUMER) is not None
+                try:
+                    asked = self._refresher.refresh_one(stored, Trigger.CONSUMER) is not None
+                except AccountError as error:
+                    return self._still_alive(token, error)
             elif token and token.ttl(self._utcnow()) > timedelta(0):
                 return token  # it is being refreshed; no need to make anybody wait for it
-        raise Unavailable(f"{email}: the refresh by another worker has not finished")
+        return self._still_alive(token, Unavailable(f"{email}: the refresh by another worker has not finished"))
 
-    def _from_cache_alone(self, account: AccountId, error: Unavailable) -> AccessToken:
-        """Postgres is away: whatever lives in Redis will do, and a refresh under way may just have put it there."""
+    def _from_cache_alone(
+        self, account: AccountId, min_ttl: timedelta | None, error: DatabaseUnavailable
+    ) -> AccessToken:
+        """Postgres is away: what lives in Redis will do, and if it does not, Redis holds what it takes to get more."""
         entry = self._entries.read(account)
-        if entry and entry.token and entry.token.ttl(self._utcnow()) > timedelta(0):
+        if entry is None:
+            raise error
+        if entry.token and self._fresh(entry.token, min_ttl):
             return entry.token
-        raise error
+        try:
+            return self._bridge.refresh(entry)
+        except WorkerError as problem:
+            return self._still_alive(entry.token, problem)
+
+    def _kept(self, stored: Account) -> AccessToken | None:
+        """A token just got that Postgres has not taken: it waits in the outbox, and meanwhile the cache has it."""
+        entry = self._entries.read(stored.id)
+        return entry.token if entry and entry.version > stored.version else None
 
     def _recovered(self, stored: Account, token: AccessToken) -> AccessToken:
         if self._entries.publish([_entry(stored, token)]):
@@ -187,12 +211,12 @@ class Tokens:
     def _fresh(self, token: AccessToken, min_ttl: timedelta | None) -> bool:
         return self._policy.is_fresh(token, min_ttl, now=self._utcnow())
 
-    def _together(self, account: AccountId, work: Callable[[], AccessToken]) -> AccessToken:
-        """Within a process, whoever comes while somebody works on the account gets the same result."""
+    def _together(self, wish: Wish, work: Callable[[], AccessToken]) -> AccessToken:
+        """Within a process, whoever comes with the same wish while somebody works on it gets the same result."""
         with self._lock:
-            flight = self._flights.get(account)
+            flight = self._flights.get(wish)
             if leading := flight is None:
-                flight = self._flights[account] = Future()
+                flight = self._flights[wish] = Future()
         if not leading:
             return flight.result()
         try:
@@ -202,7 +226,7 @@ class Tokens:
             raise
         finally:
             with self._lock:
-                del self._flights[account]
+                del self._flights[wish]
         return flight.result()
 
 
@@ -212,22 +236,15 @@ def _refuse_inactive(account: Account) -> None:
         raise AccountInactive(account.email, state)
 
 
-def _looks() -> Iterator[None]:
-    """Come back now, then at growing intervals until patience ends. Counts sleeps: a test's clock may stand still."""
-    pause, waited = _FIRST_LOOK, 0.0
-    while waited < _PATIENCE:
-        yield
-        time.sleep(pause)
-        waited += pause
-        pause = min(pause * 1.5, _LONGEST_LOOK)
-
-
 def _entry(stored: Account, token: AccessToken) -> CacheEntry:
     return CacheEntry(
         account_id=stored.id,
         email=stored.email,
         status=stored.status,
         version=stored.version,
+        client=stored.client,
+        authority=stored.authority,
+        scopes=stored.scopes,
         token=token,
         refresh_token=stored.refresh_token,
     )

@@ -9,8 +9,9 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from tests.factories import NOW
-from worker.db import credentials
-from worker.db.credentials import SealedGrant, SealedUpdate
+from worker.db import claims, credentials
+from worker.db.claims import SealedUpdate
+from worker.db.credentials import SealedGrant
 from worker.db.session import Database
 from worker.domain.credential import (
     Account,
@@ -39,19 +40,21 @@ class Rows:
         with self.database.begin() as connection:
             return credentials.save(connection, grants, now=now)
 
-    def claim(self, *, limit: int = 10, now: datetime = NOW) -> list[Claim]:
+    def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW) -> list[Claim]:
         with self.database.begin() as connection:
-            return credentials.claim_due(connection, lease_id=new_lease(), limit=limit, lease=LEASE, now=now)
+            return claims.claim_due(
+                connection, client=client, lease_id=new_lease(), limit=limit, lease=LEASE, now=now
+            )
 
     def claim_one(self, email: str = ANN, *, version: int = 1, now: datetime = NOW) -> Claim | None:
         with self.database.begin() as connection:
-            return credentials.claim_one(
+            return claims.claim_one(
                 connection, account_id(email), version=version, lease_id=new_lease(), lease=LEASE, now=now
             )
 
     def persist(self, *updates: SealedUpdate, now: datetime = NOW) -> dict[AccountId, int]:
         with self.database.begin() as connection:
-            return credentials.persist(connection, updates, now=now)
+            return claims.persist(connection, updates, now=now)
 
     def set_status(self, status: Status, *, due_at: datetime | None = None, email: str = ANN) -> int | None:
         with self.database.begin() as connection:
@@ -124,6 +127,8 @@ def refreshed(claim: Claim, **changes: Any) -> SealedUpdate:
         due_at=NOW + 1.6 * HOUR,
         failure=None,
         claims=None,
+        strikes=0,
+        struck_at=None,
         access_token=Sealed(b"access 2"),
         obtained_at=NOW + HOUR,
         expires_at=NOW + 2 * HOUR,
@@ -136,6 +141,12 @@ def refreshed(claim: Claim, **changes: Any) -> SealedUpdate:
 def failed(claim: Claim, **changes: Any) -> SealedUpdate:
     """What is written after an answer without tokens."""
     update = SealedUpdate(
-        claim=claim, status=Status.ACTIVE, due_at=NOW + timedelta(seconds=30), failure=FAILURE, claims=None
+        claim=claim,
+        status=Status.ACTIVE,
+        due_at=NOW + timedelta(seconds=30),
+        failure=FAILURE,
+        claims=None,
+        strikes=0,
+        struck_at=None,
     )
     return replace(update, **changes)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from tests.factories import NOW
 from tests.integration.db.rows import ANN, BOB, CAT, DAN, FAILURE, HOUR, LEASE, Rows, failed, grant, new_lease
-from worker.db import credentials
+from worker.db import claims, credentials
 from worker.domain.credential import AccountId, Claim, Status, account_id
 from worker.domain.errors import StorageError
 
@@ -49,7 +49,7 @@ def test_two_open_transactions_claim_disjoint_accounts_without_waiting(rows: Row
     with rows.database.begin() as one, rows.database.begin() as other:
         other.execute(text("SET LOCAL lock_timeout = '1s'"))
         first, second = (
-            credentials.claim_due(connection, lease_id=new_lease(), limit=2, lease=LEASE, now=NOW)
+            claims.claim_due(connection, client="default", lease_id=new_lease(), limit=2, lease=LEASE, now=NOW)
             for connection in (one, other)
         )
 
@@ -73,9 +73,10 @@ def test_a_claim_carries_all_that_a_refresh_needs(rows: Rows) -> None:
     sealed = grant()
     terms = replace(sealed.grant, client="eu", authority="https://login.example/contoso", scopes=("Mail", "Send"))
     rows.save(replace(sealed, grant=terms))
-    rows.persist(failed(rows.claim()[0], status=Status.BLOCKED, failure=FAILURE))
+    blocked = failed(rows.claim(client="eu")[0], status=Status.BLOCKED, failure=FAILURE, strikes=2, struck_at=NOW)
+    rows.persist(blocked)
 
-    [claim] = rows.claim(now=NOW + HOUR)
+    [claim] = rows.claim(client="eu", now=NOW + HOUR)
 
     assert claim == Claim(
         account_id=account_id(ANN),
@@ -89,7 +90,18 @@ def test_a_claim_carries_all_that_a_refresh_needs(rows: Rows) -> None:
         lease_until=NOW + HOUR + LEASE,
         status=Status.BLOCKED,
         failure=FAILURE,
+        strikes=2,
+        struck_at=NOW,
     )
+
+
+def test_a_claim_takes_accounts_of_its_app_registration_only(rows: Rows) -> None:
+    """What one registration may not do at the moment must not keep the others from their work."""
+    sealed = grant(BOB)
+    rows.save(grant(), replace(sealed, grant=replace(sealed.grant, client="eu")))
+
+    assert [claim.email for claim in rows.claim(client="eu")] == [BOB]
+    assert [claim.email for claim in rows.claim()] == [ANN]
 
 
 def test_one_account_is_claimed_before_it_is_due(rows: Rows) -> None:
@@ -127,9 +139,7 @@ def test_of_two_who_want_one_account_at_the_same_moment_one_gets_it(rows: Rows) 
 
     with ThreadPoolExecutor(1) as pool:
         with rows.database.begin() as connection:
-            won = credentials.claim_one(
-                connection, account_id(ANN), version=1, lease_id=new_lease(), lease=LEASE, now=NOW
-            )
+            won = claims.claim_one(connection, account_id(ANN), version=1, lease_id=new_lease(), lease=LEASE, now=NOW)
             late = pool.submit(rows.claim_one)
             wait_for_a_waiting_statement(rows)
         assert late.result() is None
@@ -191,8 +201,8 @@ def test_due_accounts_are_counted_no_further_than_asked_for(rows: Rows) -> None:
     rows.save(*(grant(email) for email in (ANN, BOB, CAT)), grant(DAN, due_at=NOW + INSTANT))
 
     with rows.database.begin() as connection:
-        assert credentials.count_due(connection, limit=2, now=NOW) == 2
-        assert credentials.count_due(connection, limit=10, now=NOW) == 3
+        assert claims.count_due(connection, client="default", limit=2, now=NOW) == 2
+        assert claims.count_due(connection, client="default", limit=10, now=NOW) == 3
 
 
 def test_a_leased_account_does_not_count_as_due(rows: Rows) -> None:
@@ -201,7 +211,7 @@ def test_a_leased_account_does_not_count_as_due(rows: Rows) -> None:
     rows.claim()
 
     with rows.database.begin() as connection:
-        assert credentials.count_due(connection, limit=10, now=NOW) == 0
+        assert claims.count_due(connection, client="default", limit=10, now=NOW) == 0
 
 
 def test_an_unknown_account_is_not_claimed(rows: Rows) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.factories import NOW
 from tests.integration.db.rows import HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
-from worker.db import credentials
+from worker.db import claims
 from worker.domain.credential import Claim, Sealed, Status
 
 LATER = NOW + HOUR
@@ -13,7 +13,7 @@ LATER = NOW + HOUR
 def restore(rows: Rows, claim: Claim, **changes: object) -> bool:
     """What the outbox brings home: the tokens of an answer to this claim."""
     with rows.database.begin() as connection:
-        return credentials.restore(connection, refreshed(claim, **changes).unsaved(), now=LATER)
+        return claims.restore(connection, refreshed(claim, **changes).unsaved(), now=LATER)
 
 
 def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Claim) -> None:

@@ -19,7 +19,7 @@ from tests.integration.db.rows import (
     grant,
     refreshed,
 )
-from worker.db.credentials import SealedUpdate
+from worker.db.claims import SealedUpdate
 from worker.domain.credential import Claim, Sealed, Status, account_id
 
 LATER = NOW + HOUR

@@ -19,7 +19,7 @@ from tests.integration.db.rows import (
     grant,
     refreshed,
 )
-from worker.db import credentials
+from worker.db import claims, credentials
 from worker.db.sealed import SEALED_COLUMNS
 from worker.domain.credential import Account, Claim, MailServers, Sealed, Status, account_id
 
@@ -50,6 +50,8 @@ def test_a_new_account_is_active_and_due_when_its_grant_says(rows: Rows) -> None
         failure=None,
         claims=None,
         last_refreshed_at=None,
+        signed_in_at=NOW,
+        grant_lifetime=None,
     )
 
 
@@ -64,7 +66,13 @@ def test_a_new_sign_in_forgives_everything(rows: Rows) -> None:
 
     assert rows.save(grant(), now=LATER) == {account_id(ANN): 3}
 
-    moved = {"version": 3, "refresh_token_issued_at": LATER, "last_refreshed_at": LATER, "updated_at": LATER}
+    moved = {
+        "version": 3,
+        "refresh_token_issued_at": LATER,
+        "last_refreshed_at": LATER,
+        "updated_at": LATER,
+        "signed_in_at": LATER,
+    }
     assert rows.row() == fresh | moved
 
 
@@ -145,7 +153,7 @@ def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Claim) -> 
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert credentials.quarantine(connection, claim, code="unreadable", now=NOW)
+        assert claims.quarantine(connection, claim, code="unreadable", now=NOW)
 
     after, account = rows.row(), rows.find()
     assert {name: after[name] for name in tokens} == {name: before[name] for name in tokens}
@@ -161,7 +169,7 @@ def test_only_the_holder_of_the_lease_may_set_an_account_aside(rows: Rows, claim
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert not credentials.quarantine(connection, claim, code="unreadable", now=NOW)
+        assert not claims.quarantine(connection, claim, code="unreadable", now=NOW)
 
     assert rows.row() == before
 
@@ -200,7 +208,7 @@ def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
     rows.save(grant(BOB, due_at=NOW - HOUR, expires_at=NOW))
 
     with rows.database.begin() as connection:
-        summary = credentials.summary(connection, now=NOW)
+        summary = credentials.summary(connection, clients=["default"], now=NOW)
 
     assert summary == {
         "accounts": {"active": 3, "paused": 1},
@@ -208,6 +216,7 @@ def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
         "in_flight": 1,
         "expired": 1,
         "failing": 1,
+        "unconfigured": 0,
         "oldest_due_at": NOW - HOUR,
         "last_refreshed_at": LATER,
     }
@@ -216,6 +225,6 @@ def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
 def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows, claim: Claim) -> None:
     """Its worker is dead: the summary must not claim that somebody is at it."""
     with rows.database.begin() as connection:
-        summary = credentials.summary(connection, now=NOW + LEASE)
+        summary = credentials.summary(connection, clients=["default"], now=NOW + LEASE)
 
     assert (summary["due"], summary["in_flight"], summary["oldest_due_at"]) == (1, 0, claim.lease_until)

@@ -182,6 +182,8 @@ def test_an_account_is_leased_until_its_lease_ends() -> None:
         failure=None,
         claims=None,
         last_refreshed_at=None,
+        signed_in_at=None,
+        grant_lifetime=None,
     )
 
     assert account.is_leased(NOW)

@@ -26,6 +26,8 @@ ENTRY = CacheEntry(
     email="ann@contoso.com",
     status=Status.ACTIVE,
     version=3,
+    client="contoso",
+    scopes=("https://outlook.office.com/IMAP.AccessAsUser.All", "https://outlook.office.com/SMTP.Send"),
     token=TOKEN,
     refresh_token=Sealed(b"\x00\x01sealed"),
 )
@@ -71,6 +73,9 @@ def test_an_entry_is_json_that_any_language_reads() -> None:
         "email": "ann@contoso.com",
         "status": "active",
         "version": 3,
+        "client": "contoso",
+        "authority": None,
+        "scopes": "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send",
         "access_token": "EwB4A8l6",
         "obtained_at": NOW.timestamp(),
         "expires_at": (NOW + timedelta(hours=1)).timestamp(),

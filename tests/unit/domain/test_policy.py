@@ -201,6 +201,8 @@ def test_a_success_makes_the_account_active_and_ends_every_streak() -> None:
             status=Status.ACTIVE,
             due_at=POLICY.due_at(claim.account_id, 5, refreshed),
             failure=None,
+            strikes=0,
+            struck_at=None,
             refreshed=refreshed,
         )
 
@@ -264,13 +266,18 @@ def test_daily_looks_are_spread() -> None:
     assert max(due) - min(due) > timedelta(hours=1)
 
 
+def struck(claim: Claim, plan: Transition) -> Claim:
+    """The next claim on the account, as the plan has left it."""
+    return replace(claim, status=plan.status, failure=plan.failure, strikes=plan.strikes, struck_at=plan.struck_at)
+
+
 def strike_until_dead(claim: Claim, *, every: timedelta | None = None) -> list[tuple[datetime, Status]]:
     """Unproven answers, each at the planned time or every so often, until the account is given up."""
     now, seen = NOW, list[tuple[datetime, Status]]()
     while not seen or seen[-1][1] is Status.ACTIVE:
         plan = POLICY.plan(claim, UNPROVEN, now=now)
         seen.append((now, plan.status))
-        claim = replace(claim, status=plan.status, failure=plan.failure)
+        claim = struck(claim, plan)
         now = plan.due_at if every is None else now + every
     return seen
 
@@ -295,23 +302,22 @@ def test_no_number_of_quick_strikes_ends_it(every: int) -> None:
 
 
 @given(outcome=temporary)
-def test_another_failure_in_between_starts_the_strikes_anew(outcome: Outcome) -> None:
-    """Three in a row means in a row."""
-    claim = make_claim(failure=failing("reauth_required", count=2, since=NOW - timedelta(hours=1)))
+def test_an_outage_in_between_neither_adds_a_strike_nor_forgives_one(outcome: Outcome) -> None:
+    """A timeout proves nothing either way; a dead grant in a bad week must still be found."""
+    claim = make_claim(strikes=2, struck_at=NOW - timedelta(hours=1))
 
     between = POLICY.plan(claim, outcome, now=NOW)
-    after = POLICY.plan(replace(claim, failure=between.failure), UNPROVEN, now=NOW + timedelta(minutes=5))
+    after = POLICY.plan(struck(claim, between), UNPROVEN, now=NOW + timedelta(minutes=5))
 
-    assert after.status is Status.ACTIVE
-    assert after.failure is not None
-    assert after.failure.count == 1
+    assert (between.status, between.strikes) == (Status.ACTIVE, 2)
+    assert after.status is Status.REAUTH_REQUIRED
 
 
-def test_a_success_in_between_starts_the_strikes_anew() -> None:
+def test_a_success_in_between_forgives_every_strike() -> None:
     """A grant that worked is alive."""
-    plan = POLICY.plan(make_claim(failure=failing("reauth_required", count=2)), make_refreshed(), now=NOW)
+    plan = POLICY.plan(make_claim(strikes=2, struck_at=NOW), make_refreshed(), now=NOW)
 
-    assert plan.failure is None
+    assert (plan.failure, plan.strikes, plan.struck_at) == (None, 0, None)
 
 
 def test_a_streak_remembers_its_first_instant_and_its_last_code() -> None:
@@ -324,11 +330,20 @@ def test_a_streak_remembers_its_first_instant_and_its_last_code() -> None:
 
 
 def test_a_streak_of_another_class_is_another_streak() -> None:
-    """Throttling after an outage backs off from the start."""
+    """A wrong secret after an outage backs off from the start."""
     outage = failing("transient", count=7, since=NOW - timedelta(hours=2))
 
-    assert streak(outage, Throttled(code="http_429"), now=NOW) == Failure(
-        kind="throttled", code="http_429", count=1, since=NOW
+    assert streak(outage, Misconfigured(code="AADSTS7000215"), now=NOW) == Failure(
+        kind="misconfigured", code="AADSTS7000215", count=1, since=NOW
+    )
+
+
+def test_throttling_and_outages_are_one_streak() -> None:
+    """Or answers that alternate between 429 and 503 would be asked for again in seconds, for ever."""
+    outage = failing("transient", count=7, since=NOW)
+
+    assert streak(outage, Throttled(code="http_429"), now=NOW + timedelta(hours=1)) == Failure(
+        kind="throttled", code="http_429", count=8, since=NOW
     )
 
 

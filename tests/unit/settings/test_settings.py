@@ -60,10 +60,10 @@ def test_the_default_client_comes_first_and_further_ones_by_name(
 
     default, named = load(Settings).registrations
 
-    assert (default.name, default.client_id, default.client_secret) == ("default", "an-app", Secret("hunter2"))
+    assert (default.name, default.client_id, default.credentials[0].secret) == ("default", "an-app", Secret("hunter2"))
     assert (default.authority, default.oidc) == ("https://login.example/contoso", False)
     assert default.scopes == ("Mail.Read", "Mail.Send", "User.Read")
-    assert (named.name, named.client_id, named.certificate) == ("fabrikam", "theirs", Secret(pem))
+    assert (named.name, named.client_id, named.credentials[0].certificate) == ("fabrikam", "theirs", Secret(pem))
     assert (named.authority, named.oidc) == ("https://id.example/fabrikam", True)
 
 

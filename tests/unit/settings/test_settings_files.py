@@ -15,7 +15,7 @@ def test_values_come_from_files(directory: Path) -> None:
     settings = load(Settings)
 
     assert settings.redis_url.get_secret_value() == COMPLETE["WORKER_REDIS_URL"]
-    assert settings.registrations[0].client_secret == Secret("hunter2")
+    assert settings.registrations[0].credentials[0].secret == Secret("hunter2")
 
 
 def test_a_file_may_be_named_in_lower_case(directory: Path) -> None:
@@ -35,7 +35,7 @@ def test_named_clients_come_from_files_too(directory: Path, case: Callable[[str]
     registration = load(Settings).registrations[1]
 
     assert (registration.name, registration.client_id) == ("fabrikam", "theirs")
-    assert registration.client_secret == Secret("hunter2 too")
+    assert registration.credentials[0].secret == Secret("hunter2 too")
 
 
 def test_files_may_be_links_as_kubernetes_makes_them(environment: Environment, directory: Path) -> None:

@@ -17,7 +17,7 @@ from worker.settings import check_names
         ("WORKER_REDIS_URL", "redis://:password@host:6379/0"),
         ("WORKER_ENCRYPTION_KEYS", "token-worker keygen"),
         ("WORKER_CLIENT_ID", "app registration"),
-        ("WORKER_CLIENT_SECRET", "WORKER_CLIENT_CERTIFICATE must be set"),
+        ("WORKER_CLIENT_SECRET", "CLIENT_CERTIFICATE must be set"),
     ],
 )
 def test_a_missing_value_is_named_with_what_to_put_there(environment: Environment, name: str, advice: str) -> None:

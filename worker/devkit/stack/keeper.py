@@ -20,15 +20,13 @@ _PR_SET_PDEATHSIG = 1
 def stop_tree(pid: int) -> list[int]:
     """The parent first: once it is stopped it cannot fork behind our back."""
     _signal(pid, signal.SIGSTOP)
-    offspring = _children(pid)
-    for child in offspring:
-        _signal(child, signal.SIGSTOP)
-    return [pid, *offspring]
+    return [pid, *(member for child in _children(pid) for member in stop_tree(child))]
 
 
 def continue_tree(pid: int) -> None:
-    for member in [*_children(pid), pid]:
-        _signal(member, signal.SIGCONT)
+    for child in _children(pid):
+        continue_tree(child)
+    _signal(pid, signal.SIGCONT)
 
 
 def kill_tree(pid: int) -> list[int]:

@@ -1,0 +1,397 @@
+"""Postgres is away and the token in Redis is stale: consumers get a fresh one, and nothing is lost when it is back.
+
+Microsoft is strict here, except where a test says so: whoever spends a refresh token twice has lost the account.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from tests.factories import TurnedClock
+from tests.integration.failures.mailboxes import ANN, BOB, GrantWith, Mailboxes, emails, refusal_with
+from worker.bootstrap import Services, bootstrap
+from worker.cache import Locks
+from worker.devkit.emulator import fault_named
+from worker.devkit.stack import Stack
+from worker.devkit.stack.process import ticks
+from worker.domain.credential import AccessToken, CacheEntry, Grant, Secret, Status, account_id
+from worker.domain.errors import (
+    BackingOff,
+    BlockedByAdmin,
+    ClientMisconfigured,
+    DatabaseUnavailable,
+    NeedsUser,
+    Unavailable,
+    WorkerError,
+)
+from worker.service.entries import Entries
+from worker.settings import Settings
+from worker.vault import Purpose, Vault
+
+LIFETIME = timedelta(hours=1)
+TOLD: dict[str, type[WorkerError]] = {
+    "50173": NeedsUser,
+    "53003": BlockedByAdmin,
+    "7000215": ClientMisconfigured,
+    "throttled": BackingOff,
+    "html-503": BackingOff,
+    "12345": BackingOff,
+    "reset": BackingOff,
+}
+NOBODY_THERE = "postgresql://nobody@127.0.0.1:9/nothing"
+
+
+@pytest.fixture(name="stores")
+def _stores(services: Services, stack: Stack) -> Iterator[Stack]:
+    """Both servers, to be stopped: they run again when the test is over, whatever it did."""
+    yield stack
+    stack.valkey.start()
+    stack.postgres.start()
+
+
+@pytest.fixture(name="signed_in")
+def _signed_in(mailboxes: Mailboxes, clock: TurnedClock) -> Mailboxes:
+    """Ann has a token in both stores; an hour later it is dead, and nobody has looked."""
+    mailboxes.sign_in(ANN, strict=True, access_token_lifetime=LIFETIME)
+    mailboxes.refresh_due()
+    clock.advance(hours=1)
+    return mailboxes
+
+
+@pytest.fixture(name="outage")
+def _outage(signed_in: Mailboxes, stores: Stack) -> Mailboxes:
+    """Now Postgres is away too."""
+    stores.postgres.stop()
+    return signed_in
+
+
+@pytest.fixture(name="cut_off")
+def _cut_off(settings: Settings, clock: TurnedClock) -> Iterator[Services]:
+    """A process that cannot reach Postgres, while the others can."""
+    services = bootstrap(Settings.model_validate(settings.model_dump() | {"database_url": NOBODY_THERE}), utcnow=clock)
+    yield services
+    services.close()
+
+
+def read(services: Services, email: str = ANN) -> AccessToken:
+    return services.tokens.ensure_fresh(email)
+
+
+def entry(mailboxes: Mailboxes, email: str = ANN) -> CacheEntry:
+    found = Entries(mailboxes.services.cache, Vault(mailboxes.settings.keys)).read(account_id(email))
+    assert found is not None
+    return found
+
+
+def waits_in_outbox(mailboxes: Mailboxes) -> bool:
+    return bool(mailboxes.services.redis.exists("token-worker:outbox"))
+
+
+def forget_the_note(mailboxes: Mailboxes, email: str) -> None:
+    """As if its time were over."""
+    assert mailboxes.services.redis.delete(f"token-worker:failed:{account_id(email)}") == 1
+
+
+def assert_home(mailboxes: Mailboxes, version: int) -> None:
+    """Postgres has what Microsoft gave last, and nothing waits."""
+    account = mailboxes.account(ANN)
+    assert (account.version, account.status, account.failure, account.leased) == (version, Status.ACTIVE, None, False)
+    newest = mailboxes.emulator.newest_refresh_token(ANN)
+    assert mailboxes.stored_refresh_token(ANN) == newest
+    assert mailboxes.emulator.accepts(newest)
+    assert account.access_token is not None
+    assert mailboxes.open(account, account.access_token, Purpose.ACCESS_TOKEN) == read(mailboxes.services).value
+    assert not waits_in_outbox(mailboxes)
+
+
+def test_a_stale_entry_becomes_a_fresh_token_without_postgres(outage: Mailboxes) -> None:
+    """From the refresh token in the entry; both stores' next versions follow from it."""
+    token = read(outage.services)
+
+    assert (token.version, token.expires_at) == (3, outage.clock.now + LIFETIME)
+    assert entry(outage).token == token
+    assert waits_in_outbox(outage)
+    assert outage.asked(lambda: read(outage.services)) == 0
+
+
+def test_a_crowd_in_two_processes_costs_one_question(outage: Mailboxes, rival: Services) -> None:
+    """Sixteen threads find the same stale entry; spending its refresh token twice would end the grant."""
+    with ThreadPoolExecutor(16) as pool:
+        tokens = list(pool.map(lambda number: read((outage.services, rival)[number % 2]), range(16)))
+
+    assert len({token.value for token in tokens}) == 1
+    assert outage.emulator.statistics().by_account[ANN].requests == 2
+    assert outage.emulator.accepts(outage.emulator.newest_refresh_token(ANN))
+
+
+def by_sweep(mailboxes: Mailboxes, services: Services) -> None:
+    assert services.refresher.refresh_due("default") == {"claimed": 0}
+
+
+def by_read(mailboxes: Mailboxes, services: Services) -> None:
+    """Of somebody who finds nothing in Redis; what is there already needs no Postgres."""
+    mailboxes.services.redis.delete(f"token-worker:entry:{account_id(ANN)}")
+    assert read(services).version == 8
+
+
+def by_hand(mailboxes: Mailboxes, services: Services) -> None:
+    assert services.tokens.refresh(account_id(ANN)).version == 8
+
+
+@pytest.mark.parametrize("come_home", [by_sweep, by_read, by_hand])
+def test_a_long_outage_is_bridged_and_comes_home_at_once(
+    outage: Mailboxes, rival: Services, stores: Stack, come_home: Callable[[Mailboxes, Services], None]
+) -> None:
+    """Six refreshes, each spending what the one before got; Postgres gets the last, by whoever comes first, and nobody
+    has to ask Microsoft for it."""
+    for cycle in range(6):
+        assert read((outage.services, rival)[cycle % 2]).version == 3 + cycle
+        outage.clock.advance(minutes=59 if cycle < 5 else 1)
+    stores.postgres.start()
+
+    assert outage.asked(lambda: come_home(outage, rival)) == 0
+
+    assert_home(outage, version=8)
+    outage.clock.advance(hours=1)
+    assert outage.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert_home(outage, version=9)
+
+
+def test_a_token_that_is_stale_when_postgres_is_back_is_refreshed_from_the_newest(
+    outage: Mailboxes, stores: Stack
+) -> None:
+    """The row is overdue and holds a token that has been spent: it is brought up to date before it is claimed."""
+    read(outage.services)
+    outage.clock.advance(hours=1)
+    stores.postgres.start()
+
+    assert read(outage.services).version == 4
+
+    assert_home(outage, version=4)
+
+
+def test_a_sign_in_meanwhile_is_not_overwritten(signed_in: Mailboxes, cut_off: Services, rival: Services) -> None:
+    """Ann has signed in again, in a process that can reach Postgres: what was got from her old grant is dropped."""
+    assert read(cut_off).version == 3
+    fresh = signed_in.emulator.enrol(ANN)
+    signed_in.services.credentials.save(
+        [
+            Grant(
+                email=ANN,
+                refresh_token=Secret(fresh.refresh_token),
+                access_token=Secret(fresh.access_token),
+                expires_at=signed_in.clock.now + LIFETIME,
+            )
+        ]
+    )
+
+    assert rival.refresher.refresh_due("default") == {"claimed": 0}
+
+    assert_home(signed_in, version=3)
+    assert read(rival).value == fresh.access_token
+
+
+def test_the_bridge_goes_on_from_a_sign_in_meanwhile(signed_in: Mailboxes, cut_off: Services) -> None:
+    """Both grants have led to a third version. What waits from the old one says nothing about the new one's token,
+    which the cut-off process has spent by now: it must come home."""
+    read(cut_off)
+    signed_in.sign_in(ANN)
+    assert read(cut_off).version == 4
+    assert waits_in_outbox(signed_in)
+
+    assert signed_in.refresh_due() == {"claimed": 0}
+
+    assert_home(signed_in, version=4)
+
+
+def test_an_account_paused_meanwhile_stays_paused(signed_in: Mailboxes, cut_off: Services) -> None:
+    """An operator said so, and a process that has not heard of it does not undo it: not at once, and not later."""
+    for _ in range(3):
+        read(cut_off)
+        if signed_in.account(ANN).status is Status.ACTIVE:
+            signed_in.services.credentials.pause(ANN)
+        signed_in.refresh_due()
+        signed_in.clock.advance(hours=1)
+
+    account = signed_in.account(ANN)
+    assert (account.status, account.due_at) == (Status.PAUSED, None)
+
+
+def test_a_failure_is_told_noted_for_all_and_decides_nothing(
+    mailboxes: Mailboxes, rival: Services, stores: Stack
+) -> None:
+    """Thirty reads in two processes cost one question per account and back-off. What it means for the account is for
+    the schedule to find out, when Postgres is back."""
+    users = dict(zip(emails(len(TOLD)), TOLD, strict=True))
+    mailboxes.sign_in(*users, strict=True, access_token_lifetime=LIFETIME)
+    mailboxes.refresh_due()
+    mailboxes.clock.advance(hours=1)
+    stores.postgres.stop()
+    for email, fault in users.items():
+        mailboxes.emulator.add_fault(fault_named(fault), email)
+
+    def reads(email: str) -> None:
+        with pytest.raises(TOLD[users[email]]):
+            read(mailboxes.services, email)
+        for number in range(30):
+            with pytest.raises(BackingOff):
+                read((mailboxes.services, rival)[number % 2], email)
+
+    for email in users:
+        assert mailboxes.asked(partial(reads, email)) == 1
+        forget_the_note(mailboxes, email)
+        assert mailboxes.asked(partial(reads, email)) == 1
+    stores.postgres.start()
+    assert not any(account.failure for account in mailboxes.accounts())
+    assert mailboxes.harmed() == []
+    mailboxes.emulator.clear_faults()
+    assert {read(rival, email).version for email in users} == {3}
+
+
+@pytest.mark.parametrize(("fault", "shortest", "longest"), [("throttled", 55, 60), ("html-503", 4, 8)])
+def test_a_note_stands_as_long_as_microsoft_or_the_back_off_says(
+    outage: Mailboxes, rival: Services, fault: str, shortest: float, longest: float
+) -> None:
+    """Retry-After wins; and the consumer learns how long."""
+    outage.emulator.add_fault(fault_named(fault))
+    with pytest.raises(BackingOff):
+        read(outage.services)
+
+    with pytest.raises(BackingOff) as caught:
+        read(rival)
+
+    assert shortest < caught.value.retry_after.total_seconds() <= longest
+
+
+def test_a_token_that_still_lives_is_served_while_the_bridge_fails(outage: Mailboxes) -> None:
+    """A minute is enough to fetch mail."""
+    outage.clock.advance(minutes=-1)
+    outage.emulator.add_fault(fault_named("html-503"))
+
+    assert outage.asked(lambda: [read(outage.services) for _ in range(10)]) == 1
+    assert read(outage.services).version == 2
+
+
+def test_without_both_stores_the_consumer_still_gets_its_token(
+    mailboxes: Mailboxes, stores: Stack, clock: TurnedClock
+) -> None:
+    """Redis goes down as well, while Microsoft answers. What was got can be kept nowhere, but it can be used; and
+    Microsoft, as it is, still takes the refresh token before."""
+    mailboxes.sign_in(BOB)
+    mailboxes.refresh_due()
+    clock.advance(hours=2)
+    stores.postgres.stop()
+    mailboxes.emulator.add_fault(GrantWith(meanwhile=stores.valkey.stop), times=1)
+
+    token = read(mailboxes.services, BOB)
+
+    assert token.version == 3
+    assert token.expires_at > clock.now
+    stores.valkey.start()
+    stores.postgres.start()
+    assert mailboxes.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert mailboxes.stored_refresh_token(BOB) == mailboxes.emulator.newest_refresh_token(BOB)
+
+
+def test_a_failure_is_told_even_if_it_cannot_be_noted(outage: Mailboxes, stores: Stack) -> None:
+    """Redis goes down with the answer: its meaning is worth more to the consumer than the news about Redis."""
+    outage.emulator.add_fault(refusal_with("50173", stores.valkey.stop), times=1)
+
+    with pytest.raises(NeedsUser):
+        read(outage.services)
+
+
+def test_what_microsoft_did_not_rotate_stays(mailboxes: Mailboxes, clock: TurnedClock, stores: Stack) -> None:
+    """Two refreshes without a new refresh token: the old one is still the one to use."""
+    mailboxes.sign_in(ANN, rotate=False, access_token_lifetime=LIFETIME)
+    mailboxes.refresh_due()
+    first = mailboxes.stored_refresh_token(ANN)
+    stores.postgres.stop()
+    for _ in range(2):
+        clock.advance(hours=1)
+        read(mailboxes.services)
+    stores.postgres.start()
+
+    assert mailboxes.refresh_due() == {"claimed": 0}
+
+    assert mailboxes.stored_refresh_token(ANN) == first
+    assert_home(mailboxes, version=4)
+
+
+def test_a_rotated_token_is_not_lost_when_the_next_answer_has_none(
+    mailboxes: Mailboxes, clock: TurnedClock, stores: Stack
+) -> None:
+    """The first refresh has spent the stored token; that the second brings none does not make that one good again."""
+    mailboxes.sign_in(ANN, access_token_lifetime=LIFETIME)
+    mailboxes.refresh_due()
+    clock.advance(hours=1)
+    stores.postgres.stop()
+    read(mailboxes.services)
+    rotated = mailboxes.emulator.newest_refresh_token(ANN)
+    clock.advance(hours=1)
+    mailboxes.emulator.add_fault(fault_named("no-refresh-token"), times=1)
+    read(mailboxes.services)
+    stores.postgres.start()
+
+    mailboxes.refresh_due()
+
+    assert mailboxes.account(ANN).version == 4
+    assert mailboxes.stored_refresh_token(ANN) == rotated
+
+
+def test_what_nobody_can_read_in_the_outbox_is_left_there_and_the_token_is_served(outage: Mailboxes) -> None:
+    """It may be the only copy of something, so it is not replaced; and the consumer can do without a place in it."""
+    redis = outage.services.redis
+    redis.hset("token-worker:outbox", str(account_id(ANN)), b"garbage")
+
+    assert read(outage.services).version == 3
+
+    assert redis.hgetall("token-worker:outbox") == {str(account_id(ANN)).encode(): b"garbage"}
+
+
+def test_without_an_entry_there_is_nothing_to_bridge_with(outage: Mailboxes) -> None:
+    """Redis was flushed as well: honest news, and no question."""
+    outage.services.redis.flushall()
+
+    with pytest.raises(DatabaseUnavailable):
+        read(outage.services)
+
+
+@pytest.mark.parametrize("act", ["disconnect", "pause"])
+def test_what_an_operator_has_ended_is_not_bridged(signed_in: Mailboxes, stores: Stack, act: str) -> None:
+    """The cache knows of it: at once if the tokens are gone, and from the next read of Postgres on if it is paused."""
+    getattr(signed_in.services.credentials, act)(ANN)
+    with pytest.raises(WorkerError):
+        read(signed_in.services)
+    signed_in.clock.advance(minutes=-30)
+    if act == "pause":
+        signed_in.services.redis.flushall()
+        read(signed_in.services)
+    signed_in.clock.advance(minutes=30)
+    stores.postgres.stop()
+
+    def bridge() -> None:
+        with pytest.raises(Unavailable):
+            read(signed_in.services)
+
+    assert signed_in.asked(bridge) == 0
+
+
+def test_a_lock_is_released_by_its_owner_alone(services: Services) -> None:
+    """Whoever was so slow that the lease has ended must not release the lock of the next."""
+    locks, lease = Locks(services.redis), timedelta(seconds=30)
+    slow = locks.acquire(account_id(ANN), lease=timedelta(milliseconds=1))
+    assert slow
+    for _ in ticks(5):
+        if owner := locks.acquire(account_id(ANN), lease=lease):
+            break
+    else:
+        raise AssertionError("the lease has not ended")
+
+    locks.release(account_id(ANN), slow)
+    assert locks.acquire(account_id(ANN), lease=lease) is None
+    locks.release(account_id(ANN), owner)
+    assert locks.acquire(account_id(ANN), lease=lease)

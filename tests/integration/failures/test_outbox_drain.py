@@ -1,0 +1,211 @@
+"""Postgres refuses a row, or more: the others are stored, this one waits in the outbox, and no token is lost.
+
+Microsoft is strict here: whoever spends a refresh token twice has lost the account.
+"""
+
+import json
+
+import pytest
+
+from tests.factories import NOW, TurnedClock
+from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
+from worker.bootstrap import Services
+from worker.cache import Outbox
+from worker.devkit.emulator import oauth_error
+from worker.domain.credential import Status, account_id
+
+OUTBOX = "token-worker:outbox"
+POISONED = f"""
+    CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.email = '{ANN}' AND new.version > old.version THEN RAISE check_violation; END IF;
+        RETURN new;
+    END $$
+"""
+
+
+def poison(mailboxes: Mailboxes) -> None:
+    """From now on Postgres refuses new tokens of Ann's row."""
+    mailboxes.query(POISONED)
+    mailboxes.query("CREATE TRIGGER refusing BEFORE UPDATE ON mail_credentials FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+def cure(mailboxes: Mailboxes) -> None:
+    mailboxes.query("DROP TRIGGER refusing ON mail_credentials")
+
+
+def waiting(mailboxes: Mailboxes) -> set[str]:
+    """The ids of those in the outbox."""
+    return {str(account) for account in Outbox(mailboxes.services.redis).all()}
+
+
+def assert_stored(mailboxes: Mailboxes, email: str, version: int) -> None:
+    account = mailboxes.account(email)
+    assert (account.version, account.status, account.failure, account.leased) == (version, Status.ACTIVE, None, False)
+    newest = mailboxes.emulator.newest_refresh_token(email)
+    assert mailboxes.stored_refresh_token(email) == newest
+    assert mailboxes.emulator.accepts(newest)
+
+
+@pytest.fixture(name="poisoned")
+def _poisoned(mailboxes: Mailboxes) -> Mailboxes:
+    """Twenty mailboxes are refreshed, and Postgres takes all but Ann's."""
+    mailboxes.sign_in(ANN, *emails(19), strict=True)
+    poison(mailboxes)
+    assert mailboxes.refresh_due() == {"claimed": 20, "refreshed": 20}
+    return mailboxes
+
+
+def test_a_row_that_postgres_refuses_does_not_spoil_its_group(poisoned: Mailboxes) -> None:
+    """They come in one statement; nineteen are stored, and one waits where nothing expires."""
+    for email in emails(19):
+        assert_stored(poisoned, email, version=2)
+    assert poisoned.account(ANN).version == 1
+    assert waiting(poisoned) == {str(account_id(ANN))}
+    assert poisoned.services.redis.ttl(OUTBOX) == -1
+
+
+def test_a_token_that_waits_is_served(poisoned: Mailboxes, rival: Services) -> None:
+    """The consumer has no part in Postgres's opinion of the row."""
+    assert poisoned.asked(lambda: rival.tokens.ensure_fresh(ANN)) == 0
+    assert rival.tokens.ensure_fresh(ANN).version == 2
+
+
+def test_an_account_that_waits_is_not_asked_about_again(poisoned: Mailboxes, rival: Services) -> None:
+    """What Postgres has is a spent token: a question with that would end the grant. The others go on."""
+    poisoned.clock.advance(hours=2)
+
+    assert rival.refresher.refresh_due("default") == {"claimed": 20, "refreshed": 19}
+    poisoned.clock.advance(minutes=5)
+    poisoned.refresh_due()
+
+    assert poisoned.emulator.statistics().by_account[ANN].requests == 1
+    assert poisoned.emulator.accepts(poisoned.emulator.newest_refresh_token(ANN))
+
+
+def test_what_waits_comes_home_when_postgres_takes_it(poisoned: Mailboxes, rival: Services) -> None:
+    """By the next sweep of any process, before it claims; and from there the account is like all others."""
+    rival.refresher.refresh_due("default")
+    assert waiting(poisoned) == {str(account_id(ANN))}
+
+    cure(poisoned)
+    assert rival.refresher.refresh_due("default") == {"claimed": 0}
+
+    assert waiting(poisoned) == set()
+    assert_stored(poisoned, ANN, version=2)
+    poisoned.clock.advance(hours=2)
+    assert poisoned.refresh_due() == {"claimed": 20, "refreshed": 20}
+    assert_stored(poisoned, ANN, version=3)
+
+
+def test_a_lease_that_ran_out_meanwhile_is_no_obstacle(poisoned: Mailboxes, rival: Services) -> None:
+    """Somebody has claimed the row since, and did not ask: the token that waits is newer than what they hold."""
+    poisoned.clock.advance(minutes=3)
+    rival.refresher.refresh_due("default")
+    assert poisoned.account(ANN).leased
+
+    cure(poisoned)
+    rival.refresher.refresh_due("default")
+
+    assert_stored(poisoned, ANN, version=2)
+
+
+def test_two_processes_that_drain_at_once_store_it_once(poisoned: Mailboxes, rival: Services) -> None:
+    """The second finds a row that has moved on, and drops its copy."""
+    [(field, value)] = poisoned.services.redis.hgetall(OUTBOX).items()
+    cure(poisoned)
+    poisoned.refresh_due()
+    poisoned.services.redis.hset(OUTBOX, field, value)
+
+    rival.refresher.refresh_due("default")
+
+    assert waiting(poisoned) == set()
+    assert_stored(poisoned, ANN, version=2)
+
+
+def test_a_sign_in_while_it_waits_wins(poisoned: Mailboxes) -> None:
+    """The trigger is gone, Ann has signed in, and only then somebody drains: her new grant stays."""
+    cure(poisoned)
+    poisoned.sign_in(ANN, strict=True)
+    granted = poisoned.emulator.newest_refresh_token(ANN)
+
+    assert poisoned.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+    assert waiting(poisoned) == set()
+    assert not poisoned.emulator.accepts(granted)  # it is the new one that has been spent
+    assert_stored(poisoned, ANN, version=3)
+
+
+def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: Mailboxes) -> None:
+    """A value of a version to come, or half of one: everybody else's is stored, and these accounts are let be."""
+    shape = {"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": [NOW.isoformat()] * 3}
+    odd: list[dict[str, object]] = [
+        {"tokens": ["*"]},
+        {"tokens": [None] * 3},
+        {"times": ["T"] * 3},
+        {"times": None},
+        {"base": "?"},
+    ]
+    values = [b"garbage", b"\xff\xfe", b"[]", b"{}", *(json.dumps(shape | each).encode() for each in odd)]
+    victims = emails(len(values))
+    kept = {account_id(email): value for email, value in zip(victims, values, strict=True)}
+    mailboxes.sign_in(*victims, BOB)
+    outbox = Outbox(mailboxes.services.redis)
+    outbox.put(kept)
+
+    assert mailboxes.refresh_due() == {"claimed": len(values) + 1, "refreshed": 1}
+
+    assert outbox.all() == kept
+    assert_stored(mailboxes, BOB, version=2)
+    assert mailboxes.requests == 1
+
+
+def test_a_missing_ledger_loses_no_token(mailboxes: Mailboxes, rival: Services) -> None:
+    """Its line is written in the same transaction as the tokens; without the table they wait and come home alone."""
+    mailboxes.sign_in(ANN, *emails(5), strict=True)
+    mailboxes.query("ALTER TABLE refresh_events RENAME TO elsewhere")
+
+    assert mailboxes.refresh_due() == {"claimed": 6, "refreshed": 6}
+    assert len(waiting(mailboxes)) == 6
+    assert rival.refresher.refresh_due("default") == {"claimed": 0}
+
+    assert waiting(mailboxes) == set()
+    for email in (ANN, *emails(5)):
+        assert_stored(mailboxes, email, version=2)
+    mailboxes.query("ALTER TABLE elsewhere RENAME TO refresh_events")
+    mailboxes.clock.advance(hours=2)
+    assert mailboxes.refresh_due() == {"claimed": 6, "refreshed": 6}
+    assert mailboxes.query("SELECT count(*) FROM refresh_events") == [(6,)]
+
+
+def test_a_failure_that_cannot_be_stored_is_found_again(mailboxes: Mailboxes, clock: TurnedClock) -> None:
+    """There is no token to lose: the lease runs out, and the next question gets the same answer."""
+    mailboxes.sign_in(ANN, BOB)
+    mailboxes.emulator.add_fault(oauth_error("50173"), ANN)
+    mailboxes.query("ALTER TABLE refresh_events RENAME TO elsewhere")
+
+    assert mailboxes.refresh_due() == {"claimed": 2, "refreshed": 1}
+    assert mailboxes.account(ANN).status is Status.ACTIVE
+    mailboxes.query("ALTER TABLE elsewhere RENAME TO refresh_events")
+    clock.advance(minutes=3)
+
+    assert mailboxes.refresh_due() == {"claimed": 1, "reauth_required": 1}
+    assert mailboxes.account(ANN).status is Status.REAUTH_REQUIRED
+
+
+def test_who_refreshes_a_row_that_is_refused_gets_the_token(mailboxes: Mailboxes, rival: Services) -> None:
+    """A consumer on demand, an operator by hand: what they get waits like any other, and is in the cache meanwhile."""
+    mailboxes.sign_in(ANN, strict=True)
+    poison(mailboxes)
+
+    token = mailboxes.services.tokens.ensure_fresh(ANN)
+
+    assert token.version == 2
+    assert waiting(mailboxes) == {str(account_id(ANN))}
+    cure(mailboxes)
+    mailboxes.refresh_due()
+    assert_stored(mailboxes, ANN, version=2)
+    poison(mailboxes)
+    assert rival.tokens.refresh(account_id(ANN)).version == 3
+    cure(mailboxes)
+    mailboxes.refresh_due()
+    assert_stored(mailboxes, ANN, version=3)

@@ -1,0 +1,195 @@
+"""How fast Microsoft is asked, by all workers together, and whom it wants left alone."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from tests.factories import NOW, TurnedClock
+from tests.integration.failures.mailboxes import Mailboxes, emails
+from worker.bootstrap import Services, bootstrap
+from worker.cache import Pauses, RateLimiter, connect
+from worker.clock import utcnow
+from worker.devkit.emulator import oauth_error
+from worker.devkit.stack.process import ticks
+from worker.domain.errors import BackingOff
+from worker.settings import Settings
+
+RATE = 20
+NOBODY_THERE = "redis://127.0.0.1:9/0"
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+
+
+@pytest.fixture(name="process")
+def _process(settings: Settings, clock: TurnedClock) -> Iterator[Callable[..., Services]]:
+    """Starts one more process, with other settings."""
+    with ExitStack() as processes:
+
+        def process(**changes: object) -> Services:
+            services = bootstrap(Settings.model_validate(settings.model_dump() | changes), utcnow=clock)
+            return processes.enter_context(closing(services))
+
+        yield process
+
+
+@pytest.fixture(name="limiter")
+def _limiter(redis_url: str) -> Iterator[Callable[..., RateLimiter]]:
+    with ExitStack() as connections:
+
+        def limiter(url: str = redis_url, per_second: int = RATE) -> RateLimiter:
+            return RateLimiter(connections.enter_context(connect(url)), per_second=per_second)
+
+        yield limiter
+
+
+def paused(redis_url: str, client: str = "default") -> dict[str, timedelta]:
+    with connect(redis_url) as redis:
+        return Pauses(redis).left(client, {"contoso.com", "fabrikam.com"})
+
+
+def test_two_processes_share_one_rate(mailboxes: Mailboxes, process: Callable[..., Services]) -> None:
+    """Microsoft counts per app registration, not per worker: sixty at twenty a second take two seconds after the first
+    twenty, and no second sees two processes' worth."""
+    both = [process(rate=RATE), process(rate=RATE)]
+    mailboxes.emulator.clock = utcnow
+    mailboxes.sign_in(*emails(60))
+
+    with ThreadPoolExecutor(2) as pool:
+        tallies = list(pool.map(lambda services: services.refresher.refresh_due("default"), both))
+
+    assert sum(tally["refreshed"] for tally in tallies) == 60
+    asked = sorted(at for each in mailboxes.emulator.statistics().by_account.values() for at in each.instants)
+    assert asked[-1] - asked[0] >= 1.5 * SECOND
+    assert max(sum(at <= other < at + SECOND for other in asked) for at in asked) < 2 * RATE
+    assert max(later - earlier for earlier, later in pairwise(asked)) < 2 * SECOND
+
+
+def test_a_batch_larger_than_the_rate_is_finished(mailboxes: Mailboxes, process: Callable[..., Services]) -> None:
+    """It waits for its turn again and again instead of leaving the rest to the next sweep."""
+    mailboxes.sign_in(*emails(30))
+
+    assert process(rate=RATE).refresher.refresh_due("default") == {"claimed": 30, "refreshed": 30}
+
+
+def test_without_redis_each_process_keeps_the_rate_by_itself(
+    mailboxes: Mailboxes, process: Callable[..., Services]
+) -> None:
+    """Slower than nothing and faster than wanted, but neither a standstill nor a wave."""
+    alone = process(rate=RATE, redis_url=NOBODY_THERE)
+    mailboxes.emulator.clock = utcnow
+    mailboxes.sign_in(*emails(40))
+
+    assert alone.refresher.refresh_due("default")["refreshed"] == 40
+
+    asked = [at for each in mailboxes.emulator.statistics().by_account.values() for at in each.instants]
+    assert max(asked) - min(asked) >= 0.7 * SECOND
+
+
+def test_what_one_has_taken_the_other_has_to_wait_for(limiter: Callable[..., RateLimiter]) -> None:
+    """Through Redis; without it each has a rate of its own."""
+    first, second = limiter(), limiter()
+    assert first.take("default", 100) == RATE
+    assert 1 <= second.take("default", 100) < RATE
+
+    lonely = [limiter(NOBODY_THERE), limiter(NOBODY_THERE)]
+    assert [each.take("default", 100) for each in lonely] == [RATE, RATE]
+
+
+def test_no_more_is_taken_than_is_wanted(limiter: Callable[..., RateLimiter]) -> None:
+    """What is left is for the others."""
+    first, second = limiter(), limiter()
+
+    assert (first.take("default", 3), second.take("default", 100)) == (3, RATE - 3)
+
+
+def test_another_app_registration_has_a_rate_of_its_own(limiter: Callable[..., RateLimiter]) -> None:
+    """One that is busy does not slow the other down."""
+    both = limiter()
+
+    assert (both.take("default", 100), both.take("other", 100)) == (RATE, RATE)
+
+
+@pytest.fixture(name="throttled")
+def _throttled(mailboxes: Mailboxes) -> Mailboxes:
+    """Forty mailboxes of Contoso and ten of Fabrikam, and Contoso has had enough for a minute."""
+    mailboxes.sign_in(*emails(40), *emails(10, "fabrikam.com"))
+    for email in [*emails(40), "new@contoso.com"]:
+        mailboxes.emulator.add_fault(oauth_error("90055"), email)
+    return mailboxes
+
+
+def test_a_throttled_tenant_is_left_alone_and_the_others_are_not(throttled: Mailboxes) -> None:
+    """AADSTS90055 after a few: the rest of the tenant is given back until then, in the same batch."""
+    tally = throttled.refresh_due()
+
+    assert tally["refreshed"] == 10
+    assert tally["throttled"] <= throttled.settings.threads
+    assert tally["returned"] == 40 - tally["throttled"]
+    waiting = [account for account in throttled.accounts() if account.email.endswith("@contoso.com")]
+    assert {account.due_at for account in waiting} == {NOW + MINUTE}
+    assert throttled.harmed() == []
+    assert throttled.query("SELECT count(*) FROM oauth_clients") == [(0,)]
+
+
+def test_everybody_honours_the_tenants_retry_after(throttled: Mailboxes, rival: Services) -> None:
+    """Another process's sweep and consumers too, for an account that nobody has asked about yet. An operator may."""
+    throttled.refresh_due()
+    throttled.sign_in("new@contoso.com", "new@fabrikam.com")
+
+    def sweep_and_read() -> None:
+        assert rival.refresher.refresh_due("default") == {"claimed": 2, "refreshed": 1, "returned": 1}
+        with pytest.raises(BackingOff, match="tenant_throttled") as caught:
+            rival.tokens.ensure_fresh("new@contoso.com")
+        assert 50 * SECOND < caught.value.retry_after <= MINUTE
+
+    assert throttled.asked(sweep_and_read) == 1
+    due_at = throttled.account("new@contoso.com").due_at
+    assert due_at is not None
+    assert NOW + 50 * SECOND < due_at <= NOW + MINUTE
+
+    account = throttled.account("new@contoso.com")
+    with pytest.raises(BackingOff, match="AADSTS90055"):
+        rival.tokens.refresh(account.id)
+
+
+def test_when_its_time_is_over_the_tenant_is_asked_again(mailboxes: Mailboxes, redis_url: str) -> None:
+    """The pause ends by itself."""
+    mailboxes.sign_in(*emails(3))
+    mailboxes.emulator.add_fault(oauth_error("90055", retry_after=1))
+    mailboxes.refresh_due()
+    mailboxes.emulator.clear_faults()
+    assert set(paused(redis_url)) == {"contoso.com"}
+
+    mailboxes.clock.advance(minutes=1)
+    for _ in ticks(5):
+        if not paused(redis_url):
+            break
+
+    assert mailboxes.refresh_due() == {"claimed": 3, "refreshed": 3}
+
+
+def test_a_late_answer_does_not_shorten_a_pause(redis_url: str) -> None:
+    """The longest that Microsoft has asked for counts; and it counts for the app registration that was told."""
+    with connect(redis_url) as redis:
+        pauses = Pauses(redis)
+        for seconds in (30, 600, 5):
+            pauses.pause("default", "contoso.com", timedelta(seconds=seconds))
+
+    left = paused(redis_url)
+    assert set(left) == {"contoso.com"}
+    assert left["contoso.com"] > timedelta(seconds=590)
+    assert paused(redis_url, "other") == {}
+
+
+def test_without_redis_a_throttled_tenant_does_not_stop_the_batch(
+    throttled: Mailboxes, process: Callable[..., Services]
+) -> None:
+    """Nobody remembers the pause for the next batch; the accounts' own back-off has to do."""
+    alone = process(redis_url=NOBODY_THERE)
+
+    assert alone.refresher.refresh_due("default")["refreshed"] == 10
+
+    assert throttled.harmed() == []

@@ -1,0 +1,262 @@
+"""Claims on accounts: leasing what is due, writing back what was spent. Callers own the transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, LargeBinary, RowMapping, bindparam, text
+
+from worker.db.rows import as_columns, as_failure, versions
+from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
+
+_CLAIM_COLUMNS = """
+    c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.lease_id, c.refresh_due_at, c.status,
+    c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at
+"""
+
+_CLAIM_DUE = text(f"""
+    WITH due AS (
+        SELECT id FROM mail_credentials
+        WHERE client = :client AND refresh_due_at <= :now
+        ORDER BY refresh_due_at           -- oldest first: after an outage the longest overdue are served first
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED            -- a rival's rows are as good as taken
+    )
+    UPDATE mail_credentials AS c
+    SET lease_id = :lease_id, refresh_due_at = :lease_until
+    FROM due WHERE c.id = due.id
+    RETURNING {_CLAIM_COLUMNS}
+""")
+
+_CLAIM_ONE = text(f"""
+    UPDATE mail_credentials AS c
+    SET lease_id = :lease_id, refresh_due_at = :lease_until
+    WHERE c.id = :id AND c.use_oauth AND c.refresh_token IS NOT NULL
+      AND c.status IN ('active', 'reauth_required', 'blocked')
+      AND c.version = :version                                -- somebody refreshed it since we looked
+      AND (c.lease_id IS NULL OR c.refresh_due_at <= :now)    -- somebody is refreshing it now
+    RETURNING {_CLAIM_COLUMNS}
+""")
+
+# A rival that took over an expired lease, or a sign-in meanwhile, has changed version or lease: then this answer is
+# the older one, and is dropped.
+_PERSIST = text("""
+    UPDATE mail_credentials AS c
+    SET access_token = coalesce(n.access_token, c.access_token),
+        token_obtained_at = coalesce(n.obtained_at, c.token_obtained_at),
+        token_expiry = coalesce(n.expires_at, c.token_expiry),
+        refresh_token = coalesce(n.refresh_token, c.refresh_token),
+        previous_refresh_token = coalesce(n.previous_refresh_token, c.previous_refresh_token),
+        refresh_token_issued_at =
+            CASE WHEN n.refresh_token IS NULL THEN c.refresh_token_issued_at ELSE n.obtained_at END,
+        last_refreshed_at = coalesce(n.obtained_at, c.last_refreshed_at),
+        version = c.version + CASE WHEN n.access_token IS NULL THEN 0 ELSE 1 END,
+        status = n.status, refresh_due_at = CASE WHEN c.use_oauth THEN n.due_at END, lease_id = NULL,
+        failure_kind = n.failure_kind, failure_code = n.failure_code, failure_count = n.failure_count,
+        failing_since = n.failing_since, failure_claims = n.failure_claims,
+        strikes = n.strikes, struck_at = n.struck_at,
+        grant_lifetime = CASE WHEN n.aged_out THEN :now - c.signed_in_at ELSE c.grant_lifetime END,
+        updated_at = :now
+    FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:lease_ids AS uuid[]),
+        CAST(:access_tokens AS bytea[]), CAST(:obtained_ats AS timestamptz[]), CAST(:expires_ats AS timestamptz[]),
+        CAST(:refresh_tokens AS bytea[]), CAST(:previous_refresh_tokens AS bytea[]),
+        CAST(:statuses AS text[]), CAST(:due_ats AS timestamptz[]),
+        CAST(:failure_kinds AS text[]), CAST(:failure_codes AS text[]), CAST(:failure_counts AS int[]),
+        CAST(:failing_sinces AS timestamptz[]), CAST(:failure_claimss AS text[]),
+        CAST(:strike_counts AS int[]), CAST(:struck_ats AS timestamptz[]), CAST(:aged_outs AS boolean[])
+    ) AS n(id, version, lease_id, access_token, obtained_at, expires_at, refresh_token, previous_refresh_token,
+           status, due_at, failure_kind, failure_code, failure_count, failing_since, failure_claims,
+           strikes, struck_at, aged_out)
+    WHERE c.id = n.id AND c.version = n.version AND c.lease_id = n.lease_id
+    RETURNING c.id, c.version
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedUpdate:
+    """What one spent claim writes back; a token that is None stays as it is."""
+
+    claim: Claim
+    status: Status
+    due_at: datetime
+    failure: Failure | None
+    claims: str | None
+    strikes: int
+    struck_at: datetime | None
+    aged_out: bool = False  # the grant ended at a fixed age, which is worth remembering
+    access_token: Sealed | None = None
+    obtained_at: datetime | None = None
+    expires_at: datetime | None = None
+    refresh_token: Sealed | None = None
+    previous_refresh_token: Sealed | None = None
+
+    def unsaved(self) -> "UnsavedUpdate":
+        """What must outlive an outage. Only for an update that carries tokens."""
+        assert self.access_token is not None
+        assert self.obtained_at is not None
+        assert self.expires_at is not None
+        return UnsavedUpdate(
+            account_id=self.claim.account_id,
+            email=self.claim.email,
+            base=self.claim.version,
+            version=self.claim.version + 1,
+            access_token=self.access_token,
+            refresh_token=self.refresh_token,
+            previous_refresh_token=self.previous_refresh_token,
+            obtained_at=self.obtained_at,
+            expires_at=self.expires_at,
+            due_at=self.due_at,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsavedUpdate:
+    """New tokens that make ``version``, if what is stored is still ``base``."""
+
+    account_id: AccountId
+    email: str
+    base: int
+    version: int
+    access_token: Sealed
+    refresh_token: Sealed | None
+    previous_refresh_token: Sealed | None
+    obtained_at: datetime
+    expires_at: datetime
+    due_at: datetime
+
+
+def claim_due(
+    connection: Connection, *, client: str, lease_id: LeaseId, limit: int, lease: timedelta, now: datetime
+) -> list[Claim]:
+    """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again."""
+    rows = connection.execute(
+        _CLAIM_DUE, {"client": client, "lease_id": lease_id, "limit": limit, "lease_until": now + lease, "now": now}
+    )
+    return [_claim(row) for row in rows.mappings()]
+
+
+def claim_one(
+    connection: Connection, account: AccountId, *, version: int, lease_id: LeaseId, lease: timedelta, now: datetime
+) -> Claim | None:
+    """Lease one account, due or not; None if it moved on, is leased or may not be refreshed."""
+    row = connection.execute(
+        _CLAIM_ONE,
+        {"id": account, "version": version, "lease_id": lease_id, "lease_until": now + lease, "now": now},
+    )
+    found = row.mappings().first()
+    return _claim(found) if found else None
+
+
+def count_due(connection: Connection, *, client: str, limit: int, now: datetime) -> int:
+    """How many accounts of one app registration are due, counting no further than ``limit``."""
+    statement = text("""
+        SELECT count(*) FROM (
+            SELECT 1 FROM mail_credentials WHERE client = :client AND refresh_due_at <= :now LIMIT :limit
+        ) AS due
+    """)
+    return int(connection.execute(statement, {"client": client, "now": now, "limit": limit}).scalar_one())
+
+
+def release(connection: Connection, returned: Mapping[Claim, timedelta], *, now: datetime) -> None:
+    """Give back what was not spent, each due again after its wait, for whoever may ask then."""
+    arrays = as_columns(
+        {
+            "ids": claim.account_id,
+            "versions": claim.version,
+            "lease_ids": claim.lease_id,
+            "due_ats": now + wait,
+        }
+        for claim, wait in returned.items()
+    )
+    statement = text("""
+        UPDATE mail_credentials AS c SET lease_id = NULL, refresh_due_at = n.due_at
+        FROM unnest(CAST(:ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:lease_ids AS uuid[]),
+                    CAST(:due_ats AS timestamptz[])) AS n(id, version, lease_id, due_at)
+        WHERE c.id = n.id AND c.version = n.version AND c.lease_id = n.lease_id
+    """)
+    connection.execute(statement, arrays)
+
+
+def persist(connection: Connection, updates: Sequence[SealedUpdate], *, now: datetime) -> dict[AccountId, int]:
+    """Write spent claims back if they are still ours. Returns the versions of those that were."""
+    arrays = as_columns(
+        {
+            "ids": u.claim.account_id,
+            "versions": u.claim.version,
+            "lease_ids": u.claim.lease_id,
+            "access_tokens": u.access_token,
+            "obtained_ats": u.obtained_at,
+            "expires_ats": u.expires_at,
+            "refresh_tokens": u.refresh_token,
+            "previous_refresh_tokens": u.previous_refresh_token,
+            "statuses": u.status.value,
+            "due_ats": u.due_at,
+            "failure_kinds": u.failure and u.failure.kind,
+            "failure_codes": u.failure and u.failure.code,
+            "failure_counts": u.failure.count if u.failure else 0,
+            "failing_sinces": u.failure and u.failure.since,
+            "failure_claimss": u.claims,
+            "strike_counts": u.strikes,
+            "struck_ats": u.struck_at,
+            "aged_outs": u.aged_out,
+        }
+        for u in updates
+    )
+    return versions(connection.execute(_PERSIST, {**arrays, "now": now}))
+
+
+def restore(connection: Connection, update: UnsavedUpdate, *, now: datetime) -> bool:
+    """Store tokens that had to wait for the database; False if something newer is stored.
+
+    The lease they were asked under may have run out and been taken over; the holder loses, having spent an older token.
+    """
+    statement = text("""
+        UPDATE mail_credentials
+        SET access_token = :access_token, token_obtained_at = :obtained_at, token_expiry = :expires_at,
+            refresh_token = coalesce(:refresh_token, refresh_token),
+            previous_refresh_token = coalesce(:previous_refresh_token, previous_refresh_token),
+            refresh_token_issued_at =
+                CASE WHEN :refresh_token IS NULL THEN refresh_token_issued_at ELSE :obtained_at END,
+            last_refreshed_at = :obtained_at, version = :version, status = 'active',
+            refresh_due_at = CASE WHEN use_oauth THEN CAST(:due_at AS timestamptz) END, lease_id = NULL,
+            updated_at = :now,
+            failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
+            strikes = 0, struck_at = NULL
+        WHERE id = :account_id AND version = :base AND status NOT IN ('paused', 'disconnected')
+    """).bindparams(
+        bindparam("refresh_token", type_=LargeBinary), bindparam("previous_refresh_token", type_=LargeBinary)
+    )
+    return connection.execute(statement, {**asdict(update), "now": now}).rowcount == 1
+
+
+def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime) -> bool:
+    """Set an account aside whose secret does not open. Its ciphertext stays as it is: the key may come back."""
+    result = connection.execute(
+        text("""
+            UPDATE mail_credentials
+            SET status = 'unreadable', refresh_due_at = NULL, lease_id = NULL, failure_kind = 'unreadable',
+                failure_code = :code, failure_count = failure_count + 1, failing_since = :now, updated_at = :now
+            WHERE id = :id AND version = :version AND lease_id = :lease_id
+        """),
+        {"id": claim.account_id, "version": claim.version, "lease_id": claim.lease_id, "code": code, "now": now},
+    )
+    return result.rowcount == 1
+
+
+def _claim(row: RowMapping) -> Claim:
+    return Claim(
+        account_id=AccountId(row["id"]),
+        email=row["email"],
+        client=row["client"],
+        authority=row["authority"],
+        scopes=tuple(row["scopes"].split()),
+        refresh_token=Sealed(bytes(row["refresh_token"])),
+        version=row["version"],
+        lease_id=LeaseId(row["lease_id"]),
+        lease_until=row["refresh_due_at"],
+        status=Status(row["status"]),
+        failure=as_failure(row),
+        strikes=row["strikes"],
+        struck_at=row["struck_at"],
+    )
