@@ -3,14 +3,13 @@
 import pytest
 import trustme
 
-from tests.factories import make_registration
 from tests.integration.identity.asking import ask, opened
 from tests.integration.identity.verbatim import Verbatim
-from worker.devkit.emulator import DEFAULT_CLIENT_ID, Emulator, EmulatorServer, Registration
+from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer, Registration
 from worker.domain.credential import Secret
-from worker.domain.errors import ConfigurationError
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
 from worker.identity import Identity
+from worker.identity.registration import ClientCredential
 
 
 @pytest.fixture(name="emulator")
@@ -25,9 +24,13 @@ def _certificate() -> trustme.CA:
     return trustme.CA(key_type=trustme.KeyType.RSA)
 
 
-def _pem(certificate: trustme.CA, *, key_first: bool = True) -> Secret:
+def _pem(certificate: trustme.CA, *, key_first: bool = True) -> tuple[ClientCredential]:
     parts = [certificate.private_key_pem.bytes(), certificate.cert_pem.bytes()]
-    return Secret(b"".join(parts if key_first else reversed(parts)).decode())
+    return (ClientCredential(certificate=Secret(b"".join(parts if key_first else reversed(parts)).decode())),)
+
+
+def _secret(value: str) -> tuple[ClientCredential]:
+    return (ClientCredential(secret=Secret(value)),)
 
 
 def _only_certificate(server: EmulatorServer, certificate: trustme.CA) -> None:
@@ -46,7 +49,7 @@ def test_a_certificate_proves_the_registration(
     token = server.emulator.enrol("ann@contoso.com").refresh_token
     pem = _pem(certificate, key_first=key_first)
 
-    with opened(server.authority, server.ca_bundle, client_secret=None, certificate=pem) as identity:
+    with opened(server.authority, server.ca_bundle, credentials=pem) as identity:
         assert isinstance(ask(identity, token), Refreshed)
 
 
@@ -55,7 +58,7 @@ def test_another_certificate_is_our_mistake(server: EmulatorServer, certificate:
     _only_certificate(server, trustme.CA(key_type=trustme.KeyType.RSA))
     token = server.emulator.enrol("ann@contoso.com").refresh_token
 
-    with opened(server.authority, server.ca_bundle, client_secret=None, certificate=_pem(certificate)) as identity:
+    with opened(server.authority, server.ca_bundle, credentials=_pem(certificate)) as identity:
         outcome = ask(identity, token)
 
     assert isinstance(outcome, Misconfigured)
@@ -64,7 +67,7 @@ def test_another_certificate_is_our_mistake(server: EmulatorServer, certificate:
 
 def test_the_private_key_stays_here(says: Verbatim, certificate: trustme.CA) -> None:
     """What travels is an assertion signed with it."""
-    with opened(says.authority, says.ca_bundle, client_secret=None, certificate=_pem(certificate)) as identity:
+    with opened(says.authority, says.ca_bundle, credentials=_pem(certificate)) as identity:
         assert isinstance(ask(identity), Refreshed)
 
     [asked] = says.posts()
@@ -77,7 +80,7 @@ def test_a_wrong_secret_is_our_mistake(server: EmulatorServer) -> None:
     """Likewise; the refresh token is untouched by it and good for the right secret."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
 
-    with opened(server.authority, server.ca_bundle, client_secret=Secret("expired")) as identity:
+    with opened(server.authority, server.ca_bundle, credentials=_secret("expired")) as identity:
         outcome = ask(identity, token)
     with opened(server.authority, server.ca_bundle) as identity:
         assert isinstance(ask(identity, token), Refreshed)
@@ -91,11 +94,9 @@ def test_the_secret_travels_in_the_body_alone(says: Verbatim, identity: Identity
     ask(identity, "a-refresh-token-to-spend")
 
     [asked] = says.posts()
-    secret = make_registration().client_secret
-    assert secret
-    assert asked.form["client_secret"] == secret.reveal()
+    assert asked.form["client_secret"] == DEFAULT_CLIENT_SECRET
     assert asked.form["refresh_token"] == "a-refresh-token-to-spend"
-    for hidden in (secret.reveal(), "a-refresh-token-to-spend"):
+    for hidden in (DEFAULT_CLIENT_SECRET, "a-refresh-token-to-spend"):
         assert hidden not in asked.path + str(asked.headers)
 
 
@@ -113,11 +114,8 @@ def test_an_account_has_the_scopes_of_its_registration_or_its_own(
     assert set(asked.form["scope"].split()) == {asked_for, "offline_access", "openid", "profile"}
 
 
-def test_a_registration_without_any_proof_is_a_wrong_configuration(says: Verbatim) -> None:
+def test_a_registration_without_any_proof_asks_nothing(says: Verbatim) -> None:
     """It must not pass for a public client that then asks in vain for ever."""
-    with (
-        opened(says.authority, says.ca_bundle, client_secret=None) as identity,
-        pytest.raises(ConfigurationError, match="default"),
-    ):
-        ask(identity)
+    with opened(says.authority, says.ca_bundle, credentials=()) as identity:
+        assert isinstance(ask(identity), Misconfigured)
     assert says.posts() == []

@@ -46,7 +46,7 @@ def test_metadata_that_make_no_sense_may_pass(says: Verbatim, identity: Identity
 
     outcome = ask(identity)
 
-    assert outcome == Transient(code="discovery_failed")
+    assert outcome == Transient(code="discovery_failed", scope=Scope.SERVICE)
     assert says.posts() == []
 
 
@@ -57,7 +57,7 @@ def test_metadata_with_an_unusable_token_endpoint_may_pass(
     """Above all nothing is sent to it: over plain HTTP the client secret would be there for all to read."""
     says.discovery = Reply(answer(200, json.dumps(says.document(token_endpoint=endpoint)).encode()))
 
-    assert ask(identity) == Transient(code="discovery_failed")
+    assert ask(identity) == Transient(code="discovery_failed", scope=Scope.SERVICE)
     assert says.posts() == []
 
 
@@ -126,8 +126,8 @@ def test_an_authority_without_a_tenant_is_refused(says: Verbatim, identity: Iden
 
 
 def test_a_registration_nobody_knows_is_our_mistake(says: Verbatim, identity: Identity) -> None:
-    """It was renamed or removed while accounts still name it."""
-    assert ask(identity, client="gone") == Misconfigured(code="unknown_client")
+    """It was renamed or removed while accounts still name it; the platform has refused nothing."""
+    assert ask(identity, client="gone") == Misconfigured(code="unknown_client", scope=Scope.TENANT)
     assert says.asked == []
 
 
@@ -136,7 +136,9 @@ def test_tenants_fail_apart(says: Verbatim, identity: Identity) -> None:
     assert isinstance(ask(identity), Refreshed)
     says.discovery = Reply(answer(500, b""))
 
-    assert ask(identity, authority=f"{says.base_url}/contoso.com") == Transient(code="discovery_failed")
+    assert ask(identity, authority=f"{says.base_url}/contoso.com") == Transient(
+        code="discovery_failed", scope=Scope.SERVICE
+    )
     assert isinstance(ask(identity), Refreshed)
 
 

@@ -51,12 +51,14 @@ def granted(**changes: object) -> bytes:
 
 
 class Verbatim:
-    """``token`` is said to every POST, ``discovery`` to every GET; ``asked`` is what was heard."""
+    """``token`` is said to every POST, ``discovery`` to every GET; ``asked`` is what was heard, and ``closed`` how many
+    connections have ended."""
 
     def __init__(self, port: int, ca_bundle: Path) -> None:
         self.port = port
         self.ca_bundle = ca_bundle
         self.asked: list[Asked] = []
+        self.closed = 0
         self.token = Reply(answer(200, granted()))
         self.discovery = Reply(answer(200, json.dumps(self.document()).encode()))
 
@@ -119,6 +121,10 @@ class _Server(ThreadingHTTPServer):
         connection, address = super().get_request()
         # The handshake is the handler's: a client that refuses our certificate must not hold up the others.
         return self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.says.closed += 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is what some tests are about."""

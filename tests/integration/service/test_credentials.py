@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from pydantic import SecretStr
 
 from tests.integration.service.house import ANN, BOB, CAT, HOUR, House
 from worker.devkit.emulator import oauth_error
@@ -222,10 +223,10 @@ def test_a_paused_account_is_resumed_at_once(house: House) -> None:
     assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_an_account_set_aside_for_a_lost_key_is_resumed_once_the_key_is_back(house: House) -> None:
+def test_an_account_set_aside_for_a_wrong_key_is_resumed_once_the_key_is_right(house: House) -> None:
     """Nothing was overwritten meanwhile, so nobody has to sign in."""
     house.enrol(ANN)
-    stranger = house.another(encryption_keys=type(house.settings.encryption_keys)(generate_key("other")))
+    stranger = house.another(encryption_keys=SecretStr(generate_key("k1")))  # the right name, and another key
     stranger.refresher.refresh_due()
     assert house.account().status is Status.UNREADABLE
 
