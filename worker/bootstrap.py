@@ -60,6 +60,7 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
     identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
     policy = settings.policy
     entries = Entries(cache, vault)
+    limiter = RateLimiter(redis, per_second=settings.rate)
     settlement = Settlement(
         database=database, vault=vault, entries=entries, recovery=recovery, policy=policy, utcnow=utcnow
     )
@@ -70,8 +71,8 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         recovery=recovery,
         settlement=settlement,
         gate=Gate(database=database, utcnow=utcnow),
-        limiter=RateLimiter(redis, per_second=settings.rate),
-        pauses=Pauses(redis),
+        limiter=limiter,
+        pauses=Pauses(redis, utcnow=utcnow),
         utcnow=utcnow,
         lease=timedelta(seconds=settings.lease),
         batch_size=settings.batch_size,
@@ -83,6 +84,7 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         entries=entries,
         recovery=recovery,
         locks=Locks(redis),
+        limiter=limiter,
         policy=policy,
         utcnow=utcnow,
     )

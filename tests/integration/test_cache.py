@@ -157,7 +157,7 @@ OPERATIONS: dict[str, Callable[[Redis], object]] = {
     "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put([item(1)]),
     "ping": lambda redis: Cache(redis, ttl=timedelta(hours=1)).ping(),
     "outbox put": lambda redis: Outbox(redis).put({ANN: VALUE}),
-    "outbox all": lambda redis: Outbox(redis).all(),
+    "outbox all": lambda redis: Outbox(redis).some(),
     "outbox discard": lambda redis: Outbox(redis).discard(ANN, VALUE),
 }
 

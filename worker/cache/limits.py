@@ -1,8 +1,9 @@
 """What the workers owe Microsoft together: a rate per app registration, and pauses per tenant. Shared through Redis."""
 
 import time
-from collections.abc import Collection
-from datetime import timedelta
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import cast
 
 import limits
 from limits.errors import StorageError
@@ -55,30 +56,29 @@ class RateLimiter:
 class Pauses:
     """Tenants that Microsoft throttles, by the domain of the address. Every method raises Unavailable without Redis."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, utcnow: Callable[[], datetime]) -> None:
         self._redis = redis
+        self._utcnow = utcnow
 
     def pause(self, client: str, domain: str, span: timedelta) -> None:
         """Leave a tenant alone for ``span``, or for longer if it has been so decided already."""
-        key, milliseconds = _key(client, domain), max(1, int(span.total_seconds() * 1000))
+        if span <= self.left(client, [domain]).get(domain, timedelta(0)):
+            return
+        until = (self._utcnow() + span).timestamp()
         try:
-            pipeline = self._redis.pipeline()
-            pipeline.set(key, b"1", px=milliseconds, nx=True)
-            pipeline.pexpire(key, milliseconds, gt=True)
-            pipeline.execute()
+            self._redis.set(_key(client, domain), repr(until), px=max(1, int(span.total_seconds() * 1000)))
         except RedisError as error:
             raise unavailable(error) from None
 
     def left(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
         """The paused ones among ``domains``, and for how long they still are."""
         try:
-            pipeline = self._redis.pipeline(transaction=False)
-            for domain in domains:
-                pipeline.pttl(_key(client, domain))
-            spans = pipeline.execute()
+            found = cast("list[bytes | None]", self._redis.mget([_key(client, domain) for domain in domains]))
         except RedisError as error:
             raise unavailable(error) from None
-        return {domain: timedelta(milliseconds=span) for domain, span in zip(domains, spans, strict=True) if span > 0}
+        now = self._utcnow().timestamp()
+        spans = {domain: float(until) - now for domain, until in zip(domains, found, strict=True) if until}
+        return {domain: timedelta(seconds=span) for domain, span in spans.items() if span > 0}
 
 
 def _key(client: str, domain: str) -> str:

@@ -12,6 +12,8 @@ from worker.domain.credential import AccountId
 
 _KEY = "token-worker:outbox"  # a hash: one value per account, the newest
 
+_SOME = 500
+
 _DISCARD = """
 if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
 return 0
@@ -32,13 +34,30 @@ class Outbox:
         except RedisError as error:
             raise unavailable(error) from None
 
-    def all(self) -> dict[AccountId, bytes]:
-        """Everything kept. Few: it grows only while Postgres is away."""
+    def add(self, values: Mapping[AccountId, bytes]) -> None:
+        """Keep values of accounts that have none yet; what somebody else has kept meanwhile is as good."""
         try:
-            kept = cast("dict[bytes, bytes]", self._redis.hgetall(_KEY))
+            pipeline = self._redis.pipeline(transaction=False)
+            for account, value in values.items():
+                pipeline.hsetnx(_KEY, str(account), value)
+            pipeline.execute()
         except RedisError as error:
             raise unavailable(error) from None
-        return {AccountId(UUID(account.decode())): value for account, value in kept.items()}
+
+    def get(self, account: AccountId) -> bytes | None:
+        """What the account has, or None."""
+        try:
+            return cast("bytes | None", self._redis.hget(_KEY, str(account)))
+        except RedisError as error:
+            raise unavailable(error) from None
+
+    def some(self) -> dict[AccountId, bytes]:
+        """A part of what is kept, all of it if it is little: after a long outage it may be more than fits in memory."""
+        try:
+            _cursor, kept = cast("tuple[int, dict[bytes, bytes]]", self._redis.hscan(_KEY, count=_SOME))
+        except RedisError as error:
+            raise unavailable(error) from None
+        return {account: value for field, value in kept.items() if (account := _account(field))}
 
     def discard(self, account: AccountId, value: bytes) -> None:
         """Forget a value that has been stored, unless it has been replaced by a newer one meanwhile."""
@@ -46,3 +65,11 @@ class Outbox:
             self._discard(keys=[_KEY], args=[str(account), value])
         except RedisError as error:
             raise unavailable(error) from None
+
+
+def _account(field: bytes) -> AccountId | None:
+    """None for a stray field of somebody else's."""
+    try:
+        return AccountId(UUID(field.decode()))
+    except ValueError:
+        return None

@@ -75,7 +75,7 @@ class Identity:
         registration = self._registrations.get(client)
         if registration is None:
             known = ", ".join(sorted(self._registrations))
-            msg = f"unknown app registration {client!r}; configured: {known}"
+            msg = f"the app registration is not configured; there are: {known}"
             raise InvalidInput(msg)
         if authority is not None:
             registration.check_authority(authority)
@@ -145,6 +145,7 @@ class Identity:
             if self._http.answer is None:
                 raise
         answer = self._http.answer
+        self._http.forget()  # it holds tokens
         if answer is None:
             return Transient(code="no_request")
         return classify(answer, obtained_at=obtained_at)
@@ -191,7 +192,7 @@ class Identity:
             )
         except HTTPError as error:
             raise _Discovery(Transient(code=network_code(error), scope=Scope.NETWORK)) from None
-        except (ValueError, KeyError, msal.exceptions.MsalServiceError) as error:
+        except Exception as error:
             raise _Discovery(self._http.discovery_outcome()) from error
 
 

@@ -52,15 +52,19 @@ class Registration:
 
         Raises InvalidInput.
         """
-        ours, theirs = urlsplit(self.authority), urlsplit(authority)
-        if not theirs.path.strip("/"):
-            msg = f"authority {authority!r} names no tenant; it looks like {ours.scheme}://{ours.netloc}/contoso.com"
-            raise InvalidInput(msg)
+        ours = urlsplit(self.authority)
+        try:
+            theirs = urlsplit(authority)
+        except ValueError:
+            raise InvalidInput("the authority is no URL") from None
         if (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
             msg = (
-                f"authority {authority!r} is not on the host of app registration {self.name!r}"
-                f" ({ours.scheme}://{ours.netloc}); add a registration for it"
+                f"the authority is not on the host of app registration {self.name!r} ({ours.scheme}://{ours.netloc});"
+                " add a registration for it"
             )
+            raise InvalidInput(msg)
+        if not theirs.path.strip("/"):
+            msg = f"the authority names no tenant; it looks like {ours.scheme}://{ours.netloc}/contoso.com"
             raise InvalidInput(msg)
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from worker.cache import Locks
+from worker.cache import Locks, RateLimiter
 from worker.db.claims import UnsavedUpdate
 from worker.domain.credential import AccessToken, CacheEntry, Sealed, Status
 from worker.domain.errors import (
@@ -42,6 +42,7 @@ class Bridge:
         entries: Entries,
         recovery: Recovery,
         locks: Locks,
+        limiter: RateLimiter,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
     ) -> None:
@@ -50,6 +51,7 @@ class Bridge:
         self._entries = entries
         self._recovery = recovery
         self._locks = locks
+        self._limiter = limiter
         self._policy = policy
         self._utcnow = utcnow
 
@@ -78,6 +80,8 @@ class Bridge:
         if entry.refresh_token is None or entry.status is not Status.ACTIVE:
             raise Unavailable(f"{entry.email}: the database is away, and the cache holds nothing to refresh with")
         token = self._vault.open(entry.refresh_token, entry.account_id, Purpose.REFRESH_TOKEN)
+        if not self._limiter.take(entry.client, 1):
+            raise BackingOff(entry.email, "rate_limited", _LEASE)
         outcome = self._identity.refresh(
             token, client=entry.client, authority=entry.authority, scopes=entry.scopes, now=self._utcnow
         )

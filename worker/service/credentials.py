@@ -146,8 +146,9 @@ class Credentials:
 
     def _checked(self, grant: Grant) -> Grant:
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
-        if not grant.refresh_token.reveal():
-            raise InvalidInput("refresh_token is empty")
+        for name, token in (("refresh_token", grant.refresh_token), ("access_token", grant.access_token)):
+            if token is not None and not (token.reveal() and _is_visible(token.reveal())):
+                raise InvalidInput(f"{name} is empty, or not visible ASCII characters")
         return replace(grant, email=normalize_email(grant.email))
 
     def _seal(self, grant: Grant) -> SealedGrant:
@@ -177,17 +178,17 @@ def parse_grant(line: str) -> Grant:
     """Read one JSON line of an import. Raises InvalidInput naming the field, never its value."""
     try:
         data = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidInput("not a JSON object") from None
     if not isinstance(data, dict):
         raise InvalidInput("not a JSON object")
     unknown = sorted(set(data) - _FIELDS)
     if unknown:
-        msg = f"unknown field {unknown[0]!r}; known are {', '.join(sorted(_FIELDS))}"
+        msg = f"{len(unknown)} unknown field(s); known are {', '.join(sorted(_FIELDS))}"
         raise InvalidInput(msg)
     access_token = _text(data, "access_token")
     return Grant(
-        email=normalize_email(_required(data, "email")),
+        email=_email(_required(data, "email")),
         refresh_token=Secret(_required(data, "refresh_token")),
         client=_text(data, "client") or DEFAULT_CLIENT,
         authority=_text(data, "authority"),
@@ -207,10 +208,25 @@ def _required(data: dict[str, Any], name: str) -> str:
 
 def _text(data: dict[str, Any], name: str) -> str | None:
     value = data.get(name)
-    if value is not None and not (isinstance(value, str) and value.isascii() | (name == "email")):
-        msg = f"{name} must be a string" + ("" if name == "email" else " of ASCII characters")
+    if value is not None and not isinstance(value, str):
+        msg = f"{name} must be a string"
+        raise InvalidInput(msg)
+    if value and name != "email" and not _is_visible(value):
+        msg = f"{name} must be visible ASCII characters"
         raise InvalidInput(msg)
     return value or None
+
+
+def _email(text: str) -> str:
+    """Without repeating it: in a file with its columns mixed up it may be a token."""
+    try:
+        return normalize_email(text)
+    except InvalidInput:
+        raise InvalidInput("email is not an e-mail address") from None
+
+
+def _is_visible(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _scopes(value: object) -> tuple[str, ...]:
@@ -218,7 +234,7 @@ def _scopes(value: object) -> tuple[str, ...]:
     words = value.split() if isinstance(value, str) else value
     if words is None:
         return ()
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+    if not isinstance(words, list) or not all(isinstance(word, str) and _is_visible(word) for word in words):
         raise InvalidInput("scopes must be a list of strings or one string with spaces")
     return tuple(words)
 

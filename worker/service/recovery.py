@@ -33,7 +33,7 @@ class Recovery:
         if not unsaved:
             return True
         try:
-            self._outbox.put({update.account_id: _encode(update) for update in unsaved})
+            self._outbox.add({update.account_id: _encode(update) for update in unsaved})
         except Unavailable as error:
             log.error("Outbox cannot be written", accounts=len(unsaved), reason=str(error))  # noqa: TRY400
             return False
@@ -45,7 +45,7 @@ class Recovery:
         Postgres knows nothing of those in between, so what it must still have is what the first of them replaced.
         Raises Unavailable without Redis, and UnreadableSecret if what waits makes no sense and is left for a human.
         """
-        kept = self._outbox.all().get(update.account_id)
+        kept = self._outbox.get(update.account_id)
         if kept is not None:
             before = _decode(update.account_id, kept)
             # A sign-in meanwhile may have led to the same version; only the token tells the two apart.
@@ -66,13 +66,23 @@ class Recovery:
         token, and the one before must not be spent.
         """
         kept: dict[AccountId, bytes] = {}
+        waiting: set[AccountId] = set()
         try:
-            kept = self._outbox.all()
-            return frozenset(account for account, value in kept.items() if not self._bring_home(account, value))
+            while kept := {account: value for account, value in self._outbox.some().items() if account not in waiting}:
+                waiting |= {account for account, value in kept.items() if not self._bring_home(account, value)}
         except Unavailable as error:
             # Without Redis there is nothing to wait for; without Postgres the claim that follows fails by itself.
             log.warning("Outbox cannot be drained", reason=str(error))
-            return frozenset(kept)
+        return frozenset(waiting | set(kept))
+
+    def is_waiting(self, account: AccountId) -> bool:
+        """Bring home what is kept for one account; True if it still waits."""
+        try:
+            value = self._outbox.get(account)
+            return value is not None and not self._bring_home(account, value)
+        except Unavailable as error:
+            log.warning("Outbox cannot be drained", reason=str(error))
+            return False
 
     def _bring_home(self, account: AccountId, value: bytes) -> bool:
         try:

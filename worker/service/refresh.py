@@ -14,8 +14,8 @@ import structlog
 from worker.cache import Pauses, RateLimiter
 from worker.db import claims
 from worker.db.session import Database
-from worker.domain.credential import Account, Claim, LeaseId
-from worker.domain.errors import BackingOff, Unavailable, UnreadableSecret, WorkerError
+from worker.domain.credential import DEFAULT_CLIENT, Account, AccountId, Claim, LeaseId
+from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
 from worker.identity import Identity
 from worker.service.gate import Gate
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 # the next holder, or two would ask at once.
 _LONGEST_QUESTION = timedelta(seconds=40)
 
+_CLAIMING = timedelta(seconds=30)  # a batch ends within this, a lease and a question, whatever the rate
+_BUSY = timedelta(minutes=1)  # until somebody else, or this process in another state, may have more luck
 _TENANT_PAUSE = timedelta(minutes=1)  # if Microsoft throttles a tenant without saying for how long
 
 
@@ -75,7 +77,7 @@ class Refresher:
             batches[client] = -(-self._gate.outlook(client, due) // self._batch_size)
         return batches
 
-    def refresh_due(self, client: str) -> dict[str, int]:
+    def refresh_due(self, client: str = DEFAULT_CLIENT) -> dict[str, int]:
         """Refresh one batch of due accounts of an app registration. Returns how many claims ended how.
 
         1. Bring home what an outage of the database has left in the outbox.
@@ -87,17 +89,21 @@ class Refresher:
         """
         waiting = self._recovery.drain()
         tally: Counter[str] = Counter(claimed=0)
-        while (left := self._batch_size - tally["claimed"]) > 0 and not self._stopping.is_set():
+        until = self._utcnow() + _CLAIMING
+        left = self._batch_size
+        while left > 0 and not self._stopping.is_set() and self._utcnow() < until:
             admitted = self._gate.admit(client, left)
             if not admitted:
                 break
-            permitted = self._limiter.take(client, admitted)
-            claimed = self._claim_due(client, permitted) if permitted else []
-            tally["claimed"] += len(claimed)
-            tally.update(self._ask_all(client, [claim for claim in claimed if claim.account_id not in waiting]))
-            self._gate.withdraw(client)
-            if admitted < left or not permitted or len(claimed) < permitted:
-                break  # what the ramp holds back is for the next sweep
+            try:
+                permitted = self._limiter.take(client, admitted)
+                claimed = self._claim_due(client, permitted) if permitted else []
+                tally.update(self._ask_all(client, claimed, waiting))
+            finally:
+                self._gate.withdraw(client)
+            if admitted < left or len(claimed) < permitted or not permitted:
+                break  # the ramp's next step is for the next sweep
+            left -= len(claimed)
         return dict(tally)
 
     def refresh_one(self, account: Account, trigger: Trigger) -> Outcome | None:
@@ -106,16 +112,20 @@ class Refresher:
         Raises ClientMisconfigured or BackingOff while the app registration's breaker is open or Microsoft wants the
         tenant left alone, except for an operator.
         """
-        if account.id in self._recovery.drain():
+        if self._recovery.is_waiting(account.id):
             return None
         domain = _domain(account)
         paused = self._paused(account.client, {domain})
         if paused and trigger is not Trigger.OPERATOR:
             raise BackingOff(account.email, "tenant_throttled", paused[domain])
+        if account.client not in self._identity.clients:
+            raise ClientMisconfigured(account.email, account.client, "unknown_client")  # here; others may know it
         admitted = self._gate.admit(account.client, 1)
         if not admitted and trigger is not Trigger.OPERATOR:
             raise self._gate.obstacle(account.client, account.email)
         try:
+            if not self._limiter.take(account.client, 1):
+                raise BackingOff(account.email, "rate_limited", _BUSY)
             return self._refresh_now(account, trigger)
         finally:
             if admitted:
@@ -138,7 +148,14 @@ class Refresher:
                 lease=self._lease,
                 now=self._utcnow(),
             )
-        spent = self._spend(claim) if claim else None
+        if claim is None:
+            return None
+        try:
+            spent = self._spend(claim)
+        except UnknownKey as error:
+            with self._database.begin() as connection:
+                claims.release(connection, {claim: _BUSY}, now=self._utcnow())
+            raise UnknownKey(f"{account.email}: {error}") from None
         if spent is None or not self._settle([spent], trigger):
             return None
         return spent.outcome
@@ -154,9 +171,9 @@ class Refresher:
                 now=self._utcnow(),
             )
 
-    def _ask_all(self, client: str, claimed: Sequence[Claim]) -> Counter[str]:
+    def _ask_all(self, client: str, claimed: Sequence[Claim], waiting: Collection[AccountId]) -> Counter[str]:
         """Ask about each claim and settle the answers as they come; give back what is better not asked."""
-        tally: Counter[str] = Counter()
+        tally: Counter[str] = Counter(claimed=len(claimed))
         returned: dict[Claim, timedelta] = {}  # and when each is due again; filled by the pool's threads
         paused = self._paused(client, {_domain(claim) for claim in claimed})
 
@@ -164,7 +181,15 @@ class Refresher:
             if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
                 returned[claim] = paused.get(_domain(claim), timedelta(0))
                 return None
-            spent = self._spend(claim)
+            if claim.account_id in waiting:
+                returned[claim] = _BUSY
+                return None
+            try:
+                spent = self._spend(claim)
+            except UnknownKey as error:
+                log.error("Refresh token cannot be opened here", email=claim.email, reason=str(error))  # noqa: TRY400
+                returned[claim] = _BUSY  # another process may have the key
+                return None
             if spent and (span := _tenant_pause(spent.outcome)):
                 paused[_domain(claim)] = span
             return spent
@@ -184,11 +209,16 @@ class Refresher:
         return tally
 
     def _spend(self, claim: Claim) -> Spent | None:
-        """Open one claim's refresh token and ask. Nothing an account holds may stop its batch."""
+        """Open one claim's refresh token and ask. Nothing an account holds may stop its batch.
+
+        Raises UnknownKey if another process has sealed it under a key that this one does not have.
+        """
         if self._utcnow() > claim.lease_until - _LONGEST_QUESTION:
             return None  # waited too long for its turn; due again when the lease ends
         try:
             token = self._vault.open(claim.refresh_token, claim.account_id, Purpose.REFRESH_TOKEN)
+        except UnknownKey:
+            raise  # the account is fine; it is this process that lacks something
         except UnreadableSecret as error:
             self._quarantine(claim, error)
             return None
@@ -199,7 +229,7 @@ class Refresher:
             )
         except Exception as error:  # a poison account backs off like a failing one, and the others go on
             log.exception("Refresh failed unexpectedly", email=claim.email, error=type(error).__name__)
-            outcome = Transient(code="internal_error")
+            outcome = Transient(code="internal_error", scope=Scope.SERVICE)
         latency = timedelta(seconds=max(0.0, time.perf_counter() - started))
         self._gate.observe(claim.client, claim.account_id, outcome)
         return Spent(claim=claim, refresh_token=token, outcome=outcome, at=at, latency=latency)

@@ -42,9 +42,7 @@ class Rows:
 
     def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW) -> list[Claim]:
         with self.database.begin() as connection:
-            return claims.claim_due(
-                connection, client=client, lease_id=new_lease(), limit=limit, lease=LEASE, now=now
-            )
+            return claims.claim_due(connection, client=client, lease_id=new_lease(), limit=limit, lease=LEASE, now=now)
 
     def claim_one(self, email: str = ANN, *, version: int = 1, now: datetime = NOW) -> Claim | None:
         with self.database.begin() as connection:

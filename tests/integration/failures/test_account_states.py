@@ -5,7 +5,6 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
-from pydantic import SecretStr
 
 from tests.factories import TurnedClock
 from tests.integration.failures.mailboxes import ANN, BOB, GrantWith, Mailboxes, emails, refusal_with
@@ -14,7 +13,6 @@ from worker.devkit.emulator import oauth_error
 from worker.domain.credential import Status, account_id
 from worker.domain.errors import AccountInactive, BlockedByAdmin, InvalidInput, NeedsUser
 from worker.settings import Settings
-from worker.vault import generate_key
 
 UNKNOWN = "12345"  # an invalid_grant whose code nobody has seen before
 ENDED = {
@@ -153,26 +151,23 @@ def test_an_account_that_is_still_dead_is_looked_at_once_a_day(mailboxes: Mailbo
     assert mailboxes.account(BOB).status is Status.BLOCKED
 
 
-def test_an_unreadable_account_comes_back_with_its_key(
-    mailboxes: Mailboxes, settings: Settings, clock: TurnedClock
-) -> None:
-    """A worker started with the wrong keys sets accounts aside, and overwrites nothing; with the right ones, an
-    operator resumes them."""
+def test_an_unreadable_account_comes_back_once_it_is_mended(mailboxes: Mailboxes, clock: TurnedClock) -> None:
+    """What was stored is damaged: it is set aside and not overwritten, and an operator who has mended it resumes it."""
     mailboxes.sign_in(ANN)
     sealed = mailboxes.account(ANN).refresh_token
-    wrong = bootstrap(settings.model_copy(update={"encryption_keys": SecretStr(generate_key("k2"))}), utcnow=clock)
+    mailboxes.query("UPDATE mail_credentials SET refresh_token = '\\x00'")
 
-    assert wrong.refresher.refresh_due("default") == {"claimed": 1}
-    wrong.close()
+    assert mailboxes.refresh_due() == {"claimed": 1}
 
     account = mailboxes.account(ANN)
-    assert (account.status, account.due_at, account.refresh_token) == (Status.UNREADABLE, None, sealed)
+    assert (account.status, account.due_at, account.refresh_token) == (Status.UNREADABLE, None, b"\x00")
     assert mailboxes.requests == 0
     clock.advance(days=2)
     assert mailboxes.refresh_due() == {"claimed": 0}
     with pytest.raises(AccountInactive):
         mailboxes.services.tokens.ensure_fresh(ANN)
 
+    mailboxes.query("UPDATE mail_credentials SET refresh_token = :sealed", sealed=sealed)
     by_resuming(mailboxes)
     assert_well(mailboxes)
 

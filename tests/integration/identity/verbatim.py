@@ -1,0 +1,155 @@
+"""A token endpoint over TLS that says exactly what it is told, byte for byte: what no proper server would send."""
+
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import trustme
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """These bytes as they stand, and whether the connection is closed after them."""
+
+    content: bytes = field(repr=False)
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    form: Mapping[str, str] = field(repr=False)
+
+
+def answer(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A whole HTTP answer. What is given replaces the Content-Type and the Content-Length."""
+    fields = {
+        "Content-Type": "application/json; charset=utf-8",
+        "Content-Length": str(len(body)),
+        **(headers or {}),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} Said\r\n{head}\r\n".encode() + body
+
+
+def granted(**changes: object) -> bytes:
+    """The body of a good answer, except where something else is given."""
+    tokens: dict[str, object] = {"access_token": "an-access-token", "refresh_token": "a-refresh-token"}
+    return json.dumps({"token_type": "Bearer", "expires_in": 3600, **tokens, **changes}).encode()
+
+
+class Verbatim:
+    """``token`` is said to every POST, ``discovery`` to every GET; ``asked`` is what was heard, and ``closed`` how many
+    connections have ended."""
+
+    def __init__(self, port: int, ca_bundle: Path) -> None:
+        self.port = port
+        self.ca_bundle = ca_bundle
+        self.asked: list[Asked] = []
+        self.closed = 0
+        self.token = Reply(answer(200, granted()))
+        self.discovery = Reply(answer(200, json.dumps(self.document()).encode()))
+
+    @property
+    def base_url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        return f"{self.base_url}/common"
+
+    def document(self, **changes: object) -> dict[str, object]:
+        """The OpenID metadata MSAL needs, except where something else is given."""
+        root = f"{self.authority}/oauth2/v2.0"
+        endpoints = {"token_endpoint": f"{root}/token", "authorization_endpoint": f"{root}/authorize"}
+        return {**endpoints, "issuer": self.authority, **changes}
+
+    def posts(self) -> list[Asked]:
+        return [asked for asked in self.asked if asked.method == "POST"]
+
+
+@contextmanager
+def verbatim(directory: Path) -> Iterator[Callable[[], Verbatim]]:
+    """Serves until the end of the block, and begins anew at each call of what it yields.
+
+    ``directory`` receives the certificate authority's PEM.
+    """
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    server = _Server(tls)
+    ca_bundle = directory / "verbatim-ca.pem"
+    authority.cert_pem.write_to_path(ca_bundle)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+
+    def begin() -> Verbatim:
+        server.says = Verbatim(server.server_port, ca_bundle)
+        return server.says
+
+    try:
+        yield begin
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # a thread whose client keeps the connection ends with the client
+    request_queue_size = 64
+    says: Verbatim
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        # The handshake is the handler's: a client that refuses our certificate must not hold up the others.
+        return self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.says.closed += 1
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is what some tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    connection: ssl.SSLSocket
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def do_GET(self) -> None:
+        self._say(self.server.says.discovery, {})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self._say(self.server.says.token, dict(parse_qsl(body.decode())))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name it has there
+        pass
+
+    def _say(self, reply: Reply, form: Mapping[str, str]) -> None:
+        self.server.says.asked.append(Asked(self.command, self.path, dict(self.headers), form))
+        self.wfile.write(reply.content)
+        self.close_connection = reply.close

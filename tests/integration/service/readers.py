@@ -1,0 +1,26 @@
+"""A consumer's process of its own, as an application has many: it reads one account with several threads at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+
+from worker.bootstrap import bootstrap
+from worker.domain.credential import AccessToken
+from worker.settings import Settings
+
+
+def read(settings: dict[str, str], now: datetime, threads: int, start: Barrier, results: "Connection[str]") -> None:
+    """Send the token of Ann's that each thread got, all processes having begun together."""
+    services = bootstrap(Settings.model_validate(settings), utcnow=lambda: now)
+    services.ping()  # connections are open: what follows is as simultaneous as can be
+
+    def once(_number: int) -> AccessToken:
+        return services.tokens.ensure_fresh("ann@contoso.com")
+
+    with ThreadPoolExecutor(threads) as pool:
+        start.wait(60)
+        for token in pool.map(once, range(threads)):
+            results.send(token.value)
+    services.close()
+    results.close()

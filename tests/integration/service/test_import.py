@@ -1,0 +1,166 @@
+"""Bringing many accounts in from a file: every line counts for itself, and none is repeated back."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from tests.integration.service.house import ANN, BOB, CAT, HOUR, House
+from worker.devkit.stack import Stack
+from worker.domain.errors import Unavailable
+from worker.service.credentials import BadLine
+from worker.vault import Purpose
+
+_SECRET = "1.AVkA-a-refresh-token-nobody-may-see"
+
+
+def _line(email: object = ANN, **fields: object) -> str:
+    return json.dumps({"email": email, "refresh_token": f"{_SECRET}-{email}", **fields})
+
+
+_BAD = {
+    "not JSON": _SECRET,
+    "JSON cut short": _line()[:-5],
+    "a list": f'["{_SECRET}"]',
+    "a string": f'"{_SECRET}"',
+    "null": "null",
+    "brackets without end": "[" * 100_000,
+    "no e-mail": json.dumps({"refresh_token": _SECRET}),
+    "no address": _line("ann"),
+    "an e-mail of another type": _line([ANN]),
+    "no refresh token": json.dumps({"email": ANN, "access_token": _SECRET}),
+    "an empty refresh token": _line(refresh_token="", access_token=_SECRET),
+    "a refresh token of another type": _line(refresh_token={"value": _SECRET}),
+    "a refresh token with half a character": _line(refresh_token=f"{_SECRET}\ud800"),
+    "a refresh token with a NUL": _line(refresh_token=f"{_SECRET}\0"),
+    "an access token with half a character": _line(access_token="\ud800", expires_at=4_102_444_800),
+    "an unknown field": _line(refreshtoken=_SECRET),
+    "an unknown registration": _line(client="nobody"),
+    "a foreign host": _line(authority="https://evil.example/x"),
+    "an authority that is no address": _line(authority="https://[x"),
+    "an authority with a NUL": _line(authority="AUTHORITY/a\0b"),
+    "an implied scope": _line(scopes="openid"),
+    "scopes of another type": _line(scopes=[1]),
+    "a scope with a NUL": _line(scopes="a\0b"),
+    "a time without a zone": _line(expires_at="2026-03-02T10:00"),
+    "a time that is none": _line(expires_at="soon"),
+    "a time beyond all years": _line(expires_at=10**30),
+    "a truth for a time": _line(expires_at=True),
+    "not a number for a time": _line(expires_at=float("nan")),
+    "a token for an e-mail": _line(_SECRET),
+    "a token for a registration": _line(client=_SECRET),
+    "a token for an authority": _line(authority=_SECRET),
+    "a token for a field": _line(**{_SECRET: "refresh_token"}),
+}
+
+
+def _import(house: House, *lines: str) -> tuple[int, list[BadLine]]:
+    return house.services.credentials.import_lines(lines, progress=lambda _: None)
+
+
+@pytest.mark.parametrize("line", _BAD.values(), ids=_BAD)
+def test_a_bad_line_is_reported_by_its_number_and_the_others_are_stored(house: House, line: str) -> None:
+    """A file of thousands is mended line by line; what the report quotes ends in tickets and chats."""
+    bad = line.replace("AUTHORITY", house.settings.authority.rpartition("/")[0])
+
+    stored, reported = _import(house, _line(BOB), bad, _line(CAT))
+
+    assert stored == 2
+    assert [each.number for each in reported] == [2]
+    assert reported[0].reason
+    assert _SECRET not in reported[0].reason
+    assert [account.email for account in house.services.credentials.list()] == [BOB, CAT]
+
+
+def test_everything_a_line_says_is_stored(house: House) -> None:
+    """An export from elsewhere comes with its tokens, and nobody has to wait for a refresh."""
+    expires_at = house.clock() + HOUR
+    tenant = house.settings.authority.replace("/common", "/contoso.com")
+    line = _line(ANN, access_token="an-access-token", expires_at=expires_at.isoformat(), authority=tenant, scopes="a b")
+
+    assert _import(house, line) == (1, [])
+
+    account = house.account()
+    assert (account.authority, account.scopes, account.expires_at) == (tenant, ("a", "b"), expires_at)
+    assert house.opened(Purpose.REFRESH_TOKEN) == f"{_SECRET}-{ANN}"
+    assert house.services.tokens.ensure_fresh(ANN).value == "an-access-token"
+    assert house.asked() == 0
+
+
+@pytest.mark.parametrize("spelling", ["seconds", "fraction", "Z", "offset"])
+def test_a_time_may_be_spelt_as_usual(house: House, spelling: str) -> None:
+    """Every exporter has its own idea of one."""
+    at = house.clock() + HOUR
+    spelt: dict[str, object] = {
+        "seconds": int(at.timestamp()),
+        "fraction": at.timestamp() + 0.0,
+        "Z": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "offset": (at + timedelta(hours=5)).strftime("%Y-%m-%dT%H:%M:%S+05:00"),
+    }
+
+    _import(house, _line(ANN, access_token="a", expires_at=spelt[spelling]))
+
+    assert house.account().expires_at == at
+
+
+def test_empty_lines_are_passed_over(house: House) -> None:
+    """Files end with one, and the numbers still fit what an editor shows."""
+    stored, reported = _import(house, "", _line(ANN), "  \n", "x", _line(BOB), "")
+
+    assert stored == 2
+    assert [each.number for each in reported] == [4]
+
+
+def test_of_two_lines_for_one_account_the_last_counts(house: House) -> None:
+    """Exports overlap; within one group and across groups the later line is the newer."""
+    filler = [_line(f"user{number:03}@contoso.com") for number in range(600)]
+
+    _import(house, _line(ANN), _line("Ann@Contoso.com", refresh_token="second"), *filler, _line(BOB))
+    assert house.opened(Purpose.REFRESH_TOKEN) == "second"
+    _import(house, _line(ANN, refresh_token="third"), *filler, _line("ANN@contoso.com", refresh_token="fourth"))
+
+    assert house.opened(Purpose.REFRESH_TOKEN) == "fourth"
+    assert len(list(house.services.credentials.list())) == 602
+
+
+def test_an_import_repeated_is_an_import_once(house: House) -> None:
+    """Whoever is not sure that it went through runs it again."""
+    for _ in range(2):
+        assert _import(house, _line(ANN), _line(BOB)) == (2, [])
+
+    assert [account.version for account in house.services.credentials.list()] == [2, 2]
+
+
+def test_an_import_that_is_cut_off_keeps_what_was_stored(house: House, stores: Stack) -> None:
+    """Progress tells how far it came; the rest fails aloud, not in silence."""
+    lines = [_line(f"user{number:03}@contoso.com") for number in range(1000)]
+    done = list[int]()
+
+    def interrupted() -> Iterator[str]:
+        yield from lines[:500]
+        stores.postgres.stop()
+        yield from lines[500:]
+
+    with pytest.raises(Unavailable):
+        house.services.credentials.import_lines(interrupted(), progress=done.append)
+
+    stores.postgres.start()
+    assert done == [500]
+    assert len(list(house.services.credentials.list())) == 500
+
+
+def test_ten_thousand_lines_are_a_matter_of_seconds(house: House) -> None:
+    """Whole companies move at once; a transaction per line would take minutes."""
+    lines = [_line(f"user{number:05}@contoso.com") for number in range(10_000)]
+    lines[4321] = "nonsense"
+    done = list[int]()
+
+    began = time.monotonic()
+    stored, reported = house.services.credentials.import_lines(lines, progress=done.append)
+
+    assert time.monotonic() - began < 20
+    assert (stored, [each.number for each in reported]) == (9_999, [4322])
+    assert done == [*range(500, 10_001, 500)]
+    assert house.query("SELECT count(*), count(DISTINCT id), min(version) FROM mail_credentials") == [(9_999, 9_999, 1)]

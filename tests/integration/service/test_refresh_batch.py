@@ -1,0 +1,202 @@
+"""One batch of due accounts: who is in it, and that nothing one of them holds can stop the others."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.installation import wait_for
+from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
+from worker.domain.credential import Status, account_id
+from worker.vault import Purpose
+
+
+def test_a_due_account_is_refreshed_and_readable(house: House) -> None:
+    """From a stored refresh token to an access token in a consumer's hand."""
+    house.enrol(ANN)
+
+    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+    token = house.services.tokens.ensure_fresh("Ann@contoso.com")
+    assert token.version == 2
+    assert token.expires_at > house.clock()
+    assert house.asked() == 1
+
+
+def test_nothing_due_is_nothing_asked(house: House) -> None:
+    """Also where there is nobody at all."""
+    assert house.services.refresher.refresh_due() == {"claimed": 0}
+    house.sign_in(ANN)
+
+    assert house.services.refresher.refresh_due() == {"claimed": 0}
+    assert house.services.refresher.batches_due(at_most=5) == {"default": 0}
+
+
+def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(house: House) -> None:
+    """After an outage those are served first whose tokens ended first."""
+    for email in (CAT, ANN, BOB):
+        house.enrol(email)
+        house.clock.advance(minutes=1)
+    small = house.another(batch_size=2)
+    assert [small.refresher.batches_due(at_most=most)["default"] for most in (0, 1, 5)] == [0, 1, 2]
+
+    assert small.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
+
+    versions = {account.email: account.version for account in house.services.credentials.list()}
+    assert versions == {CAT: 2, ANN: 2, BOB: 1}
+    assert small.refresher.batches_due(at_most=5) == {"default": 1}
+
+
+def test_a_batch_larger_than_its_threads_is_worked_off(house: House) -> None:
+    """Each answer with its own account."""
+    emails = [f"user{number:02}@contoso.com" for number in range(40)]
+    house.enrol(*emails, strict=True)
+    few = house.another(threads=3)
+
+    assert few.refresher.refresh_due() == {"claimed": 40, "refreshed": 40}
+
+    for email in emails:
+        assert house.opened(Purpose.REFRESH_TOKEN, email) == house.emulator.newest_refresh_token(email)
+
+
+def test_an_account_that_does_not_open_is_set_aside(house: House) -> None:
+    """Its ciphertext stays as it is, and nobody trips over it a second time."""
+    house.enrol(ANN, BOB, CAT)
+    house.query("UPDATE mail_credentials SET refresh_token = '\\xdead' WHERE email = :email", email=BOB)
+
+    assert house.services.refresher.refresh_due() == {"claimed": 3, "refreshed": 2}
+
+    row = house.account(BOB)
+    assert (row.status, row.refresh_token, row.due_at, row.leased) == (Status.UNREADABLE, b"\xde\xad", None, False)
+    assert row.failure
+    assert row.failure.kind == "unreadable"
+    house.clock.advance(days=30)
+    assert house.services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert house.services.ledger.latest(account_id(BOB)) == []
+
+
+def test_ciphertexts_swapped_between_accounts_do_not_open(house: House) -> None:
+    """Who can write to the table must not be able to have one user's mail read under another's name."""
+    house.enrol(ANN, BOB)
+    house.query("""
+        UPDATE mail_credentials AS a SET refresh_token = b.refresh_token
+        FROM mail_credentials AS b WHERE a.id <> b.id
+    """)
+
+    assert house.services.refresher.refresh_due() == {"claimed": 2}
+
+    assert [row.status for row in house.services.credentials.list()] == [Status.UNREADABLE] * 2
+    assert house.asked() == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind", "code"),
+    [
+        ("scopes", "openid", "transient", "internal_error"),
+        ("authority", "https://evil.example/contoso.com", "misconfigured", "authority_refused"),
+    ],
+)
+def test_an_account_that_cannot_be_asked_for_backs_off(
+    house: House, column: str, value: str, kind: str, code: str
+) -> None:
+    """A row that no import would have let in: it waits like a failing one, and the others go on."""
+    house.enrol(ANN, BOB, CAT)
+    house.query(f"UPDATE mail_credentials SET {column} = :value WHERE email = :email", value=value, email=BOB)
+
+    assert house.services.refresher.refresh_due() == {"claimed": 3, "refreshed": 2, kind: 1}
+
+    row = house.account(BOB)
+    assert row.failure
+    assert (row.failure.code, row.status, row.leased) == (code, Status.ACTIVE, False)
+    assert row.due_at
+    assert row.due_at > house.clock()
+    assert house.asked() == 2
+
+
+def test_an_answer_that_postgres_refuses_costs_no_other_account(house: House, unwanted: None) -> None:
+    """Answers are written together; one that spoils the statement is taken out of it and waits in the outbox."""
+    others = [f"user{number}@contoso.com" for number in range(7)]
+    house.enrol(BOB, *others, strict=True)
+
+    assert _answered_together(house, 8) == {"claimed": 8, "refreshed": 8}
+
+    versions = {account.email: account.version for account in house.services.credentials.list()}
+    assert versions == {BOB: 1} | dict.fromkeys(others, 2)
+    assert house.told(NOT_PERSISTED) == [BOB]
+    assert sorted(house.told(PERSISTED)) == others
+    house.clock.advance(hours=2)
+    assert house.services.refresher.refresh_due() == {"claimed": 8, "refreshed": 7, "returned": 1}
+    assert house.emulator.statistics().failures == 0
+
+    _want_again(house)
+
+    house.services.refresher.refresh_due()
+    assert house.opened(Purpose.REFRESH_TOKEN, BOB) == house.emulator.newest_refresh_token(BOB)
+
+
+def _answered_together(house: House, answers: int) -> dict[str, int]:
+    """A batch whose first answer finds Postgres busy, so that the others gather behind it."""
+    busy = "DO $$ BEGIN LOCK TABLE mail_credentials IN SHARE MODE; PERFORM pg_sleep(0.4); END $$"
+    locked = """
+        SELECT 1 FROM pg_locks WHERE granted AND mode = 'ShareLock' AND relation = 'mail_credentials'::regclass
+    """
+    with (
+        ThreadPoolExecutor(1) as pool,
+        house.in_flight(house.services.refresher.refresh_due, answers=answers) as batch,
+    ):
+        pool.submit(house.query, busy)
+        wait_for(lambda: house.query(locked), about="Postgres to be busy")
+    return batch.result()
+
+
+@pytest.fixture(name="unwanted")
+def _unwanted(house: House) -> Iterator[None]:
+    """Postgres refuses every change of Bob's row but the claim on it."""
+    house.query(f"ALTER TABLE mail_credentials ADD CONSTRAINT no_bob CHECK (email <> '{BOB}' OR version = 1)")
+    yield
+    _want_again(house)
+
+
+def _want_again(house: House) -> None:
+    house.query("ALTER TABLE mail_credentials DROP CONSTRAINT IF EXISTS no_bob")
+
+
+def test_an_account_whose_turn_comes_too_late_is_not_asked_for(house: House) -> None:
+    """Its lease might end before the answer comes, and then two would ask: it is left to the next holder."""
+    house.enrol(ANN, BOB, strict=True)
+    slow = house.another(threads=1, lease=60.0)
+
+    with house.in_flight(slow.refresher.refresh_due) as batch:
+        house.clock.advance(seconds=21)
+
+    assert batch.result() == {"claimed": 2, "refreshed": 1}
+    assert house.asked() == 1
+    house.clock.advance(seconds=38)
+    assert slow.refresher.refresh_due() == {"claimed": 0}
+    house.clock.advance(seconds=1)
+    assert slow.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+
+def test_a_worker_that_dies_costs_a_lease_and_no_account(house: House) -> None:
+    """It has claimed and asked, and never writes: the rows become due again by themselves."""
+    house.enrol(ANN)
+    with house.in_flight(house.services.refresher.refresh_due) as batch:
+        house.query("UPDATE mail_credentials SET lease_id = gen_random_uuid()")  # it will not come back with this one
+    assert batch.result() == {"claimed": 1}
+    house.clock.advance(seconds=149)
+    assert house.services.refresher.refresh_due() == {"claimed": 0}
+    house.clock.advance(seconds=1)
+
+    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+
+def test_answers_are_written_as_they_come(house: House) -> None:
+    """One account that hangs must not keep the tokens of its whole batch out of Postgres."""
+    house.enrol(ANN, BOB, CAT)
+
+    with house.in_flight(house.services.refresher.refresh_due) as batch:
+        wait_for(lambda: len(house.told(PERSISTED)) == 2, about="the two others to be written", seconds=10)
+        versions = sorted(account.version for account in house.services.credentials.list())
+
+    assert versions == [1, 2, 2]
+    assert batch.result() == {"claimed": 3, "refreshed": 3}

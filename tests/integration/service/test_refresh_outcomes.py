@@ -1,0 +1,206 @@
+"""What each of the six outcomes leaves behind: in the row, in the ledger and in the cache."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+
+from tests.integration.service.house import ANN, DAY, HOUR, MINUTE, PERSISTED, House
+from worker.devkit.emulator import Fault, Hang, RawAnswer, oauth_error
+from worker.domain.credential import Account, Failure, Status, account_id
+from worker.vault import Purpose
+
+SECOND = timedelta(seconds=1)
+_CLAIMS = '{"access_token":{"essential":true}}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A refusal and what it comes to; ``wait`` is the least and the most until the next attempt."""
+
+    fault: Fault
+    kind: str
+    code: str
+    wait: tuple[timedelta, timedelta]
+    status: Status = Status.ACTIVE
+    claims: str | None = None
+
+
+_SOON = (5 * SECOND, 7.5 * SECOND)
+_DAILY = (DAY, 1.1 * DAY)
+FAILED = [
+    Failed(
+        fault=oauth_error("AADSTS90055", retry_after=90),
+        kind="throttled",
+        code="AADSTS90055",
+        wait=(90 * SECOND, 90 * SECOND),
+    ),
+    Failed(fault=oauth_error("AADSTS50196"), kind="throttled", code="AADSTS50196", wait=(30 * MINUTE, 30 * MINUTE)),
+    Failed(fault=RawAnswer(b"", 503), kind="transient", code="http_503", wait=_SOON),
+    Failed(fault=RawAnswer(b"", 503, retry_after=3600), kind="transient", code="http_503", wait=(HOUR, HOUR)),
+    Failed(fault=RawAnswer(b"", 429, retry_after=1), kind="throttled", code="http_429", wait=_SOON),
+    Failed(
+        fault=oauth_error("AADSTS50076", claims=_CLAIMS),
+        kind="reauth_required",
+        code="AADSTS50076",
+        wait=_DAILY,
+        status=Status.REAUTH_REQUIRED,
+        claims=_CLAIMS,
+    ),
+    Failed(
+        fault=oauth_error("AADSTS999999"),
+        kind="reauth_required",
+        code="AADSTS999999",
+        wait=(5 * MINUTE, 5 * MINUTE),
+    ),
+    Failed(fault=oauth_error("AADSTS53003"), kind="blocked", code="AADSTS53003", wait=_DAILY, status=Status.BLOCKED),
+    Failed(fault=oauth_error("AADSTS7000215"), kind="misconfigured", code="AADSTS7000215", wait=_SOON),
+]
+
+
+def _name(failed: Failed) -> str:
+    after = getattr(failed.fault, "retry_after", None)
+    return failed.code + (f" after {after}" if after else "")
+
+
+def _due_in(house: House, account: Account) -> timedelta:
+    assert account.due_at
+    return account.due_at - house.clock()
+
+
+def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(house: House) -> None:
+    """The storage contract of a refresh, line by line."""
+    house.enrol(ANN)
+    spent = house.emulator.newest_refresh_token(ANN)
+
+    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+    row = house.account()
+    assert (row.status, row.version, row.leased, row.failure) == (Status.ACTIVE, 2, False, None)
+    assert (row.obtained_at, row.last_refreshed_at, row.refresh_token_issued_at) == (house.clock(),) * 3
+    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN) != spent
+    assert house.opened(Purpose.PREVIOUS_REFRESH_TOKEN) == spent
+    entry = house.cached()
+    assert entry
+    assert entry.token
+    assert (entry.version, entry.status, entry.refresh_token) == (2, Status.ACTIVE, row.refresh_token)
+    assert (entry.token.value, entry.token.expires_at) == (house.opened(Purpose.ACCESS_TOKEN), row.expires_at)
+    assert house.told(PERSISTED) == [ANN]
+
+
+def test_a_refreshed_account_is_due_in_the_middle_of_its_token_s_life(house: House) -> None:
+    """And not before: the next sweep finds nothing."""
+    house.enrol(ANN, access_token_lifetime=HOUR)
+    house.services.refresher.refresh_due()
+
+    assert 30 * MINUTE <= _due_in(house, house.account()) <= 42 * MINUTE
+    assert house.services.refresher.refresh_due() == {"claimed": 0}
+
+
+def test_the_ledger_tells_of_a_refresh_without_a_secret(house: House) -> None:
+    """What is needed to follow a token's life with Microsoft's support, and nothing to steal."""
+    house.enrol(ANN)
+    for _ in range(2):
+        house.services.refresher.refresh_due()
+        house.clock.advance(hours=1)
+
+    newest, oldest = house.services.ledger.latest(account_id(ANN))
+    assert (newest["trigger"], newest["outcome"], newest["code"]) == ("schedule", "refreshed", "ok")
+    assert newest["at"] == house.clock() - HOUR
+    assert newest["correlation_id"] != oldest["correlation_id"]
+    assert newest["fingerprint_before"] == oldest["fingerprint_after"] != newest["fingerprint_after"]
+    assert 0 <= newest["latency_ms"] < 10_000
+    assert house.services.ledger.latest(account_id(ANN), limit=1) == [newest]
+    assert house.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
+
+
+def test_latency_is_how_long_microsoft_took(house: House) -> None:
+    """An operator who sees minutes there looks at the network, not at the database."""
+    house.enrol(ANN)
+    house.emulator.add_fault(Hang(0.2))
+
+    house.services.refresher.refresh_due()
+
+    [line] = house.services.ledger.latest(account_id(ANN))
+    assert 200 <= line["latency_ms"] < 5000
+
+
+@pytest.mark.parametrize("failed", FAILED, ids=_name)
+def test_a_refusal_changes_what_it_says_and_nothing_else(house: House, failed: Failed) -> None:
+    """State, reason and due time move; tokens, version and cache stay, because nothing was given."""
+    house.sign_in(ANN)
+    house.clock.advance(minutes=50)
+    before, cached = house.account(), house.cached()
+    house.emulator.add_fault(failed.fault)
+
+    tally = house.services.refresher.refresh_due()
+
+    row = house.account()
+    assert tally == {"claimed": 1, failed.kind: 1}
+    assert (row.status, row.claims, row.leased) == (failed.status, failed.claims, False)
+    assert row.failure == Failure(kind=failed.kind, code=failed.code, count=1, since=house.clock())
+    assert failed.wait[0] <= _due_in(house, row) <= failed.wait[1]
+    for name in ("access_token", "refresh_token", "version", "expires_at", "last_refreshed_at"):
+        assert getattr(row, name) == getattr(before, name)
+    assert house.cached() == cached
+
+
+@pytest.mark.parametrize("failed", FAILED, ids=_name)
+def test_a_refusal_is_in_the_ledger(house: House, failed: Failed) -> None:
+    """With the code to look up and the correlation id to ask about, and the token that was refused."""
+    house.enrol(ANN)
+    house.emulator.add_fault(failed.fault, times=1)
+    house.services.refresher.refresh_due()
+    house.sign_in(ANN)
+
+    [line] = house.services.ledger.latest(account_id(ANN))
+    assert (line["outcome"], line["code"], line["trigger"]) == (failed.kind, failed.code, "schedule")
+    assert line["correlation_id"]
+    assert line["fingerprint_before"]
+    assert line["fingerprint_after"] is None
+
+
+@pytest.mark.parametrize("failed", FAILED, ids=_name)
+def test_a_refusal_is_over_with_the_next_success(house: House, failed: Failed) -> None:
+    """At its due time, by itself, whatever it was: Microsoft has changed its mind."""
+    house.enrol(ANN)
+    house.emulator.add_fault(failed.fault, times=1)
+    house.services.refresher.refresh_due()
+    house.clock.now += _due_in(house, house.account()) - SECOND
+    assert house.services.refresher.refresh_due() == {"claimed": 0}
+    house.clock.now += SECOND
+
+    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+    row = house.account()
+    assert (row.status, row.failure, row.claims) == (Status.ACTIVE, None, None)
+
+
+def test_the_fleet_s_summary_counts_what_the_rows_say(house: House) -> None:
+    """It is what an operator looks at first in the morning."""
+    house.enrol("due@contoso.com", "blocked@contoso.com")
+    house.sign_in(ANN)
+    house.emulator.add_fault(oauth_error("AADSTS53003"), "blocked@contoso.com")
+    house.emulator.add_fault(RawAnswer(b"", 503), "due@contoso.com")
+    house.services.refresher.refresh_due()
+    house.clock.advance(seconds=8)
+
+    summary = house.services.ledger.summary()
+
+    assert summary["accounts"] == {"active": 2, "blocked": 1}
+    assert (summary["due"], summary["failing"], summary["expired"], summary["in_flight"]) == (1, 2, 0, 0)
+
+
+def test_old_lines_of_the_ledger_are_pruned(house: House) -> None:
+    """Thirty days are kept: longer than any support case, shorter than the disk."""
+    house.enrol(ANN)
+    house.services.refresher.refresh_due()
+    house.clock.advance(days=20)
+    house.services.refresher.refresh_due()
+    assert house.services.ledger.prune() == 0
+    house.clock.advance(days=11)
+
+    assert house.services.ledger.prune() == 1
+
+    [line] = house.services.ledger.latest(account_id(ANN))
+    assert line["at"] == house.clock() - 11 * DAY
