@@ -5,7 +5,7 @@ from uuid import UUID
 
 from celery import Task, shared_task
 
-from worker.domain.credential import AccountId
+from worker.domain.credential import DEFAULT_CLIENT, AccountId
 from worker.domain.errors import AccountError
 from worker.service.settlement import Trigger
 
@@ -33,7 +33,7 @@ def sweep(self: "Task[[], int]") -> int:
 
 
 @shared_task(bind=True, name="worker.refresh_batch")
-def refresh_batch(self: "Task[[str], dict[str, int]]", client: str) -> dict[str, int]:
+def refresh_batch(self: "Task[[str], dict[str, int]]", client: str = DEFAULT_CLIENT) -> dict[str, int]:
     """Refresh one batch of due accounts of an app registration. Returns how many claims ended how."""
     return _app(self).services.refresher.refresh_due(client)
 

@@ -2,7 +2,7 @@
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - redis names it so
 from redis.retry import Retry
 
 from worker.domain.errors import Unavailable
@@ -16,7 +16,7 @@ def connect(url: str) -> Redis:
         url,
         socket_timeout=_TIMEOUT,
         socket_connect_timeout=_TIMEOUT,
-        retry=Retry(NoBackoff(), 1),  # once, for a connection that had gone stale in the pool
+        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),  # one had gone stale in the pool
         health_check_interval=30,
     )
 

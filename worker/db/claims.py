@@ -34,6 +34,7 @@ _CLAIM_ONE = text(f"""
     WHERE c.id = :id AND c.use_oauth AND c.refresh_token IS NOT NULL
       AND c.status IN ('active', 'reauth_required', 'blocked')
       AND c.version = :version                                -- somebody refreshed it since we looked
+      AND c.refresh_due_at IS NOT DISTINCT FROM CAST(:seen_due_at AS timestamptz)  -- or was refused, or began
       AND (c.lease_id IS NULL OR c.refresh_due_at <= :now)    -- somebody is refreshing it now
     RETURNING {_CLAIM_COLUMNS}
 """)
@@ -137,12 +138,19 @@ def claim_due(
 
 
 def claim_one(
-    connection: Connection, account: AccountId, *, version: int, lease_id: LeaseId, lease: timedelta, now: datetime
+    connection: Connection,
+    account: AccountId,
+    *,
+    version: int,
+    due_at: datetime | None,
+    lease_id: LeaseId,
+    lease: timedelta,
+    now: datetime,
 ) -> Claim | None:
-    """Lease one account, due or not; None if it moved on, is leased or may not be refreshed."""
+    """Lease one account, due or not; None if it is no longer as seen, is leased or may not be refreshed."""
+    seen = {"version": version, "seen_due_at": due_at}
     row = connection.execute(
-        _CLAIM_ONE,
-        {"id": account, "version": version, "lease_id": lease_id, "lease_until": now + lease, "now": now},
+        _CLAIM_ONE, {"id": account, **seen, "lease_id": lease_id, "lease_until": now + lease, "now": now}
     )
     found = row.mappings().first()
     return _claim(found) if found else None

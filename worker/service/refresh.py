@@ -144,6 +144,7 @@ class Refresher:
                 connection,
                 account.id,
                 version=account.version,
+                due_at=account.due_at,
                 lease_id=_new_lease(),
                 lease=self._lease,
                 now=self._utcnow(),

@@ -46,8 +46,15 @@ class Rows:
 
     def claim_one(self, email: str = ANN, *, version: int = 1, now: datetime = NOW) -> Claim | None:
         with self.database.begin() as connection:
+            seen = credentials.find(connection, account_id(email))
             return claims.claim_one(
-                connection, account_id(email), version=version, lease_id=new_lease(), lease=LEASE, now=now
+                connection,
+                account_id(email),
+                version=version,
+                due_at=seen.due_at if seen else None,
+                lease_id=new_lease(),
+                lease=LEASE,
+                now=now,
             )
 
     def persist(self, *updates: SealedUpdate, now: datetime = NOW) -> dict[AccountId, int]:

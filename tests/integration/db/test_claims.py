@@ -139,7 +139,9 @@ def test_of_two_who_want_one_account_at_the_same_moment_one_gets_it(rows: Rows) 
 
     with ThreadPoolExecutor(1) as pool:
         with rows.database.begin() as connection:
-            won = claims.claim_one(connection, account_id(ANN), version=1, lease_id=new_lease(), lease=LEASE, now=NOW)
+            won = claims.claim_one(
+                connection, account_id(ANN), version=1, due_at=NOW, lease_id=new_lease(), lease=LEASE, now=NOW
+            )
             late = pool.submit(rows.claim_one)
             wait_for_a_waiting_statement(rows)
         assert late.result() is None

@@ -67,7 +67,7 @@ def test_metadata_with_an_unusable_token_endpoint_may_pass(
 def test_an_authority_that_comes_back_is_used_again(says: Verbatim, identity: Identity, reply: bytes) -> None:
     """A failure of discovery is not remembered: the next account that is due finds out."""
     good = says.discovery
-    says.discovery = Reply(reply, close=True)
+    says.discovery = Reply(reply, close=not reply)
     assert not isinstance(ask(identity), Refreshed)
 
     says.discovery = good

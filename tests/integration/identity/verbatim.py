@@ -115,16 +115,19 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
+        self._accepted: dict[socket.socket, Verbatim] = {}
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
         # The handshake is the handler's: a client that refuses our certificate must not hold up the others.
-        return self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+        secured = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        self._accepted[secured] = self.says
+        return secured, address
 
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
-        self.says.closed += 1
+        self._accepted.pop(request).closed += 1  # a connection of the test before may end during this one
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is what some tests are about."""

@@ -127,6 +127,19 @@ def test_one_account_is_refreshed_by_one_at_a_time(house: House, trigger: Trigge
     assert house.asked() == 1
 
 
+@pytest.mark.parametrize("code", ["AADSTS50173", "AADSTS53003", "AADSTS700016", "AADSTS999999"])
+def test_who_looked_before_a_refusal_does_not_ask_again(house: House, code: str) -> None:
+    """A dozen processes meet at a stale account: the first is refused, and that is an answer to all of them."""
+    house.enrol(ANN)
+    house.emulator.add_fault(oauth_error(code))
+    seen = house.account()
+    house.another().refresher.refresh_due()
+
+    assert house.services.refresher.refresh_one(seen, Trigger.CONSUMER) is None
+
+    assert house.asked() == 1
+
+
 def test_an_account_may_be_refreshed_before_it_is_due(house: House) -> None:
     """And the schedule goes on from the new token."""
     house.sign_in(ANN)
