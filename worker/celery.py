@@ -40,7 +40,7 @@ class Worker(Celery):
         super().__init__("worker", include=["worker.tasks"])
         self.add_defaults(_configuration)
         self._services: tuple[int, Services] | None = None
-        self._busy = self._ending = False
+        self._is_child = self._busy = self._ending = False
 
     @property
     def services(self) -> Services:
@@ -62,8 +62,16 @@ class Worker(Celery):
             self._services[1].close()
         self._services = None
 
+    def begin_child(self) -> None:
+        """In a child of the pool, after the fork."""
+        self._is_child = True
+        self.build_services()
+
     def begin_task(self) -> None:
         self._busy = True
+        if self._is_child:  # only now, because the pool sets its own handler after `worker_process_init`
+            for signum in (signal.SIGTERM, signal.SIGALRM):
+                signal.signal(signum, self.end_gracefully)
 
     def end_task(self) -> None:
         self._busy = False
@@ -167,9 +175,7 @@ def _check_settings(**_: object) -> None:
 
 @celery.signals.worker_process_init.connect
 def _build_services(**_: object) -> None:
-    for signum in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(signum, app.end_gracefully)
-    app.build_services()
+    app.begin_child()
 
 
 @celery.signals.worker_process_shutdown.connect
