@@ -20,6 +20,7 @@ from worker.identity import Identity
 
 _THREADS = 50
 _QUESTIONS = 4
+_KINDS = frozenset({str, bytes, bytearray, dict, list, tuple, set, frozenset})
 
 
 def _holders(needle: str) -> list[str]:
@@ -34,11 +35,13 @@ def _holders(needle: str) -> list[str]:
             continue
         seen.add(id(holder))
         for held in gc.get_referents(holder):
+            if type(held) not in _KINDS:  # not isinstance: a lazy proxy would be woken up by it
+                continue
             if isinstance(held, str | bytes | bytearray):
                 text = held.encode("utf-8", "replace") if isinstance(held, str) else held
                 if held is not needle and held is not wanted and wanted in text:
                     found.append(type(holder).__qualname__)
-            elif isinstance(held, dict | list | tuple | set | frozenset) and not gc.is_tracked(held):
+            elif not gc.is_tracked(held):
                 waiting.append(held)
     return found
 
