@@ -4,120 +4,35 @@ Three classes, because not every process needs every secret: beat wants only the
 """
 
 import os
-import ssl
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import NestedSecretsSettingsSource
 
 from worker.domain.credential import DEFAULT_CLIENT, Secret
-from worker.domain.errors import ConfigurationError, InvalidInput
+from worker.domain.errors import ConfigurationError
 from worker.domain.policy import RefreshPolicy
-from worker.identity.registration import ClientCredential, Registration, check_scopes
+from worker.identity.registration import ClientCredential, Registration
+from worker.settings.values import (
+    Authority,
+    BrokerUrl,
+    Certificates,
+    KeyAndCertificate,
+    PostgresUrl,
+    RedisUrl,
+    Scopes,
+    Seconds,
+)
 from worker.vault import MasterKey, parse_keys
 
 PREFIX = "WORKER_"
 
 _MICROSOFT = "https://login.microsoftonline.com/common"
 _MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
-
-
-def _postgres_url(value: SecretStr) -> SecretStr:
-    """Any spelling of a Postgres URL, for the psycopg 3 driver."""
-    scheme, _, rest = value.get_secret_value().partition("://")
-    url = f"postgresql+psycopg://{rest}"
-    if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not _is_url(url) or "@" in _host(url):
-        msg = "must look like postgresql://user:password@host:5432/database, with %40 for an @ in the password"
-        raise ValueError(msg)
-    return SecretStr(url)
-
-
-def _broker_url(value: SecretStr) -> SecretStr:
-    if value.get_secret_value() and not _is_url(value.get_secret_value()):
-        msg = "must look like redis://:password@host:6379/0 or amqp://user:password@host:5672/vhost"
-        raise ValueError(msg)
-    return value
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    if not url.startswith(("redis://", "rediss://")) or not _is_url(url):
-        msg = "must look like redis://:password@host:6379/0 (rediss:// for TLS), with %2F for a / in the password"
-        raise ValueError(msg)
-    return value
-
-
-def _is_url(value: str) -> bool:
-    """Whether it has a host, and a port that is a number: what a library would trip over, quoting the password."""
-    try:
-        parts = urlsplit(value)
-        return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
-
-
-def _host(url: str) -> str:
-    """What stands behind the first @, which a stray second one makes a wrong host."""
-    return urlsplit(url).netloc.partition("@")[2]
-
-
-def _https(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/"):
-        msg = "must be an https URL with a path, such as https://login.microsoftonline.com/common"
-        raise ValueError(msg)
-    return value.rstrip("/")
-
-
-def _certificates(value: Path) -> Path:
-    """A file of certificates to trust."""
-    try:
-        ssl.create_default_context(cafile=str(value))
-    except (OSError, ValueError):  # an SSLError is an OSError
-        msg = "must be the path of a PEM file with certificates"
-        raise ValueError(msg) from None
-    return value
-
-
-def _key_and_certificate(value: Path) -> Path:
-    """A client credential. The value is never quoted: it may be the private key itself instead of its path."""
-    try:
-        pem = value.read_bytes()
-        load_pem_private_key(pem, password=None)
-        load_pem_x509_certificate(pem)
-    except (OSError, ValueError, TypeError):  # TypeError: the key has a password
-        msg = "must be the path of a PEM file with an unencrypted private key and its certificate"
-        raise ValueError(msg) from None
-    return value
-
-
-def _scopes(value: str) -> str:
-    words = value.replace(",", " ").split()
-    if not words:
-        msg = "is empty; leave it out for IMAP and SMTP"
-        raise ValueError(msg)
-    try:
-        check_scopes(tuple(words))
-    except InvalidInput as error:
-        raise ValueError(str(error)) from None
-    return " ".join(words)
-
-
-Scopes = Annotated[str, AfterValidator(_scopes)]
-PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
-Authority = Annotated[str, AfterValidator(_https)]
-Certificates = Annotated[Path, AfterValidator(_certificates)]
-KeyAndCertificate = Annotated[Path, AfterValidator(_key_and_certificate)]
-Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 
 
 class ClientSettings(BaseModel):
