@@ -54,21 +54,23 @@ class Identity:
         if registration is None:
             return Misconfigured(code="unknown_client", scope=Scope.TENANT)  # our own lack, and no fault of the app's
         wanted = list(scopes or registration.scopes)
-        outcome: Outcome = Misconfigured(code="no_credential")
-        for number in (*self._order(registration), _PUBLIC):
-            if number == _PUBLIC and outcome.code != _IS_PUBLIC:
-                break
-            outcome = self._ask_with(
+
+        def ask(number: int) -> Outcome:
+            return self._ask_with(
                 registration,
                 number,
                 authority or registration.authority,
                 lambda app: app.acquire_token_by_refresh_token(refresh_token.reveal(), wanted),
                 now,
             )
+
+        outcome: Outcome = Misconfigured(code="no_credential")
+        for number in self._order(registration):
+            outcome = ask(number)
             if not _refuses_credential(outcome):
                 break
             self._preferred[client] = (number + 1) % len(registration.credentials)
-        return outcome
+        return ask(_PUBLIC) if outcome.code == _IS_PUBLIC else outcome
 
     def validate(self, *, client: str, authority: str | None, scopes: tuple[str, ...]) -> None:
         """Refuse what could never be refreshed. Raises InvalidInput."""
