@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format lint types contracts lock clean
+.PHONY: help install demo up test chaos check format lint types contracts lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ up: $(STAMP) ## Run everything until Ctrl-C, data kept in .data
 
 test: $(STAMP) ## Run all tests on real, embedded servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: $(STAMP) ## Break everything again and again, about 13 minutes; writes docs/chaos.md
+	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/python -m pytest tests/chaos
 
 check: format lint types contracts test ## Everything CI runs
 

@@ -1,0 +1,84 @@
+"""What must be true of the fleet after every fault. Each check returns what is wrong, in words."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tests.chaos.fleet import Fleet
+from tests.e2e.foreground import at_work_in
+from worker.domain.credential import Account, CacheEntry, Status
+
+_OUTBOX, _LOCKS = "token-worker:outbox", "token-worker:lock:*"
+
+
+def behind(fleet: Fleet, versions: Mapping[str, int]) -> list[str]:
+    """Who has not been refreshed since. Consumers have no reason to do it, their tokens are fresh: it is the schedule
+    that has to."""
+    return [f"{email}: has not been refreshed" for email, now in fleet.versions().items() if now <= versions[email]]
+
+
+def sign_ins_wanted(fleet: Fleet) -> list[str]:
+    """Whose user would be bothered, although Microsoft never demands it here."""
+    return [
+        f"{account.email}: is {account.status} ({account.failure.code if account.failure else None})"
+        for account in fleet.services.credentials.list()
+        if account.status is not Status.ACTIVE
+    ]
+
+
+def unrest(fleet: Fleet) -> list[str]:
+    """What keeps the fleet from being calm: it may pass by itself, and it must."""
+    return [*sign_ins_wanted(fleet), *_accounts(fleet), *_leftovers(fleet), *_breakers(fleet), *_processes(fleet)]
+
+
+def _accounts(fleet: Fleet) -> list[str]:
+    return [wrong for stored in fleet.stored() for wrong in _account(fleet, *stored)]
+
+
+def _account(fleet: Fleet, account: Account, token: str, entry: CacheEntry | None) -> list[str]:
+    newest = fleet.witness.newest_refresh_token(account.email)
+    checks = {
+        "its lease was left over": account.leased,
+        "it is failing": account.failure,
+        "Postgres has not got Microsoft's newest refresh token": token != newest,
+        "it has no access token": account.access_token is None,
+        "Redis has no entry": entry is None,
+        "Redis and Postgres are of different versions": entry and entry.version != account.version,
+        "Redis has not got Microsoft's newest refresh token": entry and fleet.cached_token(entry) != newest,
+    }
+    return [f"{account.email}: {what}" for what, wrong in checks.items() if wrong]
+
+
+def _leftovers(fleet: Fleet) -> list[str]:
+    redis = fleet.services.redis
+    waiting = [f"{account!s}: an outbox entry was left over" for account in redis.hkeys(_OUTBOX)]
+    return [*waiting, *(f"{key!s} was left over" for key in redis.scan_iter(_LOCKS))]
+
+
+def _breakers(fleet: Fleet) -> list[str]:
+    return [f"the breaker was left at {breaker.code}" for breaker in fleet.services.ledger.breakers()]
+
+
+def _processes(fleet: Fleet) -> list[str]:
+    started = {process.pid for process in fleet.processes()}
+    parents = _parents()
+    ours = started | {parents[pid] for pid in started if pid in parents}  # each runs under a keeper
+    left = {
+        pid: name for pid, name in at_work_in(fleet.installation.directory).items() if not _is_of(pid, ours, parents)
+    }
+    dead = [f"process {process.pid} has ended" for process in fleet.processes() if not process.alive()]
+    return [*dead, *(f"process {pid} ({name}) was left over" for pid, name in left.items())]
+
+
+def _is_of(pid: int | None, ours: set[int], parents: dict[int, int]) -> bool:
+    while pid is not None and pid not in ours:
+        pid = parents.get(pid)
+    return pid is not None
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended while we were looking
+            found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    return found
