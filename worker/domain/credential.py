@@ -161,9 +161,21 @@ class MailServers:
     """
 
     imap_host: str = "outlook.office365.com"
-    imap_port: int = 993
+    imap_port: int = 993  # implicit TLS
     smtp_host: str = "smtp.office365.com"
-    smtp_port: int = 587
+    smtp_port: int = 587  # STARTTLS
+    pop_host: str = "outlook.office365.com"
+    pop_port: int = 995  # implicit TLS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailAccount:
+    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth."""
+
+    email: str
+    servers: MailServers
+    use_oauth: bool
+    token: AccessToken | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
