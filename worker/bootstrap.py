@@ -12,6 +12,7 @@ from worker.db.session import Database
 from worker.identity import Identity
 from worker.service.bridge import Bridge
 from worker.service.credentials import Credentials
+from worker.service.custody import Custody
 from worker.service.entries import Entries
 from worker.service.gate import Gate
 from worker.service.ledger import Ledger
@@ -60,6 +61,8 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
     identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
     policy = settings.policy
     entries = Entries(cache, vault)
+    locks = Locks(redis)
+    lease = timedelta(seconds=settings.lease)
     limiter = RateLimiter(redis, per_second=settings.rate)
     settlement = Settlement(
         database=database, vault=vault, entries=entries, recovery=recovery, policy=policy, utcnow=utcnow
@@ -71,10 +74,11 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         recovery=recovery,
         settlement=settlement,
         gate=Gate(database=database, utcnow=utcnow),
+        custody=Custody(locks=locks, recovery=recovery, lease=lease),
         limiter=limiter,
         pauses=Pauses(redis, utcnow=utcnow),
         utcnow=utcnow,
-        lease=timedelta(seconds=settings.lease),
+        lease=lease,
         batch_size=settings.batch_size,
         threads=settings.threads,
     )
@@ -83,7 +87,7 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         identity=identity,
         entries=entries,
         recovery=recovery,
-        locks=Locks(redis),
+        locks=locks,
         limiter=limiter,
         policy=policy,
         utcnow=utcnow,

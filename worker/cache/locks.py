@@ -1,17 +1,40 @@
-"""Locks in Redis with an owner check, for the time that Postgres, which has better ones, is away."""
+"""Locks in Redis with an owner check: who spends an account's refresh token, for those who cannot ask Postgres.
 
+There are two kinds of holder. A worker has the account's lease in Postgres, and shows here what it holds; among workers
+the lease decides, so one may take over what another has left. Who cannot reach Postgres has nothing but the lock: it is
+respected by everybody, and respects everybody.
+"""
+
+from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import cast
 from uuid import uuid4
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.cache.connection import unavailable
-from worker.domain.credential import AccountId
+from worker.domain.credential import AccountId, LeaseId
+
+_BRIDGE = "bridge:"  # begins the mark of a holder without a lease
+
+_HOLD = f"""
+local bridged = {{}}
+for number, key in ipairs(KEYS) do
+  local owner = redis.call('GET', key)
+  if owner and string.sub(owner, 1, {len(_BRIDGE)}) == '{_BRIDGE}' then
+    bridged[#bridged + 1] = number
+  else
+    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+  end
+end
+return bridged
+"""
 
 _RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('DEL', key) end
+end
 """
 
 
@@ -23,28 +46,37 @@ class Locks:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._hold = redis.register_script(_HOLD)
         self._release = redis.register_script(_RELEASE)
 
     def acquire(self, account: AccountId, *, lease: timedelta) -> str | None:
-        """The owner's mark, or None if somebody else has the lock. It ends by itself with the lease."""
-        owner = uuid4().hex
+        """The lock, for somebody without a lease: the owner's mark, or None if another has it. It ends by itself."""
+        owner = f"{_BRIDGE}{uuid4().hex}"
         try:
-            taken = self._redis.set(_lock(account), owner, nx=True, px=int(lease.total_seconds() * 1000))
+            taken = self._redis.set(_lock(account), owner, nx=True, px=_milliseconds(lease))
         except RedisError as error:
             raise unavailable(error) from None
         return owner if taken else None
 
-    def release(self, account: AccountId, owner: str) -> None:
-        """Give the lock back, unless the lease has ended and it is somebody else's now."""
+    def hold(self, accounts: Sequence[AccountId], holder: LeaseId, *, lease: timedelta) -> frozenset[AccountId]:
+        """Lock what is leased. Returns the accounts that somebody without a lease is asking about: they stay theirs."""
         try:
-            self._release(keys=[_lock(account)], args=[owner])
+            bridged = cast("list[int]", self._hold(keys=_locks(accounts), args=[str(holder), _milliseconds(lease)]))
+        except RedisError as error:
+            raise unavailable(error) from None
+        return frozenset(accounts[number - 1] for number in bridged)
+
+    def release(self, accounts: Collection[AccountId], owner: str | LeaseId) -> None:
+        """Give locks back, except those that have ended and are somebody else's now."""
+        try:
+            self._release(keys=_locks(accounts), args=[str(owner)])
         except RedisError as error:
             raise unavailable(error) from None
 
     def leave_alone(self, account: AccountId, code: str, span: timedelta) -> None:
         """Note that asking about the account has failed, with which code, and for how long not to ask again."""
         try:
-            self._redis.set(_note(account), code.encode(), px=max(1, int(span.total_seconds() * 1000)))
+            self._redis.set(_note(account), code.encode(), px=_milliseconds(span))
         except RedisError as error:
             raise unavailable(error) from None
 
@@ -62,6 +94,14 @@ class Locks:
 
 def _lock(account: AccountId) -> str:
     return f"token-worker:lock:{account}"
+
+
+def _locks(accounts: Collection[AccountId]) -> list[str]:
+    return [_lock(account) for account in accounts]
+
+
+def _milliseconds(span: timedelta) -> int:
+    return max(1, int(span.total_seconds() * 1000))
 
 
 def _note(account: AccountId) -> str:

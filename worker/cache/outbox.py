@@ -1,6 +1,6 @@
 """What Microsoft has given and Postgres could not take: kept without expiry until it can. Values come sealed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 from uuid import UUID
 
@@ -50,6 +50,14 @@ class Outbox:
             return cast("bytes | None", self._redis.hget(_KEY, str(account)))
         except RedisError as error:
             raise unavailable(error) from None
+
+    def among(self, accounts: Collection[AccountId]) -> frozenset[AccountId]:
+        """Those of ``accounts`` that have something here."""
+        try:
+            kept = cast("list[bytes | None]", self._redis.hmget(_KEY, [str(account) for account in accounts]))
+        except RedisError as error:
+            raise unavailable(error) from None
+        return frozenset(account for account, value in zip(accounts, kept, strict=True) if value is not None)
 
     def some(self) -> dict[AccountId, bytes]:
         """A part of what is kept, all of it if it is little: after a long outage it may be more than fits in memory."""

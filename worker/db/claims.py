@@ -214,6 +214,18 @@ def persist(connection: Connection, updates: Sequence[SealedUpdate], *, now: dat
     return versions(connection.execute(_PERSIST, {**arrays, "now": now}))
 
 
+def find_stored(connection: Connection, updates: Sequence[SealedUpdate]) -> dict[AccountId, int]:
+    """The versions of those updates whose access token is what is stored: no two seals are alike."""
+    arrays = as_columns({"ids": u.claim.account_id, "access_tokens": u.access_token} for u in updates)
+    statement = text("""
+        SELECT c.id, c.version
+        FROM mail_credentials AS c
+        JOIN unnest(CAST(:ids AS uuid[]), CAST(:access_tokens AS bytea[])) AS n(id, access_token)
+          ON c.id = n.id AND c.access_token = n.access_token
+    """)
+    return versions(connection.execute(statement, arrays))
+
+
 def restore(connection: Connection, update: UnsavedUpdate, *, now: datetime) -> bool:
     """Store tokens that had to wait for the database; False if something newer is stored.
 

@@ -73,7 +73,7 @@ class Bridge:
             finally:
                 if owner:
                     with suppress(Unavailable):  # it ends by itself; what has been got is worth more
-                        self._locks.release(entry.account_id, owner)
+                        self._locks.release([entry.account_id], owner)
         raise Unavailable(f"{entry.email}: the refresh by another process has not finished")
 
     def _spend(self, entry: CacheEntry) -> AccessToken:

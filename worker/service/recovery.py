@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -59,13 +59,8 @@ class Recovery:
                 )
         self._outbox.put({update.account_id: _encode(update)})
 
-    def drain(self) -> frozenset[AccountId]:
-        """Write what is kept to Postgres; what Postgres has a newer token for is dropped.
-
-        Called before every claim. Returns the accounts that still wait: Postgres has not got their newest refresh
-        token, and the one before must not be spent.
-        """
-        kept: dict[AccountId, bytes] = {}
+    def drain(self) -> None:
+        """Write what is kept to Postgres; what Postgres has a newer token for is dropped. Called before every claim."""
         waiting: set[AccountId] = set()
         try:
             while kept := {account: value for account, value in self._outbox.some().items() if account not in waiting}:
@@ -73,7 +68,13 @@ class Recovery:
         except Unavailable as error:
             # Without Redis there is nothing to wait for; without Postgres the claim that follows fails by itself.
             log.warning("Outbox cannot be drained", reason=str(error))
-        return frozenset(waiting | set(kept))
+
+    def waiting(self, accounts: Collection[AccountId]) -> frozenset[AccountId]:
+        """Those of ``accounts`` whose newest refresh token Postgres has not got: the one before must not be spent.
+
+        Raises Unavailable without Redis.
+        """
+        return self._outbox.among(accounts)
 
     def is_waiting(self, account: AccountId) -> bool:
         """Bring home what is kept for one account; True if it still waits."""

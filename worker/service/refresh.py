@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -14,10 +14,11 @@ import structlog
 from worker.cache import Pauses, RateLimiter
 from worker.db import claims
 from worker.db.session import Database
-from worker.domain.credential import DEFAULT_CLIENT, Account, AccountId, Claim, LeaseId
+from worker.domain.credential import DEFAULT_CLIENT, Account, Claim, LeaseId
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
 from worker.identity import Identity
+from worker.service.custody import Custody
 from worker.service.gate import Gate
 from worker.service.recovery import Recovery
 from worker.service.settlement import Settlement, Spent, Trigger
@@ -46,6 +47,7 @@ class Refresher:
         recovery: Recovery,
         settlement: Settlement,
         gate: Gate,
+        custody: Custody,
         limiter: RateLimiter,
         pauses: Pauses,
         utcnow: Callable[[], datetime],
@@ -59,6 +61,7 @@ class Refresher:
         self._recovery = recovery
         self._settlement = settlement
         self._gate = gate
+        self._custody = custody
         self._limiter = limiter
         self._pauses = pauses
         self._utcnow = utcnow
@@ -83,11 +86,12 @@ class Refresher:
         1. Bring home what an outage of the database has left in the outbox.
         2. Ask for admission: breaker and rate decide how many may go.
         3. Claim the longest overdue, in a transaction of its own.
-        4. Ask Microsoft about each, many at a time, with no transaction open.
-        5. Write back whatever has been answered by then, in one statement; meanwhile the next answers gather.
-        6. After each commit, publish to the cache.
+        4. Show in Redis what is claimed, and give back what somebody without Postgres has been quicker with.
+        5. Ask Microsoft about each, many at a time, with no transaction open.
+        6. Write back whatever has been answered by then, in one statement; meanwhile the next answers gather.
+        7. After each commit, publish to the cache.
         """
-        waiting = self._recovery.drain()
+        self._recovery.drain()
         tally: Counter[str] = Counter(claimed=0)
         until = self._utcnow() + _CLAIMING
         left = self._batch_size
@@ -98,7 +102,7 @@ class Refresher:
             try:
                 permitted = self._limiter.take(client, admitted)
                 claimed = self._claim_due(client, permitted) if permitted else []
-                tally.update(self._ask_all(client, claimed, waiting))
+                tally.update(self._ask_all(client, claimed))
             finally:
                 self._gate.withdraw(client)
             if admitted < left or len(claimed) < permitted or not permitted:
@@ -152,11 +156,19 @@ class Refresher:
         if claim is None:
             return None
         try:
+            if returned := self._custody.take([claim]):
+                self._give_back(returned)
+                return None
+            return self._ask_one(claim, trigger)
+        finally:
+            self._custody.end([claim])
+
+    def _ask_one(self, claim: Claim, trigger: Trigger) -> Outcome | None:
+        try:
             spent = self._spend(claim)
         except UnknownKey as error:
-            with self._database.begin() as connection:
-                claims.release(connection, {claim: _BUSY}, now=self._utcnow())
-            raise UnknownKey(f"{account.email}: {error}") from None
+            self._give_back({claim: _BUSY})
+            raise UnknownKey(f"{claim.email}: {error}") from None
         if spent is None or not self._settle([spent], trigger):
             return None
         return spent.outcome
@@ -172,18 +184,15 @@ class Refresher:
                 now=self._utcnow(),
             )
 
-    def _ask_all(self, client: str, claimed: Sequence[Claim], waiting: Collection[AccountId]) -> Counter[str]:
+    def _ask_all(self, client: str, claimed: Sequence[Claim]) -> Counter[str]:
         """Ask about each claim and settle the answers as they come; give back what is better not asked."""
         tally: Counter[str] = Counter(claimed=len(claimed))
-        returned: dict[Claim, timedelta] = {}  # and when each is due again; filled by the pool's threads
+        returned = self._custody.take(claimed)  # and when each is due again; the pool's threads add to it
         paused = self._paused(client, {_domain(claim) for claim in claimed})
 
         def ask(claim: Claim) -> Spent | None:
             if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
                 returned[claim] = paused.get(_domain(claim), timedelta(0))
-                return None
-            if claim.account_id in waiting:
-                returned[claim] = _BUSY
                 return None
             try:
                 spent = self._spend(claim)
@@ -196,18 +205,24 @@ class Refresher:
             return spent
 
         failure: Exception | None = None
-        for group in _as_answered([self._pool.submit(ask, claim) for claim in claimed]):
+        for group in _as_answered([self._pool.submit(ask, claim) for claim in claimed if claim not in returned]):
             try:
                 tally.update(kind(spent.outcome) for spent in self._settle(group, Trigger.SCHEDULE))
             except Exception as error:  # noqa: BLE001 - raised below; the next group has answers of its own to save
                 failure = error
+            finally:
+                self._custody.end([spent.claim for spent in group])
         if returned:
             tally["returned"] = len(returned)
-            with self._database.begin() as connection:
-                claims.release(connection, returned, now=self._utcnow())
+            self._give_back(returned)
         if failure:
             raise failure
         return tally
+
+    def _give_back(self, returned: Mapping[Claim, timedelta]) -> None:
+        self._custody.end(returned)
+        with self._database.begin() as connection:
+            claims.release(connection, returned, now=self._utcnow())
 
     def _spend(self, claim: Claim) -> Spent | None:
         """Open one claim's refresh token and ask. Nothing an account holds may stop its batch.

@@ -123,8 +123,11 @@ class Settlement:
     def _write(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         with self._database.begin() as connection:
             versions = claims.persist(connection, [record.update for record in records], now=now)
-            events.record(connection, [record.event for record in records])
-        return versions
+            lost = [record.update for record in records if _is_new(record) and record.account_id not in versions]
+            # The try before may have been committed, and its confirmation lost.
+            stored = claims.find_stored(connection, lost) if lost else {}
+            events.record(connection, [record.event for record in records if record.account_id not in stored])
+        return versions | stored
 
     def _record(self, spent: Spent, trigger: Trigger, now: datetime) -> _Record:
         return _Record(spent, self._seal(spent, now), self._event(spent, trigger))
