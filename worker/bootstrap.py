@@ -45,7 +45,6 @@ class Services:
         self.cache.ping()
 
     def close(self) -> None:
-        self.refresher.close()
         self.identity.close()
         self.redis.close()
         self.database.close()
@@ -80,7 +79,6 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         utcnow=utcnow,
         lease=lease,
         batch_size=settings.batch_size,
-        threads=settings.threads,
     )
     bridge = Bridge(
         vault=vault,
