@@ -10,10 +10,11 @@ connection, so a slow provider costs it no CPU: measured, this beats threads and
 
 import base64
 import json
-import os
+import signal
 import socket
 import ssl
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -164,8 +165,10 @@ class Floor:
 
 def main() -> None:
     floor = Floor(load(Settings), int(sys.argv[1]))
-    owner = os.getppid()
-    while os.getppid() == owner:
+    stopping = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: stopping.set())
+    while not stopping.is_set():
         floor.work()
 
 

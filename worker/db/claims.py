@@ -1,8 +1,9 @@
 """Claims on accounts: leasing what is due, writing back what was spent. Callers own the transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, RowMapping, bindparam, text
 
@@ -188,30 +189,34 @@ def release(connection: Connection, returned: Mapping[Claim, timedelta], *, now:
 
 def persist(connection: Connection, updates: Sequence[SealedUpdate], *, now: datetime) -> dict[AccountId, int]:
     """Write spent claims back if they are still ours. Returns the versions of those that were."""
-    arrays = as_columns(
-        {
-            "ids": u.claim.account_id,
-            "versions": u.claim.version,
-            "lease_ids": u.claim.lease_id,
-            "access_tokens": u.access_token,
-            "obtained_ats": u.obtained_at,
-            "expires_ats": u.expires_at,
-            "refresh_tokens": u.refresh_token,
-            "previous_refresh_tokens": u.previous_refresh_token,
-            "statuses": u.status.value,
-            "due_ats": u.due_at,
-            "failure_kinds": u.failure and u.failure.kind,
-            "failure_codes": u.failure and u.failure.code,
-            "failure_counts": u.failure.count if u.failure else 0,
-            "failing_sinces": u.failure and u.failure.since,
-            "failure_claimss": u.claims,
-            "strike_counts": u.strikes,
-            "struck_ats": u.struck_at,
-            "aged_outs": u.aged_out,
-        }
-        for u in updates
-    )
-    return versions(connection.execute(_PERSIST, {**arrays, "now": now}))
+    failures = [update.failure for update in updates]
+    columns: dict[str, list[Any] | None] = {
+        "ids": [update.claim.account_id for update in updates],
+        "versions": [update.claim.version for update in updates],
+        "lease_ids": [update.claim.lease_id for update in updates],
+        "access_tokens": [update.access_token for update in updates],
+        "obtained_ats": [update.obtained_at for update in updates],
+        "expires_ats": [update.expires_at for update in updates],
+        "refresh_tokens": [update.refresh_token for update in updates],
+        "previous_refresh_tokens": [update.previous_refresh_token for update in updates],
+        "statuses": [update.status.value for update in updates],
+        "due_ats": [update.due_at for update in updates],
+        "failure_kinds": _unless_empty(failure and failure.kind for failure in failures),
+        "failure_codes": _unless_empty(failure and failure.code for failure in failures),
+        "failure_counts": [failure.count if failure else 0 for failure in failures],
+        "failing_sinces": _unless_empty(failure and failure.since for failure in failures),
+        "failure_claimss": _unless_empty(update.claims for update in updates),
+        "strike_counts": [update.strikes for update in updates],
+        "struck_ats": _unless_empty(update.struck_at for update in updates),
+        "aged_outs": [update.aged_out for update in updates],
+    }
+    return versions(connection.execute(_PERSIST, {**columns, "now": now}))
+
+
+def _unless_empty(values: Iterable[Any]) -> list[Any] | None:
+    """A column for unnest, which fills up with NULL what is shorter than the others."""
+    column = list(values)
+    return column if any(value is not None for value in column) else None
 
 
 def find_stored(connection: Connection, updates: Sequence[SealedUpdate]) -> dict[AccountId, int]:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, create_engine, make_url, text
+from psycopg.types.array import ListBinaryDumper
+from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -41,6 +43,7 @@ class Database:
                 "tcp_user_timeout": 15_000,  # milliseconds
             },
         )
+        event.listen(self._engine, "connect", _send_arrays_in_binary)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -74,6 +77,11 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _send_arrays_in_binary(connection: Any, _record: object) -> None:
+    """By default psycopg writes them as text, which doubles ciphertext and has to be escaped here and parsed there."""
+    connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 def _is_outage(error: DBAPIError | PoolTimeout) -> bool:

@@ -170,7 +170,8 @@ class Identity:
             return error.outcome
         scopes = list(question.scopes or registration.scopes)
         obtained_at = now()
-        message = dictated(lambda: app.acquire_token_by_refresh_token(question.refresh_token.reveal(), scopes))
+        spent = question.refresh_token
+        message = dictated(lambda post: app.acquire_token_by_refresh_token(spent.reveal(), scopes, post=post))
         try:
             reply = yield message
         except WireError as error:

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from urllib.parse import urlencode
+from functools import lru_cache
+from typing import Any, NoReturn
+from urllib.parse import quote_plus, urlencode
 
 import urllib3
 from urllib3.exceptions import (
@@ -26,6 +27,7 @@ from worker.identity.line import Message, Reply
 
 _CONNECT_TIMEOUT = 3.0  # seconds
 _READ_TIMEOUT = 15.0  # seconds of silence
+_ONCE = frozenset({"refresh_token", "client_assertion"})  # not to be kept
 _FORM = "application/x-www-form-urlencoded"
 _LARGEST_ANSWER = 1 << 20  # bytes; a real one has about 6 KB
 _CLIENT_ERROR = range(400, 500)
@@ -95,11 +97,6 @@ class TokenEndpoint:
         headers: Mapping[str, str] | None = None,
         **_: object,
     ) -> _Response:
-        if (data or {}).get("grant_type") == "refresh_token":
-            sent = {name: str(value) for name, value in (headers or {}).items()}
-            sent.pop("x-client-last-telemetry", None)  # would tell Microsoft one account's failure in another's request
-            sent["Content-Type"] = _FORM
-            raise _Dictated(Message(f"{url}?{urlencode(params)}" if params else url, sent, urlencode(data or {})))
         status, body = self._send("POST", url, params, headers, data)
         return _Response(status, body.decode("utf-8", "replace"), {})
 
@@ -137,14 +134,39 @@ class TokenEndpoint:
         return response.status, body
 
 
-def dictated(call: Callable[[], object]) -> Message:
-    """What MSAL would send. Its opinion of the answer is not asked for: it raises after a refresh token was rotated if
+def dictated(call: Callable[[Callable[..., Any]], object]) -> Message:
+    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST. Its opinion of the answer is not asked for: it raises after a refresh token was rotated if
     anything else in the answer is odd, remembers one account's error for the next one's question, and logs tokens."""
     try:
-        call()
+        call(_dictate)
     except _Dictated as said:
         return said.message
     raise RuntimeError("MSAL has asked nothing")
+
+
+def _dictate(
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    data: Mapping[str, Any],
+    params: Mapping[str, str] | None = None,
+    **_: object,
+) -> NoReturn:
+    sent = {name: value for name, value in headers.items() if name != "x-client-last-telemetry"}  # of another account
+    sent["Content-Type"] = _FORM
+    raise _Dictated(Message(f"{url}?{urlencode(params)}" if params else url, sent, _form(data)))
+
+
+def _form(data: Mapping[str, Any]) -> str:
+    """As urlencode would, which looks at all of it anew each time; only the tokens differ from question to question."""
+    return "&".join(
+        f"{name}={_quoted(value) if name not in _ONCE else quote_plus(value)}" for name, value in data.items()
+    )
+
+
+@lru_cache(maxsize=256)
+def _quoted(value: str | int) -> str:
+    return quote_plus(str(value))
 
 
 def read(reply: Reply) -> Answer:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import httptools
@@ -36,20 +37,26 @@ class Message:
     @property
     def endpoint(self) -> tuple[str, int]:
         """Host and port. Raises WireError for anything that is no https URL."""
-        parts = urlsplit(self.url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise WireError("connect_failed")
-        return parts.hostname, parts.port or 443
+        host, port, _netloc, _path = _split(self.url)
+        return host, port
 
     def encoded(self) -> bytes:
         """Raises ValueError for what would not stay in its line."""
-        parts = urlsplit(self.url)
-        path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-        fields = {"Host": parts.netloc, **self.headers, "Content-Length": str(len(self.body))}
-        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        if not all(line.isascii() and line.isprintable() for line in lines) or " " in path:
+        _host, _port, netloc, path = _split(self.url)
+        fields = {"Host": netloc, **self.headers, "Content-Length": len(self.body)}
+        lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
+        head = f"POST {path} HTTP/1.1\r\n{''.join(lines)}\r\n"
+        if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2 or " " in path:
             raise ValueError("a request line or header that cannot be sent")
-        return ("\r\n".join(lines) + "\r\n\r\n" + self.body).encode("ascii")
+        return (head + self.body).encode("ascii")
+
+
+@lru_cache(maxsize=256)
+def _split(url: str) -> tuple[str, int, str, str]:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise WireError("connect_failed")
+    return parts.hostname, parts.port or 443, parts.netloc, (parts.path or "/") + (parts.query and f"?{parts.query}")
 
 
 @dataclass(frozen=True, slots=True)

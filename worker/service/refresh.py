@@ -33,6 +33,9 @@ _BUSY = timedelta(minutes=1)  # until somebody else, or this process in another 
 _TENANT_PAUSE = timedelta(minutes=1)  # if Microsoft throttles a tenant without saying for how long
 
 
+_Asked = tuple[Claim, Secret, datetime]  # what is asked about, with which token, and since when
+
+
 class Refresher:
     """Refreshes accounts of one process. Thread-safe; make it after a fork and close it."""
 
@@ -186,7 +189,7 @@ class Refresher:
 
         def opened() -> Iterator[tuple[Claim, Secret]]:
             for claim in claimed:
-                if claim in returned:
+                if returned and claim in returned:
                     continue
                 if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
                     returned[claim] = paused.get(_domain(claim), timedelta(0))
@@ -238,22 +241,20 @@ class Refresher:
 
     def _spend(self, opened: Iterator[tuple[Claim, Secret]], expected: Sequence[Claim]) -> Iterator[list[Spent]]:
         """Ask about each, many at a time; groups of whatever has been answered. Exhaust it."""
-        asked: dict[Claim, tuple[Secret, datetime]] = {}
 
-        def questions() -> Iterator[tuple[Claim, Question]]:
+        def questions() -> Iterator[tuple[_Asked, Question]]:
             for claim, token in opened:
-                asked[claim] = token, self._utcnow()
                 yield (
-                    claim,
+                    (claim, token, self._utcnow()),
                     Question(refresh_token=token, client=claim.client, authority=claim.authority, scopes=claim.scopes),
                 )
 
         endpoints = {(claim.client, claim.authority) for claim in expected}
         for group in self._identity.refresh_all(questions(), expected=endpoints, now=self._utcnow):
-            yield [self._spent(answered, *asked.pop(answered.key)) for answered in group]
+            yield [self._spent(answered) for answered in group]
 
-    def _spent(self, answered: Answered[Claim], token: Secret, at: datetime) -> Spent:
-        claim, outcome = answered.key, answered.outcome
+    def _spent(self, answered: Answered[_Asked]) -> Spent:
+        (claim, token, at), outcome = answered.key, answered.outcome
         if isinstance(outcome, Exception):  # a poison account backs off like a failing one, and the others go on
             log.error("Refresh failed unexpectedly", email=claim.email, error=type(outcome).__name__, exc_info=outcome)
             outcome = Transient(code="internal_error", scope=Scope.SERVICE)
