@@ -150,8 +150,10 @@ class Line:
             self._socket.do_handshake()
             self._standing = True
             self.deadline = now + SILENCE
-        while self._outgoing:
-            self._outgoing = self._outgoing[self._socket.send(self._outgoing) :]
+        if self._outgoing:
+            while self._outgoing:
+                self._outgoing = self._outgoing[self._socket.send(self._outgoing) :]
+            return Wants.READ  # it takes a while to be answered
         while self.reply is None:
             self.reply = self._answer.feed(self._socket.recv(_CHUNK))
             self.deadline = min(now + SILENCE, self._begun + LONGEST)
