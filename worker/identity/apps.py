@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import msal
-from urllib3.exceptions import HTTPError
 
 from worker.domain.errors import InvalidInput
 from worker.domain.outcome import Misconfigured, Scope, Transient
-from worker.identity.http import TokenEndpoint, network_code
+from worker.identity.http import TokenEndpoint
 from worker.identity.registration import Registration
+from worker.identity.wire import WireError
 
 _APPS = 256  # kept per process: one per registration and authority, i.e. per tenant if accounts name theirs
 _AT_ONCE = 16
@@ -106,8 +106,8 @@ class Apps:
                 token_cache=_NoTokenCache(),
                 http_cache=_NoHttpCache(),
             )
-        except HTTPError as error:
-            raise Discovery(Transient(code=network_code(error), scope=Scope.NETWORK)) from None
+        except WireError as error:
+            raise Discovery(Transient(code=error.code, scope=Scope.NETWORK)) from None
         except Exception as error:
             raise Discovery(self._http.discovery_outcome()) from error
 

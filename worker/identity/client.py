@@ -1,6 +1,5 @@
 """MSAL in, Outcome out."""
 
-import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msal
-from urllib3.exceptions import HTTPError
 
 from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
@@ -16,10 +14,9 @@ from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
 from worker.identity.http import TokenEndpoint, dictated, read
-from worker.identity.line import WireError
 from worker.identity.registration import Registration, check_scopes
 from worker.identity.talks import Answered, Talk, Talks
-from worker.identity.wire import Wire
+from worker.identity.wire import Wire, WireError
 
 Key = TypeVar("Key")
 
@@ -44,10 +41,8 @@ class Identity:
         self, registrations: Sequence[Registration], *, ca_bundle: Path | None = None, connections: int = 32
     ) -> None:
         self._registrations = {registration.name: registration for registration in registrations}
-        context = ssl.create_default_context(cafile=str(ca_bundle) if ca_bundle else None)
-        self._http = TokenEndpoint(context)
-        self._apps = Apps(self._http)
-        self._wire = Wire(context, connections=connections)
+        self._wire = Wire(ca_bundle=ca_bundle, connections=connections)
+        self._apps = Apps(TokenEndpoint(self._wire))
         self._connections = connections
         self._preferred: dict[str, int] = {}
 
@@ -114,7 +109,7 @@ class Identity:
         try:
             app = self._apps.get(registration, PUBLIC, registration.authority)
             flow = app.initiate_device_flow(scopes=list(registration.scopes))
-        except (Discovery, HTTPError, ValueError) as error:
+        except (Discovery, WireError, ValueError) as error:
             msg = f"the device code flow cannot be started: {registration.authority} does not answer as it should"
             raise ConfigurationError(msg) from error
         if "user_code" not in flow:
@@ -123,7 +118,6 @@ class Identity:
         return DeviceFlow(message=str(flow["message"]), _app=app, _flow=flow)
 
     def close(self) -> None:
-        self._http.close()
         self._wire.close()
 
     def _prepared(self, expected: Iterable[tuple[str, str | None]]) -> dict[AppKey, Discovery]:

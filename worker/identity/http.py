@@ -2,7 +2,6 @@
 
 import email.utils
 import json
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,25 +10,12 @@ from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
 
-import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
-
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
-from worker.identity.line import Message, Reply
+from worker.identity.wire import Message, Reply, Wire
 
-_CONNECT_TIMEOUT = 3.0  # seconds
-_READ_TIMEOUT = 15.0  # seconds of silence
 _ONCE = frozenset({"refresh_token", "client_assertion"})  # not to be kept
 _FORM = "application/x-www-form-urlencoded"
-_LARGEST_ANSWER = 1 << 20  # bytes; a real one has about 6 KB
 _CLIENT_ERROR = range(400, 500)
 _TOO_MANY_REQUESTS = 429
 
@@ -60,15 +46,10 @@ class _Response:
 
 
 class TokenEndpoint:
-    """MSAL's http_client over pooled urllib3: own timeouts and CA, no cookies, no redirects, no environment."""
+    """MSAL's http_client."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._pool = urllib3.PoolManager(
-            num_pools=16,
-            retries=False,
-            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
-            ssl_context=context,
-        )
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._last = threading.local()
 
     def forget(self) -> None:
@@ -85,9 +66,9 @@ class TokenEndpoint:
     def get(
         self, url: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None, **_: object
     ) -> _Response:
-        status, body = self._send("GET", url, params, headers, None)
-        self._last.discovery_status = status
-        return _Response(status, body.decode("utf-8", "replace"), {})
+        reply = self._wire.ask(Message(_with(url, params), headers or {}))
+        self._last.discovery_status = reply.status
+        return _response(reply)
 
     def post(
         self,
@@ -97,46 +78,27 @@ class TokenEndpoint:
         headers: Mapping[str, str] | None = None,
         **_: object,
     ) -> _Response:
-        status, body = self._send("POST", url, params, headers, data)
-        return _Response(status, body.decode("utf-8", "replace"), {})
+        return _response(self._wire.ask(_posted(url, params, headers or {}, data or {})))
 
-    def close(self) -> None:
-        self._pool.clear()
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        data: Mapping[str, Any] | None,
-    ) -> tuple[int, bytes]:
-        if params:
-            url = f"{url}?{urlencode(params)}"
-        sent = dict(headers or {})
-        if data is not None:
-            sent["Content-Type"] = _FORM
-        response = self._pool.request(
-            method,
-            url,
-            body=None if data is None else urlencode(data),
-            headers=sent,
-            redirect=False,
-            preload_content=False,
-        )
-        try:
-            body = response.read(_LARGEST_ANSWER + 1)
-            if len(body) > _LARGEST_ANSWER:
-                response.close()  # what is left of it must not be taken for the next answer
-                body = b""
-        finally:
-            response.release_conn()
-        return response.status, body
+def _response(reply: Reply) -> _Response:
+    return _Response(reply.status, reply.body.decode("utf-8", "replace"), {})
+
+
+def _with(url: str, params: Mapping[str, str] | None) -> str:
+    return f"{url}?{urlencode(params)}" if params else url
+
+
+def _posted(url: str, params: Mapping[str, str] | None, headers: Mapping[str, str], data: Mapping[str, Any]) -> Message:
+    return Message(_with(url, params), {**headers, "Content-Type": _FORM}, _form(data))
 
 
 def dictated(call: Callable[[Callable[..., Any]], object]) -> Message:
-    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST. Its opinion of the answer is not asked for: it raises after a refresh token was rotated if
-    anything else in the answer is odd, remembers one account's error for the next one's question, and logs tokens."""
+    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST.
+
+    Its opinion of the answer is not asked for: it raises after a refresh token was rotated if anything else in the
+    answer is odd, remembers one account's error for the next one's question, and logs tokens.
+    """
     try:
         call(_dictate)
     except _Dictated as said:
@@ -153,8 +115,7 @@ def _dictate(
     **_: object,
 ) -> NoReturn:
     sent = {name: value for name, value in headers.items() if name != "x-client-last-telemetry"}  # of another account
-    sent["Content-Type"] = _FORM
-    raise _Dictated(Message(f"{url}?{urlencode(params)}" if params else url, sent, _form(data)))
+    raise _Dictated(_posted(url, params, sent, data))
 
 
 def _form(data: Mapping[str, Any]) -> str:
@@ -206,21 +167,3 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
-
-
-def network_code(error: HTTPError) -> str:
-    """What went wrong on the way, as a stable code. Whether the request arrived is unknown after a ``timeout``."""
-    cause = getattr(error, "reason", None) or error
-    match cause:
-        case NameResolutionError():
-            return "dns"
-        case NewConnectionError():  # in urllib3 a kind of the next
-            return "connect_failed"
-        case ConnectTimeoutError():
-            return "connect_timeout"
-        case ReadTimeoutError():
-            return "timeout"
-        case SSLError():
-            return "tls"
-        case _:
-            return "connection_lost"

@@ -6,8 +6,7 @@ from itertools import islice
 from typing import Generic, TypeVar, assert_never
 
 from worker.domain.outcome import Outcome
-from worker.identity.line import Message, Reply, WireError
-from worker.identity.wire import Exchange, Wire, monotonic
+from worker.identity.wire import Exchange, Message, Reply, Wire, WireError, monotonic
 
 Key = TypeVar("Key")
 
