@@ -1,10 +1,7 @@
 """Part 1: refreshes per second and CPU per refresh, of the worker, the floor and the naive way, in turns."""
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from bench.contenders import Contender, work
 from bench.meter import cpu_seconds
@@ -36,7 +33,7 @@ def trial(contender: Contender, provider: Provider, *, latency_ms: int, seconds:
     site = contender.site
     stored, granted = (contender.stored() if contender.name != "naive" else 0), provider.granted()
     last = granted + int(contender.accounts * _SPENT)
-    with work(contender, provider) as processes:
+    with work(contender) as processes:
         wait_for(lambda: provider.granted() - granted >= contender.accounts * _WARM, *processes)
         roots = [process.pid for process in processes]
         stores = [site.stack.postgres.pid, site.stack.valkey.pid]

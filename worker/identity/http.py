@@ -135,8 +135,11 @@ class TokenEndpoint:
 
 
 def dictated(call: Callable[[Callable[..., Any]], object]) -> Message:
-    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST. Its opinion of the answer is not asked for: it raises after a refresh token was rotated if
-    anything else in the answer is odd, remembers one account's error for the next one's question, and logs tokens."""
+    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST.
+
+    Its opinion of the answer is not asked for: it raises after a refresh token was rotated if anything else is odd,
+    remembers one account's error for the next one's question, and logs tokens.
+    """
     try:
         call(_dictate)
     except _Dictated as said:
