@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sqlalchemy import create_engine
 
@@ -19,6 +20,7 @@ _DUE = "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = now() - ra
 class Contender(ABC):
     """How a fleet is kept fresh, with ``size`` of whatever it is made of."""
 
+    may_lose: ClassVar[bool] = False  # tokens that are under way when it is stopped
     site: Site
     accounts: int
 
@@ -101,6 +103,7 @@ class Floor(Contender):
 class Naive(Contender):
     """One task per account."""
 
+    may_lose = True  # and does
     children: int = 2
 
     @property

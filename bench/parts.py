@@ -48,6 +48,8 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
             Line(part=part, figure=f"{name}, own CPU", value=_median(trials, lambda t: t.cpu), unit="ms each"),
             Line(part=part, figure=f"{name}, stores' CPU", value=_median(trials, lambda t: t.stores), unit="ms each"),
             Line(part=part, figure=f"{name}, stub's CPU", value=_median(trials, lambda t: t.provider), unit="ms each"),
+            Line(part=part, figure=f"{name}, WAL", value=_median(trials, lambda t: t.wal), unit="bytes each"),
+            Line(part=part, figure=f"{name}, commits", value=_median(trials, lambda t: t.commits), unit="each"),
         ]
     return [
         *lines,
