@@ -53,7 +53,7 @@ class Real(Contender):
     """The worker and beat, as an operator starts them."""
 
     children: int = 2
-    connections: int = 100
+    connections: int = 64
     batch: int = 250
 
     @property

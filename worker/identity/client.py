@@ -15,15 +15,17 @@ from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
-from worker.identity.http import TokenEndpoint, dictated, read
+from worker.identity.dictation import KEPT, Dictation, take_down
+from worker.identity.http import TokenEndpoint, read
 from worker.identity.line import WireError
 from worker.identity.registration import Registration, check_scopes
-from worker.identity.talks import Answered, Talk, Talks
-from worker.identity.wire import Wire
+from worker.identity.talks import Answered, Talk, Talks, Window
+from worker.identity.wire import Wire, monotonic
 
 Key = TypeVar("Key")
 
 _OK = 200
+_DICTATIONS = 1024  # kept; about 2 KB each
 _IS_PUBLIC = "AADSTS700025"
 
 
@@ -48,8 +50,9 @@ class Identity:
         self._http = TokenEndpoint(context)
         self._apps = Apps(self._http)
         self._wire = Wire(context, connections=connections)
-        self._connections = connections
+        self._window = Window(connections)
         self._preferred: dict[str, int] = {}
+        self._dictations: dict[tuple[AppKey, tuple[str, ...]], tuple[Dictation, float]] = {}
 
     def refresh(
         self,
@@ -82,7 +85,7 @@ class Identity:
         """
         failed = self._prepared(expected)
         talks = ((key, self._talk(question, failed, now)) for key, question in questions)
-        return Talks[Key](self._wire).hold(talks, at_most=self._connections)
+        return Talks[Key](self._wire).hold(talks, self._window)
 
     def validate(self, *, client: str, authority: str | None, scopes: tuple[str, ...]) -> None:
         """Refuse what could never be refreshed. Raises InvalidInput."""
@@ -168,15 +171,23 @@ class Identity:
         except Discovery as error:
             failed[key] = error  # for the others of this batch: to ask each in turn would take the time of all together
             return error.outcome
-        scopes = list(question.scopes or registration.scopes)
         obtained_at = now()
-        spent = question.refresh_token
-        message = dictated(lambda post: app.acquire_token_by_refresh_token(spent.reveal(), scopes, post=post))
         try:
-            reply = yield message
+            dictation = self._dictation(key, app, tuple(question.scopes or registration.scopes))
+            reply = yield dictation.filled(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
         return classify(read(reply), obtained_at=obtained_at)
+
+    def _dictation(self, key: AppKey, app: msal.ClientApplication, scopes: tuple[str, ...]) -> Dictation:
+        """As MSAL has written it within the last half minute: the same for all accounts of an app."""
+        written, until = self._dictations.get((key, scopes), (None, 0.0))
+        if written is None or monotonic() > until:
+            written = take_down(lambda token, post: app.acquire_token_by_refresh_token(token, list(scopes), post=post))
+            if len(self._dictations) >= _DICTATIONS:
+                self._dictations.clear()
+            self._dictations[key, scopes] = written, monotonic() + KEPT
+        return written
 
     def _order(self, registration: Registration) -> list[int]:
         """The numbers of the credentials, the one that worked last first."""

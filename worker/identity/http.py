@@ -1,15 +1,14 @@
-"""The HTTP below MSAL. It fetches metadata; a question about a refresh token it takes down instead of sending it."""
+"""The HTTP below MSAL, for metadata and sign-ins, and what an answer of the token endpoint looks like."""
 
 import email.utils
 import json
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, NoReturn
-from urllib.parse import quote_plus, urlencode
+from typing import Any
+from urllib.parse import urlencode
 
 import urllib3
 from urllib3.exceptions import (
@@ -23,11 +22,10 @@ from urllib3.exceptions import (
 
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
-from worker.identity.line import Message, Reply
+from worker.identity.line import Reply
 
 _CONNECT_TIMEOUT = 3.0  # seconds
 _READ_TIMEOUT = 15.0  # seconds of silence
-_ONCE = frozenset({"refresh_token", "client_assertion"})  # not to be kept
 _FORM = "application/x-www-form-urlencoded"
 _LARGEST_ANSWER = 1 << 20  # bytes; a real one has about 6 KB
 _CLIENT_ERROR = range(400, 500)
@@ -36,14 +34,6 @@ _TOO_MANY_REQUESTS = 429
 
 class NotForMsal(Exception):
     """The platform has failed, and MSAL would only say so in its own words."""
-
-
-class _Dictated(Exception):
-    """Ends MSAL's call once it has said what to send."""
-
-    def __init__(self, message: Message) -> None:
-        super().__init__()
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,44 +122,6 @@ class TokenEndpoint:
         finally:
             response.release_conn()
         return response.status, body
-
-
-def dictated(call: Callable[[Callable[..., Any]], object]) -> Message:
-    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST.
-
-    Its opinion of the answer is not asked for: it raises after a refresh token was rotated if anything else is odd,
-    remembers one account's error for the next one's question, and logs tokens.
-    """
-    try:
-        call(_dictate)
-    except _Dictated as said:
-        return said.message
-    raise RuntimeError("MSAL has asked nothing")
-
-
-def _dictate(
-    url: str,
-    *,
-    headers: Mapping[str, str],
-    data: Mapping[str, Any],
-    params: Mapping[str, str] | None = None,
-    **_: object,
-) -> NoReturn:
-    sent = {name: value for name, value in headers.items() if name != "x-client-last-telemetry"}  # of another account
-    sent["Content-Type"] = _FORM
-    raise _Dictated(Message(f"{url}?{urlencode(params)}" if params else url, sent, _form(data)))
-
-
-def _form(data: Mapping[str, Any]) -> str:
-    """As urlencode would, which looks at all of it anew each time; only the tokens differ from question to question."""
-    return "&".join(
-        f"{name}={_quoted(value) if name not in _ONCE else quote_plus(value)}" for name, value in data.items()
-    )
-
-
-@lru_cache(maxsize=256)
-def _quoted(value: str | int) -> str:
-    return quote_plus(str(value))
 
 
 def read(reply: Reply) -> Answer:

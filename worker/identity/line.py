@@ -10,8 +10,6 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from urllib.parse import urlsplit
 
 import httptools
 
@@ -28,35 +26,10 @@ _ZLIB_OR_GZIP = 47  # what zlib takes for "whichever of the two it is"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A POST, ready to be sent."""
+    """A request, byte for byte, and the host and port it goes to."""
 
-    url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: str = field(repr=False)
-
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        """Host and port. Raises WireError for anything that is no https URL."""
-        host, port, _netloc, _path = _split(self.url)
-        return host, port
-
-    def encoded(self) -> bytes:
-        """Raises ValueError for what would not stay in its line."""
-        _host, _port, netloc, path = _split(self.url)
-        fields = {"Host": netloc, **self.headers, "Content-Length": len(self.body)}
-        lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
-        head = f"POST {path} HTTP/1.1\r\n{''.join(lines)}\r\n"
-        if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2 or " " in path:
-            raise ValueError("a request line or header that cannot be sent")
-        return (head + self.body).encode("ascii")
-
-
-@lru_cache(maxsize=256)
-def _split(url: str) -> tuple[str, int, str, str]:
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname:
-        raise WireError("connect_failed")
-    return parts.hostname, parts.port or 443, parts.netloc, (parts.path or "/") + (parts.query and f"?{parts.query}")
+    endpoint: tuple[str, int]
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

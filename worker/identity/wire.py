@@ -77,7 +77,7 @@ class _Flight(Generic[Key]):
         self.key = key
         self.begun = now
         self.endpoint = message.endpoint
-        self.message = message.encoded()
+        self.content = message.content
         self.addresses: Iterator[Address] = iter(())
         self.line: Line
 
@@ -107,7 +107,7 @@ class Exchange(Generic[Key]):
         return len(self._flights) + len(self._done)
 
     def begin(self, key: Key, message: Message) -> None:
-        """Send a message, or begin to. Raises ValueError for one that cannot be sent."""
+        """Send a message, or begin to."""
         now = monotonic()
         try:
             flight = _Flight(key, message, now)
@@ -151,7 +151,7 @@ class Exchange(Generic[Key]):
 
     def _send(self, flight: _Flight[Key], line: Line, now: float) -> None:
         flight.line = line
-        line.ask(flight.message, now)
+        line.ask(flight.content, now)
         self._flights[line.fileno()] = flight
         self._poll.register(line.fileno(), select.POLLOUT)
         self._go_on(flight, now)
