@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sqlalchemy import create_engine
 
 from bench import naive
 from bench.provider import REFRESH_TOKEN, token
-from bench.site import Provider, Site
+from bench.site import Site
 from worker.devkit.stack.process import Process
 
 _DUE = "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = now() - random() * interval '1 minute'"
@@ -19,6 +20,7 @@ _DUE = "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = now() - ra
 class Contender(ABC):
     """How a fleet is kept fresh, with ``size`` of whatever it is made of."""
 
+    may_lose: ClassVar[bool] = False  # tokens that are under way when it is stopped
     site: Site
     accounts: int
 
@@ -51,9 +53,8 @@ class Real(Contender):
     """The worker and beat, as an operator starts them."""
 
     children: int = 2
-    threads: int = 16
-    batch: int = 100
-    more: tuple[tuple[str, str], ...] = ()
+    connections: int = 64
+    batch: int = 250
 
     @property
     def name(self) -> str:
@@ -64,10 +65,9 @@ class Real(Contender):
 
     def start(self) -> list[Process]:
         settings = {
-            "WORKER_THREADS": str(self.threads),
+            "WORKER_THREADS": str(self.connections),
             "WORKER_BATCH_SIZE": str(self.batch),
             "WORKER_SWEEP_INTERVAL": "1",
-            **dict(self.more),
         }
         celery = ("-m", "celery", "-A", "worker")
         worker = (*celery, "worker", "--concurrency", str(self.children))
@@ -103,6 +103,7 @@ class Floor(Contender):
 class Naive(Contender):
     """One task per account."""
 
+    may_lose = True  # and does
     children: int = 2
 
     @property
@@ -120,12 +121,11 @@ class Naive(Contender):
         )
 
     def start(self) -> list[Process]:
-        environment = {"REQUESTS_CA_BUNDLE": str(self.site.directory / "ca.pem")}
         celery = ("-m", "celery", "-A", "bench.naive")
         worker = (*celery, "worker", "--concurrency", str(self.children))
         return [
-            self.site.start("naive", *worker, "--loglevel", "INFO", **environment),
-            self.site.start("naive-beat", *celery, "beat", **environment),
+            self.site.start("naive", *worker, "--loglevel", "INFO"),
+            self.site.start("naive-beat", *celery, "beat"),
         ]
 
     def stored(self) -> int:
@@ -133,7 +133,7 @@ class Naive(Contender):
 
 
 @contextmanager
-def work(contender: Contender, provider: Provider) -> Iterator[list[Process]]:
+def work(contender: Contender) -> Iterator[list[Process]]:
     """The contender at work on a fleet that is due."""
     contender.site.redis().flushdb()
     contender.make_due()

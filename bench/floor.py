@@ -52,7 +52,8 @@ _PERSIST = """
     WHERE c.id = n.id AND c.version = n.version AND c.lease_id = %(lease_id)s
 """
 _RECORD = """
-    INSERT INTO refresh_events (account_id, at, trigger, outcome, code, latency_ms, fingerprint_before, fingerprint_after)
+    INSERT INTO refresh_events
+        (account_id, at, trigger, outcome, code, latency_ms, fingerprint_before, fingerprint_after)
     SELECT n.id, %(now)s, 'schedule', 'refreshed', 'ok', 1, n.before, n.after
     FROM unnest(%(ids)b::uuid[], %(before)b::text[], %(after)b::text[]) AS n(id, before, after)
 """
@@ -106,7 +107,7 @@ class Floor:
 
     def work(self) -> None:
         """One batch."""
-        now, lease_id = datetime.now(UTC), uuid4()  # noqa: TID251 - the floor has no layers
+        now, lease_id = datetime.now(UTC), uuid4()
         with self._postgres.transaction():
             rows = self._postgres.execute(_CLAIM, (now, len(self._lines), lease_id, now + _LEASE)).fetchall()
         if not rows:

@@ -1,4 +1,4 @@
-"""CPU time of process trees, from /proc: children that have ended are included once their parent has waited for them."""
+"""CPU time of process trees, from /proc: ended children count once their parent has waited for them."""
 
 import os
 from collections.abc import Iterable

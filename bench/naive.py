@@ -1,7 +1,7 @@
 """The naive way, as tutorials show it: one Celery task per account, a default MSAL app in each, an ORM session, SETEX.
 
-In the naive way's favour: tokens are stored in the clear, there is no ledger, no lease, no lock, and MSAL is told not to
-look the authority up at Microsoft.
+In the naive way's favour: tokens are stored in the clear, there is no ledger, no lease, no lock, and MSAL is told not
+to look the authority up at Microsoft.
 """
 
 import json
@@ -52,7 +52,7 @@ class Account(Base):
 @app.task
 def scan() -> None:
     """Send one task per due account."""
-    now = datetime.now(UTC)  # noqa: TID251 - the naive way has no layers
+    now = datetime.now(UTC)
     with Session(engine) as session:
         due = session.scalars(select(Account).where(Account.due_at <= now).limit(_DUE_AT_ONCE)).all()
         for account in due:
@@ -76,8 +76,8 @@ def refresh(number: int) -> None:
         account = session.get_one(Account, number)
         result: dict[str, Any] = msal_app.acquire_token_by_refresh_token(account.refresh_token, _SCOPES)
         account.access_token, account.refresh_token = result["access_token"], result["refresh_token"]
-        account.expires_at = datetime.now(UTC) + timedelta(seconds=result["expires_in"])  # noqa: TID251
+        account.expires_at = datetime.now(UTC) + timedelta(seconds=result["expires_in"])
         account.due_at = account.expires_at - timedelta(minutes=5)
         session.commit()
-        entry = {"access_token": account.access_token, "refresh_token": account.refresh_token, "at": time.time()}  # noqa: TID251
+        entry = {"access_token": account.access_token, "refresh_token": account.refresh_token, "at": time.time()}
         cache.setex(f"naive:{account.email}", result["expires_in"], json.dumps(entry))

@@ -5,17 +5,23 @@ Prints its port, and keeps the number of tokens it has granted in the first 8 by
 """
 
 import asyncio
+import base64
+import importlib
 import json
 import mmap
 import socket
 import ssl
 import struct
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 ACCESS_TOKEN, REFRESH_TOKEN, ID_TOKEN = 1800, 1300, 900  # bytes, as Microsoft's are
 LIFETIME = 3600  # seconds
+CLIENT_ID = "11111111-2222-4333-8444-555555555555"
+CLIENT_SECRET = "bench-client-secret"
 
 _NUMBER = b"%020d"
 _FIRST = _NUMBER % 0  # stands where each answer has its own number, so that no two refresh tokens are alike
@@ -35,7 +41,6 @@ def _http(body: bytes) -> bytes:
 
 
 def _granted() -> bytes:
-    claims = "eyJhdWQiOiJiZW5jaCIsInN1YiI6ImJlbmNoIn0".ljust(ID_TOKEN - 2, "A")
     return _http(
         json.dumps(
             {
@@ -45,22 +50,17 @@ def _granted() -> bytes:
                 "ext_expires_in": LIFETIME,
                 "access_token": token(ACCESS_TOKEN),
                 "refresh_token": token(REFRESH_TOKEN),
-                "id_token": f"e.{_id_token()}.{claims[: ID_TOKEN // 2]}",
+                "id_token": _id_token(),
             }
         ).encode()
     )
 
 
 def _id_token() -> str:
-    """What MSAL decodes without looking at the signature; it checks audience and times."""
-    import base64
-
+    """What MSAL decodes without looking at the signature; it checks the audience and the times."""
     claims = {"aud": CLIENT_ID, "sub": "x" * 200, "iss": "bench", "iat": 1_700_000_000, "exp": 4_000_000_000}
-    return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
-
-
-CLIENT_ID = "11111111-2222-4333-8444-555555555555"
-CLIENT_SECRET = "bench-client-secret"
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e.{body}.".ljust(ID_TOKEN, "x")
 
 
 class Answers:
@@ -147,14 +147,15 @@ async def _serve(directory: Path, latency: float) -> None:
 
 
 def _main() -> None:
-    try:
-        import uvloop as fast
-
-        factory = fast.new_event_loop
-    except ImportError:
-        factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(Path(sys.argv[1]), float(sys.argv[2])))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's if it is installed: it halves what the provider costs, and changes nothing else."""
+    with suppress(ImportError):
+        return cast("Callable[[], asyncio.AbstractEventLoop]", importlib.import_module("uvloop").new_event_loop)
+    return asyncio.new_event_loop
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ class Site:
             self.directory.chmod(0o711)
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
             self.stack = undo.enter_context(Stack(self.directory / "stores"))
+            certificates = self._certificates()
             adopt(
                 {
                     "WORKER_DATABASE_URL": self.stack.database_url,
@@ -68,9 +69,11 @@ class Site:
                     "WORKER_CLIENT_SECRET": CLIENT_SECRET,
                     "WORKER_LOG_FORMAT": "json",
                     "WORKER_RATE": "1000000",
-                    "WORKER_CA_BUNDLE": str(self._certificates()),
+                    "WORKER_CA_BUNDLE": str(certificates),
+                    "REQUESTS_CA_BUNDLE": str(certificates),  # for those who use MSAL as it comes
                 }
             )
+            undo.callback(os.environ.pop, "REQUESTS_CA_BUNDLE", None)
             schema.upgrade()
             self._undo = undo.pop_all()
         return self
@@ -87,7 +90,7 @@ class Site:
         (self.directory / "port").unlink(missing_ok=True)
         process = self.start("provider", "-m", "bench.provider", str(self.directory), str(latency.total_seconds()))
         try:
-            wait_for(lambda: (self.directory / "port").exists(), process)
+            wait_for((self.directory / "port").exists, process)
             authority = f"https://localhost:{(self.directory / 'port').read_text()}/common"
             adopt({"WORKER_AUTHORITY": authority})
             yield Provider(process, self.directory, authority)
@@ -119,7 +122,7 @@ class Site:
     def sql(self, statement: str, **values: Any) -> list[Any]:
         """One statement in a transaction of its own, outside the product."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            cursor = connection.execute(statement, values)  # type: ignore[arg-type]  # literals of this package
+            cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
     @property

@@ -184,7 +184,7 @@ def _aad(header: bytes, purpose: Purpose, account: AccountId) -> bytes:
 
 
 class _KeyedHash:
-    """HMAC-SHA256 (RFC 2104) under one key, whose part is hashed once and not for every message: a third of the cost."""
+    """HMAC-SHA256 (RFC 2104) whose key is hashed once and not for every message: a third of the cost."""
 
     def __init__(self, key: bytes) -> None:
         block = key.ljust(_BLOCK, b"\0")

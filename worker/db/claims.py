@@ -9,6 +9,7 @@ from sqlalchemy import Connection, LargeBinary, RowMapping, bindparam, text
 
 from worker.db.rows import as_columns, as_failure, versions
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
+from worker.domain.policy import LONG_OVERDUE
 
 _CLAIM_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.lease_id, c.refresh_due_at, c.status,
@@ -17,7 +18,7 @@ _CLAIM_COLUMNS = """
 
 _CLAIM_DUE = text(f"""
     WITH due AS (
-        SELECT id FROM mail_credentials
+        SELECT id, refresh_due_at FROM mail_credentials
         WHERE client = :client AND refresh_due_at <= :now
         ORDER BY refresh_due_at           -- oldest first: after an outage the longest overdue are served first
         LIMIT :limit
@@ -26,7 +27,9 @@ _CLAIM_DUE = text(f"""
     UPDATE mail_credentials AS c
     SET lease_id = :lease_id, refresh_due_at = :lease_until
     FROM due WHERE c.id = due.id
-    RETURNING {_CLAIM_COLUMNS}
+    RETURNING {_CLAIM_COLUMNS}, (
+        c.last_refreshed_at IS NULL OR c.last_refreshed_at < c.signed_in_at OR due.refresh_due_at < :long_ago
+    ) IS TRUE AS out_of_step            -- new, or kept waiting by an outage
 """)
 
 _CLAIM_ONE = text(f"""
@@ -132,10 +135,10 @@ def claim_due(
     connection: Connection, *, client: str, lease_id: LeaseId, limit: int, lease: timedelta, now: datetime
 ) -> list[Claim]:
     """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again."""
-    rows = connection.execute(
-        _CLAIM_DUE, {"client": client, "lease_id": lease_id, "limit": limit, "lease_until": now + lease, "now": now}
-    )
-    return [_claim(row) for row in rows.mappings()]
+    given = {"lease_id": lease_id, "lease_until": now + lease, "now": now, "long_ago": now - LONG_OVERDUE}
+    rows = connection.execute(_CLAIM_DUE, {"client": client, "limit": limit, **given}).mappings().all()
+    # One alone is in no crowd: only where there is more to do than fits do they matter to each other.
+    return [_claim(row, in_crowd=row["out_of_step"] and len(rows) == limit) for row in rows]
 
 
 def claim_one(
@@ -269,7 +272,7 @@ def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime
     return result.rowcount == 1
 
 
-def _claim(row: RowMapping) -> Claim:
+def _claim(row: RowMapping, *, in_crowd: bool = False) -> Claim:
     return Claim(
         account_id=AccountId(row["id"]),
         email=row["email"],
@@ -284,4 +287,5 @@ def _claim(row: RowMapping) -> Claim:
         failure=as_failure(row),
         strikes=row["strikes"],
         struck_at=row["struck_at"],
+        in_crowd=in_crowd,
     )

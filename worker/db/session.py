@@ -35,6 +35,9 @@ class Database:
             connect_args={
                 "connect_timeout": _CONNECT_TIMEOUT,
                 "application_name": "token-refresh-worker",
+                # A pooler that hands out connections by transaction would find them on the wrong one; for statements
+                # about hundreds of rows, planning anew is not measurable.
+                "prepare_threshold": None,
                 "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC",
                 # A server that has vanished without a word is noticed after about this long, not after two hours.
                 "keepalives_idle": 30,

@@ -8,12 +8,14 @@ from typing import Any
 from worker.domain.credential import AccessToken, AccountId, CacheEntry, Sealed, Secret, Status
 from worker.domain.errors import UnreadableSecret
 
+_JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every entry
+
 
 def encode(entry: CacheEntry) -> Secret:
     """Times are seconds since the epoch; the refresh token stays sealed and is base64."""
     token = entry.token
     return Secret(
-        json.dumps(
+        _JSON.encode(
             {
                 "email": entry.email,
                 "status": entry.status.value,
@@ -25,8 +27,7 @@ def encode(entry: CacheEntry) -> Secret:
                 "obtained_at": token and token.obtained_at.timestamp(),
                 "expires_at": token and token.expires_at.timestamp(),
                 "refresh_token": entry.refresh_token and base64.b64encode(entry.refresh_token).decode(),
-            },
-            separators=(",", ":"),
+            }
         )
     )
 

@@ -15,7 +15,7 @@ from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Tran
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
 from worker.identity.http import TokenEndpoint, dictated, read
 from worker.identity.registration import Registration, check_scopes
-from worker.identity.talks import Answered, Talk, Talks
+from worker.identity.talks import Answered, Talk, Talks, Window
 from worker.identity.wire import Wire, WireError
 
 Key = TypeVar("Key")
@@ -43,7 +43,7 @@ class Identity:
         self._registrations = {registration.name: registration for registration in registrations}
         self._wire = Wire(ca_bundle=ca_bundle, connections=connections)
         self._apps = Apps(TokenEndpoint(self._wire))
-        self._connections = connections
+        self._window = Window(connections)
         self._preferred: dict[str, int] = {}
 
     def refresh(
@@ -77,7 +77,7 @@ class Identity:
         """
         failed = self._prepared(expected)
         talks = ((key, self._talk(question, failed, now)) for key, question in questions)
-        return Talks[Key](self._wire).hold(talks, at_most=self._connections)
+        return Talks[Key](self._wire).hold(talks, self._window)
 
     def validate(self, *, client: str, authority: str | None, scopes: tuple[str, ...]) -> None:
         """Refuse what could never be refreshed. Raises InvalidInput."""

@@ -1,10 +1,11 @@
 """Talks with the token endpoint: each one question and, if its credential is refused, another. Many go on at once."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar, assert_never
 
+from worker.domain.breaker import is_suspicious
 from worker.domain.outcome import Outcome
 from worker.identity.wire import Exchange, Message, Reply, Wire, WireError, monotonic
 
@@ -14,8 +15,9 @@ Key = TypeVar("Key")
 Talk = Generator[Message, Reply, Outcome]
 
 # Answers are handed over together, because each group costs a commit: so many, or whatever has come within this time.
-_GROUP = 50
-_GATHER = 0.025  # seconds
+_GROUP = 100
+_GATHER = 0.05  # seconds
+_CAREFUL = 16  # talks at once
 _A_WHILE = 60.0  # seconds; longer than any question
 
 
@@ -35,6 +37,23 @@ class _UnderWay(Generic[Key]):
     seconds: float = 0.0
 
 
+class Window:
+    """How many talks may go on at once: few, until they are seen to go well.
+
+    An app secret that is wrong, or a platform in trouble, is known by the first answers; whatever else is under way by
+    then is asked in vain.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = min(_CAREFUL, most)
+
+    def learn(self, outcomes: Iterable[Outcome | Exception]) -> None:
+        """Twice as many after good answers, few again after one that is not about its account."""
+        bad = any(not isinstance(outcome, Exception) and is_suspicious(outcome) for outcome in outcomes)
+        self.size = min(self._most, _CAREFUL if bad else 2 * self.size)
+
+
 class Talks(Generic[Key]):
     """The talks of one thread."""
 
@@ -42,16 +61,17 @@ class Talks(Generic[Key]):
         self._exchange = Exchange[_UnderWay[Key]](wire)
         self._answered: list[Answered[Key]] = []
 
-    def hold(self, talks: Iterator[tuple[Key, Talk]], *, at_most: int) -> Iterator[list[Answered[Key]]]:
-        """Begin a talk whenever fewer than ``at_most`` go on; yields groups of those that have ended."""
+    def hold(self, talks: Iterator[tuple[Key, Talk]], window: Window) -> Iterator[list[Answered[Key]]]:
+        """Begin a talk whenever the window has room for it; yields groups of those that have ended."""
         with self._exchange:
             while True:
-                for key, talk in islice(talks, at_most - len(self._exchange)):
+                for key, talk in islice(talks, max(0, window.size - len(self._exchange))):
                     self._go_on(_UnderWay(key, talk), None)
                 if not (self._exchange or self._answered):
                     return
                 self._gather()
                 answered, self._answered = self._answered, []
+                window.learn(each.outcome for each in answered)
                 yield answered
 
     def _gather(self) -> None:

@@ -30,8 +30,8 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
         structlog.processors.format_exc_info,
         mask,
     ]
-    # Our own lines, of which there is one per refresh, go straight to the stream: the way through the standard library's
-    # logging, for what others log, costs five times as much.
+    # Our own lines, of which there is one per refresh, go straight to the stream: the way through the standard
+    # library's logging, which is for what others log, costs a multiple.
     structlog.configure(
         processors=[*shared, renderer],
         logger_factory=partial(_Lines, sys.stderr),

@@ -193,14 +193,7 @@ class Refresher:
                     continue
                 if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
                     returned[claim] = paused.get(_domain(claim), timedelta(0))
-                    continue
-                try:
-                    token = self._open(claim)
-                except UnknownKey as error:
-                    log.error("Refresh token cannot be opened here", email=claim.email, reason=str(error))  # noqa: TRY400
-                    returned[claim] = _BUSY  # another process may have the key
-                    continue
-                if token:
+                elif token := self._open_or_return(claim, returned):
                     yield claim, token
 
         failure: Exception | None = None
@@ -237,6 +230,14 @@ class Refresher:
             raise  # the account is fine; it is this process that lacks something
         except UnreadableSecret as error:
             self._quarantine(claim, error)
+            return None
+
+    def _open_or_return(self, claim: Claim, returned: dict[Claim, timedelta]) -> Secret | None:
+        try:
+            return self._open(claim)
+        except UnknownKey as error:
+            log.error("Refresh token cannot be opened here", email=claim.email, reason=str(error))  # noqa: TRY400
+            returned[claim] = _BUSY  # another process may have the key
             return None
 
     def _spend(self, opened: Iterator[tuple[Claim, Secret]], expected: Sequence[Claim]) -> Iterator[list[Spent]]:
