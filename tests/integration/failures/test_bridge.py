@@ -85,7 +85,7 @@ def by_read(mailboxes: Mailboxes, services: Services) -> None:
 
 
 def by_hand(mailboxes: Mailboxes, services: Services) -> None:
-    assert services.tokens.refresh(account_id(ANN)).version == 8
+    assert services.renewal.refresh(account_id(ANN)).version == 8
 
 
 @pytest.mark.parametrize("come_home", [by_sweep, by_read, by_hand])
