@@ -3,20 +3,38 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine, make_url, text
+import psycopg
+from psycopg.abc import PQGen
+from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
 _CONNECT_TIMEOUT = 5  # seconds
-_STATEMENT_TIMEOUT = 15_000  # milliseconds; the longest statement here takes a fraction of a second
+_STATEMENT_TIMEOUT = 10_000  # milliseconds; the longest statement here takes a fraction of a second
+_ANSWER_TIMEOUT = 12.0  # seconds; longer than any statement may run: a server that takes so long hangs
 _POOL_TIMEOUT = 10  # seconds to wait for a free connection
 
 # SQLSTATE
 _READ_ONLY = "25006"  # a standby that has not been promoted yet
 _UNKNOWN_NAMES = ("42P01", "42703")  # undefined table, undefined column
+
+_T = TypeVar("_T")
+
+
+class _Impatient(psycopg.Connection[Any]):
+    """A server that hangs keeps its connections open: neither a timeout of its own nor one of TCP ends the waiting."""
+
+    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
+        try:
+            return super().wait(gen, interval, _ANSWER_TIMEOUT if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # the answer would be taken for that to the next statement
+            raise
 
 
 class Database:
@@ -41,6 +59,7 @@ class Database:
                 "tcp_user_timeout": 15_000,  # milliseconds
             },
         )
+        event.listen(self._engine, "do_connect", _connect)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -74,6 +93,10 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _connect(_dialect: object, _record: object, arguments: list[str], options: dict[str, Any]) -> _Impatient:
+    return _Impatient.connect(*arguments, **options)
 
 
 def _is_outage(error: DBAPIError | PoolTimeout) -> bool:

@@ -119,7 +119,9 @@ class RefreshPolicy:
         failure = streak(claim.failure, outcome, now=now)
         wait = self.backoff(claim.account_id, failure.count)
         if at_least is not None:
-            wait = max(wait, at_least)  # Retry-After wins over our own arithmetic, never the other way round
+            # Retry-After wins over our own arithmetic, never the other way round; and because many are told the same,
+            # they come back spread over a tenth of it.
+            wait = max(wait, at_least * (1 + keyed_fraction(claim.account_id, failure.count) / 10))
         return _failed(claim, outcome, failure, due_at=now + wait)
 
     def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:

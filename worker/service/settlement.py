@@ -138,7 +138,8 @@ class Settlement:
             lost = [record.update for record in records if _is_new(record) and record.account_id not in versions]
             # The try before may have been committed, and its confirmation lost.
             stored = claims.find_stored(connection, lost) if lost else {}
-            events.record(connection, [record.event for record in records if record.account_id not in stored])
+            if unstored := [record.event for record in records if record.account_id not in stored]:
+                events.record(connection, unstored)
         return versions | stored
 
     def _record(self, spent: Spent, trigger: Trigger, now: datetime) -> _Record:

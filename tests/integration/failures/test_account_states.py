@@ -84,7 +84,7 @@ def test_other_failures_between_strikes_neither_count_nor_forgive(mailboxes: Mai
     for code in (UNKNOWN, "90033", UNKNOWN, "50196", UNKNOWN):
         mailboxes.emulator.add_fault(oauth_error(code), ANN, times=1)
         mailboxes.refresh_due()
-        mailboxes.clock.advance(minutes=31)
+        mailboxes.clock.advance(minutes=34)
 
     assert state(mailboxes) == (Status.REAUTH_REQUIRED, 3)
 
