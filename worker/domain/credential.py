@@ -4,6 +4,7 @@ import enum
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 from uuid import UUID, uuid5
 
@@ -77,6 +78,7 @@ def normalize_email(email: str) -> str:
     return normal
 
 
+@lru_cache(maxsize=4096)  # it is most of what a token from memory would cost
 def account_id(email: str) -> AccountId:
     """The account's id, derived from its normalized e-mail. Raises InvalidInput."""
     return AccountId(uuid5(_ACCOUNTS, normalize_email(email)))
