@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -77,7 +77,9 @@ class AsyncTokenClient:
     async def disconnect(self, email: str) -> None:
         await self._in_thread(self._client.disconnect, email)
 
-    async def watch(self, *, every: float = 5.0, since: datetime | None = None) -> AsyncIterator[AttentionNeeded]:
+    async def watch(
+        self, *, every: float = 5.0, since: datetime | None = None
+    ) -> AsyncGenerator[AttentionNeeded, None]:
         watch = await self._in_thread(self._client.begin_watch, since)
         while not self._client.is_closed:
             for event in await self._in_thread(watch.poll):

@@ -36,7 +36,7 @@ def _house_database(stack: Stack, template: str) -> str:
 def _database_url(stack: Stack, house_database: str) -> str:
     url = sibling(stack.database_url, house_database)
     with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://")) as connection:
-        connection.execute("TRUNCATE mail_credentials, refresh_events RESTART IDENTITY")
+        connection.execute("TRUNCATE mail_credentials, oauth_clients, refresh_events RESTART IDENTITY")
     return url
 
 
