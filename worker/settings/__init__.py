@@ -23,6 +23,7 @@ from worker.settings.values import (
     BrokerUrl,
     Certificates,
     KeyAndCertificate,
+    OptionalPostgresUrl,
     PostgresUrl,
     RedisUrl,
     Scopes,
@@ -201,7 +202,7 @@ class ReaderSettings(_FromEnvironment):
 
     redis_url: RedisUrl
     broker_url: BrokerUrl | None = None
-    database_url: PostgresUrl | None = None
+    database_url: OptionalPostgresUrl = None
     access_keys: SecretStr
     cache_ttl: Seconds = 86_400.0
 
