@@ -103,6 +103,7 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
             vault=vault,
             entries=entries,
             bridge=bridge,
+            recovery=recovery,
             refresher=refresher,
             policy=policy,
             utcnow=utcnow,

@@ -37,6 +37,7 @@ from worker.domain.policy import RefreshPolicy
 from worker.service.bridge import Bridge
 from worker.service.entries import Entries
 from worker.service.patience import looks
+from worker.service.recovery import Recovery
 from worker.service.refresh import Refresher
 from worker.service.settlement import Trigger
 from worker.vault import Purpose, Vault
@@ -57,6 +58,7 @@ class Tokens:
         vault: Vault,
         entries: Entries,
         bridge: Bridge,
+        recovery: Recovery,
         refresher: Refresher,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
@@ -65,6 +67,7 @@ class Tokens:
         self._vault = vault
         self._entries = entries
         self._bridge = bridge
+        self._recovery = recovery
         self._refresher = refresher
         self._policy = policy
         self._utcnow = utcnow
@@ -92,7 +95,8 @@ class Tokens:
             moved = stored.version != known.version
             if moved or (not stored.is_leased(self._utcnow()) and self._refresher.refresh_one(stored, trigger)):
                 newest = self._find(known.id, known.email)
-                return self._kept(newest) or self._live_token(newest)
+                ahead = self._ahead(newest)
+                return ahead.token if ahead and ahead.token else self._live_token(newest)
         raise Unavailable(f"{known.email}: another worker holds this account; try again in a minute")
 
     def _obtain(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
@@ -106,8 +110,8 @@ class Tokens:
         token: AccessToken | None = None
         for _look in looks():
             stored = self._find(account, email)
-            if asked and (kept := self._kept(stored)):
-                return kept
+            if ahead := self._from_ahead(stored, None if asked else min_ttl):
+                return ahead
             token = self._token(stored)
             if token and self._fresh(token, min_ttl):
                 return token if asked else self._recovered(stored, token)
@@ -130,6 +134,9 @@ class Tokens:
         entry = self._entries.read(account)
         if entry is None:
             raise error
+        return self._from_entry(entry, min_ttl)
+
+    def _from_entry(self, entry: CacheEntry, min_ttl: timedelta | None) -> AccessToken:
         if entry.token and self._fresh(entry.token, min_ttl):
             return entry.token
         try:
@@ -137,10 +144,19 @@ class Tokens:
         except WorkerError as problem:
             return self._still_alive(entry.token, problem)
 
-    def _kept(self, stored: Account) -> AccessToken | None:
-        """A token just got that Postgres has not taken: it waits in the outbox, and meanwhile the cache has it."""
+    def _from_ahead(self, stored: Account, min_ttl: timedelta | None) -> AccessToken | None:
+        ahead = self._ahead(stored)
+        if ahead is None:
+            return None
+        if ahead.token and self._fresh(ahead.token, min_ttl):
+            return ahead.token
+        return self._from_entry(ahead, min_ttl) if self._recovery.is_waiting(stored.id) else None
+
+    def _ahead(self, stored: Account) -> CacheEntry | None:
+        """The account's entry, if Postgres has not taken what it holds: that waits in the outbox, and the row may stay
+        leased until it is brought home."""
         entry = self._entries.read(stored.id)
-        return entry.token if entry and entry.version > stored.version else None
+        return entry if entry and entry.version > stored.version else None
 
     def _recovered(self, stored: Account, token: AccessToken) -> AccessToken:
         if self._entries.publish([_entry(stored, token)]):
