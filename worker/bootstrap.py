@@ -135,7 +135,13 @@ def bootstrap(
         utcnow=utcnow,
     )
     renewal = OwnRenewal(
-        accounts=accounts, entries=entries, bridge=bridge, refresher=refresher, policy=policy, utcnow=utcnow
+        accounts=accounts,
+        entries=entries,
+        bridge=bridge,
+        recovery=recovery,
+        refresher=refresher,
+        policy=policy,
+        utcnow=utcnow,
     )
     return Services(
         database=database,

@@ -45,14 +45,15 @@ class AskingRenewal:
         self._utcnow = utcnow
 
     def obtain(self, account: AccountId, email: str, wish: Wish, *, seen: Account | None = None) -> Standing:
-        stored = self._from_database(account, email, seen)
+        cached, stored = self._entries.read(account), self._from_database(account, email, seen)
+        if stored and cached and cached.version > stored.version:
+            stored = None  # what the cache has waits in the outbox: only a worker can go on from there
         if stored and self._policy.suits(stored.token, wish, now=self._utcnow()):
             self._entries.recover([stored])
             return Standing(stored)
         if stored and stored.problem:
             self._entries.publish([stored])
             return Standing(stored)
-        cached = self._entries.read(account)
         if cached and self._will_do(cached, wish):
             return Standing(cached)
         known = stored or cached

@@ -20,6 +20,7 @@ from worker.service.accounts import Accounts
 from worker.service.bridge import Bridge
 from worker.service.entries import Entries
 from worker.service.patience import looks
+from worker.service.recovery import Recovery
 from worker.service.refresh import Refresher
 from worker.service.settlement import Trigger
 
@@ -55,6 +56,7 @@ class OwnRenewal:
         accounts: Accounts,
         entries: Entries,
         bridge: Bridge,
+        recovery: Recovery,
         refresher: Refresher,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
@@ -62,6 +64,7 @@ class OwnRenewal:
         self._accounts = accounts
         self._entries = entries
         self._bridge = bridge
+        self._recovery = recovery
         self._refresher = refresher
         self._policy = policy
         self._utcnow = utcnow
@@ -76,6 +79,8 @@ class OwnRenewal:
         entry = None
         for _look in looks():
             stored, seen = seen or self._accounts.find(account, email), None
+            if ahead := self._from_ahead(stored, wish):
+                return ahead
             entry = self._accounts.entry(stored)
             if self._policy.suits(entry.token, wish, now=self._utcnow()):
                 self._entries.recover([entry])
@@ -114,22 +119,35 @@ class OwnRenewal:
     def _after(self, asked: Account) -> Standing:
         """How the account stands now that Microsoft has answered, whichever store could take the answer."""
         stored = self._accounts.find(asked.id, asked.email)
-        # A token just got that Postgres has not taken waits in the outbox, and meanwhile the cache has it.
-        kept = self._entries.read(stored.id)
-        if kept and kept.version > stored.version:
-            return Standing(kept)
-        return Standing(self._accounts.entry(stored, asked=True))
+        return Standing(self._ahead(stored) or self._accounts.entry(stored, asked=True))
+
+    def _from_ahead(self, stored: Account, wish: Wish) -> Standing | None:
+        ahead = self._ahead(stored)
+        if ahead is None:
+            return None
+        if self._policy.suits(ahead.token, wish, now=self._utcnow()):
+            return Standing(ahead)
+        return self._from_entry(ahead, wish) if self._recovery.is_waiting(stored.id) else None
+
+    def _ahead(self, stored: Account) -> CacheEntry | None:
+        """The account's entry, if Postgres has not taken what it holds: that waits in the outbox, and the row may stay
+        leased until it is brought home."""
+        entry = self._entries.read(stored.id)
+        return entry if entry and entry.version > stored.version else None
 
     def _from_cache_alone(self, account: AccountId, wish: Wish, error: DatabaseUnavailable) -> Standing:
         """Postgres is away: what lives in Redis will do, and if it does not, Redis holds what it takes to get more."""
         entry = self._entries.read(account)
         if entry is None:
             raise error
+        return self._from_entry(entry, wish)
+
+    def _from_entry(self, entry: CacheEntry, wish: Wish) -> Standing:
         now = self._utcnow()
         if self._policy.suits(entry.token, wish, now=now) or stands(entry.problem, wish, now=now):
             return Standing(entry)
-        if wish.newer_than is not None:
-            return Standing(entry, error)  # whether it is refused again and again, only Postgres can tell
+        if wish.newer_than is not None:  # whether it is refused again and again, only Postgres can tell
+            return Standing(entry, Unavailable(f"{entry.email}: a refused token is replaced when the database is back"))
         try:
             token = self._bridge.refresh(entry)
         except WorkerError as problem:

@@ -149,7 +149,9 @@ class Tokens:
         read = self._entries.read_many([account for account in recalled if account not in good])
         good |= {account: entry for account, entry in read.items() if self._will_do(entry, wish)}
         stored = self._stored([account for account in recalled if account not in good])
-        good |= self._from_database(stored or {}, wish)
+        # A row that is behind the cache is not the truth yet: see the renewal.
+        level = {account: row for account, row in (stored or {}).items() if row.version >= _version(read.get(account))}
+        good |= self._from_database(level, wish)
 
         def obtain(account: AccountId, email: str) -> Standing:
             if stored is not None and account not in stored:
@@ -215,6 +217,10 @@ class Tokens:
             with self._lock:
                 del self._flights[ask]
         return flight.result()
+
+
+def _version(entry: CacheEntry | None) -> int:
+    return entry.version if entry else 0
 
 
 def _done(standing: Standing) -> "Future[Standing]":

@@ -126,8 +126,8 @@ def test_who_watches_for_those_in_need_reads_nobody_else(rows: Rows) -> None:
     rows.sql(
         """
         UPDATE mail_credentials SET status = 'blocked', status_changed_at = :now - n * interval '1 min'
-        FROM (SELECT id, row_number() OVER () AS n FROM mail_credentials WHERE status = 'active' LIMIT 200) AS some
-        WHERE mail_credentials.id = some.id
+        FROM (SELECT id, row_number() OVER () AS n FROM mail_credentials WHERE status = 'active' LIMIT 200) AS few
+        WHERE mail_credentials.id = few.id
     """,
         now=NOW,
     )
