@@ -82,13 +82,8 @@ class OwnRenewal:
             if ahead := self._from_ahead(stored, wish):
                 return ahead
             entry = self._accounts.entry(stored)
-            if self._policy.suits(entry.token, wish, now=self._utcnow()):
-                self._entries.recover([entry])
-                return Standing(entry)
-            if problem := entry.problem or self._refused_again(entry, wish):
-                noted = replace(entry, problem=problem)
-                self._entries.publish([noted])
-                return Standing(noted)
+            if known := self._as_stored(entry, wish):
+                return known
             if not stored.is_leased(self._utcnow()):
                 try:
                     if self._refresher.refresh_one(stored, _trigger(stored, wish)) is not None:
@@ -99,6 +94,17 @@ class OwnRenewal:
                 return Standing(entry)  # it is being refreshed; no need to make anybody wait for it
         assert entry
         return Standing(entry, Unavailable(f"{email}: the refresh by another worker has not finished"))
+
+    def _as_stored(self, entry: CacheEntry, wish: Wish) -> Standing | None:
+        """What Postgres tells, into the cache with it; None if there is a refresh to be made."""
+        if self._policy.suits(entry.token, wish, now=self._utcnow()):
+            self._entries.recover([entry])
+            return Standing(entry)
+        if problem := entry.problem or self._refused_again(entry, wish):
+            noted = replace(entry, problem=problem)
+            self._entries.publish([noted])
+            return Standing(noted)
+        return None
 
     def refresh(self, account: AccountId) -> AccessToken:
         """Refresh now, because an operator says so: whatever the schedule and the account's failures say.
