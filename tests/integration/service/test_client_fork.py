@@ -1,6 +1,7 @@
 """A web server loads the application, opens the client and then forks: parent and children go on, each by itself."""
 
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable
@@ -12,12 +13,16 @@ from worker.client import ClientClosed, TokenClient
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks with threads: its subject
 
+_PATIENCE = 20  # seconds
+
 
 def _in_child(work: Callable[[], None]) -> None:
     """Do it after a real fork; fails here if it fails there."""
     child = os.fork()
     if child == 0:
         status = 1
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_PATIENCE)  # what waits for a lock that nobody holds would wait for ever
         try:
             work()
             status = 0
