@@ -15,7 +15,9 @@
         * BlockedByAdmin
         * BackingOff
         * ClientMisconfigured
+        * TokenRefused
 
+worker.mail.errors adds what mail servers refuse.
 ``code`` is for machines and stays; the text is for people and may change. No message ever holds a token or a secret.
 """
 
@@ -144,3 +146,12 @@ class ClientMisconfigured(AccountError):
         super().__init__(email, f"app registration {client!r} is misconfigured ({reason})")
         self.client = client
         self.reason = reason
+
+
+class TokenRefused(AccountError):
+    """Fresh tokens are refused too: it is the mailbox, its rights or the scope."""
+
+    code = "token_refused"
+
+    def __init__(self, email: str) -> None:
+        super().__init__(email, "a token fresh from Microsoft was refused too; look at the mailbox, rights and scope")
