@@ -8,12 +8,13 @@ from ssl import SSLContext
 from worker.clock import utcnow
 from worker.mail.imap import imap_answer
 from worker.mail.login import TIMEOUT, Login, Wish, log_in, reaching, run, understanding
+from worker.mail.refusal import Answer
 from worker.mail.source import TokenSource
 from worker.mail.xoauth2 import MECHANISM
 
 try:
     from imapclient import IMAPClient
-    from imapclient.exceptions import IMAPClientError
+    from imapclient.exceptions import IMAPClientError, LoginError
 except ModuleNotFoundError as missing:
     message = f"{missing.name} is not installed: pip install 'token-refresh-worker[imapclient]'"
     raise ImportError(message) from None
@@ -60,10 +61,16 @@ def _connect(login: Login) -> ImapClientSession:
         )
     with ExitStack() as undo:
         undo.callback(session.drop)
-        with understanding(login, host, conversation, imap_answer, IMAPClientError):
+        with understanding(login, host, conversation, _answer, IMAPClientError):
             session.sasl_login(MECHANISM, lambda challenge: conversation.reply(challenge).encode())
             # Exchange says only to the first command whether the mailbox can be opened, too.
             session.list_folders("", "")
         session.reconnect_by = login.reconnect_by(utcnow())
         undo.pop_all()
     return session
+
+
+def _answer(error: Exception) -> Answer | None:
+    # IMAPClient tells a lost connection as a failed login, too.
+    cause = error.__context__ if isinstance(error, LoginError) else None
+    return imap_answer(cause if isinstance(cause, Exception) else error)
