@@ -1,5 +1,6 @@
 """What Exchange and Gmail answer to a login, and what follows from it, whichever way one comes in."""
 
+import asyncio
 import base64
 import logging
 import ssl
@@ -7,16 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import trustme
 
 from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, through_pop
 from tests.integration.mail.exchange import CHALLENGE, HANG_UP, Exchange, serving
-from tests.integration.mail.sources import HeldSource
+from tests.integration.mail.sources import Awaited, HeldSource
 from worker.domain.credential import MailServers
 from worker.domain.errors import AccountInactive, InvalidInput
-from worker.mail import MailboxRefused, MailUnavailable, TokenRefused, open_imap, open_pop, open_smtp
+from worker.mail import MailboxRefused, MailUnavailable, TokenRefused, aio, imapclient, open_imap, open_pop, open_smtp
 
 ANN = "ann@contoso.com"
 REFUSALS = {
@@ -234,13 +236,44 @@ def test_a_session_ends_with_a_farewell(opened: Opened, trust: ssl.SSLContext, d
     assert exchange.farewells == 1
 
 
-@pytest.mark.parametrize("opening", [open_imap, open_smtp, open_pop])
+@pytest.mark.parametrize(
+    ("opening", "farewell"),
+    [(open_imap, "logout"), (imapclient.open_imap, "logout"), (open_smtp, "quit"), (open_pop, "quit")],
+)
+def test_a_session_may_be_ended_by_hand(
+    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any], farewell: str
+) -> None:
+    exchange = Exchange()
+    with opening(opened(exchange), ANN, ssl_context=trust) as session:
+        getattr(session, farewell)()
+    assert all_gone(exchange, 1)
+    assert exchange.farewells == 1
+
+
+@pytest.mark.parametrize("opening", [open_imap, imapclient.open_imap, open_smtp, open_pop])
 def test_a_block_that_fails_ends_the_connection_without_one(
-    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., ExitStack]
+    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
 ) -> None:
     """Whatever was under way must not be committed by a polite end."""
     exchange = Exchange()
     with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust):
         raise ZeroDivisionError
+    assert all_gone(exchange, 1)
+    assert exchange.farewells == 0
+
+
+@pytest.mark.parametrize("opening", [aio.open_imap, aio.open_smtp])
+def test_an_asyncio_block_that_is_cancelled_ends_the_connection(
+    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
+) -> None:
+    exchange = Exchange()
+    source = Awaited(opened(exchange))
+
+    async def wait_for_ever() -> None:
+        async with asyncio.timeout(1), opening(source, ANN, ssl_context=trust):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(wait_for_ever())
     assert all_gone(exchange, 1)
     assert exchange.farewells == 0
