@@ -17,7 +17,6 @@
         * ClientMisconfigured
         * TokenRefused
 
-worker.mail.errors adds what mail servers refuse.
 ``code`` is for machines and stays; the text is for people and may change. No message ever holds a token or a secret.
 """
 
@@ -149,9 +148,13 @@ class ClientMisconfigured(AccountError):
 
 
 class TokenRefused(AccountError):
-    """Fresh tokens are refused too: it is the mailbox, its rights or the scope."""
+    """The mail server refuses fresh tokens too: it is the mailbox, its rights or the scope, and no refresh will help.
+
+    ``retry_after`` says when a refusal will lead to another refresh, if that is known.
+    """
 
     code = "token_refused"
 
-    def __init__(self, email: str) -> None:
-        super().__init__(email, "a token fresh from Microsoft was refused too; look at the mailbox, rights and scope")
+    def __init__(self, email: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(email, "fresh tokens are refused; it is the mailbox, its rights or the scope")
+        self.retry_after = retry_after
