@@ -1,5 +1,6 @@
 """SMTP submission over aiosmtplib, whose own auth_xoauth2() sends lines too long for some servers."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import datetime
@@ -29,6 +30,13 @@ class AioSmtpSession(SMTP):
             return None
         return Answer(str(int(response.code)), response.message)
 
+    def drop(self) -> None:
+        """Close the connection without a word, and without waiting for one; harmless if it is closed."""
+        transport = self.transport
+        self.close()
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.abort()
+
 
 @asynccontextmanager
 async def open_smtp(
@@ -44,10 +52,11 @@ async def open_smtp(
     wish = Wish(email=email, user=user, min_ttl=min_ttl, timeout=timeout, tls=ssl_context)
     session = await run_async(log_in(source, wish, _connect))
     with ExitStack() as ending:
-        ending.callback(session.close)
+        ending.callback(session.drop)
         yield session
         with suppress(SMTPException, OSError):
-            await session.quit()
+            # Their quit() also closes, politely: that goes on after us, and is cut off if the loop ends.
+            await session.execute_command(b"QUIT")
 
 
 async def _connect(login: Login) -> AioSmtpSession:
@@ -55,7 +64,7 @@ async def _connect(login: Login) -> AioSmtpSession:
     conversation = login.conversation()
     session = AioSmtpSession(hostname=host, port=port, timeout=login.timeout, start_tls=True, tls_context=login.tls)
     with ExitStack() as undo:
-        undo.callback(session.close)
+        undo.callback(session.drop)
         with reaching(host, SMTPException, EndlessChallenge):
             await session.connect()
             await session.ehlo()

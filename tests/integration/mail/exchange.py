@@ -7,6 +7,7 @@ import base64
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Exchange:
     challenge: str | None = None  # said before a verdict that is no good, as Gmail does
     connected: bool = True  # else "authenticated but not connected"
     starttls: bool = True
+    linger: float = 0  # seconds that it takes its time to hang up, when the client has
     heard: list[str] = field(default_factory=list)  # lines, except tokens
     tokens: list[str] = field(default_factory=list)  # responses, decoded
     farewells: int = 0
@@ -53,6 +55,7 @@ class _Client(socketserver.BaseRequestHandler):
             if not self.server.plain:
                 self.encrypt()
             self.server.dialect(self)
+        time.sleep(self.exchange.linger)
 
     def finish(self) -> None:
         self.rfile.close()
