@@ -15,6 +15,7 @@
         * BlockedByAdmin
         * BackingOff
         * ClientMisconfigured
+        * TokenRefused
 
 ``code`` is for machines and stays; the text is for people and may change. No message ever holds a token or a secret.
 """
@@ -144,3 +145,16 @@ class ClientMisconfigured(AccountError):
         super().__init__(email, f"app registration {client!r} is misconfigured ({reason})")
         self.client = client
         self.reason = reason
+
+
+class TokenRefused(AccountError):
+    """The mail server refuses fresh tokens too: it is the mailbox, its rights or the scope, and no refresh will help.
+
+    ``retry_after`` says when a refusal will lead to another refresh, if that is known.
+    """
+
+    code = "token_refused"
+
+    def __init__(self, email: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(email, "fresh tokens are refused; it is the mailbox, its rights or the scope")
+        self.retry_after = retry_after
