@@ -42,6 +42,8 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	@# As a consumer has it: from elsewhere, with the package as it is installed, and without this project's settings.
+	cd docs/examples && $(CURDIR)/$(BIN)/mypy --strict --config-file= consumer.py
 
 contracts: $(STAMP)
 	$(BIN)/lint-imports

@@ -16,12 +16,15 @@
         * BackingOff
         * ClientMisconfigured
         * TokenRefused
+    * ClientClosed
 
 ``code`` is for machines and stays; the text is for people and may change. No message ever holds a token or a secret.
 """
 
 from datetime import timedelta
 from typing import ClassVar
+
+from worker.domain.advice import advice
 
 
 class WorkerError(Exception):
@@ -71,14 +74,26 @@ class StorageError(WorkerError):
     code = "storage"
 
 
+class ClientClosed(WorkerError):
+    """This client has been closed; make a new one."""
+
+    code = "closed"
+
+
 class AccountError(WorkerError):
     """Something about one account."""
 
     code = "account"
+    reason: str = ""
 
     def __init__(self, email: str, message: str) -> None:
         super().__init__(f"{email}: {message}")
         self.email = email
+
+    @property
+    def advice(self) -> str:
+        """One sentence of what to tell the account's user."""
+        return advice(self.code, self.reason)
 
 
 class UnknownAccount(AccountError):

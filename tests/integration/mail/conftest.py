@@ -19,6 +19,7 @@ from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack import StackError
+from worker.settings import Settings
 
 
 class Sink(MessageHandler):
@@ -93,8 +94,9 @@ def _trust(dovecot: Dovecot) -> ssl.SSLContext:
 
 
 @pytest.fixture(name="source")
-def _source(services: Services, dovecot: Dovecot) -> ServiceSource:
-    return ServiceSource(services, dovecot.servers)
+def _source(settings: Settings) -> Iterator[ServiceSource]:
+    with ServiceSource(settings) as client:
+        yield client
 
 
 @pytest.fixture(name="office")

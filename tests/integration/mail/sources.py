@@ -1,35 +1,25 @@
-"""Sources of tokens: the services' own, until a TokenClient is at hand, and one that holds two tokens and no more."""
+"""Sources of tokens: a TokenClient, and one that holds two tokens and no more."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
-from worker.bootstrap import Services
+from worker.client import TokenClient
 from worker.domain.credential import AccessToken, MailAccount, MailServers, Secret
 from worker.mail import TokenSource
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSource:
-    """Load and report as TokenClient does, in short."""
+class ServiceSource(TokenClient):
+    """A client that notes which refusals were reported to it."""
 
-    services: Services
-    dovecot: MailServers
-    reported: list[int] = field(default_factory=list)
-
-    def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
-        wanted = None if min_ttl is None else timedelta(seconds=min_ttl)
-        token = self.services.tokens.ensure_fresh(email, min_ttl=wanted)
-        account = self.services.credentials.find(email)
-        # Postgres keeps no POP server: outside of tests it is Microsoft's for everybody.
-        servers = replace(account.mail, pop_host=self.dovecot.pop_host, pop_port=self.dovecot.pop_port)
-        return MailAccount(email=account.email, servers=servers, use_oauth=account.use_oauth, token=token)
+    @cached_property
+    def reported(self) -> list[int]:
+        return []
 
     def report_rejected(self, email: str, version: int) -> AccessToken:
         self.reported.append(version)
-        account = self.services.credentials.find(email)
-        assert account.version == version, "reported another token than the one that was refused"
-        return self.services.tokens.refresh(account.id)
+        return super().report_rejected(email, version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from worker.clock import utcnow
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer
 from worker.domain.errors import NeedsUser, WorkerError
 from worker.mail import MailUnavailable, open_imap
+from worker.settings import Settings
 
 ROOT = COOKBOOK.parents[1]
 
@@ -36,6 +37,12 @@ ROOT = COOKBOOK.parents[1]
 def _trusting(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """MSAL's own HTTP client trusts what the environment says."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.ca_bundle))
+
+
+@pytest.fixture(name="client")
+def _client(settings: Settings) -> Iterator[TokenClient]:
+    with TokenClient(settings) as client:
+        yield client
 
 
 def errors(kind: type[WorkerError]) -> Iterator[type[WorkerError]]:
@@ -65,7 +72,7 @@ def test_a_user_is_told_what_only_a_user_can_do() -> None:
 
 
 @contextmanager
-def page(server: EmulatorServer, services: Services) -> Iterator[Any]:
+def page(server: EmulatorServer, client: TokenClient) -> Iterator[Any]:
     """A browser at the sign-in page of a product."""
     signin = module("signin")
     registration = signin.microsoft(
@@ -75,7 +82,7 @@ def page(server: EmulatorServer, services: Services) -> Iterator[Any]:
         instance_discovery=False,
         verify=str(server.ca_bundle),
     )
-    with signin.create_app(TokenClient(services), registration, "secret").test_client() as browser:
+    with signin.create_app(client, registration, "secret").test_client() as browser:
         yield browser
     registration.http_client.close()
 
@@ -97,34 +104,36 @@ def is_kept_fresh(services: Services, emulator: Emulator) -> bool:
 
 
 def test_a_user_signs_in_and_the_mailbox_is_kept_fresh(
-    server: EmulatorServer, services: Services, emulator: Emulator
+    server: EmulatorServer, services: Services, emulator: Emulator, client: TokenClient
 ) -> None:
     emulator.enrol(ANN, access_token_lifetime=timedelta(0))
-    with page(server, services) as browser:
+    with page(server, client) as browser:
         away = browser.get("/connect", query_string={"email": ANN})
         home = browser.get(sent_back(server, away.location))
     assert (home.status_code, home.text) == (200, "The mailbox is connected.")
     assert is_kept_fresh(services, emulator)
 
 
-def test_somebody_elses_answer_is_not_taken(server: EmulatorServer, services: Services) -> None:
-    with page(server, services) as browser:
+def test_somebody_elses_answer_is_not_taken(server: EmulatorServer, services: Services, client: TokenClient) -> None:
+    with page(server, client) as browser:
         theirs = sent_back(server, browser.get("/connect", query_string={"email": "eve@contoso.com"}).location)
-    with page(server, services) as browser:
+    with page(server, client) as browser:
         browser.get("/connect", query_string={"email": ANN})
         assert browser.get(theirs).status_code == 400
     assert list(services.credentials.list()) == []
 
 
-def test_a_user_who_declines_is_told(server: EmulatorServer, services: Services) -> None:
-    with page(server, services) as browser:
+def test_a_user_who_declines_is_told(server: EmulatorServer, services: Services, client: TokenClient) -> None:
+    with page(server, client) as browser:
         away = browser.get("/connect", query_string={"email": ANN}).location
         [state] = parse_qs(urlsplit(away).query)["state"]
         answer = browser.get("/connected", query_string={"error": "access_denied", "state": state})
     assert (answer.status_code, "access_denied" in answer.text) == (400, True)
 
 
-def test_a_user_signs_in_by_device_code(server: EmulatorServer, services: Services, emulator: Emulator) -> None:
+def test_a_user_signs_in_by_device_code(
+    server: EmulatorServer, services: Services, emulator: Emulator, client: TokenClient
+) -> None:
     public = msal.PublicClientApplication(DEFAULT_CLIENT_ID, authority=server.authority, instance_discovery=False)
 
     emulator.enrol(ANN, access_token_lifetime=timedelta(minutes=1))
@@ -132,7 +141,7 @@ def test_a_user_signs_in_by_device_code(server: EmulatorServer, services: Servic
     def show(message: str) -> None:
         emulator.approve_device(message.removesuffix(".").rpartition(" ")[2], ANN)
 
-    assert module("device").sign_in(TokenClient(services), public, show) == ANN
+    assert module("device").sign_in(client, public, show) == ANN
     public.http_client.close()
     assert is_kept_fresh(services, emulator)
 

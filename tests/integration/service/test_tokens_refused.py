@@ -49,7 +49,7 @@ def _read(house: House) -> AccessToken:
 
 
 def _refresh(house: House) -> AccessToken:
-    return house.services.tokens.refresh(account_id(ANN))
+    return house.services.renewal.refresh(account_id(ANN))
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
