@@ -72,6 +72,8 @@ BY_CODE: Mapping[str, str] = MappingProxyType(
         "blocked_by_admin": "Your organization does not allow this access; please ask your administrator.",
         "token_refused": "Your mailbox refuses the sign-in; please ask your administrator whether it exists, may be"
         " reached with IMAP, POP or SMTP, and is yours.",
+        "mailbox_refused": "Your mailbox is closed to this application; please ask your administrator whether IMAP, POP"
+        " and SMTP are switched on for it.",
         "backing_off": "Microsoft cannot be asked at the moment; it is tried again by itself.",
         "client_misconfigured": "This application has a problem of its own; there is nothing you need to do.",
     }

@@ -165,11 +165,11 @@ class ClientMisconfigured(AccountError):
 class TokenRefused(AccountError):
     """The mail server refuses fresh tokens too: it is the mailbox, its rights or the scope, and no refresh will help.
 
-    ``retry_after`` says when a refusal will lead to another refresh.
+    ``retry_after`` says when a refusal will lead to another refresh, if that is known.
     """
 
     code = "token_refused"
 
-    def __init__(self, email: str, retry_after: timedelta) -> None:
+    def __init__(self, email: str, retry_after: timedelta | None = None) -> None:
         super().__init__(email, "fresh tokens are refused; it is the mailbox, its rights or the scope")
         self.retry_after = retry_after
