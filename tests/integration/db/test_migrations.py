@@ -205,6 +205,23 @@ def test_a_migration_gives_up_rather_than_queue_behind_a_long_transaction(url: s
     assert pending(url) == []
 
 
+def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
+    """It waits for whoever is writing, and nobody waits for it, however large the table is."""
+    command.upgrade(config, "20261125_2100")
+    write = "INSERT INTO mail_credentials (id, email, created_at, updated_at) VALUES (%s, %s, now(), now())"
+    with connect(url) as writer, closing(psycopg.connect(url.replace("+psycopg", ""), autocommit=True)) as other:
+        writer.execute(write, [uuid4(), "ann@contoso.com"])
+        with migrating() as process:
+            wait_until_waiting(url, 1)
+            other.execute("SET lock_timeout = '1s'")
+            other.execute(write, [uuid4(), "bob@contoso.com"])
+            time.sleep(5)  # longer than a migration waits for a table
+            assert process.poll() is None
+            writer.commit()
+            assert process.wait(timeout=30) == 0, process.communicate()
+    assert pending(url) == []
+
+
 def test_a_database_newer_than_this_program_lacks_nothing(url: str) -> None:
     """Old workers run on, and their doctor too, between a migration and their restart."""
     schema.upgrade()
