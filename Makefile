@@ -27,8 +27,9 @@ up: $(STAMP) ## Run everything until Ctrl-C, data kept in .data
 
 test: $(STAMP) ## Run all tests on real, embedded servers
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	CHAOS_ROUNDS=0 $(BIN)/python -m pytest tests/chaos
 
-chaos: $(STAMP) ## Break everything again and again, about 13 minutes; writes docs/chaos.md
+chaos: $(STAMP) ## Break everything again and again, about a quarter of an hour; writes docs/chaos.md
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/python -m pytest tests/chaos
 
 bench: $(STAMP) ## Measure, about 35 minutes on a quiet machine; writes docs/benchmarks.md
@@ -47,6 +48,8 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	@# As a consumer has it: from elsewhere, with the package as it is installed, and without this project's settings.
+	cd docs/examples && $(CURDIR)/$(BIN)/mypy --strict --config-file= consumer.py
 
 contracts: $(STAMP)
 	$(BIN)/lint-imports

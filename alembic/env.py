@@ -1,5 +1,7 @@
 """Runs migrations, one transaction each, one runner at a time, and never at the cost of a running worker."""
 
+import time
+
 from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 
 from alembic import context
@@ -9,14 +11,15 @@ from worker.settings import DatabaseSettings, load
 # A migration that waits for a lock makes everybody behind it wait: give up soon, and be run again at a quieter time.
 LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
+_PAUSE = 0.2  # seconds
 ADVISORY_LOCK = 0x746F6B656E  # "token"; any number, as long as it is ours
 
 
 def migrate(connection: Connection) -> None:
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})  # waits for another runner
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
+    wait_for_other_runners(connection)
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -25,6 +28,15 @@ def migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def wait_for_other_runners(connection: Connection) -> None:
+    """By asking again and again: a statement that waits holds a snapshot, and an index that is built concurrently waits
+    for those."""
+    while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}).scalar_one():
+        connection.rollback()
+        time.sleep(_PAUSE)
+    connection.commit()
 
 
 def main() -> None:

@@ -7,21 +7,27 @@ from datetime import datetime, timedelta
 from redis import Redis
 
 from worker import clock
-from worker.cache import Cache, Locks, Outbox, Pauses, RateLimiter, connect
+from worker.cache import Cache, Locks, Outbox, Pauses, Questions, RateLimiter, connect
 from worker.db.session import Database
+from worker.domain.policy import RefreshPolicy
 from worker.identity import Identity
+from worker.service.accounts import Accounts
+from worker.service.asking import AskingRenewal
+from worker.service.attention import Attention
 from worker.service.bridge import Bridge
 from worker.service.credentials import Credentials
 from worker.service.custody import Custody
 from worker.service.entries import Entries
 from worker.service.gate import Gate
 from worker.service.ledger import Ledger
+from worker.service.memory import Memory
 from worker.service.recovery import Recovery
 from worker.service.refresh import Refresher
+from worker.service.renewal import OwnRenewal
 from worker.service.rotation import Rotation
 from worker.service.settlement import Settlement
 from worker.service.tokens import Tokens
-from worker.settings import Settings
+from worker.settings import ReaderSettings, Settings
 from worker.vault import Vault
 
 
@@ -34,7 +40,9 @@ class Services:
     cache: Cache
     identity: Identity
     refresher: Refresher
+    renewal: OwnRenewal
     tokens: Tokens
+    attention: Attention
     credentials: Credentials
     rotation: Rotation
     ledger: Ledger
@@ -50,7 +58,34 @@ class Services:
         self.database.close()
 
 
-def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcnow) -> Services:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer:
+    """What a consumer's process works with: as much as it was given the keys for."""
+
+    tokens: Tokens
+    attention: Attention | None  # None without Postgres
+    credentials: Credentials | None  # None for one that only reads
+    close: Callable[[], None]
+
+
+def bootstrap_consumer(
+    settings: Settings | ReaderSettings, *, utcnow: Callable[[], datetime] = clock.utcnow
+) -> Consumer:
+    """Wire what a consumer works with. Connects to nothing yet. Raises ConfigurationError."""
+    if isinstance(settings, ReaderSettings):
+        return _bootstrap_reader(settings, utcnow)
+    services = bootstrap(settings, utcnow=utcnow, memory=Memory(utcnow=utcnow))
+    return Consumer(
+        tokens=services.tokens,
+        attention=services.attention,
+        credentials=services.credentials,
+        close=services.close,
+    )
+
+
+def bootstrap(
+    settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcnow, memory: Memory | None = None
+) -> Services:
     """Wire the services. Connects to nothing yet. Raises ConfigurationError."""
     database = Database(settings.database_url.get_secret_value())
     redis = connect(settings.redis_url.get_secret_value())
@@ -59,12 +94,19 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
     vault = Vault(settings.keys)
     identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
     policy = settings.policy
-    entries = Entries(cache, vault)
+    entries = Entries(cache, vault, memory=memory)
+    accounts = Accounts(database=database, vault=vault, utcnow=utcnow)
     locks = Locks(redis)
     lease = timedelta(seconds=settings.lease)
     limiter = RateLimiter(redis, per_second=settings.rate)
     settlement = Settlement(
-        database=database, vault=vault, entries=entries, recovery=recovery, policy=policy, utcnow=utcnow
+        database=database,
+        vault=vault,
+        accounts=accounts,
+        entries=entries,
+        recovery=recovery,
+        policy=policy,
+        utcnow=utcnow,
     )
     refresher = Refresher(
         database=database,
@@ -90,23 +132,32 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
         policy=policy,
         utcnow=utcnow,
     )
+    renewal = OwnRenewal(
+        accounts=accounts,
+        entries=entries,
+        bridge=bridge,
+        recovery=recovery,
+        refresher=refresher,
+        policy=policy,
+        utcnow=utcnow,
+    )
     return Services(
         database=database,
         redis=redis,
         cache=cache,
         identity=identity,
         refresher=refresher,
-        tokens=Tokens(
+        renewal=renewal,
+        tokens=Tokens(accounts=accounts, entries=entries, renewal=renewal, policy=policy, utcnow=utcnow),
+        attention=Attention(database),
+        credentials=Credentials(
             database=database,
             vault=vault,
+            identity=identity,
+            accounts=accounts,
             entries=entries,
-            bridge=bridge,
-            refresher=refresher,
             policy=policy,
             utcnow=utcnow,
-        ),
-        credentials=Credentials(
-            database=database, vault=vault, identity=identity, entries=entries, policy=policy, utcnow=utcnow
         ),
         rotation=Rotation(database=database, vault=vault, recovery=recovery),
         ledger=Ledger(
@@ -115,4 +166,38 @@ def bootstrap(settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcn
             retention=timedelta(days=settings.events_retention_days),
             utcnow=utcnow,
         ),
+    )
+
+
+def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) -> Consumer:
+    """No app registration, no MSAL, no refresh token: who needs a better token asks the workers."""
+    from worker.broker import TaskSender  # noqa: PLC0415 - with Celery, for which nobody else should wait
+
+    database = Database(settings.database_url.get_secret_value()) if settings.database_url else None
+    redis = connect(settings.redis_url.get_secret_value())
+    vault = Vault(settings.keys)
+    entries = Entries(Cache(redis, ttl=timedelta(seconds=settings.cache_ttl)), vault, memory=Memory(utcnow=utcnow))
+    accounts = Accounts(database=database, vault=vault, utcnow=utcnow) if database else None
+    sender = TaskSender(settings.broker)
+    policy = RefreshPolicy()
+    renewal = AskingRenewal(
+        accounts=accounts,
+        entries=entries,
+        questions=Questions(redis),
+        sender=sender,
+        policy=policy,
+        utcnow=utcnow,
+    )
+
+    def close() -> None:
+        sender.close()
+        redis.close()
+        if database:
+            database.close()
+
+    return Consumer(
+        tokens=Tokens(accounts=accounts, entries=entries, renewal=renewal, policy=policy, utcnow=utcnow),
+        attention=Attention(database) if database else None,
+        credentials=None,
+        close=close,
     )

@@ -14,18 +14,14 @@ import click
 import structlog
 from celery import Celery
 from celery.schedules import crontab
-from kombu import Exchange, Queue
 from kombu.exceptions import ChannelError
 
-from worker import broker
 from worker.bootstrap import Services, bootstrap
+from worker.broker import ON_DEMAND, REFRESH, SWEEP, queue, repair
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
 from worker.tasks import EXPIRES
-
-# Read in this order: somebody waits for an on-demand refresh, nobody for a sweep.
-ON_DEMAND, SWEEP, REFRESH = "ondemand", "sweep", "refresh"
 
 _MOST_QUEUED = 64  # batches; more would only grow stale in the queue, since a batch claims when it starts
 _TIME_LIMIT = 300  # seconds; the longest batch is bounded by its lease, this is for what should not happen
@@ -110,8 +106,7 @@ def _configuration() -> dict[str, Any]:
         "beat_schedule": _schedule(settings.sweep_interval),
         "timezone": "UTC",
         # Three queues, and prefetch of one, so that the order means something.
-        # Each with its own exchange and key: on a shared default every queue would get every message.
-        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in (ON_DEMAND, SWEEP, REFRESH)],
+        "task_queues": [queue(name) for name in (ON_DEMAND, SWEEP, REFRESH)],
         "task_default_queue": REFRESH,
         "task_routes": {"worker.refresh_account": {"queue": ON_DEMAND}, "worker.sweep": {"queue": SWEEP}},
         "worker_prefetch_multiplier": 1,
@@ -211,7 +206,7 @@ def _guard_flower() -> None:
     )
 
 
-broker.repair()
+repair()
 app = Worker()
 if "flower" in sys.argv[1:]:
     _guard_flower()

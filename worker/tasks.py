@@ -1,5 +1,6 @@
 """The Celery tasks: ids in, counts out, no token ever. What they do stands in the services."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from celery import Task, shared_task
 
 from worker.domain.credential import DEFAULT_CLIENT, AccountId
 from worker.domain.errors import AccountError
-from worker.service.settlement import Trigger
+from worker.domain.problem import Wish
 
 # Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
 EXPIRES = 600
@@ -39,10 +40,17 @@ def refresh_batch(self: "Task[[str], dict[str, int]]", client: str = DEFAULT_CLI
 
 
 @shared_task(bind=True, name="worker.refresh_account")
-def refresh_account(self: "Task[[str], str]", account_id: str) -> str:
-    """Refresh one account now. Returns ``ok``, or the code of what stands in the way."""
+def refresh_account(
+    self: "Task[[str, float | None, int | None], str]",
+    account_id: str,
+    min_ttl: float | None = None,
+    rejected: int | None = None,
+) -> str:
+    """See to it that the cache has a token for one account that lives for ``min_ttl`` more seconds and is newer than
+    the ``rejected`` version. Returns ``ok``, or the code of what stands in the way."""
+    wish = Wish(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)
     try:
-        _app(self).services.tokens.refresh(AccountId(UUID(account_id)), Trigger.CONSUMER)
+        _app(self).services.tokens.answer(AccountId(UUID(account_id)), wish)
     except AccountError as error:
         return error.code
     return "ok"

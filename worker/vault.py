@@ -7,7 +7,7 @@ Format of a sealed value, version 1::
 The AES key is ``HMAC-SHA256(HMAC-SHA256(master key, "token-worker/1/" + purpose), account id)`` and the associated
 data is everything before the nonce, the purpose and the account id. A key per account and purpose keeps random
 96-bit nonces safe however many mailboxes share a master key (NIST SP 800-38D 8.3: at most 2**32 seals per key), and
-whoever holds only one purpose's key can open nothing else.
+whoever holds only one purpose's key can open nothing else: that is what a consumer's access key is made of.
 """
 
 import base64
@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import ClassVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,6 +32,7 @@ _NONCE = 12
 _TAG = 16
 _KEY = 32
 _BLOCK = 64  # of SHA-256
+_MAKE_ACCESS_KEYS = "token-worker keygen --access"
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
@@ -48,23 +50,48 @@ class Purpose(enum.StrEnum):
 class MasterKey:
     """A named 256-bit key."""
 
+    setting: ClassVar[str] = "WORKER_ENCRYPTION_KEYS"
+
     id: str
     material: bytes
 
     def __repr__(self) -> str:
         return f"MasterKey({self.id!r})"
 
+    def purpose_keys(self) -> dict[Purpose, bytes]:
+        """A key for each purpose there is."""
+        return {
+            purpose: hmac.digest(self.material, f"token-worker/1/{purpose}".encode(), "sha256") for purpose in Purpose
+        }
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AccessKey:
+    """What a consumer needs of a master key: access tokens and cache entries, and no refresh token.
+
+    ``material`` is the two purposes' keys, 32 bytes each, in this order.
+    """
+
+    setting: ClassVar[str] = "WORKER_ACCESS_KEYS"
+
+    id: str
+    material: bytes
+
+    def __repr__(self) -> str:
+        return f"AccessKey({self.id!r})"
+
+    def purpose_keys(self) -> dict[Purpose, bytes]:
+        return {Purpose.ACCESS_TOKEN: self.material[:_KEY], Purpose.CACHE_ENTRY: self.material[_KEY:]}
+
 
 class Vault:
     """Seals with the newest key, opens with any. Thread-safe."""
 
-    def __init__(self, keys: Sequence[MasterKey]) -> None:
+    def __init__(self, keys: Sequence[MasterKey | AccessKey]) -> None:
         self._newest = keys[0]
         self._header = key_prefix(keys[0].id)
         self._purposes = {
-            (key.id, purpose): _KeyedHash(hmac.digest(key.material, f"token-worker/1/{purpose}".encode(), "sha256"))
-            for key in keys
-            for purpose in Purpose
+            (key.id, purpose): _KeyedHash(value) for key in keys for purpose, value in key.purpose_keys().items()
         }
 
     @property
@@ -84,7 +111,7 @@ class Vault:
         header, key_id = _split(sealed)
         purpose_key = self._purposes.get((key_id, purpose))
         if purpose_key is None:
-            msg = f"sealed under key {key_id!r}, which is not in WORKER_ENCRYPTION_KEYS"
+            msg = f"sealed under key {key_id!r}, which is not in {self._newest.setting} for {purpose}"
             raise UnknownKey(msg)
         nonce, ciphertext = sealed[header : header + _NONCE], sealed[header + _NONCE :]
         try:
@@ -126,12 +153,21 @@ def key_prefix(name: str) -> bytes:
 
 def parse_keys(text: str) -> tuple[MasterKey, ...]:
     """Read ``id:base64`` pairs, comma separated, newest first. Raises ConfigurationError, never showing the key."""
-    keys = tuple(_parse_key(part.strip(), at) for at, part in enumerate(text.split(","), start=1) if part.strip())
-    if not keys:
-        msg = "WORKER_ENCRYPTION_KEYS is empty; make a key with: token-worker keygen"
-        raise ConfigurationError(msg)
-    _refuse_repeated(key.id for key in keys)
-    return keys
+    return tuple(MasterKey(*pair) for pair in _parse(text, MasterKey.setting, _KEY, "token-worker keygen"))
+
+
+def parse_access_keys(text: str) -> tuple[AccessKey, ...]:
+    """Likewise for what ``format_access_keys`` made."""
+    return tuple(AccessKey(*pair) for pair in _parse(text, AccessKey.setting, 2 * _KEY, _MAKE_ACCESS_KEYS))
+
+
+def format_access_keys(keys: Sequence[MasterKey]) -> str:
+    """The consumer's part of master keys, as it stands in WORKER_ACCESS_KEYS."""
+    parts = [(key.id, key.purpose_keys()) for key in keys]
+    return ",".join(
+        f"{name}:{base64.b64encode(made[Purpose.ACCESS_TOKEN] + made[Purpose.CACHE_ENTRY]).decode()}"
+        for name, made in parts
+    )
 
 
 def generate_key(name: str) -> str:
@@ -142,26 +178,36 @@ def generate_key(name: str) -> str:
     return f"{name}:{base64.b64encode(os.urandom(_KEY)).decode()}"
 
 
-def _parse_key(part: str, at: int) -> MasterKey:
+def _parse(text: str, setting: str, size: int, make: str) -> list[tuple[str, bytes]]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        msg = f"{setting} is empty; make a key with: {make}"
+        raise ConfigurationError(msg)
+    pairs = [_parse_key(part, at, setting, size, make) for at, part in enumerate(parts, start=1)]
+    _refuse_repeated((name for name, _ in pairs), setting)
+    return pairs
+
+
+def _parse_key(part: str, at: int, setting: str, size: int, make: str) -> tuple[str, bytes]:
     name, colon, encoded = part.partition(":")
     if not colon or not _KEY_ID.fullmatch(name):
-        msg = f"WORKER_ENCRYPTION_KEYS: entry {at} must be id:base64, its id 1 to 32 letters, digits, '.', '_' or '-'"
+        msg = f"{setting}: entry {at} must be id:base64, its id 1 to 32 letters, digits, '.', '_' or '-'"
         raise ConfigurationError(msg)
     try:
         material = base64.b64decode(encoded, validate=True)
     except binascii.Error:
         material = b""
-    if len(material) != _KEY:
-        msg = f"WORKER_ENCRYPTION_KEYS: key {name!r} must be 32 bytes in base64; make one with: token-worker keygen"
+    if len(material) != size:
+        msg = f"{setting}: key {name!r} must be {size} bytes in base64; make one with: {make}"
         raise ConfigurationError(msg)
-    return MasterKey(name, material)
+    return name, material
 
 
-def _refuse_repeated(names: Iterable[str]) -> None:
+def _refuse_repeated(names: Iterable[str], setting: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            msg = f"WORKER_ENCRYPTION_KEYS: key id {name!r} appears twice; every key needs its own id"
+            msg = f"{setting}: key id {name!r} appears twice; every key needs its own id"
             raise ConfigurationError(msg)
         seen.add(name)
 

@@ -70,6 +70,12 @@ FAULTS = [
     Fault(name="broker and cache gone for a minute", strike=stores.broker_gone_for_a_minute, per_round=0),
     Fault(name="Postgres killed", strike=stores.postgres_killed, per_round=2, short=True),
     Fault(name="Postgres gone for half a minute", strike=stores.postgres_gone_for_half_a_minute, per_round=0),
+    Fault(
+        name="Postgres hangs",
+        strike=stores.postgres_hangs,
+        per_round=0.2,
+        tolerates=_LEASED_TO_THE_DEAD,  # a claim may be committed that its claimant has given up
+    ),
     Fault(name="Postgres drops all connections", strike=stores.postgres_drops_connections, per_round=4),
     Fault(name="Postgres read-only", strike=stores.postgres_read_only, per_round=2),
     Fault(name="Postgres refuses only the persist", strike=stores.postgres_refuses_the_persist, per_round=2),

@@ -47,14 +47,14 @@ class Fleet:
     """Two workers, a beat, and consumers that read all the while."""
 
     def __init__(
-        self, stack: Stack, witness: Witness, installation: Installation, *, consumer: Services, observer: Services
+        self, stack: Stack, witness: Witness, installation: Installation, *, client: TokenClient, observer: Services
     ) -> None:
         self.stack = stack
         self.witness = witness
         self.installation = installation
         self.services = observer  # with connections of its own: readers may wait for all of theirs
         self.emails = emails(MAILBOXES)
-        self.client = TokenClient(consumer)
+        self.client = client
         self.quiet = self.emails[-QUIET:]
         self.readers = Readers(self.client, witness, self.emails[:-QUIET])
         self.workers: dict[str, Process] = {}
@@ -260,8 +260,9 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
         installation = Installation(directory, environment, server)
         undo.callback(installation.close)
         assert installation.cli("migrate").returncode == 0
-        consumer, observer = (undo.enter_context(installation.services()) for _ in range(2))
-        fleet = Fleet(stack, witness, installation, consumer=consumer, observer=observer)
+        client = undo.enter_context(TokenClient(installation.settings))
+        observer = undo.enter_context(installation.services())
+        fleet = Fleet(stack, witness, installation, client=client, observer=observer)
         undo.callback(fleet.readers.stop)
         fleet.start()
         yield fleet

@@ -12,6 +12,7 @@ from tests.e2e.installation import wait_for
 from worker.devkit.emulator import Hang
 
 _MOMENT = 3.0  # seconds
+_STUCK = 20.0  # seconds
 _FEW = 6
 _LONGER = 60.0  # seconds; a token that lives so long there is none, so that a new one is wanted
 _REFUSE = """
@@ -90,6 +91,18 @@ def postgres_gone_for_half_a_minute(fleet: Fleet) -> int:
         fleet.pass_time(30.0)
     finally:
         fleet.stack.postgres.start()
+    return 1
+
+
+def postgres_hangs(fleet: Fleet) -> int:
+    """Its disk is stuck, say: connections stay open and nobody answers, for longer than anybody has patience. What was
+    under way is decided when it goes on, and nobody is left to hear of it."""
+    fleet.until_asked(1)
+    fleet.stack.postgres.pause()
+    try:
+        fleet.pass_time(_STUCK)
+    finally:
+        fleet.stack.postgres.resume()
     return 1
 
 

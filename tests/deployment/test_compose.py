@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from pydantic_settings import BaseSettings
 
-from worker.celery import ON_DEMAND, REFRESH, SWEEP
+from worker.broker import ON_DEMAND, REFRESH, SWEEP
 from worker.settings import PREFIX, BrokerSettings, DatabaseSettings, Settings
 
 ROOT = Path(__file__).parents[2]

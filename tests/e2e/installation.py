@@ -67,6 +67,12 @@ class Installation:
     def emulator(self) -> Emulator:
         return self.server.emulator
 
+    @property
+    def settings(self) -> Settings:
+        """As a process of this installation would read them."""
+        values = {name.removeprefix("WORKER_").lower(): value for name, value in self.environment.items()}
+        return Settings.model_validate(values)
+
     def celery(self, *arguments: str, **environment: str) -> Process:
         """``celery -A worker ARGUMENTS``, until told otherwise."""
         return self.start([str(BIN / "celery"), "-A", "worker", *arguments], **environment)
@@ -103,8 +109,7 @@ class Installation:
     @contextmanager
     def services(self) -> Iterator[Services]:
         """The services of this very process, as a consumer would have them."""
-        values = {name.removeprefix("WORKER_").lower(): value for name, value in self.environment.items()}
-        opened = bootstrap(Settings.model_validate(values))
+        opened = bootstrap(self.settings)
         try:
             yield opened
         finally:

@@ -1,6 +1,6 @@
 """Redis is killed under load: the worker stays, finishes what it has in hand, and takes up work again.
 
-The regression test for worker/broker.py: without the repair, Celery 5.7.0 ends the worker here.
+The regression test for worker/broker/repair.py: without the repair, Celery 5.7.0 ends the worker here.
 """
 
 from collections.abc import Iterator

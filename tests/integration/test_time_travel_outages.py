@@ -24,7 +24,7 @@ from tests.integration.time_travel_world import (
 from tests.integration.time_travel_world import _clock as _clock
 from tests.integration.time_travel_world import _emulator as _emulator
 from tests.integration.time_travel_world import _world as _world
-from worker.celery import REFRESH, SWEEP
+from worker.broker import REFRESH, SWEEP
 from worker.devkit.emulator import Tampered
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import ticks

@@ -14,7 +14,8 @@ from freezegun.api import FrozenDateTimeFactory
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
-from worker.celery import REFRESH, SWEEP, Worker
+from worker.broker import REFRESH, SWEEP
+from worker.celery import Worker
 from worker.domain.errors import Unavailable
 
 # These wait by the clock, for ever if it stands still. Celery is not among them: beat and the tasks must travel.

@@ -5,5 +5,6 @@ from worker.cache.entries import Cache, Item
 from worker.cache.limits import Pauses, RateLimiter
 from worker.cache.locks import Locks
 from worker.cache.outbox import Outbox
+from worker.cache.questions import Questions
 
-__all__ = ["Cache", "Item", "Locks", "Outbox", "Pauses", "RateLimiter", "connect"]
+__all__ = ["Cache", "Item", "Locks", "Outbox", "Pauses", "Questions", "RateLimiter", "connect"]

@@ -181,7 +181,7 @@ def refresh(email: str) -> None:
     """Refresh an account now, whatever its schedule and earlier failures say."""
     with services() as opened:
         opened.credentials.find(email)
-        found = opened.tokens.refresh(account_id(email))
+        found = opened.renewal.refresh(account_id(email))
     click.echo(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
 

@@ -15,8 +15,8 @@ from worker.db import schema
 from worker.db.session import Database
 from worker.domain.breaker import Breaker
 from worker.domain.errors import ConfigurationError, WorkerError
-from worker.settings import DatabaseSettings, check_names, load
-from worker.vault import generate_key
+from worker.settings import DatabaseSettings, KeySettings, check_names, load
+from worker.vault import format_access_keys, generate_key
 
 _CLOCK_TOLERANCE = timedelta(seconds=30)
 
@@ -36,8 +36,18 @@ def migrate() -> None:
 
 @click.command()
 @click.option("--id", "name", help="The key's id; today's date unless given.")
-def keygen(name: str | None) -> None:
-    """Print a new encryption key, for the front of WORKER_ENCRYPTION_KEYS."""
+@click.option("--access", is_flag=True, help="Print WORKER_ACCESS_KEYS, made from WORKER_ENCRYPTION_KEYS, instead.")
+def keygen(name: str | None, *, access: bool) -> None:
+    """Print a new encryption key, for the front of WORKER_ENCRYPTION_KEYS.
+
+    With --access: what of those keys a consumer needs that reads access tokens. It opens no refresh token, and must be
+    made anew whenever a key is added.
+    """
+    if access:
+        if name:
+            raise click.UsageError("--id names a new key, and --access makes none")
+        click.echo(format_access_keys(load(KeySettings).keys))
+        return
     click.echo(generate_key(name or f"k{clock.utcnow():%Y%m%d}"))
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, RowMapping, bindparam, text
 
-from worker.db.rows import as_columns, as_failure, versions
+from worker.db.rows import as_columns, as_failure, as_mail, versions
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
 
 _CLAIM_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.lease_id, c.refresh_due_at, c.status,
-    c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at
+    c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at,
+    c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
 """
 
 _CLAIM_DUE = text(f"""
@@ -56,6 +57,7 @@ _PERSIST = text("""
             CASE WHEN n.refresh_token IS NULL THEN c.refresh_token_issued_at ELSE n.obtained_at END,
         last_refreshed_at = coalesce(n.obtained_at, c.last_refreshed_at),
         version = c.version + CASE WHEN n.access_token IS NULL THEN 0 ELSE 1 END,
+        status_changed_at = CASE WHEN c.status = n.status THEN c.status_changed_at ELSE :now END,
         status = n.status, refresh_due_at = CASE WHEN c.use_oauth THEN n.due_at END, lease_id = NULL,
         failure_kind = n.failure_kind, failure_code = n.failure_code, failure_count = n.failure_count,
         failing_since = n.failing_since, failure_claims = n.failure_claims,
@@ -246,7 +248,9 @@ def restore(connection: Connection, update: UnsavedUpdate, *, now: datetime) -> 
             previous_refresh_token = coalesce(:previous_refresh_token, previous_refresh_token),
             refresh_token_issued_at =
                 CASE WHEN :refresh_token IS NULL THEN refresh_token_issued_at ELSE :obtained_at END,
-            last_refreshed_at = :obtained_at, version = :version, status = 'active',
+            last_refreshed_at = :obtained_at, version = :version,
+            status_changed_at = CASE WHEN status = 'active' THEN status_changed_at ELSE CAST(:now AS timestamptz) END,
+            status = 'active',
             refresh_due_at = CASE WHEN use_oauth THEN CAST(:due_at AS timestamptz) END, lease_id = NULL,
             updated_at = :now,
             failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
@@ -263,7 +267,8 @@ def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime
     result = connection.execute(
         text("""
             UPDATE mail_credentials
-            SET status = 'unreadable', refresh_due_at = NULL, lease_id = NULL, failure_kind = 'unreadable',
+            SET status = 'unreadable', status_changed_at = :now, refresh_due_at = NULL, lease_id = NULL,
+                failure_kind = 'unreadable',
                 failure_code = :code, failure_count = failure_count + 1, failing_since = :now, updated_at = :now
             WHERE id = :id AND version = :version AND lease_id = :lease_id
         """),
@@ -288,4 +293,5 @@ def _claim(row: RowMapping, *, in_crowd: bool = False) -> Claim:
         strikes=row["strikes"],
         struck_at=row["struck_at"],
         in_crowd=in_crowd,
+        mail=as_mail(row),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import as_columns, as_failure, versions
+from worker.db.rows import as_columns, as_failure, as_mail
 from worker.domain.credential import (
     Account,
     AccountId,
@@ -19,7 +19,8 @@ from worker.domain.credential import (
 from worker.domain.forecast import INACTIVITY
 
 _ACCOUNT_COLUMNS = """
-    id, email, client, authority, scopes, use_oauth, imap_host, imap_port, smtp_host, smtp_port,
+    id, email, client, authority, scopes, use_oauth,
+    imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
     access_token, refresh_token, token_obtained_at, token_expiry, refresh_token_issued_at, version,
     status, refresh_due_at, lease_id IS NOT NULL AS leased,
     failure_kind, failure_code, failure_count, failing_since, failure_claims, last_refreshed_at,
@@ -37,33 +38,35 @@ _DIES_AT = """
 # grant loses its swap, and no copy of the old entry can pass for the newer one.
 _SAVE = text("""
     INSERT INTO mail_credentials AS c (
-        id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port,
+        id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
         access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at, refresh_due_at,
         signed_in_at, created_at, updated_at)
     SELECT n.id, n.email, n.client, n.authority, n.scopes,
-           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port,
+           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port,
            n.access_token, n.obtained_at, n.expires_at, n.refresh_token, :now, n.due_at, :now, :now, :now
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:emails AS text[]), CAST(:clients AS text[]), CAST(:authorities AS text[]),
         CAST(:scopess AS text[]), CAST(:imap_hosts AS text[]), CAST(:imap_ports AS int[]),
-        CAST(:smtp_hosts AS text[]), CAST(:smtp_ports AS int[]),
+        CAST(:smtp_hosts AS text[]), CAST(:smtp_ports AS int[]), CAST(:pop_hosts AS text[]), CAST(:pop_ports AS int[]),
         CAST(:access_tokens AS bytea[]), CAST(:obtained_ats AS timestamptz[]), CAST(:expires_ats AS timestamptz[]),
         CAST(:refresh_tokens AS bytea[]), CAST(:due_ats AS timestamptz[])
-    ) AS n(id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port,
+    ) AS n(id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
            access_token, obtained_at, expires_at, refresh_token, due_at)
     ON CONFLICT (id) DO UPDATE SET
         client = excluded.client, authority = excluded.authority, scopes = excluded.scopes, use_oauth = true,
         imap_host = coalesce(excluded.imap_host, c.imap_host), imap_port = coalesce(excluded.imap_port, c.imap_port),
         smtp_host = coalesce(excluded.smtp_host, c.smtp_host), smtp_port = coalesce(excluded.smtp_port, c.smtp_port),
+        pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
         access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
         token_expiry = excluded.token_expiry,
         refresh_token = excluded.refresh_token, previous_refresh_token = NULL,
         refresh_token_issued_at = excluded.refresh_token_issued_at,
+        status_changed_at = CASE WHEN c.status = 'active' THEN c.status_changed_at ELSE excluded.updated_at END,
         version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at, lease_id = NULL,
         failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
         strikes = 0, struck_at = NULL, signed_in_at = excluded.signed_in_at,
         updated_at = excluded.updated_at
-    RETURNING c.id, c.version
+    RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
 """)
 
 
@@ -79,8 +82,16 @@ class SealedGrant:
     due_at: datetime
 
 
-def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, int]:
-    """Store new grants, replacing whatever an account had. Returns the versions."""
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a stored grant has become: its version, and the servers it was given or had."""
+
+    version: int
+    mail: MailServers
+
+
+def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
+    """Store new grants, replacing whatever an account had."""
     arrays = as_columns(
         {
             "ids": g.account_id,
@@ -92,6 +103,8 @@ def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime
             "imap_ports": g.grant.mail and g.grant.mail.imap_port,
             "smtp_hosts": g.grant.mail and g.grant.mail.smtp_host,
             "smtp_ports": g.grant.mail and g.grant.mail.smtp_port,
+            "pop_hosts": g.grant.mail and g.grant.mail.pop_host,
+            "pop_ports": g.grant.mail and g.grant.mail.pop_port,
             "access_tokens": g.access_token,
             "obtained_ats": g.obtained_at,
             "expires_ats": g.grant.expires_at if g.access_token else None,
@@ -100,7 +113,8 @@ def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime
         }
         for g in grants
     )
-    return versions(connection.execute(_SAVE, {**arrays, "now": now}))
+    rows = connection.execute(_SAVE, {**arrays, "now": now}).mappings()
+    return {AccountId(row["id"]): Saved(row["version"], as_mail(row)) for row in rows}
 
 
 def find(connection: Connection, account: AccountId) -> Account | None:
@@ -108,6 +122,13 @@ def find(connection: Connection, account: AccountId) -> Account | None:
     row = connection.execute(text(f"SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials WHERE id = :id"), {"id": account})
     found = row.mappings().first()
     return _account(found) if found else None
+
+
+def find_many(connection: Connection, accounts: Sequence[AccountId]) -> dict[AccountId, Account]:
+    """Those of the accounts that are stored."""
+    statement = text(f"SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials WHERE id = ANY(CAST(:ids AS uuid[]))")
+    rows = connection.execute(statement, {"ids": list(accounts)}).mappings()
+    return {AccountId(row["id"]): _account(row) for row in rows}
 
 
 def list_accounts(
@@ -142,7 +163,8 @@ def set_status(
     """
     statement = text("""
         UPDATE mail_credentials
-        SET status = :status, refresh_due_at = :due_at, lease_id = NULL, version = version + 1, updated_at = :now,
+        SET status_changed_at = CASE WHEN status = :status THEN status_changed_at ELSE CAST(:now AS timestamptz) END,
+            status = :status, refresh_due_at = :due_at, lease_id = NULL, version = version + 1, updated_at = :now,
             failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
             strikes = 0, struck_at = NULL
         WHERE id = :id RETURNING version
@@ -188,7 +210,6 @@ def summary(connection: Connection, *, clients: Sequence[str], now: datetime) ->
 
 
 def _account(row: RowMapping) -> Account:
-    default = MailServers()
     return Account(
         id=AccountId(row["id"]),
         email=row["email"],
@@ -196,12 +217,7 @@ def _account(row: RowMapping) -> Account:
         authority=row["authority"],
         scopes=tuple(row["scopes"].split()),
         use_oauth=row["use_oauth"],
-        mail=MailServers(
-            imap_host=row["imap_host"] or default.imap_host,
-            imap_port=row["imap_port"] or default.imap_port,
-            smtp_host=row["smtp_host"] or default.smtp_host,
-            smtp_port=row["smtp_port"] or default.smtp_port,
-        ),
+        mail=as_mail(row),
         access_token=_sealed(row["access_token"]),
         refresh_token=_sealed(row["refresh_token"]),
         obtained_at=row["token_obtained_at"],

@@ -50,6 +50,17 @@ def latest(connection: Connection, account: AccountId, *, limit: int) -> Sequenc
     return connection.execute(statement, {"id": account, "limit": limit}).mappings().all()
 
 
+def last_granted(connection: Connection, account: AccountId, *, trigger: str, since: datetime) -> datetime | None:
+    """When a refresh for this reason last gave a token, if that was after ``since``."""
+    statement = text("""
+        SELECT at FROM refresh_events
+        WHERE account_id = :id AND trigger = :trigger AND outcome = 'refreshed' AND at > :since
+        ORDER BY id DESC LIMIT 1
+    """)
+    found: datetime | None = connection.execute(statement, {"id": account, "trigger": trigger, "since": since}).scalar()
+    return found
+
+
 def prune(connection: Connection, *, before: datetime, limit: int) -> int:
     """Delete up to ``limit`` lines older than ``before``; returns how many there were."""
     statement = text(

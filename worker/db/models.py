@@ -20,9 +20,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from worker.domain.credential import Status
+from worker.domain.credential import NEEDS_ATTENTION, Status
 
 _STATES = ", ".join(f"'{status}'" for status in Status)
+_ATTENTION = ", ".join(f"'{status}'" for status in Status if status in NEEDS_ATTENTION)
 
 
 class Base(DeclarativeBase):
@@ -65,6 +66,8 @@ class MailCredential(Base):
         Index(
             "ix_mail_credentials_due", "client", "refresh_due_at", postgresql_where=text("refresh_due_at IS NOT NULL")
         ),
+        # Those who need somebody are few: whoever watches for them reads nothing else.
+        Index("ix_mail_credentials_attention", "status_changed_at", postgresql_where=text(f"status IN ({_ATTENTION})")),
         {
             # Every refresh rewrites the row: leave room on the page, and clean up before the bloat is worth mentioning.
             "postgresql_with": {
@@ -87,6 +90,8 @@ class MailCredential(Base):
     imap_port: Mapped[int | None]
     smtp_host: Mapped[str | None]
     smtp_port: Mapped[int | None]
+    pop_host: Mapped[str | None]
+    pop_port: Mapped[int | None]
 
     access_token: Mapped[bytes | None]
     refresh_token: Mapped[bytes | None]
@@ -97,6 +102,7 @@ class MailCredential(Base):
     version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
 
     status: Mapped[str] = mapped_column(server_default=text("'active'"))
+    status_changed_at: Mapped[datetime | None]  # NULL: not since the account was stored
     refresh_due_at: Mapped[datetime | None]
     lease_id: Mapped[UUID | None]
     failure_kind: Mapped[str | None]

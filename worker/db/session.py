@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
+from psycopg.abc import PQGen
 from psycopg.types.array import ListBinaryDumper
 from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -13,12 +15,27 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
 _CONNECT_TIMEOUT = 5  # seconds
-_STATEMENT_TIMEOUT = 15_000  # milliseconds; the longest statement here takes a fraction of a second
+_STATEMENT_TIMEOUT = 10_000  # milliseconds; the longest statement here takes a fraction of a second
+_ANSWER_TIMEOUT = 12.0  # seconds; longer than any statement may run: a server that takes so long hangs
 _POOL_TIMEOUT = 10  # seconds to wait for a free connection
 
 # SQLSTATE
 _READ_ONLY = "25006"  # a standby that has not been promoted yet
 _UNKNOWN_NAMES = ("42P01", "42703")  # undefined table, undefined column
+
+_T = TypeVar("_T")
+
+
+class _Impatient(psycopg.Connection[Any]):
+    """A server that hangs keeps its connections open: neither a timeout of its own nor one of TCP ends the waiting."""
+
+    def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
+        try:
+            return super().wait(gen, interval, _ANSWER_TIMEOUT if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.pgconn.finish()  # the answer would be taken for that to the next statement
+            raise
 
 
 class Database:
@@ -47,6 +64,7 @@ class Database:
             },
         )
         event.listen(self._engine, "connect", _send_arrays_in_binary)
+        event.listen(self._engine, "do_connect", _connect)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -85,6 +103,10 @@ class Database:
 def _send_arrays_in_binary(connection: Any, _record: object) -> None:
     """By default psycopg writes them as text, which doubles ciphertext and has to be escaped here and parsed there."""
     connection.adapters.register_dumper(list, ListBinaryDumper)
+
+
+def _connect(_dialect: object, _record: object, arguments: list[str], options: dict[str, Any]) -> _Impatient:
+    return _Impatient.connect(*arguments, **options)
 
 
 def _is_outage(error: DBAPIError | PoolTimeout) -> bool:

@@ -4,6 +4,7 @@ import enum
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 from uuid import UUID, uuid5
 
@@ -61,6 +62,9 @@ class Status(enum.StrEnum):
     DISCONNECTED = "disconnected"  #: the tokens are gone; kept so that late writers lose
 
 
+#: The states that end with somebody's help only: the user's, an administrator's or an operator's.
+NEEDS_ATTENTION = frozenset({Status.REAUTH_REQUIRED, Status.BLOCKED, Status.UNREADABLE})
+
 #: The states in which a claim is possible; the others have no due time.
 REFRESHABLE = frozenset({Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED})
 
@@ -74,6 +78,7 @@ def normalize_email(email: str) -> str:
     return normal
 
 
+@lru_cache(maxsize=4096)  # it is most of what a token from memory would cost
 def account_id(email: str) -> AccountId:
     """The account's id, derived from its normalized e-mail. Raises InvalidInput."""
     return AccountId(uuid5(_ACCOUNTS, normalize_email(email)))
@@ -87,6 +92,24 @@ class Failure:
     code: str
     count: int
     since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailServers:
+    """Where the mailbox is. Microsoft's hosts, the same for work and personal accounts.
+
+    Source: learn.microsoft.com, "Authenticate an IMAP, POP or SMTP connection using OAuth".
+    """
+
+    imap_host: str = "outlook.office365.com"
+    imap_port: int = 993  # implicit TLS
+    smtp_host: str = "smtp.office365.com"
+    smtp_port: int = 587  # STARTTLS
+    pop_host: str = "outlook.office365.com"
+    pop_port: int = 995  # implicit TLS
+
+
+MICROSOFT = MailServers()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +130,7 @@ class Claim:
     strikes: int = 0  # unproven signs of a dead grant since the last success
     struck_at: datetime | None = None  # the first of them
     in_crowd: bool = False  # one of many that are due together, by an import or an outage
+    mail: MailServers = MICROSOFT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +154,17 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why nothing better can be had for an account, as noted when it was found out."""
+
+    kind: str  # of the last failure; of problem.py's own for what is none
+    code: str
+    claims: str | None = None
+    retry_at: datetime | None = None  # when there may be more luck; None if only people can tell
+    noted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheEntry:
     """One account as Redis keeps it; tokens are None once they are gone."""
 
@@ -142,6 +177,9 @@ class CacheEntry:
     scopes: tuple[str, ...] = ()
     token: AccessToken | None = None
     refresh_token: Sealed | None = None  # still sealed for its own purpose: who reads the entry cannot spend it
+    use_oauth: bool = True
+    mail: MailServers = MICROSOFT
+    problem: Problem | None = None
 
     def renewed(self, token: AccessToken, refresh_token: Sealed | None) -> "CacheEntry":
         """The entry after a refresh; None keeps the refresh token."""
@@ -151,22 +189,8 @@ class CacheEntry:
             version=token.version,
             token=token,
             refresh_token=refresh_token or self.refresh_token,
+            problem=None,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MailServers:
-    """Where the mailbox is. Microsoft's hosts, the same for work and personal accounts.
-
-    Source: learn.microsoft.com, "Authenticate an IMAP, POP or SMTP connection using OAuth".
-    """
-
-    imap_host: str = "outlook.office365.com"
-    imap_port: int = 993  # implicit TLS
-    smtp_host: str = "smtp.office365.com"
-    smtp_port: int = 587  # STARTTLS
-    pop_host: str = "outlook.office365.com"
-    pop_port: int = 995  # implicit TLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

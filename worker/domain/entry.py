@@ -1,11 +1,12 @@
-"""The text inside a sealed cache entry: JSON, so that a consumer in any language can read it."""
+"""The text inside a sealed cache entry: JSON, so that a consumer in any language can read it; docs/cache-entry.md."""
 
 import base64
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from worker.domain.credential import AccessToken, AccountId, CacheEntry, Sealed, Secret, Status
+from worker.domain.credential import AccessToken, AccountId, CacheEntry, MailServers, Problem, Sealed, Secret, Status
 from worker.domain.errors import UnreadableSecret
 
 _JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every entry
@@ -27,6 +28,9 @@ def encode(entry: CacheEntry) -> Secret:
                 "obtained_at": token and token.obtained_at.timestamp(),
                 "expires_at": token and token.expires_at.timestamp(),
                 "refresh_token": entry.refresh_token and base64.b64encode(entry.refresh_token).decode(),
+                "use_oauth": entry.use_oauth,
+                "mail": asdict(entry.mail),
+                "problem": entry.problem and _noted(entry.problem),
             }
         )
     )
@@ -41,7 +45,7 @@ def decode(text: Secret, account: AccountId) -> CacheEntry:
 
 
 def _entry(data: dict[str, Any], account: AccountId) -> CacheEntry:
-    refresh_token = _optional(data, "refresh_token")
+    refresh_token, servers = _optional(data, "refresh_token"), data["mail"]
     return CacheEntry(
         account_id=account,
         email=_text(data, "email"),
@@ -52,6 +56,34 @@ def _entry(data: dict[str, Any], account: AccountId) -> CacheEntry:
         scopes=tuple(_text(data, "scopes").split()),
         token=_token(data),
         refresh_token=Sealed(base64.b64decode(refresh_token, validate=True)) if refresh_token else None,
+        use_oauth=_flag(data, "use_oauth"),
+        mail=MailServers(
+            imap_host=_text(servers, "imap_host"),
+            imap_port=int(servers["imap_port"]),
+            smtp_host=_text(servers, "smtp_host"),
+            smtp_port=int(servers["smtp_port"]),
+            pop_host=_text(servers, "pop_host"),
+            pop_port=int(servers["pop_port"]),
+        ),
+        problem=None if data["problem"] is None else _problem(data["problem"]),
+    )
+
+
+def _noted(problem: Problem) -> dict[str, Any]:
+    return {
+        **asdict(problem),
+        "retry_at": problem.retry_at and problem.retry_at.timestamp(),
+        "noted_at": problem.noted_at.timestamp(),
+    }
+
+
+def _problem(data: dict[str, Any]) -> Problem:
+    return Problem(
+        kind=_text(data, "kind"),
+        code=_text(data, "code"),
+        claims=_optional(data, "claims"),
+        retry_at=None if data["retry_at"] is None else datetime.fromtimestamp(data["retry_at"], UTC),
+        noted_at=datetime.fromtimestamp(data["noted_at"], UTC),
     )
 
 
@@ -66,6 +98,13 @@ def _token(data: dict[str, Any]) -> AccessToken | None:
         expires_at=datetime.fromtimestamp(data["expires_at"], UTC),
         version=int(data["version"]),
     )
+
+
+def _flag(data: dict[str, Any], name: str) -> bool:
+    value = data[name]
+    if not isinstance(value, bool):
+        raise TypeError(name)
+    return value
 
 
 def _text(data: dict[str, Any], name: str) -> str:

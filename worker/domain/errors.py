@@ -15,12 +15,16 @@
         * BlockedByAdmin
         * BackingOff
         * ClientMisconfigured
+        * TokenRefused
+    * ClientClosed
 
 ``code`` is for machines and stays; the text is for people and may change. No message ever holds a token or a secret.
 """
 
 from datetime import timedelta
 from typing import ClassVar
+
+from worker.domain.advice import advice
 
 
 class WorkerError(Exception):
@@ -70,14 +74,26 @@ class StorageError(WorkerError):
     code = "storage"
 
 
+class ClientClosed(WorkerError):
+    """This client has been closed; make a new one."""
+
+    code = "closed"
+
+
 class AccountError(WorkerError):
     """Something about one account."""
 
     code = "account"
+    reason: str = ""
 
     def __init__(self, email: str, message: str) -> None:
         super().__init__(f"{email}: {message}")
         self.email = email
+
+    @property
+    def advice(self) -> str:
+        """One sentence of what to tell the account's user."""
+        return advice(self.code, self.reason)
 
 
 class UnknownAccount(AccountError):
@@ -144,3 +160,16 @@ class ClientMisconfigured(AccountError):
         super().__init__(email, f"app registration {client!r} is misconfigured ({reason})")
         self.client = client
         self.reason = reason
+
+
+class TokenRefused(AccountError):
+    """The mail server refuses fresh tokens too: it is the mailbox, its rights or the scope, and no refresh will help.
+
+    ``retry_after`` says when a refusal will lead to another refresh, if that is known.
+    """
+
+    code = "token_refused"
+
+    def __init__(self, email: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(email, "fresh tokens are refused; it is the mailbox, its rights or the scope")
+        self.retry_after = retry_after

@@ -17,6 +17,7 @@ from worker.domain.outcome import (
     Transient,
     kind,
 )
+from worker.domain.problem import Wish
 
 # An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for what passes.
 STRIKES = 3
@@ -65,6 +66,10 @@ class RefreshPolicy:
         lifetime = token.expires_at - token.obtained_at
         wanted = min(self.comfortable, lifetime / 4) if min_ttl is None else min(min_ttl, lifetime * 0.9)
         return token.ttl(now) > max(wanted, timedelta(0))
+
+    def suits(self, token: AccessToken | None, wish: Wish, *, now: datetime) -> bool:
+        """Whether ``token`` is what was wished for, as far as any token can be."""
+        return token is not None and wish.is_newer(token) and self.is_fresh(token, wish.min_ttl, now=now)
 
     def due_at(self, account: AccountId, version: int, refreshed: Refreshed, *, in_crowd: bool = False) -> datetime:
         """The instant to refresh again, spread per account and version over the middle of the lifetime.
@@ -136,7 +141,9 @@ class RefreshPolicy:
         failure = streak(claim.failure, outcome, now=now)
         wait = self.backoff(claim.account_id, failure.count)
         if at_least is not None:
-            wait = max(wait, at_least)  # Retry-After wins over our own arithmetic, never the other way round
+            # Retry-After wins over our own arithmetic, never the other way round; and because many are told the same,
+            # they come back spread over a tenth of it.
+            wait = max(wait, at_least * (1 + keyed_fraction(claim.account_id, failure.count) / 10))
         return _failed(claim, outcome, failure, due_at=now + wait)
 
     def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:

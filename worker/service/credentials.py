@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from worker.db import credentials as rows
-from worker.db.credentials import SealedGrant
+from worker.db.credentials import Saved, SealedGrant
 from worker.db.session import Database
 from worker.domain.credential import (
     DEFAULT_CLIENT,
@@ -25,7 +25,9 @@ from worker.domain.credential import (
 from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
+from worker.domain.problem import entry_of, problem_of
 from worker.identity import Identity
+from worker.service.accounts import Accounts
 from worker.service.entries import Entries
 from worker.vault import Purpose, Vault
 
@@ -50,6 +52,7 @@ class Credentials:
         database: Database,
         vault: Vault,
         identity: Identity,
+        accounts: Accounts,
         entries: Entries,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
@@ -57,6 +60,7 @@ class Credentials:
         self._database = database
         self._vault = vault
         self._identity = identity
+        self._accounts = accounts
         self._entries = entries
         self._policy = policy
         self._utcnow = utcnow
@@ -69,8 +73,8 @@ class Credentials:
         unique = {grant.email: grant for grant in map(self._checked, grants)}
         sealed = [self._seal(grant) for grant in unique.values()]
         with self._database.begin() as connection:
-            versions = rows.save(connection, sealed, now=self._utcnow())
-        self._entries.publish([_entry(grant, versions[grant.account_id]) for grant in sealed])
+            saved = rows.save(connection, sealed, now=self._utcnow())
+        self._entries.publish([_entry(grant, saved[grant.account_id]) for grant in sealed])
 
     def import_lines(self, lines: Iterable[str], *, progress: Callable[[int], None]) -> tuple[int, list[BadLine]]:
         """Store one grant per JSON line; a bad line is reported and the others are stored. Calls ``progress`` with the
@@ -112,8 +116,10 @@ class Credentials:
             rows.erase_tokens(connection, account.id)
         assert version is not None
         # An entry without tokens, not a missing one: it outranks a late writer's copy.
-        gone = CacheEntry(account_id=account.id, email=account.email, status=Status.DISCONNECTED, version=version)
-        if not self._entries.publish([gone]):
+        gone = replace(
+            account, status=Status.DISCONNECTED, version=version, due_at=None, refresh_token=None, failure=None
+        )
+        if not self._entries.publish([entry_of(gone, None, problem_of(gone, now=self._utcnow()))]):
             msg = f"{account.email}: erased from the database, but Redis could not be reached; run this again"
             raise Unavailable(msg)
 
@@ -143,6 +149,7 @@ class Credentials:
         account = self.find(email)
         with self._database.begin() as connection:
             rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
+        self._entries.publish(self._accounts.entries([account.id]))  # what was noted before has lost its cause
 
     def _checked(self, grant: Grant) -> Grant:
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
@@ -253,8 +260,8 @@ def _instant(value: object) -> datetime | None:
     raise InvalidInput("expires_at must be seconds since the epoch, or ISO 8601 with an offset such as Z")
 
 
-def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
-    grant, token = sealed.grant, None
+def _entry(sealed: SealedGrant, saved: Saved) -> CacheEntry:
+    grant, token, version = sealed.grant, None, saved.version
     if sealed.access_token and grant.access_token and grant.expires_at and sealed.obtained_at:
         token = AccessToken(
             email=grant.email,
@@ -273,6 +280,7 @@ def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
         scopes=grant.scopes,
         token=token,
         refresh_token=sealed.refresh_token,
+        mail=saved.mail,
     )
 
 

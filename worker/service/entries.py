@@ -9,6 +9,7 @@ from worker.cache import Cache, Item
 from worker.domain import entry as wire
 from worker.domain.credential import AccountId, CacheEntry
 from worker.domain.errors import Unavailable, UnreadableSecret
+from worker.service.memory import Memory
 from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
@@ -22,30 +23,51 @@ class Entries:
 
     Writing comes after the commit, so a lost write costs a database read, unless Postgres is lost next: then what Redis
     has would pass for the newest. So what could not be written is kept and written before anything else is.
+
+    With a ``memory``, what was read or written is at hand for a few seconds: ``recall`` looks there and nowhere else,
+    ``read`` always goes to Redis.
     """
 
-    def __init__(self, cache: Cache, vault: Vault) -> None:
+    def __init__(self, cache: Cache, vault: Vault, *, memory: Memory | None = None) -> None:
         self._cache = cache
         self._vault = vault
+        self._memory = memory
         self._owed: dict[AccountId, Item] = {}
         self._lock = threading.Lock()
+
+    def recall(self, account: AccountId) -> CacheEntry | None:
+        """The account's entry from memory, or None."""
+        return self._memory.recall(account) if self._memory else None
 
     def read(self, account: AccountId) -> CacheEntry | None:
         """The account's entry, or None if there is none that opens."""
         try:
             self.catch_up()
             item = self._cache.get(account)
-            return self._open(item) if item else None
         except Unavailable as error:
             log.warning("Cache cannot be read", account_id=str(account), reason=str(error))
-        except UnreadableSecret as error:
-            log.warning("Cache entry cannot be opened", account_id=str(account), reason=str(error))
-        return None
+            return None
+        entry = self._open(item) if item else None
+        self.keep([entry] if entry else [])
+        return entry
+
+    def read_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, CacheEntry]:
+        """Those of the accounts that have an entry that opens, in one round trip."""
+        try:
+            self.catch_up()
+            items = self._cache.get_many(accounts) if accounts else {}
+        except Unavailable as error:
+            log.warning("Cache cannot be read", accounts=len(accounts), reason=str(error))
+            return {}
+        found = {account: entry for account, item in items.items() if (entry := self._open(item))}
+        self.keep(list(found.values()))
+        return found
 
     def publish(self, entries: Sequence[CacheEntry]) -> bool:
         """Write entries, each unless a newer one is there; False if Redis could not be reached."""
         if not entries:
             return True
+        self.keep(entries)
         items = [self._seal(entry) for entry in entries]
         try:
             self.catch_up()
@@ -55,6 +77,17 @@ class Entries:
             log.warning("Cache cannot be written", entries=len(entries), reason=str(error))
             return False
         return True
+
+    def recover(self, entries: Sequence[CacheEntry]) -> None:
+        """Write what Postgres had and the cache had not."""
+        if self.publish(entries):
+            for entry in entries:
+                log.info("Recovered credentials from database and cached in Redis", email=entry.email)
+
+    def keep(self, entries: Sequence[CacheEntry]) -> None:
+        """Remember entries in this process alone."""
+        if self._memory and entries:
+            self._memory.keep(entries)
 
     def catch_up(self) -> None:
         """Write what could not be written before. Raises Unavailable."""
@@ -76,8 +109,12 @@ class Entries:
                 del self._owed[account]
 
     def _open(self, item: Item) -> CacheEntry | None:
-        text = self._vault.open(item.sealed, item.account_id, Purpose.CACHE_ENTRY)
-        entry = wire.decode(text, item.account_id)
+        try:
+            text = self._vault.open(item.sealed, item.account_id, Purpose.CACHE_ENTRY)
+            entry = wire.decode(text, item.account_id)
+        except UnreadableSecret as error:
+            log.warning("Cache entry cannot be opened", account_id=str(item.account_id), reason=str(error))
+            return None
         # The version in front is what Redis compares; one that was tampered with must not hide a newer entry's age.
         return entry if entry.version == item.version else None
 

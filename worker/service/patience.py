@@ -7,10 +7,10 @@ from collections.abc import Iterator
 _FIRST_LOOK, _LONGEST_LOOK, _PATIENCE = 0.02, 0.5, 45.0  # seconds
 
 
-def looks() -> Iterator[None]:
+def looks(patience: float = _PATIENCE) -> Iterator[None]:
     """Come back now, then at growing intervals until patience ends. Counts sleeps: a test's clock may stand still."""
     pause, waited = _FIRST_LOOK, 0.0
-    while waited < _PATIENCE:
+    while waited < patience:
         yield
         time.sleep(pause)
         waited += pause

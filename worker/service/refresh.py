@@ -70,7 +70,12 @@ class Refresher:
         self._stopping = threading.Event()
 
     def batches_due(self, *, at_most: int) -> dict[str, int]:
-        """How many batches the due accounts of each app registration fill, up to ``at_most`` in all."""
+        """How many batches the due accounts of each app registration fill, up to ``at_most`` in all.
+
+        Brings home first what an outage of the database has left in the outbox: such accounts may stay leased, and then
+        no batch would come to do it.
+        """
+        self._recovery.drain()
         batches: dict[str, int] = {}
         for client in self._identity.clients:
             room = at_most - sum(batches.values())

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +18,7 @@ from worker.domain.errors import Unavailable, WorkerError
 from worker.domain.microsoft import AGED_OUT
 from worker.domain.outcome import Outcome, ReauthRequired, Refreshed, kind
 from worker.domain.policy import RefreshPolicy
+from worker.service.accounts import Accounts
 from worker.service.entries import Entries
 from worker.service.recovery import Recovery
 from worker.vault import Purpose, Vault
@@ -34,6 +36,7 @@ class Trigger(enum.StrEnum):
     SCHEDULE = "schedule"
     CONSUMER = "consumer"
     OPERATOR = "operator"
+    REJECTED = "rejected"  #: a consumer whose mail server has refused the token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class Settlement:
         *,
         database: Database,
         vault: Vault,
+        accounts: Accounts,
         entries: Entries,
         recovery: Recovery,
         policy: RefreshPolicy,
@@ -75,6 +79,7 @@ class Settlement:
     ) -> None:
         self._database = database
         self._vault = vault
+        self._accounts = accounts
         self._entries = entries
         self._recovery = recovery
         self._policy = policy
@@ -89,8 +94,15 @@ class Settlement:
         records = [self._record(spent, trigger, now) for spent in group]
         versions = self._persist(records, now)
         won = [record for record in records if record.account_id in versions]
-        self._entries.publish([_entry(record, versions[record.account_id]) for record in won if _is_new(record)])
+        renewed = [_entry(record, versions[record.account_id]) for record in won if _is_new(record)]
+        self._entries.publish([*renewed, *self._noted([record for record in won if not _is_new(record)])])
         return [record.spent for record in won]
+
+    def _noted(self, failed: Sequence[_Record]) -> list[CacheEntry]:
+        """Entries that say what is wrong, so that however many ask, nobody has to find it out again."""
+        with suppress(Unavailable):  # or the next to ask notes it
+            return self._accounts.entries([record.account_id for record in failed]) if failed else []
+        return []
 
     def _persist(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         """The commit that carries rotated tokens is worth several tries; asking Microsoft again is no substitute."""
@@ -207,4 +219,5 @@ def _entry(record: _Record, version: int) -> CacheEntry:
             version=version,
         ),
         refresh_token=record.update.refresh_token or claim.refresh_token,
+        mail=claim.mail,
     )

@@ -1,74 +1,61 @@
 """A live access token for whoever asks: cache, then database, then one refresh however many ask."""
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import assert_never
 
-import structlog
-
-from worker.db import credentials
-from worker.db.session import Database
 from worker.domain.credential import (
-    REFRESHABLE,
     AccessToken,
     Account,
     AccountId,
     CacheEntry,
-    Status,
+    MailAccount,
     account_id,
     normalize_email,
 )
 from worker.domain.errors import (
     AccountError,
-    AccountInactive,
-    BackingOff,
-    BlockedByAdmin,
-    ClientMisconfigured,
     DatabaseUnavailable,
-    NeedsUser,
-    Unavailable,
+    InvalidInput,
     UnknownAccount,
     UnreadableSecret,
     WorkerError,
 )
 from worker.domain.policy import RefreshPolicy
-from worker.service.bridge import Bridge
+from worker.domain.problem import UNKNOWN, Wish, as_error, is_trusted, passing, unknown
+from worker.service.accounts import Accounts
 from worker.service.entries import Entries
-from worker.service.patience import looks
-from worker.service.refresh import Refresher
-from worker.service.settlement import Trigger
-from worker.vault import Purpose, Vault
+from worker.service.renewal import Renewal, Standing
 
-log = structlog.get_logger(__name__)
+_AT_A_TIME = 8  # accounts of one call that are refreshed together; each needs a connection to Postgres at times
 
-
-Wish = tuple[AccountId, timedelta | None]
+Ask = tuple[AccountId, Wish]
 
 
 class Tokens:
-    """Serves access tokens to consumers. Thread-safe."""
+    """Serves access tokens to consumers; how better ones are come by is the renewal's business. Thread-safe.
+
+    ``accounts`` is None for a consumer without Postgres.
+    """
 
     def __init__(
         self,
         *,
-        database: Database,
-        vault: Vault,
+        accounts: Accounts | None,
         entries: Entries,
-        bridge: Bridge,
-        refresher: Refresher,
+        renewal: Renewal,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
     ) -> None:
-        self._database = database
-        self._vault = vault
+        self._accounts = accounts
         self._entries = entries
-        self._bridge = bridge
-        self._refresher = refresher
+        self._renewal = renewal
         self._policy = policy
         self._utcnow = utcnow
-        self._flights: dict[Wish, Future[AccessToken]] = {}
+        self._flights: dict[Ask, Future[Standing]] = {}
         self._lock = threading.Lock()
 
     def ensure_fresh(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken:
@@ -77,146 +64,148 @@ class Tokens:
         Raises UnknownAccount, NeedsUser, BlockedByAdmin, BackingOff, AccountInactive, ClientMisconfigured,
         UnreadableSecret or Unavailable; InvalidInput if this is no e-mail address.
         """
+        wish = Wish(min_ttl=min_ttl)
+        return self._token(email, self._standing(email, wish), wish)
+
+    def recall(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken | None:
+        """The same from this process's memory alone; None if it has to be looked up. Raises as ensure_fresh does."""
+        wish = Wish(min_ttl=min_ttl)
+        entry = self._entries.recall(account_id(email))
+        return self._token(email, Standing(entry), wish) if entry and self._will_do(entry, wish) else None
+
+    def ensure_many(
+        self, emails: Iterable[str], *, min_ttl: timedelta | None = None
+    ) -> dict[str, AccessToken | WorkerError]:
+        """ensure_fresh for many: one look at the cache, one query for what it has not, and then refreshes in parallel.
+
+        An account's error is its value, and no other's business.
+        """
+        wish, results, wanted = Wish(min_ttl=min_ttl), dict[str, AccessToken | WorkerError](), dict[str, AccountId]()
+        for email in emails:
+            try:
+                wanted[email] = account_id(email)
+            except InvalidInput as error:
+                results[email] = error
+        standings = self._standings(wanted, wish)
+        for email in wanted:
+            try:
+                results[email] = self._token(email, standings[email].result(), wish)
+            except WorkerError as error:
+                results[email] = error
+        return results
+
+    def replace_refused(self, email: str, version: int) -> AccessToken:
+        """Another token than the one of this version, which the mail server has refused.
+
+        If somebody has a newer one already, nobody asks Microsoft; else one refresh serves all who report it. Raises as
+        ensure_fresh does, and TokenRefused if the refused token came of such a refresh itself, not long ago.
+        """
+        wish = Wish(newer_than=version)
+        return self._token(email, self._standing(email, wish), wish)
+
+    def mail_account(self, email: str, *, min_ttl: timedelta | None = None) -> MailAccount:
+        """All that a mail client needs to log in; raises as ensure_fresh does, if it is to be by OAuth."""
+        wish = Wish(min_ttl=min_ttl)
+        standing = self._standing(email, wish)
+        entry = standing.entry
+        token = self._token(email, standing, wish) if entry.use_oauth else None
+        return MailAccount(email=entry.email, servers=entry.mail, use_oauth=entry.use_oauth, token=token)
+
+    def answer(self, account: AccountId, wish: Wish) -> None:
+        """Do for another process what it has asked for; it reads the outcome in the account's entry.
+
+        Raises as ensure_fresh does.
+        """
+        entry = self._entries.read(account)
+        if entry and self._policy.suits(entry.token, wish, now=self._utcnow()):
+            return
+        try:
+            standing = self._together((account, wish), lambda: self._obtain(account, str(account), wish))
+        except UnknownAccount:
+            self._entries.publish([unknown(account, now=self._utcnow())])
+            raise
+        if isinstance(standing.error, AccountError) and (note := passing(standing.error, now=self._utcnow())):
+            self._entries.publish([replace(standing.entry, problem=note)])
+        self._token(standing.entry.email, standing, wish)
+
+    def _standing(self, email: str, wish: Wish) -> Standing:
         account = account_id(email)
-        entry = self._entries.read(account)
-        if entry and entry.token and self._fresh(entry.token, min_ttl):
+        entry = self._entries.recall(account)
+        if entry is None or not self._will_do(entry, wish):
+            entry = self._entries.read(account)
+        if entry and self._will_do(entry, wish):
+            return Standing(entry)
+        return self._together((account, wish), lambda: self._obtain(account, normalize_email(email), wish))
+
+    def _obtain(self, account: AccountId, email: str, wish: Wish, seen: Account | None = None) -> Standing:
+        standing = self._renewal.obtain(account, email, wish, seen=seen)
+        if isinstance(standing.error, AccountError) and (note := passing(standing.error, now=self._utcnow())):
+            self._entries.keep([replace(standing.entry, problem=note)])  # for this process: others may have more luck
+        return standing
+
+    def _standings(self, wanted: Mapping[str, AccountId], wish: Wish) -> dict[str, "Future[Standing]"]:
+        recalled = {account: self._entries.recall(account) for account in wanted.values()}
+        good = {account: entry for account, entry in recalled.items() if entry and self._will_do(entry, wish)}
+        read = self._entries.read_many([account for account in recalled if account not in good])
+        good |= {account: entry for account, entry in read.items() if self._will_do(entry, wish)}
+        stored = self._stored([account for account in recalled if account not in good])
+        # A row that is behind the cache is not the truth yet: see the renewal.
+        level = {account: row for account, row in (stored or {}).items() if row.version >= _version(read.get(account))}
+        good |= self._from_database(level, wish)
+
+        def obtain(account: AccountId, email: str) -> Standing:
+            if stored is not None and account not in stored:
+                raise UnknownAccount(email)
+            seen = stored[account] if stored else None
+            return self._together((account, wish), lambda: self._obtain(account, email, wish, seen))
+
+        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="tokens") as pool:
+            return {
+                email: _done(Standing(good[account]))
+                if account in good
+                else pool.submit(obtain, account, normalize_email(email))
+                for email, account in wanted.items()
+            }
+
+    def _stored(self, accounts: list[AccountId]) -> dict[AccountId, Account] | None:
+        """None if Postgres cannot be asked."""
+        with suppress(DatabaseUnavailable):
+            return self._accounts.find_many(accounts) if self._accounts and accounts else None
+        return None
+
+    def _from_database(self, stored: Mapping[AccountId, Account], wish: Wish) -> dict[AccountId, CacheEntry]:
+        """What Postgres has of those that need no refresh, or may have none; into the cache with it."""
+        suiting, noted = list[CacheEntry](), list[CacheEntry]()
+        for account in stored.values():
+            assert self._accounts
+            with suppress(UnreadableSecret):  # told where it is found again, as that account's own error
+                entry = self._accounts.entry(account)
+                suits = self._policy.suits(entry.token, wish, now=self._utcnow())
+                suiting += [entry] if suits else []
+                noted += [entry] if entry.problem and not suits else []
+        self._entries.recover(suiting)
+        self._entries.publish(noted)
+        return {entry.account_id: entry for entry in [*suiting, *noted]}
+
+    def _will_do(self, entry: CacheEntry, wish: Wish) -> bool:
+        """Whether nobody needs to look any further: the token suits, or it is known why there is no better one."""
+        now = self._utcnow()
+        return self._policy.suits(entry.token, wish, now=now) or is_trusted(entry.problem, wish, now=now)
+
+    def _token(self, email: str, standing: Standing, wish: Wish) -> AccessToken:
+        entry, now = standing.entry, self._utcnow()
+        if entry.token is not None and wish.allows(entry.token, now=now):
             return entry.token
-        return self._together((account, min_ttl), lambda: self._obtain(account, normalize_email(email), min_ttl))
-
-    def refresh(self, account: AccountId, trigger: Trigger = Trigger.OPERATOR) -> AccessToken:
-        """Refresh now, whatever the schedule and the account's failures say. Raises as ensure_fresh does."""
-        known = self._find(account, str(account))
-        _refuse_inactive(known)
-        for _look in looks():
-            stored = self._find(known.id, known.email)
-            moved = stored.version != known.version
-            if moved or (not stored.is_leased(self._utcnow()) and self._refresher.refresh_one(stored, trigger)):
-                newest = self._find(known.id, known.email)
-                return self._kept(newest) or self._live_token(newest)
-        raise Unavailable(f"{known.email}: another worker holds this account; try again in a minute")
-
-    def _obtain(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
-        try:
-            return self._from_database(account, email, min_ttl)
-        except DatabaseUnavailable as error:
-            return self._from_cache_alone(account, min_ttl, error)
-
-    def _from_database(self, account: AccountId, email: str, min_ttl: timedelta | None) -> AccessToken:
-        asked = False
-        token: AccessToken | None = None
-        for _look in looks():
-            stored = self._find(account, email)
-            if asked and (kept := self._kept(stored)):
-                return kept
-            token = self._token(stored)
-            if token and self._fresh(token, min_ttl):
-                return token if asked else self._recovered(stored, token)
-            problem = self._problem(stored, asked=asked)
-            if problem or asked:
-                return self._still_alive(token, problem or Unavailable(f"{email}: no usable token was given"))
-            if not stored.is_leased(self._utcnow()):
-                try:
-                    asked = self._refresher.refresh_one(stored, Trigger.CONSUMER) is not None
-                except AccountError as error:
-                    return self._still_alive(token, error)
-            elif token and token.ttl(self._utcnow()) > timedelta(0):
-                return token  # it is being refreshed; no need to make anybody wait for it
-        return self._still_alive(token, Unavailable(f"{email}: the refresh by another worker has not finished"))
-
-    def _from_cache_alone(
-        self, account: AccountId, min_ttl: timedelta | None, error: DatabaseUnavailable
-    ) -> AccessToken:
-        """Postgres is away: what lives in Redis will do, and if it does not, Redis holds what it takes to get more."""
-        entry = self._entries.read(account)
-        if entry is None:
-            raise error
-        if entry.token and self._fresh(entry.token, min_ttl):
-            return entry.token
-        try:
-            return self._bridge.refresh(entry)
-        except WorkerError as problem:
-            return self._still_alive(entry.token, problem)
-
-    def _kept(self, stored: Account) -> AccessToken | None:
-        """A token just got that Postgres has not taken: it waits in the outbox, and meanwhile the cache has it."""
-        entry = self._entries.read(stored.id)
-        return entry.token if entry and entry.version > stored.version else None
-
-    def _recovered(self, stored: Account, token: AccessToken) -> AccessToken:
-        if self._entries.publish([_entry(stored, token)]):
-            log.info("Recovered credentials from database and cached in Redis", email=stored.email)
-        return token
-
-    def _still_alive(self, token: AccessToken | None, problem: WorkerError) -> AccessToken:
-        if token and token.ttl(self._utcnow()) > timedelta(0):
-            return token
-        raise problem
-
-    def _live_token(self, stored: Account) -> AccessToken:
-        """The token after a refresh; raises what the refresh ended with."""
-        problem = self._problem(stored, asked=True)
-        if problem:
-            raise problem
-        token = self._token(stored)
-        if token is None:
-            raise Unavailable(f"{stored.email}: no access token is stored")
-        return token
-
-    def _problem(self, stored: Account, *, asked: bool) -> AccountError | None:  # noqa: PLR0911 - one per state
-        """Why asking Microsoft now would be wrong; ``asked`` if this very call has just done it."""
-        failure, now = stored.failure, self._utcnow()
-        code = failure.code if failure else ""
-        match stored.status:
-            case Status.PAUSED | Status.DISCONNECTED:
-                return AccountInactive(stored.email, stored.status.value)
-            case Status.UNREADABLE:
-                return AccountInactive(stored.email, "unreadable with the keys in WORKER_ENCRYPTION_KEYS")
-            case Status.REAUTH_REQUIRED:
-                return NeedsUser(stored.email, code, stored.claims)
-            case Status.BLOCKED:
-                return BlockedByAdmin(stored.email, code)
-            case Status.ACTIVE:
-                if not stored.use_oauth:
-                    return AccountInactive(stored.email, "not using OAuth")
-            case unreachable:
-                assert_never(unreachable)
-        if failure is None or stored.leased or stored.due_at is None or (stored.due_at <= now and not asked):
-            return None
-        if failure.kind == "misconfigured":
-            return ClientMisconfigured(stored.email, stored.client, code)
-        return BackingOff(stored.email, code, stored.due_at - now)
-
-    def _find(self, account: AccountId, email: str) -> Account:
-        with self._database.begin() as connection:
-            stored = credentials.find(connection, account)
-        if stored is None:
+        if entry.problem is not None and entry.problem.kind == UNKNOWN:
             raise UnknownAccount(email)
-        return stored
+        raise standing.error or as_error(entry, now=now)
 
-    def _token(self, stored: Account) -> AccessToken | None:
-        if stored.access_token is None or stored.expires_at is None or stored.obtained_at is None:
-            return None
-        try:
-            secret = self._vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN)
-        except UnreadableSecret as error:
-            raise UnreadableSecret(f"{stored.email}: {error}") from None
-        return AccessToken(
-            email=stored.email,
-            secret=secret,
-            obtained_at=stored.obtained_at,
-            expires_at=stored.expires_at,
-            version=stored.version,
-        )
-
-    def _fresh(self, token: AccessToken, min_ttl: timedelta | None) -> bool:
-        return self._policy.is_fresh(token, min_ttl, now=self._utcnow())
-
-    def _together(self, wish: Wish, work: Callable[[], AccessToken]) -> AccessToken:
+    def _together(self, ask: Ask, work: Callable[[], Standing]) -> Standing:
         """Within a process, whoever comes with the same wish while somebody works on it gets the same result."""
         with self._lock:
-            flight = self._flights.get(wish)
+            flight = self._flights.get(ask)
             if leading := flight is None:
-                flight = self._flights[wish] = Future()
+                flight = self._flights[ask] = Future()
         if not leading:
             return flight.result()
         try:
@@ -226,25 +215,15 @@ class Tokens:
             raise
         finally:
             with self._lock:
-                del self._flights[wish]
+                del self._flights[ask]
         return flight.result()
 
 
-def _refuse_inactive(account: Account) -> None:
-    if account.status not in REFRESHABLE or not account.use_oauth:
-        state = account.status.value if account.use_oauth else "not using OAuth"
-        raise AccountInactive(account.email, state)
+def _version(entry: CacheEntry | None) -> int:
+    return entry.version if entry else 0
 
 
-def _entry(stored: Account, token: AccessToken) -> CacheEntry:
-    return CacheEntry(
-        account_id=stored.id,
-        email=stored.email,
-        status=stored.status,
-        version=stored.version,
-        client=stored.client,
-        authority=stored.authority,
-        scopes=stored.scopes,
-        token=token,
-        refresh_token=stored.refresh_token,
-    )
+def _done(standing: Standing) -> "Future[Standing]":
+    future: Future[Standing] = Future()
+    future.set_result(standing)
+    return future

@@ -1,6 +1,7 @@
 """Settings from WORKER_* variables and files; the only reader of the environment. A mistake is one clear sentence.
 
-Three classes, because not every process needs every secret: beat wants only the broker, ``migrate`` only the database.
+Several classes, because not every process needs every secret: beat wants only the broker, ``migrate`` the database, and
+a consumer that reads tokens needs neither refresh tokens nor the app registration.
 """
 
 import os
@@ -9,82 +10,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import NestedSecretsSettingsSource
 
-from worker.domain.credential import DEFAULT_CLIENT, Secret
+from worker.domain.credential import DEFAULT_CLIENT
 from worker.domain.errors import ConfigurationError
 from worker.domain.policy import RefreshPolicy
-from worker.identity.registration import ClientCredential, Registration
+from worker.identity.registration import Registration
+from worker.settings.clients import MAIL_SCOPES, MICROSOFT, ClientSettings
 from worker.settings.values import (
-    Authority,
     BrokerUrl,
     Certificates,
-    KeyAndCertificate,
+    OptionalPostgresUrl,
     PostgresUrl,
     RedisUrl,
-    Scopes,
     Seconds,
 )
-from worker.vault import MasterKey, parse_keys
+from worker.vault import AccessKey, MasterKey, parse_access_keys, parse_keys
 
 PREFIX = "WORKER_"
-
-_MICROSOFT = "https://login.microsoftonline.com/common"
-_MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
-
-
-class ClientSettings(BaseModel):
-    """One app registration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    client_id: str = Field(min_length=1)
-    client_secret: SecretStr | None = None
-    client_certificate: KeyAndCertificate | None = None
-    next_client_secret: SecretStr | None = None
-    next_client_certificate: KeyAndCertificate | None = None
-    authority: Authority = _MICROSOFT
-    oidc_authority: Authority | None = None
-    scopes: Scopes = _MAIL_SCOPES
-
-    @model_validator(mode="after")
-    def _one_credential(self) -> Self:
-        if bool(_filled(self.client_secret)) == bool(self.client_certificate):
-            msg = "CLIENT_SECRET or its CLIENT_CERTIFICATE must be set, and not both"
-            raise ValueError(msg)
-        if _filled(self.next_client_secret) and self.next_client_certificate:
-            msg = "NEXT_CLIENT_SECRET and NEXT_CLIENT_CERTIFICATE are both set; there is one next"
-            raise ValueError(msg)
-        return self
-
-    def registration(self, name: str) -> Registration:
-        given = (
-            (self.client_secret, self.client_certificate),
-            (self.next_client_secret, self.next_client_certificate),
-        )
-        return Registration(
-            name=name,
-            client_id=self.client_id,
-            authority=self.oidc_authority or self.authority,
-            oidc=self.oidc_authority is not None,
-            scopes=tuple(self.scopes.split()),
-            credentials=tuple(_credential(*pair) for pair in given if any(pair)),
-        )
-
-
-def _filled(secret: SecretStr | None) -> str | None:
-    """The secret's value; an empty variable is as good as none."""
-    return (secret.get_secret_value() or None) if secret else None
-
-
-def _credential(secret: SecretStr | None, certificate: Path | None) -> ClientCredential:
-    value = _filled(secret)
-    return ClientCredential(
-        secret=Secret(value) if value else None,
-        certificate=Secret(certificate.read_text()) if certificate else None,
-    )
 
 
 class _FromEnvironment(BaseSettings):
@@ -137,9 +82,9 @@ class Settings(DatabaseSettings, BrokerSettings):
     client_certificate: Path | None = None
     next_client_secret: SecretStr | None = None
     next_client_certificate: Path | None = None
-    authority: str = _MICROSOFT
+    authority: str = MICROSOFT
     oidc_authority: str | None = None
-    scopes: str = _MAIL_SCOPES
+    scopes: str = MAIL_SCOPES
     clients: dict[str, ClientSettings] = {}
     ca_bundle: Certificates | None = None
 
@@ -195,6 +140,38 @@ class Settings(DatabaseSettings, BrokerSettings):
             raise ConfigurationError(_sentence(error)) from None
 
 
+class ReaderSettings(_FromEnvironment):
+    """What a consumer needs that reads tokens and leaves refreshing to the workers."""
+
+    redis_url: RedisUrl
+    broker_url: BrokerUrl | None = None
+    database_url: OptionalPostgresUrl = None
+    access_keys: SecretStr
+    cache_ttl: Seconds = 86_400.0
+
+    @property
+    def broker(self) -> str:
+        return (self.broker_url or self.redis_url).get_secret_value()
+
+    @property
+    def keys(self) -> tuple[AccessKey, ...]:
+        return parse_access_keys(self.access_keys.get_secret_value())
+
+
+class KeySettings(_FromEnvironment):
+    """What ``keygen --access`` needs, and what tells a full consumer from one that only reads."""
+
+    encryption_keys: SecretStr | None = None
+    access_keys: SecretStr | None = None
+
+    @property
+    def keys(self) -> tuple[MasterKey, ...]:
+        if self.encryption_keys is None:
+            msg = f"WORKER_ENCRYPTION_KEYS is not set: {_HINTS['encryption_keys']}"
+            raise ConfigurationError(msg)
+        return parse_keys(self.encryption_keys.get_secret_value())
+
+
 SettingsT = TypeVar("SettingsT", bound=_FromEnvironment)
 
 
@@ -213,19 +190,28 @@ def load(kind: type[SettingsT], **overrides: Any) -> SettingsT:
     except SettingsError:
         msg = "WORKER_CLIENTS is not one variable; write WORKER_CLIENTS__NAME__CLIENT_ID and so on"
         raise ConfigurationError(msg) from None
-    if isinstance(settings, Settings):
-        _check_all(settings)
+    _check_all(settings)
     return settings
 
 
-def _check_all(settings: Settings) -> None:
+def load_consumer() -> Settings | ReaderSettings:
+    """The settings of a consumer: with WORKER_ACCESS_KEYS and no WORKER_ENCRYPTION_KEYS, of one that only reads."""
+    keys = load(KeySettings)
+    return load(ReaderSettings) if keys.access_keys and not keys.encryption_keys else load(Settings)
+
+
+def _check_all(settings: _FromEnvironment) -> None:
     """Find at the start what would otherwise be found at the first refresh."""
-    _ = settings.keys, settings.registrations
+    if isinstance(settings, Settings | ReaderSettings):
+        _ = settings.keys
+    if isinstance(settings, Settings):
+        _ = settings.registrations
 
 
 def check_names() -> None:
     """Raises ConfigurationError for a WORKER_* variable that means nothing here: most often a misspelt one."""
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {f"{PREFIX}SECRETS_DIR"}
+    fields = {*Settings.model_fields, *ReaderSettings.model_fields, "secrets_dir"}
+    known = {f"{PREFIX}{name}".upper() for name in fields}
     strange = sorted(
         name
         for name in os.environ
@@ -255,6 +241,7 @@ def adopt(values: dict[str, str]) -> None:
 _HINTS = {
     "database_url": "the Postgres URL, postgresql://user:password@host:5432/database",
     "redis_url": "the Redis URL, redis://:password@host:6379/0",
+    "access_keys": "a consumer's part of the encryption keys; make it with: token-worker keygen --access",
     "encryption_keys": "id:base64 keys, newest first; make one with: token-worker keygen",
 }
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.domain.errors import InvalidInput
 from worker.identity.registration import check_scopes
@@ -94,8 +94,14 @@ def _scopes(value: str) -> str:
     return " ".join(words)
 
 
+def _none_if_empty(value: object) -> object:
+    """Containers pass a variable that is not set as an empty one."""
+    return value or None
+
+
 Scopes = Annotated[str, AfterValidator(_scopes)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+OptionalPostgresUrl = Annotated[PostgresUrl | None, BeforeValidator(_none_if_empty)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 Authority = Annotated[str, AfterValidator(_https)]

@@ -38,7 +38,8 @@ class Rows:
 
     def save(self, *grants: SealedGrant, now: datetime = NOW) -> dict[AccountId, int]:
         with self.database.begin() as connection:
-            return credentials.save(connection, grants, now=now)
+            saved = credentials.save(connection, grants, now=now)
+        return {account: each.version for account, each in saved.items()}
 
     def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW) -> list[Claim]:
         with self.database.begin() as connection:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from tests.factories import NOW
 from tests.integration.db.rows import LEASE, Rows
-from worker.db import claims
+from worker.db import attention, claims
 
 SMALL, LARGE = 2_000, 20_000
 DUE, LIMIT = 30, 100  # fewer than a batch holds: the search must not go on to its end
@@ -118,3 +118,29 @@ def test_the_index_holds_what_may_be_claimed_and_nothing_else(rows: Rows) -> Non
 
     assert rows.sql("SELECT count(refresh_due_at) FROM mail_credentials") == [(entries,)]
     assert entries < SMALL
+
+
+def test_who_watches_for_those_in_need_reads_nobody_else(rows: Rows) -> None:
+    """Every few seconds, by every listener: not the table, and of those in need only the latest."""
+    fill(rows, LARGE)
+    rows.sql(
+        """
+        UPDATE mail_credentials SET status = 'blocked', status_changed_at = :now - n * interval '1 min'
+        FROM (SELECT id, row_number() OVER () AS n FROM mail_credentials WHERE status = 'active' LIMIT 200) AS few
+        WHERE mail_credentials.id = few.id
+    """,
+        now=NOW,
+    )
+    rows.sql("ANALYZE mail_credentials")
+
+    since = NOW - timedelta(minutes=10)
+    with rows.database.begin() as connection:
+        found = attention.changed_since(connection, since)
+        everybody = attention.changed_since(connection, None)
+        plans = [
+            explain(connection, str(statement).replace(":since", f"'{since}'"))
+            for statement in (attention._LATELY, attention._ALL)
+        ]
+
+    assert (len(found), len(everybody)) == (10, 200)
+    assert [rows_read(plan) for plan in plans] == [10, 200]

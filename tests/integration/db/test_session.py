@@ -1,5 +1,6 @@
 """Transactions: what goes wrong in them reaches the services as what it means, without a word of what was in a row."""
 
+import time
 import traceback
 from contextlib import closing
 from datetime import UTC
@@ -49,6 +50,21 @@ def die(connection: Connection, other: psycopg.Connection) -> None:
     pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
     other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
     connection.execute(text("SELECT 1"))
+
+
+def test_a_server_that_hangs_is_an_outage(rows: Rows, stack: Stack) -> None:
+    """Its disk is stuck, say: connections stay open, TCP acknowledges, and no answer ever comes."""
+    rows.save(grant())
+    stack.postgres.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            rows.find()
+        assert time.monotonic() - began < 30
+    finally:
+        stack.postgres.resume()
+
+    assert rows.find().email == ANN
 
 
 @pytest.mark.parametrize("setting", ["transaction_read_only = on", "statement_timeout = '20ms'"])

@@ -72,6 +72,7 @@ def test_a_new_sign_in_forgives_everything(rows: Rows) -> None:
         "last_refreshed_at": LATER,
         "updated_at": LATER,
         "signed_in_at": LATER,
+        "status_changed_at": LATER,
     }
     assert rows.row() == fresh | moved
 
@@ -88,7 +89,14 @@ def test_a_sign_in_without_an_access_token_drops_the_one_of_the_old_grant(rows: 
 
 def test_mail_servers_stay_until_others_are_given(rows: Rows) -> None:
     """A sign-in knows nothing of hosts; whoever set them is not asked to do so again."""
-    servers = MailServers(imap_host="imap.example", imap_port=1993, smtp_host="smtp.example", smtp_port=1587)
+    servers = MailServers(
+        imap_host="imap.example",
+        imap_port=1993,
+        smtp_host="smtp.example",
+        smtp_port=1587,
+        pop_host="pop.example",
+        pop_port=1995,
+    )
     sealed = grant()
     rows.save(replace(sealed, grant=replace(sealed.grant, mail=servers)))
 
@@ -119,7 +127,7 @@ def test_an_operator_s_word_forgives_failures_and_ends_the_lease(rows: Rows) -> 
 
     assert rows.set_status(Status.ACTIVE, due_at=LATER) == 2
 
-    assert rows.row() == fresh | {"version": 2, "refresh_due_at": LATER}
+    assert rows.row() == fresh | {"version": 2, "refresh_due_at": LATER, "status_changed_at": NOW}
 
 
 def test_the_state_of_an_unknown_account_cannot_be_set(rows: Rows) -> None:

@@ -84,7 +84,7 @@ def test_other_failures_between_strikes_neither_count_nor_forgive(mailboxes: Mai
     for code in (UNKNOWN, "90033", UNKNOWN, "50196", UNKNOWN):
         mailboxes.emulator.add_fault(oauth_error(code), ANN, times=1)
         mailboxes.refresh_due()
-        mailboxes.clock.advance(minutes=31)
+        mailboxes.clock.advance(minutes=34)
 
     assert state(mailboxes) == (Status.REAUTH_REQUIRED, 3)
 
@@ -95,7 +95,7 @@ def by_sign_in(mailboxes: Mailboxes) -> None:
 
 
 def by_hand(mailboxes: Mailboxes) -> None:
-    mailboxes.services.tokens.refresh(account_id(ANN))
+    mailboxes.services.renewal.refresh(account_id(ANN))
 
 
 def by_resuming(mailboxes: Mailboxes) -> None:
@@ -199,7 +199,7 @@ def test_a_paused_account_comes_back_when_it_is_resumed(mailboxes: Mailboxes, ri
         with pytest.raises(AccountInactive, match="paused"):
             rival.tokens.ensure_fresh(ANN)
         with pytest.raises(AccountInactive, match="paused"):
-            rival.tokens.refresh(account_id(ANN))
+            rival.renewal.refresh(account_id(ANN))
 
     assert mailboxes.asked(an_hour) == 0
 

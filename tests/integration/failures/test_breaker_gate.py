@@ -14,7 +14,8 @@ from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import EmulatorServer, Registration, fault_named, oauth_error
 from worker.domain.credential import Status
 from worker.domain.errors import BackingOff, WorkerError
-from worker.settings import ClientSettings, Settings
+from worker.settings import Settings
+from worker.settings.clients import ClientSettings
 
 MINUTE = timedelta(minutes=1)
 NONE = {"claimed": 0}

@@ -85,7 +85,7 @@ def by_read(mailboxes: Mailboxes, services: Services) -> None:
 
 
 def by_hand(mailboxes: Mailboxes, services: Services) -> None:
-    assert services.tokens.refresh(account_id(ANN)).version == 8
+    assert services.renewal.refresh(account_id(ANN)).version == 8
 
 
 @pytest.mark.parametrize("come_home", [by_sweep, by_read, by_hand])
@@ -157,7 +157,12 @@ def test_the_bridge_goes_on_from_a_sign_in_meanwhile(signed_in: Mailboxes, cut_o
 def test_an_account_paused_meanwhile_stays_paused(signed_in: Mailboxes, cut_off: Services) -> None:
     """An operator said so, and a process that has not heard of it does not undo it: not at once, and not later."""
     read(cut_off)
+    cache = signed_in.services.cache
+    before = cache.get(account_id(ANN))
+    assert before
     signed_in.services.credentials.pause(ANN)
+    signed_in.services.redis.flushall()
+    cache.put([before])  # Redis was away when the pause was published
     for _ in range(3):
         signed_in.refresh_due()
         account = signed_in.account(ANN)

@@ -102,7 +102,7 @@ def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Mailboxes,
     with ThreadPoolExecutor(1) as operator:
 
         def want() -> None:
-            refreshed.append(operator.submit(signed_in.services.tokens.refresh, account_id(ANN)))
+            refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
             time.sleep(A_WHILE)
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)

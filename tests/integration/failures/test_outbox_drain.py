@@ -107,6 +107,30 @@ def test_what_waits_comes_home_when_postgres_takes_it(poisoned: Mailboxes, rival
     assert_stored(poisoned, ANN, version=3)
 
 
+def test_the_sweep_brings_home_what_waits(poisoned: Mailboxes, rival: Services) -> None:
+    """Nothing is due and Ann's row is leased until it is stored: no batch comes by to do it."""
+    cure(poisoned)
+
+    assert rival.refresher.batches_due(at_most=10) == {"default": 0}
+
+    assert waiting(poisoned) == set()
+    assert_stored(poisoned, ANN, version=2)
+
+
+def test_who_waits_for_postgres_gets_new_tokens_from_the_cache(poisoned: Mailboxes, rival: Services) -> None:
+    """Her row is refused for longer than a token lives. What the cache holds is newer than what Postgres has, so it is
+    that which is spent; and all of it comes home in the end."""
+    for version in (3, 4):
+        poisoned.clock.advance(hours=2)
+        assert rival.tokens.ensure_fresh(ANN).version == version
+        assert rival.refresher.refresh_due("default")["returned"] == 1
+
+    cure(poisoned)
+    rival.refresher.batches_due(at_most=10)
+
+    assert_stored(poisoned, ANN, version=4)
+
+
 def test_a_lease_that_ran_out_meanwhile_is_no_obstacle(poisoned: Mailboxes, rival: Services) -> None:
     """Somebody has claimed the row since, and gave it back unasked: the token that waits is newer than what he held."""
     poisoned.clock.advance(minutes=3)
@@ -214,7 +238,7 @@ def test_who_refreshes_a_row_that_is_refused_gets_the_token(mailboxes: Mailboxes
     mailboxes.refresh_due()
     assert_stored(mailboxes, ANN, version=2)
     poison(mailboxes)
-    assert rival.tokens.refresh(account_id(ANN)).version == 3
+    assert rival.renewal.refresh(account_id(ANN)).version == 3
     cure(mailboxes)
     mailboxes.refresh_due()
     assert_stored(mailboxes, ANN, version=3)

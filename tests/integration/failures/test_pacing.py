@@ -128,7 +128,7 @@ def test_a_throttled_tenant_is_left_alone_and_the_others_are_not(throttled: Mail
     assert tally["throttled"] <= throttled.settings.threads
     assert tally["returned"] == 40 - tally["throttled"]
     waiting = [account for account in throttled.accounts() if account.email.endswith("@contoso.com")]
-    assert {account.due_at for account in waiting} == {NOW + MINUTE}
+    assert all(account.due_at and 1 <= (account.due_at - NOW) / MINUTE <= 1.1 for account in waiting)
     assert throttled.harmed() == []
     assert throttled.query("SELECT count(*) FROM oauth_clients") == [(0,)]
 
@@ -151,7 +151,7 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Mailboxes, rival: 
 
     account = throttled.account("new@contoso.com")
     with pytest.raises(BackingOff, match="AADSTS90055"):
-        rival.tokens.refresh(account.id)
+        rival.renewal.refresh(account.id)
 
 
 def test_when_its_time_is_over_the_tenant_is_asked_again(mailboxes: Mailboxes, redis_url: str) -> None:

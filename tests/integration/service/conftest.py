@@ -18,6 +18,7 @@ from tests.integration.service.house import House
 from tests.integration.service.stage import Stage
 from tests.stores import admin, sibling
 from worker.bootstrap import Services
+from worker.client import TokenClient
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack import Stack
 from worker.settings import Settings
@@ -35,7 +36,7 @@ def _house_database(stack: Stack, template: str) -> str:
 def _database_url(stack: Stack, house_database: str) -> str:
     url = sibling(stack.database_url, house_database)
     with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://")) as connection:
-        connection.execute("TRUNCATE mail_credentials, refresh_events RESTART IDENTITY")
+        connection.execute("TRUNCATE mail_credentials, oauth_clients, refresh_events RESTART IDENTITY")
     return url
 
 
@@ -65,6 +66,13 @@ def _house(
             services=services, emulator=emulator, stage=stage, clock=clock, settings=settings, undo=undo, logs=logs
         )
     sys.stdout.writelines(f"{entry}\n" for entry in logs)  # pytest shows them if the test has failed
+
+
+@pytest.fixture(name="client")
+def _client(house: House) -> Iterator[TokenClient]:
+    """A consumer with a memory of its own, next to the house's services."""
+    with TokenClient(house.settings, utcnow=house.clock) as client:
+        yield client
 
 
 @pytest.fixture(name="stores")

@@ -48,6 +48,20 @@ class House:
         self.undo.callback(services.close)
         return services
 
+    def environment(self) -> dict[str, str]:
+        """The settings as another process would find them."""
+        settings = self.settings
+        assert settings.client_secret
+        return {
+            "database_url": settings.database_url.get_secret_value(),
+            "redis_url": settings.redis_url.get_secret_value(),
+            "encryption_keys": settings.encryption_keys.get_secret_value(),
+            "client_id": str(settings.client_id),
+            "client_secret": settings.client_secret.get_secret_value(),
+            "authority": settings.authority,
+            "ca_bundle": str(settings.ca_bundle),
+        }
+
     def enrol(self, *emails: str, **terms: Any) -> None:
         """The users sign in, and only their refresh tokens are stored: all are due. ``terms`` are Microsoft's."""
         granted = [self.emulator.enrol(email, **terms) for email in emails]

@@ -1,6 +1,6 @@
 """What each of the six outcomes leaves behind: in the row, in the ledger and in the cache."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
@@ -33,11 +33,11 @@ FAILED = [
         fault=oauth_error("AADSTS90055", retry_after=90),
         kind="throttled",
         code="AADSTS90055",
-        wait=(90 * SECOND, 90 * SECOND),
+        wait=(90 * SECOND, 99 * SECOND),
     ),
-    Failed(fault=oauth_error("AADSTS50196"), kind="throttled", code="AADSTS50196", wait=(30 * MINUTE, 30 * MINUTE)),
+    Failed(fault=oauth_error("AADSTS50196"), kind="throttled", code="AADSTS50196", wait=(30 * MINUTE, 33 * MINUTE)),
     Failed(fault=RawAnswer(b"", 503), kind="transient", code="http_503", wait=_SOON),
-    Failed(fault=RawAnswer(b"", 503, retry_after=3600), kind="transient", code="http_503", wait=(HOUR, HOUR)),
+    Failed(fault=RawAnswer(b"", 503, retry_after=3600), kind="transient", code="http_503", wait=(HOUR, 66 * MINUTE)),
     Failed(fault=RawAnswer(b"", 429, retry_after=1), kind="throttled", code="http_429", wait=_SOON),
     Failed(
         fault=oauth_error("AADSTS50076", claims=_CLAIMS),
@@ -127,7 +127,7 @@ def test_latency_is_how_long_microsoft_took(house: House) -> None:
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
 def test_a_refusal_changes_what_it_says_and_nothing_else(house: House, failed: Failed) -> None:
-    """State, reason and due time move; tokens, version and cache stay, because nothing was given."""
+    """State, reason and due time move; tokens and version stay, because nothing was given. The cache tells why."""
     house.sign_in(ANN)
     house.clock.advance(minutes=50)
     before, cached = house.account(), house.cached()
@@ -142,7 +142,11 @@ def test_a_refusal_changes_what_it_says_and_nothing_else(house: House, failed: F
     assert failed.wait[0] <= _due_in(house, row) <= failed.wait[1]
     for name in ("access_token", "refresh_token", "version", "expires_at", "last_refreshed_at"):
         assert getattr(row, name) == getattr(before, name)
-    assert house.cached() == cached
+    entry = house.cached()
+    assert entry
+    assert entry.problem
+    assert (entry.problem.kind, entry.problem.code, entry.problem.claims) == (failed.kind, failed.code, failed.claims)
+    assert cached == replace(entry, status=Status.ACTIVE, problem=None)
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)

@@ -138,7 +138,7 @@ def test_refreshes_go_on_while_keys_are_rotated(house: House) -> None:
 
     def refresh() -> None:
         for _ in range(80):
-            old_first.tokens.refresh(account_id(ANN))
+            old_first.renewal.refresh(account_id(ANN))
 
     with ThreadPoolExecutor(1) as pool:
         refreshing = pool.submit(refresh)

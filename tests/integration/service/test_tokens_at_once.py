@@ -61,7 +61,8 @@ def _read_by_processes(house: House, *, processes: int, threads: int) -> list[st
     start, tokens = context.Barrier(processes), list[str]()
     ends = [context.Pipe(duplex=False) for _ in range(processes)]
     readers = [
-        context.Process(target=read, args=(_plain(house), house.clock(), threads, start, sender)) for _, sender in ends
+        context.Process(target=read, args=(house.environment(), house.clock(), threads, start, sender))
+        for _, sender in ends
     ]
     for reader, (_, sender) in zip(readers, ends, strict=True):
         reader.start()
@@ -73,21 +74,6 @@ def _read_by_processes(house: House, *, processes: int, threads: int) -> list[st
         reader.join()
         reader.close()
     return tokens
-
-
-def _plain(house: House) -> dict[str, str]:
-    """The settings as the environment of another process would hold them."""
-    settings = house.settings
-    assert settings.client_secret
-    return {
-        "database_url": settings.database_url.get_secret_value(),
-        "redis_url": settings.redis_url.get_secret_value(),
-        "encryption_keys": settings.encryption_keys.get_secret_value(),
-        "client_id": str(settings.client_id),
-        "client_secret": settings.client_secret.get_secret_value(),
-        "authority": settings.authority,
-        "ca_bundle": str(settings.ca_bundle),
-    }
 
 
 def test_consumers_and_the_schedule_share_one_refresh(house: House) -> None:
@@ -156,7 +142,7 @@ def test_an_operator_waits_for_who_is_refreshing_and_takes_what_it_got(house: Ho
         house.in_flight(lambda: reader.tokens.ensure_fresh(ANN)) as reading,
         house.counted() as statements,
     ):
-        refresh = pool.submit(house.services.tokens.refresh, account_id(ANN))
+        refresh = pool.submit(house.services.renewal.refresh, account_id(ANN))
         wait_for(lambda: len(statements) >= 3, about="the operator to find the account leased")
 
     assert refresh.result() == reading.result()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.factories import NOW
-from worker.domain.credential import AccessToken, CacheEntry, Sealed, Secret, Status, account_id
+from worker.domain.credential import AccessToken, CacheEntry, MailServers, Problem, Sealed, Secret, Status, account_id
 from worker.domain.entry import decode, encode
 from worker.domain.errors import UnreadableSecret
 
@@ -30,6 +30,7 @@ ENTRY = CacheEntry(
     scopes=("https://outlook.office.com/IMAP.AccessAsUser.All", "https://outlook.office.com/SMTP.Send"),
     token=TOKEN,
     refresh_token=Sealed(b"\x00\x01sealed"),
+    problem=Problem(kind="transient", code="http_503", retry_at=NOW + timedelta(seconds=7), noted_at=NOW),
 )
 
 NAIVE_2000, NAIVE_2100 = (datetime(year, 1, 1) for year in (2000, 2100))  # noqa: DTZ001 - hypothesis wants them so
@@ -58,6 +59,19 @@ def entries(draw: st.DrawFn) -> CacheEntry:
         version=version,
         token=token,
         refresh_token=draw(st.none() | st.binary(min_size=1).map(Sealed)),
+        use_oauth=draw(st.booleans()),
+        mail=draw(st.builds(MailServers, pop_host=st.text(), pop_port=st.integers(1, 65535))),
+        problem=draw(
+            st.none()
+            | st.builds(
+                Problem,
+                kind=st.text(),
+                code=st.text(),
+                claims=st.none() | st.text(),
+                retry_at=st.none() | instants,
+                noted_at=instants,
+            )
+        ),
     )
 
 
@@ -80,6 +94,22 @@ def test_an_entry_is_json_that_any_language_reads() -> None:
         "obtained_at": NOW.timestamp(),
         "expires_at": (NOW + timedelta(hours=1)).timestamp(),
         "refresh_token": "AAFzZWFsZWQ=",
+        "use_oauth": True,
+        "mail": {
+            "imap_host": "outlook.office365.com",
+            "imap_port": 993,
+            "smtp_host": "smtp.office365.com",
+            "smtp_port": 587,
+            "pop_host": "outlook.office365.com",
+            "pop_port": 995,
+        },
+        "problem": {
+            "kind": "transient",
+            "code": "http_503",
+            "claims": None,
+            "retry_at": (NOW + timedelta(seconds=7)).timestamp(),
+            "noted_at": NOW.timestamp(),
+        },
     }
 
 
@@ -122,6 +152,11 @@ def without(name: str) -> str:
         pytest.param(changed(access_token=7), id="an access token of a wrong type"),
         pytest.param(changed(access_token={"value": "EwB4A8l6"}), id="an access token in an object"),
         pytest.param(changed(email=None), id="no email"),
+        pytest.param(changed(mail=None), id="no servers at all"),
+        pytest.param(changed(mail={"imap_host": "imap.example"}), id="servers in part"),
+        pytest.param(changed(use_oauth="yes"), id="a flag in words"),
+        pytest.param(changed(problem={"kind": "transient"}), id="half a problem"),
+        pytest.param(changed(problem="http_503"), id="a problem in a word"),
     ],
 )
 def test_a_malformed_entry_is_refused(text: str) -> None:

@@ -224,7 +224,7 @@ def test_what_passes_keeps_the_status(outcome: Outcome, status: Status) -> None:
     retry_after=st.none() | st.integers(min_value=0, max_value=86_400),
 )
 def test_retry_after_wins(outcome: Outcome, count: int, retry_after: int | None) -> None:
-    """The next attempt is never before it, and is exactly then if our own back-off is shorter."""
+    """The next attempt is never before it, and hardly later if our own back-off is shorter."""
     if not isinstance(outcome, Throttled | Transient):
         return
     at_least = None if retry_after is None else timedelta(seconds=retry_after)
@@ -234,7 +234,18 @@ def test_retry_after_wins(outcome: Outcome, count: int, retry_after: int | None)
     plan = POLICY.plan(replace(claim, failure=failure), replace(outcome, retry_after=at_least), now=NOW)
 
     own = POLICY.backoff(claim.account_id, count + 1)
-    assert plan.due_at == NOW + max(own, at_least or timedelta(0))
+    asked = at_least or timedelta(0)
+    assert max(own, asked) <= plan.due_at - NOW <= max(own, asked * 1.1)
+
+
+def test_those_who_are_told_the_same_do_not_come_back_together() -> None:
+    """Half an hour for everybody after a storm of AADSTS50196 would end in the next storm."""
+    told = Throttled(code="AADSTS50196", retry_after=timedelta(minutes=30))
+    claims = [make_claim(account_id=AccountId(UUID(int=n))) for n in range(100)]
+
+    minutes = {(POLICY.plan(claim, told, now=NOW).due_at - NOW) // timedelta(seconds=30) for claim in claims}
+
+    assert minutes == set(range(60, 66))
 
 
 POLICY_KINDS: dict[type, str] = {Throttled: "throttled", Transient: "transient"}

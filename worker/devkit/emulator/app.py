@@ -4,7 +4,7 @@ import asyncio
 import html
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from worker.devkit.emulator.admin import admin_routes
 from worker.devkit.emulator.exchange import Answer, Asked
 from worker.devkit.emulator.faults import Hang
+from worker.devkit.emulator.introspection import basic_credentials
 from worker.devkit.emulator.oauth_errors import Refused
 from worker.devkit.emulator.signins import DEVICE_CODE_LIFETIME, AuthorizationCode
 from worker.devkit.emulator.tokens import tenant_id
@@ -37,6 +38,7 @@ def build_app(emulator: "Emulator") -> Starlette:
             Route("/{tenant}/v2.0" + configuration, pages.discovery),
             Route("/{tenant}" + configuration, pages.discovery),
             Route("/{tenant}/discovery/v2.0/keys", pages.keys),
+            Route("/{tenant}/oauth2/v2.0/introspect", pages.introspect, methods=["POST"]),
             Route("/{tenant}/discovery/instance", pages.instance),
             Route("/{tenant}/oauth2/v2.0/authorize", pages.authorize),
             Route("/{tenant}/oauth2/v2.0/devicecode", pages.device_code, methods=["POST"]),
@@ -89,6 +91,8 @@ class _Pages:
                 "issuer": f"{base}/{tenant_id(tenant)}/v2.0",
                 "authorization_endpoint": f"{root}/oauth2/v2.0/authorize",
                 "device_authorization_endpoint": f"{root}/oauth2/v2.0/devicecode",
+                "introspection_endpoint": f"{root}/oauth2/v2.0/introspect",
+                "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
                 "claims_supported": ["sub", "iss", "aud", "exp", "iat", "preferred_username", "tid", "oid"],
             }
         )
@@ -102,6 +106,12 @@ class _Pages:
 
     async def keys(self, request: Request) -> Response:
         return JSONResponse(self.emulator.key.jwks())
+
+    async def introspect(self, request: Request) -> Response:
+        asked = await _asked(request)
+        credentials = basic_credentials(request.headers.get("authorization", ""))
+        asked = replace(asked, form={**asked.form, **credentials})
+        return _response(self.emulator.introspect(asked), request)
 
     async def authorize(self, request: Request) -> Response:
         query = request.query_params

@@ -14,6 +14,7 @@ from worker.devkit.emulator.accounts import Accounts, Grant, Lifetime, SignIn, T
 from worker.devkit.emulator.app import build_app
 from worker.devkit.emulator.exchange import Answer, Asked
 from worker.devkit.emulator.faults import Fault, RawAnswer, Reset, Script, Tampered
+from worker.devkit.emulator.introspection import introspect
 from worker.devkit.emulator.keys import SigningKey, process_key
 from worker.devkit.emulator.oauth_errors import OAuthError, Refused, refused
 from worker.devkit.emulator.registrations import DEFAULT_CLIENT_ID, Registration, Registrations
@@ -161,6 +162,17 @@ class Emulator:
         if isinstance(fault, Tampered):
             document = fault.bend(document)
         return Answer(200, json.dumps(document).encode(), reset=isinstance(fault, Reset))
+
+    def introspect(self, asked: Asked) -> Answer:
+        """Tells a client that proves itself what its ``token`` is worth; that counts as nobody's token request."""
+        now = self.clock()
+        try:
+            _client, proven = self.registrations.authenticate(asked.form, asked.token_endpoint, now)
+            if not proven:
+                raise refused("7000218")
+        except Refused as no:
+            return self._refusal(asked, no.refusal)
+        return Answer(200, json.dumps(introspect(self.key, asked.form.get("token", ""), now)).encode())
 
     def _refusal(self, asked: Asked, refusal: OAuthError) -> Answer:
         correlation_id = asked.correlation_id or str(uuid.uuid4())

@@ -1,0 +1,104 @@
+"""One Dovecot for all tests, and behind it a new emulator for each. Clocks are real: mail sessions go by them."""
+
+import ssl
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from email.message import Message
+from pathlib import Path
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Message as MessageHandler
+
+from tests.integration.mail.dovecot import Dovecot, free_ports, installed
+from tests.integration.mail.office import Office
+from tests.integration.mail.sources import ServiceSource
+from tests.integration.service.stage import Stage
+from worker.bootstrap import Services
+from worker.clock import utcnow
+from worker.devkit.emulator import Emulator, EmulatorServer
+from worker.devkit.stack import StackError
+from worker.settings import Settings
+
+
+class Sink(MessageHandler):
+    """Takes every message that is relayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[Message] = []
+
+    def handle_message(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture(name="clock")
+def _clock() -> Callable[[], datetime]:
+    return utcnow
+
+
+@pytest.fixture(name="emulator")
+def _emulator() -> Emulator:
+    return Emulator()
+
+
+@pytest.fixture(scope="session", name="mail_stage")
+def _mail_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, EmulatorServer]]:
+    stage = Stage()
+    with EmulatorServer(tmp_path_factory.mktemp("stage"), stage) as server:
+        yield stage, server
+
+
+@pytest.fixture(name="server")
+def _server(mail_stage: tuple[Stage, EmulatorServer], emulator: Emulator) -> EmulatorServer:
+    stage, server = mail_stage
+    stage.enter(emulator)
+    return server
+
+
+@pytest.fixture(scope="session", name="running_sink")
+def _running_sink() -> Iterator[tuple[Sink, int]]:
+    sink = Sink()
+    [port] = free_ports(1)
+    controller = Controller(sink, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield sink, port
+    controller.stop()
+
+
+@pytest.fixture(name="sink")
+def _sink(running_sink: tuple[Sink, int]) -> Sink:
+    running_sink[0].messages.clear()
+    return running_sink[0]
+
+
+@pytest.fixture(scope="session", name="dovecot")
+def _dovecot(mail_stage: tuple[Stage, EmulatorServer], running_sink: tuple[Sink, int]) -> Iterator[Dovecot]:
+    if not installed():
+        pytest.skip("Dovecot is not installed: apt-get install dovecot-imapd dovecot-pop3d dovecot-submissiond")
+    server = mail_stage[1]
+    with tempfile.TemporaryDirectory(prefix="dovecot-", ignore_cleanup_errors=True) as directory:
+        dovecot = Dovecot(Path(directory), f"localhost:{server.port}", server.ca_bundle, relay=running_sink[1])
+        try:
+            dovecot.start()
+        except StackError as error:
+            pytest.skip(f"Dovecot cannot be run here: {error}")
+        yield dovecot
+        dovecot.stop()
+
+
+@pytest.fixture(name="trust")
+def _trust(dovecot: Dovecot) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=dovecot.ca_bundle)
+
+
+@pytest.fixture(name="source")
+def _source(settings: Settings) -> Iterator[ServiceSource]:
+    with ServiceSource(settings) as client:
+        yield client
+
+
+@pytest.fixture(name="office")
+def _office(services: Services, emulator: Emulator, dovecot: Dovecot) -> Office:
+    return Office(services, emulator, dovecot)

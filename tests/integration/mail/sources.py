@@ -1,0 +1,61 @@
+"""Sources of tokens: a TokenClient, and one that holds two tokens and no more."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+from worker.client import TokenClient
+from worker.domain.credential import AccessToken, MailAccount, MailServers, Secret
+from worker.mail import TokenSource
+
+
+class ServiceSource(TokenClient):
+    """A client that notes which refusals were reported to it."""
+
+    @cached_property
+    def reported(self) -> list[int]:
+        return []
+
+    def report_rejected(self, email: str, version: int) -> AccessToken:
+        self.reported.append(version)
+        return super().report_rejected(email, version)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSource:
+    """An account whose first token may be refused once."""
+
+    servers: MailServers
+    lifetime: timedelta = timedelta(hours=1)
+    use_oauth: bool = True
+    wanted: list[float | None] = field(default_factory=list)
+    reported: list[tuple[str, int]] = field(default_factory=list)
+
+    def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
+        self.wanted.append(min_ttl)
+        token = self.token(email, 1) if self.use_oauth else None
+        return MailAccount(email=email, servers=self.servers, use_oauth=self.use_oauth, token=token)
+
+    def report_rejected(self, email: str, version: int) -> AccessToken:
+        self.reported.append((email, version))
+        return self.token(email, version + 1)
+
+    def token(self, email: str, version: int) -> AccessToken:
+        """As long as Microsoft's."""
+        now = datetime.now(UTC)  # noqa: TID251 - sessions go by the real clock
+        secret = Secret(f"token-{version}." + "eyJ0eXAiOiJKV1QiLCJub25jZSI" * 70)
+        return AccessToken(email=email, secret=secret, obtained_at=now, expires_at=now + self.lifetime, version=version)
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """The same for asyncio."""
+
+    source: TokenSource
+
+    async def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
+        return await asyncio.to_thread(self.source.load, email, min_ttl=min_ttl)
+
+    async def report_rejected(self, email: str, version: int) -> AccessToken:
+        return await asyncio.to_thread(self.source.report_rejected, email, version)

@@ -1,0 +1,66 @@
+"""Every way into a mailbox, at a real server that asks what a token is worth."""
+
+from datetime import timedelta
+from ssl import SSLContext
+
+import pytest
+
+from tests.integration.mail.doors import DOORS, Door
+from tests.integration.mail.office import ANN, HOUR, Office
+from tests.integration.mail.sources import ServiceSource
+from worker.clock import utcnow
+from worker.devkit.emulator import EmulatorServer
+from worker.mail import MailUnavailable, TokenRefused
+
+pytestmark = pytest.mark.parametrize("door", DOORS)
+
+
+def test_a_live_token_opens_the_mailbox(office: Office, source: ServiceSource, trust: SSLContext, door: Door) -> None:
+    office.sign_in()
+    reconnect_by = door(source, ANN, ssl_context=trust)
+    left = reconnect_by - utcnow()
+    assert HOUR - timedelta(minutes=2) < left < HOUR - timedelta(minutes=1) + timedelta(seconds=1)
+    assert (office.refreshes(), source.reported) == (0, [])
+
+
+def test_an_expired_token_is_refused_and_refreshed_once(
+    office: Office, source: ServiceSource, trust: SSLContext, door: Door
+) -> None:
+    """It is thought to live for an hour; only the mail server knows better."""
+    office.sign_in(lifetime=timedelta(0), believed=HOUR)
+    refused = office.services.credentials.find(ANN).version
+    door(source, ANN, ssl_context=trust)
+    assert (office.refreshes(), source.reported) == (1, [refused])
+    door(source, ANN, ssl_context=trust)
+    assert office.refreshes() == 1
+
+
+def test_a_second_refusal_is_final(office: Office, source: ServiceSource, trust: SSLContext, door: Door) -> None:
+    """The token is somebody else's: no refresh changes that."""
+    office.sign_in()
+    with pytest.raises(TokenRefused) as caught:
+        door(source, ANN, ssl_context=trust, user="bob@contoso.com")
+    assert (caught.value.code, caught.value.email) == ("token_refused", ANN)
+    assert (office.refreshes(), len(source.reported)) == (1, 1)
+
+
+def test_a_server_that_cannot_tell_costs_no_refresh(
+    office: Office, source: ServiceSource, server: EmulatorServer, trust: SSLContext, door: Door
+) -> None:
+    office.sign_in()
+    server.stop()
+    try:
+        with pytest.raises(MailUnavailable, match="Temporary authentication failure"):
+            door(source, ANN, ssl_context=trust)
+    finally:
+        server.start()
+    assert source.reported == []
+
+
+def test_a_certificate_from_nobody_is_refused_before_the_token_is_sent(
+    office: Office, source: ServiceSource, door: Door
+) -> None:
+    office.sign_in()
+    with pytest.raises(MailUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        door(source, ANN)
+    assert source.reported == []

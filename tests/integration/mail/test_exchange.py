@@ -1,0 +1,282 @@
+"""What Exchange and Gmail answer to a login, and what follows from it, whichever way one comes in."""
+
+import asyncio
+import base64
+import gc
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, through_pop
+from tests.integration.mail.exchange import CHALLENGE, HANG_UP, Exchange, serving
+from tests.integration.mail.sources import Awaited, HeldSource
+from worker.domain.credential import MailServers
+from worker.domain.errors import AccountInactive, InvalidInput
+from worker.mail import MailboxRefused, MailUnavailable, TokenRefused, aio, imapclient, open_imap, open_pop, open_smtp
+
+ANN = "ann@contoso.com"
+REFUSALS = {
+    **dict.fromkeys(IMAP, "NO AUTHENTICATE failed."),
+    **dict.fromkeys(SMTP, "535 5.7.3 Authentication unsuccessful [MN2PR13CA0005.namprd13.prod.outlook.com]"),
+    through_pop: "-ERR Authentication failure: unknown user name or bad password.",
+}
+THROTTLED = {
+    **dict.fromkeys(IMAP, "BAD Request is throttled. Suggested Backoff Time: 90000 milliseconds"),
+    **dict.fromkeys(SMTP, "421 4.3.2 Service not available. Suggested Backoff Time: 90000 milliseconds"),
+    through_pop: "-ERR Request is throttled. Suggested Backoff Time: 90000 milliseconds",
+}
+every_door = pytest.mark.parametrize("door", DOORS)
+Opened = Callable[[Exchange], HeldSource]
+
+
+@pytest.fixture(scope="module", name="authority")
+def _authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(name="trust")
+def _trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope="module", name="tls")
+def _tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture(name="opened")
+def _opened(tls: ssl.SSLContext) -> Iterator[Opened]:
+    """Puts a server up, and gives the source of an account there."""
+    with ExitStack() as running:
+        yield lambda exchange: HeldSource(running.enter_context(serving(exchange, tls)))
+
+
+def all_gone(exchange: Exchange, connections: int) -> bool:
+    """Whether so many connections came, and all are over; a client that keeps one open shows by the wait."""
+    end = time.monotonic() + 5
+    while exchange.lost < connections and time.monotonic() < end:
+        time.sleep(0.01)
+    return exchange.lost == connections
+
+
+@every_door
+@pytest.mark.parametrize("challenge", [None, CHALLENGE], ids=["plain", "challenge"])
+def test_a_refused_token_is_reported_and_the_next_one_taken(
+    opened: Opened, trust: ssl.SSLContext, door: Door, challenge: str | None
+) -> None:
+    """Exchange refuses without a word; Gmail sends a challenge and waits for an empty line."""
+    exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=challenge)
+    source = opened(exchange)
+    door(source, ANN, ssl_context=trust)
+    assert source.reported == [(ANN, 1)]
+    first, second = exchange.tokens
+    assert first.startswith(f"user={ANN}\x01auth=Bearer token-1.")
+    assert second.startswith(f"user={ANN}\x01auth=Bearer token-2.")
+    assert all_gone(exchange, 2)
+
+
+@every_door
+def test_a_second_refusal_is_the_end(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    exchange = Exchange(verdicts=[REFUSALS[door]], challenge=CHALLENGE)
+    source = opened(exchange)
+    with pytest.raises(TokenRefused) as caught:
+        door(source, ANN, ssl_context=trust)
+    assert "status 401, scope https://mail.google.com/" in str(caught.value.__cause__)
+    assert (source.reported, len(exchange.tokens)) == ([(ANN, 1)], 2)
+    assert all_gone(exchange, 2)
+
+
+@pytest.mark.parametrize("door", IMAP)
+def test_authenticated_but_not_connected_is_no_matter_of_tokens(
+    opened: Opened, trust: ssl.SSLContext, door: Door
+) -> None:
+    exchange = Exchange(connected=False)
+    source = opened(exchange)
+    with pytest.raises(MailboxRefused, match="authenticated but not connected") as caught:
+        door(source, ANN, ssl_context=trust)
+    assert (caught.value.email, source.reported) == (ANN, [])
+    assert all_gone(exchange, 1)
+
+
+@pytest.mark.parametrize("door", SMTP)
+def test_smtp_that_is_switched_off_is_no_matter_of_tokens(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    said = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant."
+    exchange = Exchange(verdicts=[said])
+    source = opened(exchange)
+    with pytest.raises(MailboxRefused, match="SmtpClientAuthentication is disabled"):
+        door(source, ANN, ssl_context=trust)
+    assert source.reported == []
+    assert all_gone(exchange, 1)
+
+
+@every_door
+def test_a_throttling_server_says_when_to_come_back(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    exchange = Exchange(verdicts=[THROTTLED[door]])
+    source = opened(exchange)
+    with pytest.raises(MailUnavailable) as caught:
+        door(source, ANN, ssl_context=trust)
+    assert caught.value.retry_after == timedelta(seconds=90)
+    assert source.reported == []
+    assert all_gone(exchange, 1)
+
+
+@every_door
+@pytest.mark.parametrize("verdict", [HANG_UP, "endless"])
+def test_a_server_that_goes_away_or_on_and_on(opened: Opened, trust: ssl.SSLContext, door: Door, verdict: str) -> None:
+    exchange = Exchange(verdicts=[verdict])
+    source = opened(exchange)
+    with pytest.raises((MailUnavailable, MailboxRefused)):
+        door(source, ANN, ssl_context=trust, timeout=2)
+    assert source.reported == []
+    assert all_gone(exchange, 1)
+
+
+@every_door
+def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """It says so instead of a greeting: nobody has said anything about a token."""
+    greeting = {
+        **dict.fromkeys(IMAP, "* BYE Too many connections"),
+        **dict.fromkeys(SMTP, "421 4.3.2 Too many connections"),
+        through_pop: "-ERR Too many connections",
+    }
+    exchange = Exchange(greeting=greeting[door])
+    source = opened(exchange)
+    with pytest.raises(MailUnavailable):
+        door(source, ANN, ssl_context=trust, timeout=2)
+    assert (source.reported, exchange.tokens) == ([], [])
+    assert all_gone(exchange, 1)
+
+
+@every_door
+def test_nobody_there(door: Door) -> None:
+    nowhere = MailServers(
+        imap_host="localhost", imap_port=1, pop_host="localhost", pop_port=1, smtp_host="localhost", smtp_port=1
+    )
+    with pytest.raises(MailUnavailable, match=r"localhost: .*(refused|Connect call failed)"):
+        door(HeldSource(nowhere), ANN)
+
+
+@pytest.mark.parametrize("door", SMTP)
+def test_no_token_goes_over_an_open_line(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    exchange = Exchange(starttls=False)
+    with pytest.raises(MailUnavailable, match=r"(?i)starttls"):
+        door(opened(exchange), ANN, ssl_context=trust)
+    assert exchange.tokens == []
+    assert all_gone(exchange, 1)
+
+
+@every_door
+def test_a_shared_mailbox_is_opened_with_the_members_token(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    exchange = Exchange()
+    source = opened(exchange)
+    door(source, ANN, ssl_context=trust, user="sales@contoso.com", min_ttl=900)
+    assert exchange.tokens[0].startswith("user=sales@contoso.com\x01auth=Bearer token-1.")
+    assert source.wanted == [900]
+
+
+@every_door
+def test_a_user_that_brings_fields_along_is_not_let_out(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    exchange = Exchange()
+    with pytest.raises(InvalidInput):
+        door(opened(exchange), ANN, ssl_context=trust, user="ann\x01auth=Bearer x")
+    assert exchange.tokens == []
+
+
+@every_door
+def test_an_account_without_oauth_is_not_tried(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    exchange = Exchange()
+    source = HeldSource(opened(exchange).servers, use_oauth=False)
+    with pytest.raises(AccountInactive):
+        door(source, ANN, ssl_context=trust)
+    assert exchange.heard == []
+
+
+def traces(exchange: Exchange) -> list[str]:
+    """Pieces of the tokens that were sent, as they are and in base64."""
+    return [spelt[60:100] for token in exchange.tokens for spelt in (token, base64.b64encode(token.encode()).decode())]
+
+
+@every_door
+def test_a_token_is_in_no_log(
+    opened: Opened, trust: ssl.SSLContext, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However talkative the libraries are."""
+    caplog.set_level(logging.DEBUG)
+    exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=CHALLENGE)
+    door(opened(exchange), ANN, ssl_context=trust)
+    assert not [trace for trace in traces(exchange) if trace in caplog.text]
+
+
+@every_door
+def test_a_token_that_the_server_repeats_is_in_no_message(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    status = {**dict.fromkeys(IMAP, "NO"), **dict.fromkeys(SMTP, "535"), through_pop: "-ERR"}[door]
+    exchange = Exchange(verdicts=[status + " not understood: {response:.300}"])
+    with pytest.raises(TokenRefused) as caught:
+        door(opened(exchange), ANN, ssl_context=trust)
+    shown = str(caught.value) + str(caught.value.__cause__)
+    assert "not understood: …" in shown
+    assert not [trace for trace in traces(exchange) if trace in shown]
+
+
+@every_door
+def test_a_session_ends_with_a_farewell(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    exchange = Exchange()
+    door(opened(exchange), ANN, ssl_context=trust)
+    assert all_gone(exchange, 1)
+    assert exchange.farewells == 1
+
+
+@pytest.mark.parametrize(
+    ("opening", "farewell"),
+    [(open_imap, "logout"), (imapclient.open_imap, "logout"), (open_smtp, "quit"), (open_pop, "quit")],
+)
+def test_a_session_may_be_ended_by_hand(
+    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any], farewell: str
+) -> None:
+    exchange = Exchange()
+    with opening(opened(exchange), ANN, ssl_context=trust) as session:
+        getattr(session, farewell)()
+    assert all_gone(exchange, 1)
+    assert exchange.farewells == 1
+
+
+@pytest.mark.parametrize("opening", [open_imap, imapclient.open_imap, open_smtp, open_pop])
+def test_a_block_that_fails_ends_the_connection_without_one(
+    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
+) -> None:
+    """Whatever was under way must not be committed by a polite end."""
+    exchange = Exchange()
+    with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust):
+        raise ZeroDivisionError
+    assert all_gone(exchange, 1)
+    assert exchange.farewells == 0
+
+
+@pytest.mark.parametrize("opening", [aio.open_imap, aio.open_smtp])
+def test_an_asyncio_block_that_is_cancelled_ends_the_connection(
+    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
+) -> None:
+    """At once: the loop may be over before the server has said goodbye, and what is open then is never closed."""
+    exchange = Exchange(linger=0.5)
+    source = Awaited(opened(exchange))
+
+    async def wait_for_ever() -> None:
+        async with asyncio.timeout(1), opening(source, ANN, ssl_context=trust):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(wait_for_ever())
+    gc.collect()  # it would warn of a connection that is still open, which fails the test
+    assert all_gone(exchange, 1)
+    assert exchange.farewells == 0

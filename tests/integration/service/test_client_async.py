@@ -1,0 +1,103 @@
+"""The same for asyncio: what is in memory costs no thread, and nothing else holds the loop up."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from tests.integration.service.house import ANN, BOB, CAT, HOUR, House
+from worker.client import AccessToken, AsyncTokenClient, ClientClosed, NeedsUser, TokenRefused, UnknownAccount
+from worker.devkit.emulator import Hang, oauth_error
+
+
+def _with_client(house: House, use: Callable[[AsyncTokenClient], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        async with AsyncTokenClient(house.settings, utcnow=house.clock) as client:
+            await use(client)
+
+    asyncio.run(main())
+
+
+def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(house: House) -> None:
+    """A slow answer of Microsoft is nobody's standstill."""
+    house.enrol(ANN, strict=True)
+    house.emulator.add_fault(Hang(0.3, after=True))
+
+    async def use(client: AsyncTokenClient) -> None:
+        ticks = 0
+        reading = asyncio.gather(*(client.get(ANN) for _ in range(100)))
+        while not reading.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        assert len(set(await reading)) == 1
+        assert ticks > 10
+
+    _with_client(house, use)
+    assert house.asked() == 1
+
+
+def test_what_is_remembered_needs_no_thread(house: House) -> None:
+    """Neither for a token nor for a reason why there is none."""
+    house.sign_in(ANN)
+    house.enrol(BOB)
+    house.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
+
+    async def use(client: AsyncTokenClient) -> None:
+        token = await client.get(ANN)
+        with pytest.raises(NeedsUser):
+            await client.get(BOB)
+        coroutine = client.get(ANN)
+        with pytest.raises(StopIteration) as done:
+            coroutine.send(None)  # it would yield if it had to wait for anything
+        assert done.value.value == token
+        with pytest.raises(NeedsUser):
+            client.get(BOB).send(None)
+
+    _with_client(house, use)
+
+
+def test_every_method_does_what_the_other_face_does(house: House) -> None:
+    """They are the same methods, in a thread."""
+    grant = house.grant(ANN, lifetime=HOUR)
+    house.sign_in(BOB)
+
+    async def use(client: AsyncTokenClient) -> None:
+        await client.save(ANN, refresh_token=grant.refresh_token.reveal())
+        assert (await client.load(ANN)).servers.imap_host == "outlook.office365.com"
+        many = await client.get_many([ANN, BOB, CAT])
+        assert [type(each) for each in many.values()] == [AccessToken, AccessToken, UnknownAccount]
+        token = await client.report_rejected(BOB, 1)
+        assert token.version == 2
+        with pytest.raises(TokenRefused):
+            await client.report_rejected(BOB, 2)
+        await client.disconnect(ANN)
+        house.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
+        house.clock.advance(hours=1)
+        with pytest.raises(NeedsUser):
+            await client.get(BOB)
+        async with aclosing(client.watch(every=0.01)) as events:
+            async for event in events:
+                assert event.email == BOB
+                break
+
+    _with_client(house, use)
+
+
+def test_closing_leaves_no_thread_and_says_so(house: House) -> None:
+    """A web application that reloads must not gather threads."""
+    house.sign_in(ANN)
+
+    async def main() -> None:
+        client = AsyncTokenClient(house.settings, utcnow=house.clock)
+        await client.get(ANN)
+        await client.close()
+        await client.close()
+        for call in (client.get(ANN), client.get_many([ANN]), client.disconnect(ANN)):
+            with pytest.raises(ClientClosed):
+                await call
+
+    asyncio.run(main())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("token-client")]

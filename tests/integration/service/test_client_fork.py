@@ -1,0 +1,108 @@
+"""A web server loads the application, opens the client and then forks: parent and children go on, each by itself."""
+
+import gc
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.service.house import ANN, BOB, House
+from worker.client import ClientClosed, TokenClient
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks with threads: its subject
+
+_PATIENCE = 20  # seconds
+
+
+def _in_child(work: Callable[[], None]) -> None:
+    """Do it after a real fork; fails here if it fails there."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_PATIENCE)  # what waits for a lock that nobody holds would wait for ever
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - nothing may get out of the child into pytest
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_uses_connections_of_its_own(house: House, client: TokenClient) -> None:
+    """And the parent's still work afterwards, closed client of the child or not."""
+    house.sign_in(ANN)
+    house.enrol(BOB)
+    house.services.redis.flushall()
+    client.get(ANN)  # from Postgres
+    house.services.redis.flushall()
+    house.clock.advance(seconds=11)
+    before = _server_side(house)
+
+    def work() -> None:
+        assert client.get(ANN).version == 1
+        gc.collect()  # what nobody holds on to is closed, here and by that at the parent's server
+        assert client.get(BOB).version == 2
+        assert client.get_many([ANN, BOB])
+        client.close()
+        try:
+            client.get(ANN)
+        except ClientClosed:
+            return
+        raise AssertionError
+
+    _in_child(work)
+
+    assert _server_side(house) >= before, "the parent's connections were not ended by the child"
+    house.clock.advance(seconds=11)
+    house.services.redis.flushall()
+    assert client.get(ANN).version == 1
+    assert client.get(BOB).version == 2
+    assert house.asked() == 1
+
+
+def _server_side(house: House) -> set[int]:
+    """The processes Postgres has for the connections to this database."""
+    rows = house.query(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return {pid for (pid,) in rows}
+
+
+def test_a_fork_in_the_midst_of_work_leaves_no_lock_behind(house: House, client: TokenClient) -> None:
+    """Other threads hold the client's locks at that moment, and are not there in the child to give them back."""
+    house.sign_in(ANN)
+    stopped = threading.Event()
+
+    def hammer() -> None:
+        while not stopped.is_set():
+            client.get(ANN)
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        with client._process._lock:
+            _in_child(lambda: _expect(client))
+        for _ in range(10):
+            _in_child(lambda: _expect(client))
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def _expect(client: TokenClient) -> None:
+    assert client.get(ANN).version == 1
+
+
+def test_a_client_that_was_never_used_is_opened_by_each_process(house: House, client: TokenClient) -> None:
+    """The usual case: made at import, first used by a request."""
+    house.sign_in(ANN)
+    _in_child(lambda: _expect(client))
+    _expect(client)

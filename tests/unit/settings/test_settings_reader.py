@@ -1,0 +1,89 @@
+"""A consumer that only reads: what tells it from one that does all, what it needs, and what it says is missing."""
+
+import pytest
+
+from tests.unit.settings.environment import COMPLETE, Environment, put
+from worker.domain.errors import ConfigurationError
+from worker.settings import KeySettings, ReaderSettings, Settings, check_names, load, load_consumer
+from worker.vault import format_access_keys, generate_key, parse_keys
+
+ACCESS = format_access_keys(parse_keys(generate_key("k1")))
+SMALLEST = {"WORKER_REDIS_URL": COMPLETE["WORKER_REDIS_URL"], "WORKER_ACCESS_KEYS": ACCESS}
+
+
+def _complaint() -> str:
+    with pytest.raises(ConfigurationError) as refusal:
+        load_consumer()
+    return str(refusal.value)
+
+
+def test_with_access_keys_alone_it_only_reads(monkeypatch: Environment) -> None:
+    """Two variables are enough."""
+    put(monkeypatch, SMALLEST)
+
+    settings = load_consumer()
+
+    assert isinstance(settings, ReaderSettings)
+    assert settings.database_url is None
+    assert settings.broker == SMALLEST["WORKER_REDIS_URL"]
+    assert [key.id for key in settings.keys] == ["k1"]
+    check_names()
+
+
+def test_empty_variables_are_as_good_as_none(monkeypatch: Environment) -> None:
+    """As containers pass them."""
+    put(monkeypatch, {**SMALLEST, "WORKER_ENCRYPTION_KEYS": "", "WORKER_DATABASE_URL": "", "WORKER_BROKER_URL": ""})
+
+    settings = load_consumer()
+
+    assert isinstance(settings, ReaderSettings)
+    assert settings.database_url is None
+    assert settings.broker == SMALLEST["WORKER_REDIS_URL"]
+
+
+def test_with_encryption_keys_it_does_all(environment: Environment) -> None:
+    """Also if it has access keys as well: they are a part of what it has."""
+    assert isinstance(load_consumer(), Settings)
+    put(environment, {"WORKER_ACCESS_KEYS": ACCESS})
+    assert isinstance(load_consumer(), Settings)
+
+
+def test_without_any_key_the_usual_is_missing(environment: Environment) -> None:
+    """Who has forgotten the keys most likely wants to do all."""
+    environment.delenv("WORKER_ENCRYPTION_KEYS")
+    assert "WORKER_ENCRYPTION_KEYS is not set" in _complaint()
+    with pytest.raises(ConfigurationError, match="WORKER_ENCRYPTION_KEYS is not set"):
+        _ = load(KeySettings).keys
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"WORKER_REDIS_URL": ""}, "WORKER_REDIS_URL must look like"),
+        ({"WORKER_DATABASE_URL": "mysql://hunter2"}, "WORKER_DATABASE_URL must look like"),
+        ({"WORKER_ACCESS_KEYS": "k1:hunter2"}, "token-worker keygen --access"),
+        ({"WORKER_ACCESS_KEYS": generate_key("k1")}, "64 bytes in base64"),
+        ({"WORKER_ACCESS_KEYS": ","}, "WORKER_ACCESS_KEYS is empty"),
+        ({"WORKER_ACCESS_KEYS": f"{ACCESS},{ACCESS}"}, "WORKER_ACCESS_KEYS: key id 'k1' appears twice"),
+    ],
+)
+def test_a_mistake_is_one_sentence(monkeypatch: Environment, changes: dict[str, str], advice: str) -> None:
+    """That says what to set and quotes nothing."""
+    put(monkeypatch, {**SMALLEST, **changes})
+
+    sentence = _complaint()
+
+    assert advice in sentence
+    assert "hunter2" not in sentence
+    assert len(sentence.splitlines()) == 1
+
+
+def test_an_access_key_does_not_show_itself(monkeypatch: Environment) -> None:
+    """It opens access tokens, after all."""
+    put(monkeypatch, SMALLEST)
+    settings = load_consumer()
+
+    shown = f"{settings!r} {settings.keys!r}"
+
+    assert "k1" in shown
+    assert ACCESS.partition(":")[2][:20] not in shown

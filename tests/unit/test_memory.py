@@ -1,0 +1,61 @@
+"""The memory of a consumer: few, for seconds, and never older than what was kept before."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.factories import TurnedClock
+from worker.domain.credential import CacheEntry, Status, account_id
+from worker.service.memory import Memory
+
+
+def _entry(number: int = 0, *, version: int = 1, status: Status = Status.ACTIVE) -> CacheEntry:
+    email = f"user{number}@contoso.com"
+    return CacheEntry(account_id=account_id(email), email=email, status=status, version=version)
+
+
+@pytest.fixture(name="clock")
+def _clock() -> TurnedClock:
+    return TurnedClock()
+
+
+def test_it_holds_no_more_than_it_may_and_gives_up_the_least_used(clock: TurnedClock) -> None:
+    """A process that serves a million mailboxes remembers the thousand of the moment."""
+    memory = Memory(utcnow=clock)
+    memory.keep(_entry(number) for number in range(1000))
+    assert memory.recall(_entry(0).account_id)
+
+    memory.keep([_entry(1000)])
+
+    assert memory.recall(_entry(0).account_id) == _entry(0)
+    assert memory.recall(_entry(1).account_id) is None
+    assert len(memory._kept) == 1000
+
+
+def test_it_forgets_within_seconds(clock: TurnedClock) -> None:
+    """And knows nothing if the clock is set back behind what it knows."""
+    memory = Memory(utcnow=clock)
+    memory.keep([_entry()])
+
+    clock.advance(seconds=9.9)
+    assert memory.recall(_entry().account_id)
+    clock.advance(seconds=0.1)
+    assert memory.recall(_entry().account_id) is None
+    clock.advance(seconds=-11)
+    assert memory.recall(_entry().account_id) is None
+
+
+def test_what_is_older_does_not_replace_what_is_newer(clock: TurnedClock) -> None:
+    """A slow reader comes back with what it read before somebody disconnected; of one version the last word counts."""
+    memory, newer = Memory(utcnow=clock), _entry(version=2, status=Status.DISCONNECTED)
+    memory.keep([newer])
+
+    memory.keep([_entry(version=1)])
+    assert memory.recall(newer.account_id) == newer
+
+    memory.keep([again := replace(newer, status=Status.PAUSED)])
+    assert memory.recall(newer.account_id) == again
+
+    clock.advance(seconds=10)
+    memory.keep([_entry(version=1)])
+    assert memory.recall(newer.account_id) == _entry(version=1), "a database from a backup counts anew"

@@ -1,0 +1,72 @@
+"""Asks the workers for a refresh, from a process that is no worker: ids and numbers, no token, and no answer."""
+
+import threading
+from contextlib import suppress
+
+from celery import Celery
+from kombu import Connection
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+from worker.broker.queues import ON_DEMAND, queue
+from worker.domain.credential import AccountId
+from worker.domain.errors import Unavailable
+
+_TASK = "worker.refresh_account"
+_EXPIRES = 60  # seconds; whoever asked has given up by then
+_TIMEOUT = 2.0  # seconds
+
+
+class TaskSender:
+    """One connection of its own, made at first use. Thread-safe; make it after a fork and close it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._app = Celery("worker-consumer", broker=url, set_as_current=False, task_queues=[queue(ON_DEMAND)])
+        # Celery would let a CELERY_BROKER_URL variable, perhaps of the application's own, override it.
+        self._app.conf.update(broker_read_url=url, broker_write_url=url)
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, account: AccountId, *, min_ttl: float | None, rejected: int | None) -> None:
+        """Queue one refresh, tried once. Raises Unavailable, after a few seconds at most."""
+        with self._lock:
+            try:
+                self._app.send_task(
+                    _TASK,
+                    (str(account), min_ttl, rejected),
+                    queue=ON_DEMAND,
+                    expires=_EXPIRES,
+                    retry=False,
+                    ignore_result=True,
+                    connection=self._connected(),
+                )
+            except (KombuError, RedisError, OSError) as error:
+                self._drop()
+                raise Unavailable(f"the workers cannot be asked: {type(error).__name__}") from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+        self._app.close()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            # Not from Celery's pool: it is one for all of the process, and an application's own might be in it.
+            self._connection = Connection(
+                self._url,
+                transport_options={
+                    "max_retries": 0,
+                    "socket_timeout": _TIMEOUT,
+                    "socket_connect_timeout": _TIMEOUT,
+                    "retry_on_timeout": False,
+                },
+            )
+        return self._connection
+
+    def _drop(self) -> None:
+        """Whatever is wrong with it, the next one is new."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(KombuError, RedisError, OSError, OperationalError):
+                connection.release()

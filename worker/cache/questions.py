@@ -1,0 +1,26 @@
+"""Notes of who has asked the workers for what, so that a thousand readers ask once."""
+
+from datetime import timedelta
+from hashlib import blake2b
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from worker.cache.connection import unavailable
+from worker.domain.credential import AccountId
+
+
+class Questions:
+    """Thread-safe. Every method raises Unavailable without Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    def is_new(self, account: AccountId, question: str, span: timedelta) -> bool:
+        """Note a question; False if somebody has asked the very same within ``span``."""
+        digest = blake2b(question.encode(), digest_size=12).hexdigest()
+        try:
+            key = f"token-worker:asked:{account}:{digest}"
+            return bool(self._redis.set(key, b"", nx=True, px=int(span.total_seconds() * 1000)))
+        except RedisError as error:
+            raise unavailable(error) from None

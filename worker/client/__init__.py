@@ -1,0 +1,50 @@
+"""What a consumer imports: a live access token for a mailbox, in one call.
+
+>>> with TokenClient.from_env() as client:                              # doctest: +SKIP
+...     token = client.get("ann@contoso.com", min_ttl=300)
+...     token.value, token.expires_at, token.version
+"""
+
+from worker.client.asynchronous import AsyncTokenClient
+from worker.client.blocking import TokenClient
+from worker.domain.credential import AccessToken, MailAccount, MailServers
+from worker.domain.errors import (
+    AccountError,
+    AccountInactive,
+    BackingOff,
+    BlockedByAdmin,
+    ClientClosed,
+    ClientMisconfigured,
+    ConfigurationError,
+    InvalidInput,
+    NeedsUser,
+    TokenRefused,
+    Unavailable,
+    UnknownAccount,
+    UnreadableSecret,
+    WorkerError,
+)
+from worker.service.attention import AttentionNeeded
+
+__all__ = [
+    "AccessToken",
+    "AccountError",
+    "AccountInactive",
+    "AsyncTokenClient",
+    "AttentionNeeded",
+    "BackingOff",
+    "BlockedByAdmin",
+    "ClientClosed",
+    "ClientMisconfigured",
+    "ConfigurationError",
+    "InvalidInput",
+    "MailAccount",
+    "MailServers",
+    "NeedsUser",
+    "TokenClient",
+    "TokenRefused",
+    "Unavailable",
+    "UnknownAccount",
+    "UnreadableSecret",
+    "WorkerError",
+]

@@ -1,0 +1,25 @@
+"""Where a login gets its tokens from: TokenClient and AsyncTokenClient are such sources."""
+
+from typing import Protocol
+
+from worker.domain.credential import AccessToken, MailAccount
+
+
+class TokenSource(Protocol):
+    """Both methods raise an AccountError, UnreadableSecret or Unavailable."""
+
+    def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
+        """Where the mailbox is, and a token that lives for ``min_ttl`` more seconds, if one can be had."""
+        ...
+
+    def report_rejected(self, email: str, version: int) -> AccessToken:
+        """A newer token than the one of this version, which a mail server refused; refreshes at most once."""
+        ...
+
+
+class AsyncTokenSource(Protocol):
+    """The same, awaited."""
+
+    async def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount: ...
+
+    async def report_rejected(self, email: str, version: int) -> AccessToken: ...

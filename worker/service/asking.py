@@ -1,0 +1,103 @@
+"""How a process that holds neither refresh tokens nor a client secret comes by a better token: it asks the workers."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from worker.cache import Questions
+from worker.domain.credential import Account, AccountId, CacheEntry
+from worker.domain.errors import DatabaseUnavailable, Unavailable
+from worker.domain.policy import RefreshPolicy
+from worker.domain.problem import Wish, is_trusted, stands
+from worker.service.accounts import Accounts
+from worker.service.entries import Entries
+from worker.service.patience import looks
+from worker.service.renewal import Standing
+
+if TYPE_CHECKING:
+    from worker.broker import TaskSender  # with Celery behind it, for which only such a process should wait
+
+# Seconds to wait for a worker's answer: with a token at hand that lives, and without any.
+_BRIEFLY, _PATIENTLY = 3.0, 20.0
+
+
+class AskingRenewal:
+    """Sends an account's id to the workers' own queue for this, and watches its cache entry. Thread-safe.
+
+    Without ``accounts`` it knows nothing but the cache; that is the smallest a consumer can be.
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: Accounts | None,
+        entries: Entries,
+        questions: Questions,
+        sender: "TaskSender",
+        policy: RefreshPolicy,
+        utcnow: Callable[[], datetime],
+    ) -> None:
+        self._accounts = accounts
+        self._entries = entries
+        self._questions = questions
+        self._sender = sender
+        self._policy = policy
+        self._utcnow = utcnow
+
+    def obtain(self, account: AccountId, email: str, wish: Wish, *, seen: Account | None = None) -> Standing:
+        cached, stored = self._entries.read(account), self._from_database(account, email, seen)
+        if stored and cached and cached.version > stored.version:
+            stored = None  # what the cache has waits in the outbox: only a worker can go on from there
+        if stored and self._policy.suits(stored.token, wish, now=self._utcnow()):
+            self._entries.recover([stored])
+            return Standing(stored)
+        if stored and stored.problem:
+            self._entries.publish([stored])
+            return Standing(stored)
+        if cached and self._will_do(cached, wish):
+            return Standing(cached)
+        known = stored or cached
+        try:
+            self._ask(account, wish, cached)
+            return Standing(self._awaited(account, email, wish, cached, known))
+        except Unavailable as error:
+            if known is None:
+                raise
+            return Standing(known, error)
+
+    def _from_database(self, account: AccountId, email: str, seen: Account | None) -> CacheEntry | None:
+        if self._accounts is None:
+            return None
+        try:
+            return self._accounts.entry(seen or self._accounts.find(account, email))
+        except DatabaseUnavailable:
+            return None
+
+    def _ask(self, account: AccountId, wish: Wish, cached: CacheEntry | None) -> None:
+        """Once for all who want the same and have seen the same. Raises Unavailable."""
+        seen = (cached.version, cached.problem and cached.problem.noted_at) if cached else None
+        if self._questions.is_new(account, repr((wish, seen)), timedelta(seconds=_PATIENTLY)):
+            min_ttl = None if wish.min_ttl is None else wish.min_ttl.total_seconds()
+            self._sender.ask(account, min_ttl=min_ttl, rejected=wish.newer_than)
+
+    def _awaited(
+        self, account: AccountId, email: str, wish: Wish, cached: CacheEntry | None, known: CacheEntry | None
+    ) -> CacheEntry:
+        """The entry once a worker has changed it. Raises Unavailable if none does."""
+        has_token = known is not None and wish.allows(known.token, now=self._utcnow())
+        for _look in looks(_BRIEFLY if has_token else _PATIENTLY):
+            entry = self._entries.read(account)
+            if entry and (self._will_do(entry, wish) or self._is_news(entry, wish, cached)):
+                return entry
+        raise Unavailable(f"{email}: no worker has answered; is one serving the queue of on-demand refreshes?")
+
+    def _will_do(self, entry: CacheEntry, wish: Wish) -> bool:
+        now = self._utcnow()
+        return self._policy.suits(entry.token, wish, now=now) or is_trusted(entry.problem, wish, now=now)
+
+    def _is_news(self, entry: CacheEntry, wish: Wish, before: CacheEntry | None) -> bool:
+        """Whether it is the answer to the question, though it may not be what was wished for."""
+        now = self._utcnow()
+        if entry.problem != (before and before.problem) and stands(entry.problem, wish, now=now):
+            return True
+        return (before is None or entry.version > before.version) and wish.allows(entry.token, now=now)

@@ -1,0 +1,65 @@
+"""One app registration as it is set: who we are, how we prove it, and where we ask."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from worker.domain.credential import Secret
+from worker.identity.registration import ClientCredential, Registration
+from worker.settings.values import Authority, KeyAndCertificate, Scopes
+
+MICROSOFT = "https://login.microsoftonline.com/common"
+MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
+
+
+class ClientSettings(BaseModel):
+    """One app registration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr | None = None
+    client_certificate: KeyAndCertificate | None = None
+    next_client_secret: SecretStr | None = None
+    next_client_certificate: KeyAndCertificate | None = None
+    authority: Authority = MICROSOFT
+    oidc_authority: Authority | None = None
+    scopes: Scopes = MAIL_SCOPES
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> Self:
+        if bool(_filled(self.client_secret)) == bool(self.client_certificate):
+            msg = "CLIENT_SECRET or its CLIENT_CERTIFICATE must be set, and not both"
+            raise ValueError(msg)
+        if _filled(self.next_client_secret) and self.next_client_certificate:
+            msg = "NEXT_CLIENT_SECRET and NEXT_CLIENT_CERTIFICATE are both set; there is one next"
+            raise ValueError(msg)
+        return self
+
+    def registration(self, name: str) -> Registration:
+        given = (
+            (self.client_secret, self.client_certificate),
+            (self.next_client_secret, self.next_client_certificate),
+        )
+        return Registration(
+            name=name,
+            client_id=self.client_id,
+            authority=self.oidc_authority or self.authority,
+            oidc=self.oidc_authority is not None,
+            scopes=tuple(self.scopes.split()),
+            credentials=tuple(_credential(*pair) for pair in given if any(pair)),
+        )
+
+
+def _filled(secret: SecretStr | None) -> str | None:
+    """The secret's value; an empty variable is as good as none."""
+    return (secret.get_secret_value() or None) if secret else None
+
+
+def _credential(secret: SecretStr | None, certificate: Path | None) -> ClientCredential:
+    value = _filled(secret)
+    return ClientCredential(
+        secret=Secret(value) if value else None,
+        certificate=Secret(certificate.read_text()) if certificate else None,
+    )
