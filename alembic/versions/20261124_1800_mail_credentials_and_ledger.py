@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("email", name=op.f("uq_mail_credentials_email")),
         postgresql_with={
             "fillfactor": "80",
+            "toast_tuple_target": "128",
             "autovacuum_vacuum_scale_factor": "0.02",
             "autovacuum_vacuum_insert_scale_factor": "0.05",
             "autovacuum_analyze_scale_factor": "0.05",
