@@ -90,13 +90,14 @@ class Table:
 
     def work(self, rounds: int) -> None:
         """Claim and persist batches as time goes by, as fast as it can, with a sweep for each."""
-        now = clock.utcnow() + _CYCLE / 20
+        step = _CYCLE * _BATCH / self.accounts  # in which a batch becomes due
+        now = clock.utcnow() + 2 * step
         for _ in range(rounds):
             self._timed("sweep", partial(self._sweep, now))
             claimed = self._timed("claim", partial(self._claim, now))
             if claimed:
                 self._timed("persist", partial(self._persist, claimed, now))
-            now += _CYCLE * _BATCH / self.accounts
+            now += step
 
     def costs(self) -> list[Cost]:
         return [

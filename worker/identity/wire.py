@@ -32,6 +32,7 @@ _CODES = {
     pycurl.E_SSL_CACERT_BADFILE: "tls",
     pycurl.E_SSL_CIPHER: "tls",
 }
+_ODD = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_BAD_CONTENT_ENCODING)  # answered, with a body that is of no use
 _EVENTS = {
     pycurl.POLL_IN: select.POLLIN,
     pycurl.POLL_OUT: select.POLLOUT,
@@ -55,7 +56,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, whole; without a body if that was too large. Header names are lower case."""
+    """What came back, whole; without a body if that was too large or damaged. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -152,8 +153,8 @@ class Exchange(Generic[Key]):
         flight = self._flights.pop(line)
         seconds: float = line.getinfo(pycurl.TOTAL_TIME)
         reply: Reply | WireError
-        if error in (pycurl.E_OK, pycurl.E_FILESIZE_EXCEEDED):
-            body = b"".join(flight.body) if error == pycurl.E_OK else b""
+        if error == pycurl.E_OK or error in _ODD:
+            body = b"" if error in _ODD else b"".join(flight.body)
             reply = Reply(line.getinfo(pycurl.RESPONSE_CODE), _headers(flight.head), body)
         else:
             reply = WireError(_code(line, error))
