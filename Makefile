@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos check format lint types contracts lock clean
+.PHONY: help install demo up test chaos bench bench-smoke check format lint types contracts lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,13 @@ test: $(STAMP) ## Run all tests on real, embedded servers
 chaos: $(STAMP) ## Break everything again and again, about a quarter of an hour; writes docs/chaos.md
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/python -m pytest tests/chaos
 
-check: format lint types contracts test ## Everything CI runs
+bench: $(STAMP) ## Measure, about 35 minutes on a quiet machine; writes docs/benchmarks.md
+	$(BIN)/python -m bench all --write
+
+bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute; measures nothing
+	$(BIN)/python -m bench all --quick
+
+check: format lint types contracts test bench-smoke ## Everything CI runs
 
 format: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -50,7 +56,7 @@ contracts: $(STAMP)
 
 lock: ## Lock dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
 
 clean: ## Remove .venv and caches; data in .data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

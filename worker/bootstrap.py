@@ -53,7 +53,6 @@ class Services:
         self.cache.ping()
 
     def close(self) -> None:
-        self.refresher.close()
         self.identity.close()
         self.redis.close()
         self.database.close()
@@ -122,7 +121,6 @@ def bootstrap(
         utcnow=utcnow,
         lease=lease,
         batch_size=settings.batch_size,
-        threads=settings.threads,
     )
     bridge = Bridge(
         vault=vault,

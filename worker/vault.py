@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from hashlib import sha256
 from typing import ClassVar
 
 from cryptography.exceptions import InvalidTag
@@ -31,6 +31,7 @@ _VERSION = 1
 _NONCE = 12
 _TAG = 16
 _KEY = 32
+_BLOCK = 64  # of SHA-256
 _MAKE_ACCESS_KEYS = "token-worker keygen --access"
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -88,7 +89,10 @@ class Vault:
 
     def __init__(self, keys: Sequence[MasterKey | AccessKey]) -> None:
         self._newest = keys[0]
-        self._purposes = {(key.id, purpose): value for key in keys for purpose, value in key.purpose_keys().items()}
+        self._header = key_prefix(keys[0].id)
+        self._purposes = {
+            (key.id, purpose): _KeyedHash(value) for key in keys for purpose, value in key.purpose_keys().items()
+        }
 
     @property
     def newest_key_id(self) -> str:
@@ -128,12 +132,11 @@ class Vault:
     def fingerprint(self, secret: Secret, account: AccountId) -> str:
         """A short keyed hash by which two uses of one token can be matched, and from which nothing can be learnt."""
         key = self._purposes[self._newest.id, Purpose.FINGERPRINT]
-        digest = hmac.digest(key, account.bytes + secret.reveal().encode(), "sha256")
+        digest = key(account.bytes + secret.reveal().encode())
         return f"{self._newest.id}:{digest[:8].hex()}"
 
     def _seal(self, plain: bytes, account: AccountId, purpose: Purpose, nonce: bytes) -> Sealed:
-        name = self._newest.id.encode()
-        header = bytes((_VERSION, len(name))) + name
+        header = self._header
         cipher = _cipher(self._purposes[self._newest.id, purpose], account)
         return Sealed(header + nonce + cipher.encrypt(nonce, plain, _aad(header, purpose, account)))
 
@@ -226,6 +229,20 @@ def _aad(header: bytes, purpose: Purpose, account: AccountId) -> bytes:
     return header + purpose.encode() + b"\x00" + account.bytes
 
 
-@lru_cache(maxsize=4096)
-def _cipher(purpose_key: bytes, account: AccountId) -> AESGCM:
-    return AESGCM(hmac.digest(purpose_key, account.bytes, "sha256"))
+class _KeyedHash:
+    """HMAC-SHA256 (RFC 2104) whose key is hashed once and not for every message: a third of the cost."""
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(_BLOCK, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def __call__(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+def _cipher(purpose_key: _KeyedHash, account: AccountId) -> AESGCM:
+    return AESGCM(purpose_key(account.bytes))

@@ -1,13 +1,15 @@
 """Claims on accounts: leasing what is due, writing back what was spent. Callers own the transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, RowMapping, bindparam, text
 
 from worker.db.rows import as_columns, as_failure, as_mail, versions
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
+from worker.domain.policy import LONG_OVERDUE
 
 _CLAIM_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.lease_id, c.refresh_due_at, c.status,
@@ -17,7 +19,7 @@ _CLAIM_COLUMNS = """
 
 _CLAIM_DUE = text(f"""
     WITH due AS (
-        SELECT id FROM mail_credentials
+        SELECT id, refresh_due_at FROM mail_credentials
         WHERE client = :client AND refresh_due_at <= :now
         ORDER BY refresh_due_at           -- oldest first: after an outage the longest overdue are served first
         LIMIT :limit
@@ -26,7 +28,9 @@ _CLAIM_DUE = text(f"""
     UPDATE mail_credentials AS c
     SET lease_id = :lease_id, refresh_due_at = :lease_until
     FROM due WHERE c.id = due.id
-    RETURNING {_CLAIM_COLUMNS}
+    RETURNING {_CLAIM_COLUMNS}, (
+        c.last_refreshed_at IS NULL OR c.last_refreshed_at < c.signed_in_at OR due.refresh_due_at < :long_ago
+    ) IS TRUE AS out_of_step            -- new, or kept waiting by an outage
 """)
 
 _CLAIM_ONE = text(f"""
@@ -133,10 +137,10 @@ def claim_due(
     connection: Connection, *, client: str, lease_id: LeaseId, limit: int, lease: timedelta, now: datetime
 ) -> list[Claim]:
     """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again."""
-    rows = connection.execute(
-        _CLAIM_DUE, {"client": client, "lease_id": lease_id, "limit": limit, "lease_until": now + lease, "now": now}
-    )
-    return [_claim(row) for row in rows.mappings()]
+    given = {"lease_id": lease_id, "lease_until": now + lease, "now": now, "long_ago": now - LONG_OVERDUE}
+    rows = connection.execute(_CLAIM_DUE, {"client": client, "limit": limit, **given}).mappings().all()
+    # One alone is in no crowd: only where there is more to do than fits do they matter to each other.
+    return [_claim(row, in_crowd=row["out_of_step"] and len(rows) == limit) for row in rows]
 
 
 def claim_one(
@@ -190,30 +194,34 @@ def release(connection: Connection, returned: Mapping[Claim, timedelta], *, now:
 
 def persist(connection: Connection, updates: Sequence[SealedUpdate], *, now: datetime) -> dict[AccountId, int]:
     """Write spent claims back if they are still ours. Returns the versions of those that were."""
-    arrays = as_columns(
-        {
-            "ids": u.claim.account_id,
-            "versions": u.claim.version,
-            "lease_ids": u.claim.lease_id,
-            "access_tokens": u.access_token,
-            "obtained_ats": u.obtained_at,
-            "expires_ats": u.expires_at,
-            "refresh_tokens": u.refresh_token,
-            "previous_refresh_tokens": u.previous_refresh_token,
-            "statuses": u.status.value,
-            "due_ats": u.due_at,
-            "failure_kinds": u.failure and u.failure.kind,
-            "failure_codes": u.failure and u.failure.code,
-            "failure_counts": u.failure.count if u.failure else 0,
-            "failing_sinces": u.failure and u.failure.since,
-            "failure_claimss": u.claims,
-            "strike_counts": u.strikes,
-            "struck_ats": u.struck_at,
-            "aged_outs": u.aged_out,
-        }
-        for u in updates
-    )
-    return versions(connection.execute(_PERSIST, {**arrays, "now": now}))
+    failures = [update.failure for update in updates]
+    columns: dict[str, list[Any] | None] = {
+        "ids": [update.claim.account_id for update in updates],
+        "versions": [update.claim.version for update in updates],
+        "lease_ids": [update.claim.lease_id for update in updates],
+        "access_tokens": [update.access_token for update in updates],
+        "obtained_ats": [update.obtained_at for update in updates],
+        "expires_ats": [update.expires_at for update in updates],
+        "refresh_tokens": [update.refresh_token for update in updates],
+        "previous_refresh_tokens": [update.previous_refresh_token for update in updates],
+        "statuses": [update.status.value for update in updates],
+        "due_ats": [update.due_at for update in updates],
+        "failure_kinds": _unless_empty(failure and failure.kind for failure in failures),
+        "failure_codes": _unless_empty(failure and failure.code for failure in failures),
+        "failure_counts": [failure.count if failure else 0 for failure in failures],
+        "failing_sinces": _unless_empty(failure and failure.since for failure in failures),
+        "failure_claimss": _unless_empty(update.claims for update in updates),
+        "strike_counts": [update.strikes for update in updates],
+        "struck_ats": _unless_empty(update.struck_at for update in updates),
+        "aged_outs": [update.aged_out for update in updates],
+    }
+    return versions(connection.execute(_PERSIST, {**columns, "now": now}))
+
+
+def _unless_empty(values: Iterable[Any]) -> list[Any] | None:
+    """A column for unnest, which fills up with NULL what is shorter than the others."""
+    column = list(values)
+    return column if any(value is not None for value in column) else None
 
 
 def find_stored(connection: Connection, updates: Sequence[SealedUpdate]) -> dict[AccountId, int]:
@@ -269,7 +277,7 @@ def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime
     return result.rowcount == 1
 
 
-def _claim(row: RowMapping) -> Claim:
+def _claim(row: RowMapping, *, in_crowd: bool = False) -> Claim:
     return Claim(
         account_id=AccountId(row["id"]),
         email=row["email"],
@@ -284,5 +292,6 @@ def _claim(row: RowMapping) -> Claim:
         failure=as_failure(row),
         strikes=row["strikes"],
         struck_at=row["struck_at"],
+        in_crowd=in_crowd,
         mail=as_mail(row),
     )

@@ -1,12 +1,11 @@
 """The ledger: one line per question asked of Microsoft, without a secret in it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import as_columns
 from worker.domain.credential import AccountId
 
 _RECORD = text("""
@@ -34,9 +33,12 @@ class RefreshEvent:
     fingerprint_after: str | None
 
 
+_FIELDS = tuple(field.name for field in fields(RefreshEvent))
+
+
 def record(connection: Connection, events: Sequence[RefreshEvent]) -> None:
     """Append to the ledger."""
-    connection.execute(_RECORD, as_columns(asdict(event) for event in events))
+    connection.execute(_RECORD, {name: [getattr(event, name) for event in events] for name in _FIELDS})
 
 
 def latest(connection: Connection, account: AccountId, *, limit: int) -> Sequence[RowMapping]:

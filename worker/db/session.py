@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.types.array import ListBinaryDumper
 from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -51,6 +52,9 @@ class Database:
             connect_args={
                 "connect_timeout": _CONNECT_TIMEOUT,
                 "application_name": "token-refresh-worker",
+                # A pooler that hands out connections by transaction would find them on the wrong one; for statements
+                # about hundreds of rows, planning anew is not measurable.
+                "prepare_threshold": None,
                 "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC",
                 # A server that has vanished without a word is noticed after about this long, not after two hours.
                 "keepalives_idle": 30,
@@ -59,6 +63,7 @@ class Database:
                 "tcp_user_timeout": 15_000,  # milliseconds
             },
         )
+        event.listen(self._engine, "connect", _send_arrays_in_binary)
         event.listen(self._engine, "do_connect", _connect)
 
     @contextmanager
@@ -93,6 +98,11 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _send_arrays_in_binary(connection: Any, _record: object) -> None:
+    """By default psycopg writes them as text, which doubles ciphertext and has to be escaped here and parsed there."""
+    connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
 def _connect(_dialect: object, _record: object, arguments: list[str], options: dict[str, Any]) -> _Impatient:

@@ -4,6 +4,7 @@ What the environment already names is used instead: stores by WORKER_DATABASE_UR
 registration by WORKER_CLIENT_ID.
 """
 
+import base64
 import os
 import secrets
 import shlex
@@ -14,8 +15,10 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import timedelta
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -165,11 +168,23 @@ class System:
                 FLOWER_ADDRESS="127.0.0.1",
                 FLOWER_BASIC_AUTH=self.flower_login,
             )
-            if _listens(flower, port):
+            if self._answers(flower, port):
                 return
             if _TAKEN not in flower.output():
                 break
         raise self._not_started("flower")
+
+    def _answers(self, flower: Process, port: int) -> bool:
+        """Whether it is this Flower that listens there, and not one that was quicker: only ours knows the login."""
+        login = base64.b64encode(self.flower_login.encode()).decode()
+        for _tick in ticks(_READY):
+            if not flower.alive():
+                return False
+            with closing(HTTPConnection("127.0.0.1", port, timeout=1)) as connection, suppress(OSError, HTTPException):
+                connection.request("GET", "/api/task/types", headers={"Authorization": f"Basic {login}"})
+                if connection.getresponse().status == HTTPStatus.OK:
+                    return True
+        return False
 
     def _wait_for_worker(self) -> None:
         app = Worker()
@@ -191,16 +206,6 @@ def _temporary_directory(undo: ExitStack) -> Path:
     directory = Path(tempfile.mkdtemp(prefix="token-worker-"))
     undo.callback(shutil.rmtree, directory, ignore_errors=True)
     return directory
-
-
-def _listens(process: Process, port: int) -> bool:
-    for _tick in ticks(_READY):
-        if not process.alive():
-            return False
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process.alive()  # and it is not somebody else who was quicker
-    return False
 
 
 def _free_port(wanted: int) -> int:

@@ -129,6 +129,7 @@ class Claim:
     failure: Failure | None
     strikes: int = 0  # unproven signs of a dead grant since the last success
     struck_at: datetime | None = None  # the first of them
+    in_crowd: bool = False  # one of many that are due together, by an import or an outage
     mail: MailServers = MICROSOFT
 
 

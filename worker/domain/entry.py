@@ -9,12 +9,14 @@ from typing import Any
 from worker.domain.credential import AccessToken, AccountId, CacheEntry, MailServers, Problem, Sealed, Secret, Status
 from worker.domain.errors import UnreadableSecret
 
+_JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every entry
+
 
 def encode(entry: CacheEntry) -> Secret:
     """Times are seconds since the epoch; the refresh token stays sealed and is base64."""
     token = entry.token
     return Secret(
-        json.dumps(
+        _JSON.encode(
             {
                 "email": entry.email,
                 "status": entry.status.value,
@@ -29,8 +31,7 @@ def encode(entry: CacheEntry) -> Secret:
                 "use_oauth": entry.use_oauth,
                 "mail": asdict(entry.mail),
                 "problem": entry.problem and _noted(entry.problem),
-            },
-            separators=(",", ":"),
+            }
         )
     )
 

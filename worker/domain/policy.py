@@ -1,5 +1,6 @@
 """When a credential is due, and what an outcome changes. Pure: the spread comes from a hash, never from dice."""
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -23,6 +24,10 @@ STRIKES = 3
 STRIKES_OVER = timedelta(minutes=10)
 _BETWEEN_STRIKES = timedelta(minutes=5)
 
+# So long after its time an account was not merely waiting for its turn: there was an outage, for it and for others.
+LONG_OVERDUE = timedelta(minutes=10)
+
+_SOONEST = timedelta(minutes=1)  # after a refresh: Microsoft takes equal requests in a row for a loop
 _BUSY = {"throttled", "transient"}
 
 
@@ -66,17 +71,34 @@ class RefreshPolicy:
         """Whether ``token`` is what was wished for, as far as any token can be."""
         return token is not None and wish.is_newer(token) and self.is_fresh(token, wish.min_ttl, now=now)
 
-    def due_at(self, account: AccountId, version: int, refreshed: Refreshed) -> datetime:
-        """The instant to refresh again, spread per account and version over the middle of the lifetime."""
+    def due_at(self, account: AccountId, version: int, refreshed: Refreshed, *, in_crowd: bool = False) -> datetime:
+        """The instant to refresh again, spread per account and version over the middle of the lifetime.
+
+        ``in_crowd``: it comes together with many others, after an import or an outage, and they would all come back
+        together for hours. So they come back as if they had always been there: see ``_residual``.
+        """
         lifetime = refreshed.expires_at - refreshed.obtained_at
-        fraction = self.earliest + (self.latest - self.earliest) * keyed_fraction(account, version)
-        due = refreshed.obtained_at + lifetime * fraction
+        chance = keyed_fraction(account, version)
+        fraction = self._residual(chance) if in_crowd else self.earliest + (self.latest - self.earliest) * chance
+        due = refreshed.obtained_at + max(lifetime * fraction, min(_SOONEST, lifetime * self.earliest))
         last_call = refreshed.expires_at - self.min_lead
         if last_call > refreshed.obtained_at + lifetime * self.earliest:
             due = min(due, last_call)  # a token too short-lived for the lead goes by the fraction alone
         if refreshed.refresh_on is not None:
             due = min(due, max(refreshed.refresh_on, refreshed.obtained_at + self.backoff_base))
         return due
+
+    def _residual(self, chance: float) -> float:
+        """What is left, of a lifetime, until the next refresh of an account that is looked at at some instant.
+
+        The equilibrium of a renewal process (Cox, Renewal Theory, 1962, ch. 5): with waits uniform between earliest and
+        latest its density is flat up to the earliest and falls in a straight line from there. Accounts that begin like
+        this are due at a constant rate from then on.
+        """
+        area = chance * (self.earliest + self.latest) / 2
+        if area <= self.earliest:
+            return area
+        return self.latest - math.sqrt((1 - chance) * (self.latest**2 - self.earliest**2))
 
     def backoff(self, account: AccountId, attempt: int) -> timedelta:
         """The wait after the ``attempt``-th failure in a row, from 1: doubling, capped, never below the base.
@@ -91,7 +113,7 @@ class RefreshPolicy:
         """Decide what ``outcome`` means for the claimed account."""
         match outcome:
             case Refreshed():
-                due = self.due_at(claim.account_id, claim.version + 1, outcome)
+                due = self.due_at(claim.account_id, claim.version + 1, outcome, in_crowd=claim.in_crowd)
                 return Transition(
                     claim=claim,
                     outcome=outcome,

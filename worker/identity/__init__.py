@@ -1,11 +1,12 @@
 """Asks Microsoft through MSAL and hands back an Outcome. Keeps no token, retries nothing, and knows no account.
 
-MSAL builds and signs the request; the HTTP below it is ours, because MSAL's own has no timeout, caches tokens of every
-account it ever saw, hides Retry-After, and raises *after* a refresh token was rotated if anything else in the answer is
-odd. So the answer is read off the wire and classified from there, and MSAL's opinion of it cannot lose a token.
+MSAL writes and signs each request; we send it, many at a time from one thread, and read the answer ourselves. MSAL's
+own HTTP has no timeout and hides Retry-After, its cache keeps tokens of every account it ever saw, and it raises
+*after* a refresh token was rotated if anything else in the answer is odd. What it does not see it cannot lose.
 """
 
-from worker.identity.client import DeviceFlow, Identity
+from worker.identity.client import DeviceFlow, Identity, Question
 from worker.identity.registration import Registration
+from worker.identity.talks import Answered
 
-__all__ = ["DeviceFlow", "Identity", "Registration"]
+__all__ = ["Answered", "DeviceFlow", "Identity", "Question", "Registration"]

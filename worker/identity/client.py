@@ -1,30 +1,37 @@
 """MSAL in, Outcome out."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msal
-from urllib3.exceptions import HTTPError
 
 from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
-from worker.identity.http import NotForMsal, TokenEndpoint, network_code
+from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
+from worker.identity.http import TokenEndpoint, dictated, read
 from worker.identity.registration import Registration, check_scopes
+from worker.identity.talks import Answered, Talk, Talks, Window
+from worker.identity.wire import Wire, WireError
 
-_APPS = 256  # MSAL apps kept per process: one per registration and authority, i.e. per tenant if accounts name theirs
+Key = TypeVar("Key")
+
 _OK = 200
-
-# A grant from the device code flow belongs to the app as a public client, which must not show a credential.
-_PUBLIC = -1
 _IS_PUBLIC = "AADSTS700025"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A refresh token to be spent, and where."""
+
+    refresh_token: Secret
+    client: str
+    authority: str | None  # None: the registration's own
+    scopes: Sequence[str]  # empty: the registration's own
 
 
 class Identity:
@@ -34,11 +41,10 @@ class Identity:
         self, registrations: Sequence[Registration], *, ca_bundle: Path | None = None, connections: int = 32
     ) -> None:
         self._registrations = {registration.name: registration for registration in registrations}
-        self._http = TokenEndpoint(ca_bundle=ca_bundle, connections=connections)
-        self._apps: OrderedDict[tuple[str, int, str], msal.ClientApplication] = OrderedDict()
-        self._making: dict[tuple[str, int, str], _Making] = {}
+        self._wire = Wire(ca_bundle=ca_bundle, connections=connections)
+        self._apps = Apps(TokenEndpoint(self._wire))
+        self._window = Window(connections)
         self._preferred: dict[str, int] = {}
-        self._lock = threading.Lock()
 
     def refresh(
         self,
@@ -50,27 +56,28 @@ class Identity:
         now: Callable[[], datetime],
     ) -> Outcome:
         """Spend one refresh token. Every answer, and every failure to get one, comes back as an Outcome."""
-        registration = self._registrations.get(client)
-        if registration is None:
-            return Misconfigured(code="unknown_client", scope=Scope.TENANT)  # our own lack, and no fault of the app's
-        wanted = list(scopes or registration.scopes)
+        question = Question(refresh_token=refresh_token, client=client, authority=authority, scopes=scopes)
+        [[answered]] = self.refresh_all(iter([(None, question)]), now=now)
+        if isinstance(answered.outcome, Exception):
+            raise answered.outcome
+        return answered.outcome
 
-        def ask(number: int) -> Outcome:
-            return self._ask_with(
-                registration,
-                number,
-                authority or registration.authority,
-                lambda app: app.acquire_token_by_refresh_token(refresh_token.reveal(), wanted),
-                now,
-            )
+    def refresh_all(
+        self,
+        questions: Iterator[tuple[Key, Question]],
+        *,
+        expected: Iterable[tuple[str, str | None]] = (),
+        now: Callable[[], datetime],
+    ) -> Iterator[list[Answered[Key]]]:
+        """Spend refresh tokens, many at a time, in groups of whatever has been answered; each as ``refresh`` does.
 
-        outcome: Outcome = Misconfigured(code="no_credential")
-        for number in self._order(registration):
-            outcome = ask(number)
-            if not _refuses_credential(outcome):
-                break
-            self._preferred[client] = (number + 1) % len(registration.credentials)
-        return ask(_PUBLIC) if outcome.code == _IS_PUBLIC else outcome
+        A question is taken when there is a connection for it, and no sooner. Exhaust the iterator: answers under way
+        when it is dropped are lost. ``expected``: clients and authorities that will be asked, so that metadata that
+        are missing can be fetched side by side.
+        """
+        failed = self._prepared(expected)
+        talks = ((key, self._talk(question, failed, now)) for key, question in questions)
+        return Talks[Key](self._wire).hold(talks, self._window)
 
     def validate(self, *, client: str, authority: str | None, scopes: tuple[str, ...]) -> None:
         """Refuse what could never be refreshed. Raises InvalidInput."""
@@ -87,8 +94,8 @@ class Identity:
         """Fetch the registration's OpenID metadata, as a diagnosis. Raises ConfigurationError saying what failed."""
         registration = self._registrations[client]
         try:
-            self._app(registration, 0, registration.authority)
-        except _Discovery as error:
+            self._apps.get(registration, 0, registration.authority)
+        except Discovery as error:
             msg = f"{registration.authority} does not answer OpenID discovery ({error.outcome.code})"
             raise ConfigurationError(msg) from None
 
@@ -100,9 +107,9 @@ class Identity:
         """Begin a sign-in on another device. Raises ConfigurationError if the platform refuses to start one."""
         registration = self._registrations[client]
         try:
-            app = self._app(registration, _PUBLIC, registration.authority)
+            app = self._apps.get(registration, PUBLIC, registration.authority)
             flow = app.initiate_device_flow(scopes=list(registration.scopes))
-        except (_Discovery, HTTPError, ValueError) as error:
+        except (Discovery, WireError, ValueError) as error:
             msg = f"the device code flow cannot be started: {registration.authority} does not answer as it should"
             raise ConfigurationError(msg) from error
         if "user_code" not in flow:
@@ -111,91 +118,64 @@ class Identity:
         return DeviceFlow(message=str(flow["message"]), _app=app, _flow=flow)
 
     def close(self) -> None:
-        self._http.close()
+        self._wire.close()
+
+    def _prepared(self, expected: Iterable[tuple[str, str | None]]) -> dict[AppKey, Discovery]:
+        registrations = [(self._registrations.get(client), authority) for client, authority in expected]
+        return self._apps.prepare(
+            [
+                (registration, self._order(registration)[0], authority or registration.authority)
+                for registration, authority in registrations
+                if registration and registration.credentials
+            ]
+        )
+
+    def _talk(self, question: Question, failed: dict[AppKey, Discovery], now: Callable[[], datetime]) -> Talk:
+        registration = self._registrations.get(question.client)
+        if registration is None:
+            return Misconfigured(code="unknown_client", scope=Scope.TENANT)  # our own lack, and no fault of the app's
+        outcome: Outcome = Misconfigured(code="no_credential")
+        for number in self._order(registration):
+            outcome = yield from self._attempt(registration, number, question, failed, now)
+            if not _refuses_credential(outcome):
+                break
+            self._preferred[registration.name] = (number + 1) % len(registration.credentials)
+        if outcome.code == _IS_PUBLIC:
+            return (yield from self._attempt(registration, PUBLIC, question, failed, now))
+        return outcome
+
+    def _attempt(
+        self,
+        registration: Registration,
+        number: int,
+        question: Question,
+        failed: dict[AppKey, Discovery],
+        now: Callable[[], datetime],
+    ) -> Talk:
+        key = registration.name, number, question.authority or registration.authority
+        try:
+            if key in failed:
+                return failed[key].outcome
+            app = self._apps.get(registration, *key[1:])
+        except InvalidInput:
+            return Misconfigured(code="authority_refused", scope=Scope.TENANT)
+        except Discovery as error:
+            failed[key] = error  # for the others of this batch: to ask each in turn would take the time of all together
+            return error.outcome
+        scopes = list(question.scopes or registration.scopes)
+        obtained_at = now()
+        spent = question.refresh_token
+        message = dictated(lambda post: app.acquire_token_by_refresh_token(spent.reveal(), scopes, post=post))
+        try:
+            reply = yield message
+        except WireError as error:
+            return Transient(code=error.code, scope=Scope.NETWORK)
+        return classify(read(reply), obtained_at=obtained_at)
 
     def _order(self, registration: Registration) -> list[int]:
         """The numbers of the credentials, the one that worked last first."""
         preferred = self._preferred.get(registration.name, 0)
         return sorted(range(len(registration.credentials)), key=lambda number: number != preferred)
-
-    def _ask_with(
-        self,
-        registration: Registration,
-        number: int,
-        authority: str,
-        question: Callable[[msal.ClientApplication], object],
-        now: Callable[[], datetime],
-    ) -> Outcome:
-        try:
-            app = self._app(registration, number, authority)
-        except InvalidInput:
-            return Misconfigured(code="authority_refused", scope=Scope.TENANT)
-        except _Discovery as error:
-            return error.outcome
-        return self._ask(now, lambda: question(app))
-
-    def _ask(self, now: Callable[[], datetime], call: Callable[[], object]) -> Outcome:
-        obtained_at = now()
-        self._http.forget()
-        try:
-            call()
-        except NotForMsal:
-            pass  # the answer says all; MSAL would only have choked on it
-        except HTTPError as error:
-            return Transient(code=network_code(error), scope=Scope.NETWORK)
-        except Exception:
-            if self._http.answer is None:
-                raise
-        answer = self._http.answer
-        self._http.forget()  # it holds tokens
-        if answer is None:
-            return Transient(code="no_request")
-        return classify(answer, obtained_at=obtained_at)
-
-    def _app(self, registration: Registration, number: int, authority: str) -> msal.ClientApplication:
-        key = registration.name, number, authority
-        with self._lock:
-            making = self._making.setdefault(key, _Making())
-            attempts = making.attempts
-        with making.lock:  # the first of a batch asks for the metadata, the others of this authority wait for it
-            with self._lock:
-                if (app := self._apps.get(key)) is not None:
-                    self._apps.move_to_end(key)
-                    return app
-            if making.failure is not None and making.attempts > attempts:
-                raise making.failure  # it failed while we waited: asking in turn would take the time of all together
-            try:
-                app = self._make_app(registration, number, authority)
-            except _Discovery as error:
-                making.failure = error
-                raise
-            finally:
-                making.attempts += 1
-            with self._lock:
-                self._apps[key] = app
-                while len(self._apps) > _APPS:
-                    self._making.pop(self._apps.popitem(last=False)[0], None)
-            return app
-
-    def _make_app(self, registration: Registration, number: int, authority: str) -> msal.ClientApplication:
-        registration.check_authority(authority)
-        self._http.forget()
-        kind: Any = msal.PublicClientApplication
-        if number != _PUBLIC:
-            credential = registration.credentials[number].for_msal()
-            kind = partial(msal.ConfidentialClientApplication, client_credential=credential)
-        try:
-            return kind(
-                registration.client_id,
-                **registration.authority_arguments(authority),
-                http_client=self._http,
-                token_cache=_NoTokenCache(),
-                http_cache=_NoHttpCache(),
-            )
-        except HTTPError as error:
-            raise _Discovery(Transient(code=network_code(error), scope=Scope.NETWORK)) from None
-        except Exception as error:
-            raise _Discovery(self._http.discovery_outcome()) from error
 
 
 def _refuses_credential(outcome: Outcome) -> bool:
@@ -232,32 +212,3 @@ class SignedIn:
     tokens: Refreshed
     refresh_token: Secret
     username: str | None
-
-
-@dataclass(slots=True)
-class _Making:
-    """The making of one MSAL app, and how it went for whoever waits for it."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    attempts: int = 0
-    failure: "_Discovery | None" = None
-
-
-class _Discovery(Exception):
-    def __init__(self, outcome: Transient | Misconfigured) -> None:
-        super().__init__(outcome.code)
-        self.outcome = outcome
-
-
-class _NoTokenCache(msal.TokenCache):  # type: ignore[misc]  # msal has no types
-    """MSAL's cache keeps the tokens of every account for ever, in the clear; ours is Postgres."""
-
-    def add(self, event: dict[str, Any], **_: object) -> None:
-        pass
-
-
-class _NoHttpCache(dict[str, Any]):
-    """MSAL would replay remembered failures and hide Retry-After; pacing is the row's due time."""
-
-    def __setitem__(self, key: str, value: object) -> None:
-        pass

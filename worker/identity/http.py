@@ -1,40 +1,35 @@
-"""The HTTP below MSAL: pooled urllib3 with our own timeouts and CA bundle; it records what was answered."""
+"""The HTTP below MSAL. It fetches metadata; a question about a refresh token it takes down instead of sending it."""
 
 import email.utils
 import json
-import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
-
-import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
+from functools import lru_cache
+from typing import Any, NoReturn
+from urllib.parse import quote_plus, urlencode
 
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
+from worker.identity.wire import Message, Reply, Wire
 
-_CONNECT_TIMEOUT = 3.0  # seconds
-_READ_TIMEOUT = 15.0  # seconds of silence
-_LARGEST_ANSWER = 1 << 20  # bytes; a real one has about 6 KB
-_OK = 200
+_ONCE = frozenset({"refresh_token", "client_assertion"})  # not to be kept
+_FORM = "application/x-www-form-urlencoded"
 _CLIENT_ERROR = range(400, 500)
 _TOO_MANY_REQUESTS = 429
-_SERVER_ERROR = 500
 
 
 class NotForMsal(Exception):
-    """The answer is recorded, and of a kind that MSAL would stumble over or remember wrongly."""
+    """The platform has failed, and MSAL would only say so in its own words."""
+
+
+class _Dictated(Exception):
+    """Ends MSAL's call once it has said what to send."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__()
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +46,15 @@ class _Response:
 
 
 class TokenEndpoint:
-    """MSAL's http_client over pooled urllib3: own timeouts and CA, no cookies, no redirects, no environment."""
+    """MSAL's http_client."""
 
-    def __init__(self, *, ca_bundle: Path | None, connections: int) -> None:
-        context = ssl.create_default_context(cafile=str(ca_bundle) if ca_bundle else None)
-        self._pool = urllib3.PoolManager(
-            num_pools=16,
-            maxsize=connections,
-            retries=False,
-            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
-            ssl_context=context,
-        )
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._last = threading.local()
 
-    @property
-    def answer(self) -> Answer | None:
-        """This thread's last answer from the token endpoint."""
-        answer: Answer | None = getattr(self._last, "answer", None)
-        return answer
-
     def forget(self) -> None:
-        """Call before asking: an earlier answer must not be taken for this one's."""
-        self._last.answer = self._last.discovery_status = None
+        """Call before discovery: an earlier status must not be taken for this one's."""
+        self._last.discovery_status = None
 
     def discovery_outcome(self) -> Transient | Misconfigured:
         """What a refused or unusable discovery document means: a 4xx is a wrong authority, the rest may pass."""
@@ -84,9 +66,9 @@ class TokenEndpoint:
     def get(
         self, url: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None, **_: object
     ) -> _Response:
-        status, body, _headers = self._send("GET", url, params, headers, None)
-        self._last.discovery_status = status
-        return _Response(status, body.decode("utf-8", "replace"), {})
+        reply = self._wire.ask(Message(_with(url, params), headers or {}))
+        self._last.discovery_status = reply.status
+        return _response(reply)
 
     def post(
         self,
@@ -96,53 +78,67 @@ class TokenEndpoint:
         headers: Mapping[str, str] | None = None,
         **_: object,
     ) -> _Response:
-        status, body, answered = self._send("POST", url, params, headers, data)
-        if "grant_type" not in (data or {}):  # not the token endpoint: a device code is being asked for
-            return _Response(status, body.decode("utf-8", "replace"), {})
-        parsed = _json_object(body)
-        self._last.answer = Answer(
-            status=status,
-            body=parsed,
-            retry_after=parse_retry_after(answered.get("Retry-After"), answered.get("Date")),
-            correlation_id=answered.get("x-ms-request-id") or answered.get("client-request-id"),
-        )
-        if parsed is None or not _digestible(status, parsed):
-            raise NotForMsal
-        return _Response(status, body.decode("utf-8", "replace"), {})
+        return _response(self._wire.ask(_posted(url, params, headers or {}, data or {})))
 
-    def close(self) -> None:
-        self._pool.clear()
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        data: Mapping[str, Any] | None,
-    ) -> tuple[int, bytes, Mapping[str, str]]:
-        if params:
-            url = f"{url}?{urlencode(params)}"
-        sent = dict(headers or {})
-        sent.pop("x-client-last-telemetry", None)  # would tell Microsoft one account's failure in another's request
-        if data is not None:
-            sent["Content-Type"] = "application/x-www-form-urlencoded"
-        response = self._pool.request(
-            method,
-            url,
-            body=None if data is None else urlencode(data),
-            headers=sent,
-            redirect=False,
-            preload_content=False,
-        )
-        try:
-            body = response.read(_LARGEST_ANSWER + 1)
-            if len(body) > _LARGEST_ANSWER:
-                response.close()  # what is left of it must not be taken for the next answer
-                body = b""
-        finally:
-            response.release_conn()
-        return response.status, body, response.headers
+def _response(reply: Reply) -> _Response:
+    return _Response(reply.status, reply.body.decode("utf-8", "replace"), {})
+
+
+def _with(url: str, params: Mapping[str, str] | None) -> str:
+    return f"{url}?{urlencode(params)}" if params else url
+
+
+def _posted(url: str, params: Mapping[str, str] | None, headers: Mapping[str, str], data: Mapping[str, Any]) -> Message:
+    return Message(_with(url, params), {**headers, "Content-Type": _FORM}, _form(data))
+
+
+def dictated(call: Callable[[Callable[..., Any]], object]) -> Message:
+    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST.
+
+    Its opinion of the answer is not asked for: it raises after a refresh token was rotated if anything else in the
+    answer is odd, remembers one account's error for the next one's question, and logs tokens.
+    """
+    try:
+        call(_dictate)
+    except _Dictated as said:
+        return said.message
+    raise RuntimeError("MSAL has asked nothing")
+
+
+def _dictate(
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    data: Mapping[str, Any],
+    params: Mapping[str, str] | None = None,
+    **_: object,
+) -> NoReturn:
+    sent = {name: value for name, value in headers.items() if name != "x-client-last-telemetry"}  # of another account
+    raise _Dictated(_posted(url, params, sent, data))
+
+
+def _form(data: Mapping[str, Any]) -> str:
+    """As urlencode would, which looks at all of it anew each time; only the tokens differ from question to question."""
+    return "&".join(
+        f"{name}={_quoted(value) if name not in _ONCE else quote_plus(value)}" for name, value in data.items()
+    )
+
+
+@lru_cache(maxsize=256)
+def _quoted(value: str | int) -> str:
+    return quote_plus(str(value))
+
+
+def read(reply: Reply) -> Answer:
+    """An answer of the token endpoint, off the wire."""
+    headers = reply.headers
+    return Answer(
+        status=reply.status,
+        body=_json_object(reply.body),
+        retry_after=parse_retry_after(headers.get("retry-after"), headers.get("date")),
+        correlation_id=headers.get("x-ms-request-id") or headers.get("client-request-id"),
+    )
 
 
 def parse_retry_after(value: str | None, server_date: str | None) -> timedelta | None:
@@ -171,29 +167,3 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
-
-
-def _digestible(status: int, body: Mapping[str, Any]) -> bool:
-    """Whether MSAL copes: it remembers ``error`` for the next request's telemetry header, where an odd one stays."""
-    if status == _OK:
-        return isinstance(body.get("access_token"), str)
-    error = body.get("error")
-    return status < _SERVER_ERROR and isinstance(error, str) and error.isascii() and error.isprintable()
-
-
-def network_code(error: HTTPError) -> str:
-    """What went wrong on the way, as a stable code. Whether the request arrived is unknown after a ``timeout``."""
-    cause = getattr(error, "reason", None) or error
-    match cause:
-        case NameResolutionError():
-            return "dns"
-        case NewConnectionError():  # in urllib3 a kind of the next
-            return "connect_failed"
-        case ConnectTimeoutError():
-            return "connect_timeout"
-        case ReadTimeoutError():
-            return "timeout"
-        case SSLError():
-            return "tls"
-        case _:
-            return "connection_lost"

@@ -1,10 +1,8 @@
 """Spends claims: claim, open, ask; settlement.py writes back. Beat, consumers and operators all come through here."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -14,10 +12,10 @@ import structlog
 from worker.cache import Pauses, RateLimiter
 from worker.db import claims
 from worker.db.session import Database
-from worker.domain.credential import DEFAULT_CLIENT, Account, Claim, LeaseId
+from worker.domain.credential import DEFAULT_CLIENT, Account, Claim, LeaseId, Secret
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
-from worker.identity import Identity
+from worker.identity import Answered, Identity, Question
 from worker.service.custody import Custody
 from worker.service.gate import Gate
 from worker.service.recovery import Recovery
@@ -33,6 +31,9 @@ _LONGEST_QUESTION = timedelta(seconds=40)
 _CLAIMING = timedelta(seconds=30)  # a batch ends within this, a lease and a question, whatever the rate
 _BUSY = timedelta(minutes=1)  # until somebody else, or this process in another state, may have more luck
 _TENANT_PAUSE = timedelta(minutes=1)  # if Microsoft throttles a tenant without saying for how long
+
+
+_Asked = tuple[Claim, Secret, datetime]  # what is asked about, with which token, and since when
 
 
 class Refresher:
@@ -53,7 +54,6 @@ class Refresher:
         utcnow: Callable[[], datetime],
         lease: timedelta,
         batch_size: int,
-        threads: int,
     ) -> None:
         self._database = database
         self._vault = vault
@@ -67,7 +67,6 @@ class Refresher:
         self._utcnow = utcnow
         self._lease = lease
         self._batch_size = batch_size
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="refresh")
         self._stopping = threading.Event()
 
     def batches_due(self, *, at_most: int) -> dict[str, int]:
@@ -144,9 +143,6 @@ class Refresher:
         """Ask nothing more; what has been asked is still settled, and the rest given back."""
         self._stopping.set()
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
     def _refresh_now(self, account: Account, trigger: Trigger) -> Outcome | None:
         with self._database.begin() as connection:
             claim = claims.claim_one(
@@ -170,13 +166,14 @@ class Refresher:
 
     def _ask_one(self, claim: Claim, trigger: Trigger) -> Outcome | None:
         try:
-            spent = self._spend(claim)
+            token = self._open(claim)
         except UnknownKey as error:
             self._give_back({claim: _BUSY})
             raise UnknownKey(f"{claim.email}: {error}") from None
-        if spent is None or not self._settle([spent], trigger):
+        if token is None:
             return None
-        return spent.outcome
+        [spent] = [spent for group in self._spend(iter([(claim, token)]), [claim]) for spent in group]
+        return spent.outcome if self._settle([spent], trigger) else None
 
     def _claim_due(self, client: str, limit: int) -> list[Claim]:
         with self._database.begin() as connection:
@@ -195,22 +192,18 @@ class Refresher:
         returned = self._custody.take(claimed)  # and when each is due again; the pool's threads add to it
         paused = self._paused(client, {_domain(claim) for claim in claimed})
 
-        def ask(claim: Claim) -> Spent | None:
-            if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
-                returned[claim] = paused.get(_domain(claim), timedelta(0))
-                return None
-            try:
-                spent = self._spend(claim)
-            except UnknownKey as error:
-                log.error("Refresh token cannot be opened here", email=claim.email, reason=str(error))  # noqa: TRY400
-                returned[claim] = _BUSY  # another process may have the key
-                return None
-            if spent and (span := _tenant_pause(spent.outcome)):
-                paused[_domain(claim)] = span
-            return spent
+        def opened() -> Iterator[tuple[Claim, Secret]]:
+            for claim in claimed:
+                if returned and claim in returned:
+                    continue
+                if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
+                    returned[claim] = paused.get(_domain(claim), timedelta(0))
+                elif token := self._open_or_return(claim, returned):
+                    yield claim, token
 
         failure: Exception | None = None
-        for group in _as_answered([self._pool.submit(ask, claim) for claim in claimed if claim not in returned]):
+        for group in self._spend(opened(), claimed):
+            paused |= {_domain(one.claim): span for one in group if (span := _tenant_pause(one.outcome))}
             try:
                 tally.update(kind(spent.outcome) for spent in self._settle(group, Trigger.SCHEDULE))
             except Exception as error:  # noqa: BLE001 - raised below; the next group has answers of its own to save
@@ -229,30 +222,50 @@ class Refresher:
         with self._database.begin() as connection:
             claims.release(connection, returned, now=self._utcnow())
 
-    def _spend(self, claim: Claim) -> Spent | None:
-        """Open one claim's refresh token and ask. Nothing an account holds may stop its batch.
+    def _open(self, claim: Claim) -> Secret | None:
+        """One claim's refresh token, if there is still time to spend it. What does not open is set aside.
 
         Raises UnknownKey if another process has sealed it under a key that this one does not have.
         """
         if self._utcnow() > claim.lease_until - _LONGEST_QUESTION:
             return None  # waited too long for its turn; due again when the lease ends
         try:
-            token = self._vault.open(claim.refresh_token, claim.account_id, Purpose.REFRESH_TOKEN)
+            return self._vault.open(claim.refresh_token, claim.account_id, Purpose.REFRESH_TOKEN)
         except UnknownKey:
             raise  # the account is fine; it is this process that lacks something
         except UnreadableSecret as error:
             self._quarantine(claim, error)
             return None
-        at, started = self._utcnow(), time.perf_counter()
+
+    def _open_or_return(self, claim: Claim, returned: dict[Claim, timedelta]) -> Secret | None:
         try:
-            outcome = self._identity.refresh(
-                token, client=claim.client, authority=claim.authority, scopes=claim.scopes, now=self._utcnow
-            )
-        except Exception as error:  # a poison account backs off like a failing one, and the others go on
-            log.exception("Refresh failed unexpectedly", email=claim.email, error=type(error).__name__)
+            return self._open(claim)
+        except UnknownKey as error:
+            log.error("Refresh token cannot be opened here", email=claim.email, reason=str(error))  # noqa: TRY400
+            returned[claim] = _BUSY  # another process may have the key
+            return None
+
+    def _spend(self, opened: Iterator[tuple[Claim, Secret]], expected: Sequence[Claim]) -> Iterator[list[Spent]]:
+        """Ask about each, many at a time; groups of whatever has been answered. Exhaust it."""
+
+        def questions() -> Iterator[tuple[_Asked, Question]]:
+            for claim, token in opened:
+                yield (
+                    (claim, token, self._utcnow()),
+                    Question(refresh_token=token, client=claim.client, authority=claim.authority, scopes=claim.scopes),
+                )
+
+        endpoints = {(claim.client, claim.authority) for claim in expected}
+        for group in self._identity.refresh_all(questions(), expected=endpoints, now=self._utcnow):
+            yield [self._spent(answered) for answered in group]
+
+    def _spent(self, answered: Answered[_Asked]) -> Spent:
+        (claim, token, at), outcome = answered.key, answered.outcome
+        if isinstance(outcome, Exception):  # a poison account backs off like a failing one, and the others go on
+            log.error("Refresh failed unexpectedly", email=claim.email, error=type(outcome).__name__, exc_info=outcome)
             outcome = Transient(code="internal_error", scope=Scope.SERVICE)
-        latency = timedelta(seconds=max(0.0, time.perf_counter() - started))
         self._gate.observe(claim.client, claim.account_id, outcome)
+        latency = timedelta(seconds=answered.seconds)
         return Spent(claim=claim, refresh_token=token, outcome=outcome, at=at, latency=latency)
 
     def _settle(self, group: Sequence[Spent], trigger: Trigger) -> list[Spent]:
@@ -291,13 +304,3 @@ def _tenant_pause(outcome: Outcome) -> timedelta | None:
     if isinstance(outcome, Throttled) and outcome.scope is Scope.TENANT:
         return outcome.retry_after or _TENANT_PAUSE
     return None
-
-
-def _as_answered(questions: Sequence[Future[Spent | None]]) -> Iterator[list[Spent]]:
-    """Groups of whatever has been answered since the last group; the slower the commit, the larger the group."""
-    pending = set(questions)
-    while pending:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        group = [spent for future in done if (spent := future.result()) is not None]
-        if group:
-            yield group

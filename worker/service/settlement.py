@@ -185,14 +185,15 @@ class Settlement:
 
 
 def _tell(records: Sequence[_Record], versions: Mapping[AccountId, int]) -> None:
+    told = log.bind()  # once, not for every line
     for record in records:
         email, outcome = record.spent.claim.email, record.spent.outcome
         if record.account_id not in versions:
-            log.info("Answer dropped: another worker got there first", email=email, outcome=kind(outcome))
+            told.info("Answer dropped: another worker got there first", email=email, outcome=kind(outcome))
         elif isinstance(outcome, Refreshed):
-            log.info("Token persisted to database", email=email, expires_at=outcome.expires_at.isoformat())
+            told.info("Token persisted to database", email=email, expires_at=outcome.expires_at.isoformat())
         else:
-            log.warning("Token not refreshed", email=email, outcome=kind(outcome), code=outcome.code)
+            told.warning("Token not refreshed", email=email, outcome=kind(outcome), code=outcome.code)
 
 
 def _is_new(record: _Record) -> bool:

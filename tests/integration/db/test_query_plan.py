@@ -38,10 +38,10 @@ def claim_plan(connection: Connection, *, executions: int) -> dict[str, Any]:
     """How the claim is executed after so many executions: from the sixth on Postgres may use a plan for any values,
     and the driver prepares a statement that it sees often."""
     statement = str(claims._CLAIM_DUE)
-    for position, name in enumerate(("now", "limit", "lease_id", "lease_until", "client"), start=1):
+    for position, name in enumerate(("now", "limit", "lease_id", "lease_until", "client", "long_ago"), start=1):
         statement = re.sub(rf":{name}\b", f"${position}", statement)
     connection.exec_driver_sql(f"PREPARE claim AS {statement}")
-    values = f"'{NOW}', {{limit}}, '{UUID(int=7)}', '{NOW + LEASE}', 'default'"
+    values = f"'{NOW}', {{limit}}, '{UUID(int=7)}', '{NOW + LEASE}', 'default', '{NOW - LEASE}'"
     for _ in range(executions):
         connection.exec_driver_sql(f"EXECUTE claim({values.format(limit=1)})")
     return explain(connection, f"EXECUTE claim({values.format(limit=LIMIT)})")

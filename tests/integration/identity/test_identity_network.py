@@ -71,6 +71,19 @@ def test_a_reset_connection_is_transient_and_asked_once(server: EmulatorServer, 
     assert server.emulator.statistics().requests == 1
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before the grant", "after the grant"])
+def test_a_kept_connection_that_is_reset_is_asked_once_too(server: EmulatorServer, after: bool) -> None:
+    """There libcurl would send the question again by itself, whether it had arrived or not."""
+    first, second = (server.emulator.enrol(f"{name}@contoso.com").refresh_token for name in ("ann", "bob"))
+
+    with opened(server.authority, server.ca_bundle) as identity:
+        assert isinstance(ask(identity, first), Refreshed)
+        server.emulator.add_fault(Reset(after=after))
+        assert ask(identity, second) == _no_way("connection_lost")
+
+    assert server.emulator.statistics().requests == 2
+
+
 @pytest.mark.parametrize(
     "cut",
     [
@@ -167,12 +180,16 @@ def test_certificates_in_the_environment_are_ignored(
 
 
 def test_a_connection_the_server_has_closed_meanwhile_is_replaced(says: Verbatim, identity: Identity) -> None:
-    """Idle connections die in silence; the account whose turn it is must not pay for that."""
+    """Idle connections die in silence; the account whose turn it is must not pay for that.
+
+    libcurl looks at a kept connection again only after a second.
+    """
     says.token = Reply(answer(200, granted()), close=True)
 
     for _ in range(3):
         assert isinstance(ask(identity), Refreshed)
         wait_for(lambda: says.closed == len(says.posts()), about="the connection to end")
+        time.sleep(1.1)
 
 
 def test_nothing_hangs_for_longer_than_its_patience(server: EmulatorServer, says: Verbatim) -> None:

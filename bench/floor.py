@@ -1,0 +1,177 @@
+"""The floor: what a refresh costs at least in Python. No MSAL, no Celery, no ORM, one thread, no event loop.
+
+It does what the worker must do: claim with the same statement, the same form over TLS on kept-alive connections, the
+same sealing, one update and one ledger insert per batch with unnest, one pipeline to Redis. It has no error handling,
+no breaker, no limits, no log. All questions of a batch are written before the first answer is read, each on its own
+connection, so a slow provider costs it no CPU: measured, this beats threads and asyncio.
+
+``python -m bench.floor`` with the worker's settings; several of them share the work.
+"""
+
+import base64
+import json
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from uuid import UUID, uuid4
+
+import psycopg
+import redis
+
+from worker.domain.credential import AccountId, Sealed, Secret
+from worker.domain.policy import keyed_fraction
+from worker.settings import Settings, load
+from worker.vault import Purpose, Vault
+
+_LEASE = timedelta(seconds=150)
+
+_CLAIM = """
+    WITH due AS (
+        SELECT id FROM mail_credentials WHERE client = 'default' AND refresh_due_at <= %s
+        ORDER BY refresh_due_at LIMIT %s FOR UPDATE SKIP LOCKED
+    )
+    UPDATE mail_credentials AS c SET lease_id = %s, refresh_due_at = %s
+    FROM due WHERE c.id = due.id RETURNING c.id, c.email, c.refresh_token, c.version
+"""
+_PERSIST = """
+    UPDATE mail_credentials AS c
+    SET access_token = n.access_token, token_obtained_at = %(now)s, token_expiry = %(expires_at)s,
+        refresh_token = n.refresh_token, previous_refresh_token = n.previous_refresh_token,
+        refresh_token_issued_at = %(now)s, last_refreshed_at = %(now)s, version = c.version + 1,
+        status = 'active', refresh_due_at = n.due_at, lease_id = NULL, failure_kind = NULL, failure_code = NULL,
+        failure_count = 0, failing_since = NULL, strikes = 0, struck_at = NULL, updated_at = %(now)s
+    FROM unnest(%(ids)b::uuid[], %(versions)b::bigint[], %(access_tokens)b::bytea[], %(refresh_tokens)b::bytea[],
+                %(previous)b::bytea[], %(due_ats)b::timestamptz[])
+        AS n(id, version, access_token, refresh_token, previous_refresh_token, due_at)
+    WHERE c.id = n.id AND c.version = n.version AND c.lease_id = %(lease_id)s
+"""
+_RECORD = """
+    INSERT INTO refresh_events
+        (account_id, at, trigger, outcome, code, latency_ms, fingerprint_before, fingerprint_after)
+    SELECT n.id, %(now)s, 'schedule', 'refreshed', 'ok', 1, n.before, n.after
+    FROM unnest(%(ids)b::uuid[], %(before)b::text[], %(after)b::text[]) AS n(id, before, after)
+"""
+
+
+class Line:
+    """One kept-alive TLS connection."""
+
+    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+        parts = urlsplit(url)
+        raw = socket.create_connection((str(parts.hostname), int(parts.port or 443)))
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = context.wrap_socket(raw, server_hostname=parts.hostname)
+        self._head = (
+            f"POST {parts.path}/oauth2/v2.0/token HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: application/json\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "
+        )
+
+    def ask(self, form: str) -> None:
+        self._socket.sendall(f"{self._head}{len(form)}\r\n\r\n{form}".encode())
+
+    def answer(self) -> dict[str, Any]:
+        received = self._socket.recv(16384)
+        head = received.index(b"\r\n\r\n") + 4
+        at = received.index(b"Content-Length: ") + 16
+        missing = head + int(received[at : received.index(b"\r", at)]) - len(received)
+        while missing > 0:
+            more = self._socket.recv(16384)
+            received += more
+            missing -= len(more)
+        return json.loads(received[head:])  # type: ignore[no-any-return]
+
+
+class Floor:
+    """One process of it."""
+
+    def __init__(self, settings: Settings, batch: int) -> None:
+        self._vault = Vault(settings.keys)
+        self._postgres = psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", ""))
+        self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
+        context = ssl.create_default_context(cafile=str(settings.ca_bundle))
+        self._lines = [Line(settings.authority, context) for _ in range(batch)]
+        secret = settings.client_secret
+        self._form = {
+            "client_id": settings.client_id,
+            "client_secret": secret and secret.get_secret_value(),
+            "grant_type": "refresh_token",
+            "scope": f"offline_access {settings.scopes} profile openid",
+            "client_info": 1,
+        }
+
+    def work(self) -> None:
+        """One batch."""
+        now, lease_id = datetime.now(UTC), uuid4()
+        with self._postgres.transaction():
+            rows = self._postgres.execute(_CLAIM, (now, len(self._lines), lease_id, now + _LEASE)).fetchall()
+        if not rows:
+            time.sleep(0.1)
+            return
+        old = [self._vault.open(Sealed(row[2]), row[0], Purpose.REFRESH_TOKEN) for row in rows]
+        for line, token in zip(self._lines, old, strict=False):
+            line.ask(urlencode({**self._form, "refresh_token": token.reveal()}))
+        answers = [line.answer() for line, _ in zip(self._lines, rows, strict=False)]
+        self._store(rows, old, answers, lease_id, now)
+
+    def _store(
+        self, rows: list[Any], old: list[Secret], answers: list[dict[str, Any]], lease_id: UUID, now: datetime
+    ) -> None:
+        seal, fingerprint, ids = self._vault.seal, self._vault.fingerprint, [AccountId(row[0]) for row in rows]
+        new = [Secret(answer["refresh_token"]) for answer in answers]
+        sealed = [seal(token, account, Purpose.REFRESH_TOKEN) for account, token in zip(ids, new, strict=True)]
+        lifetime = timedelta(seconds=answers[0]["expires_in"])
+        values = {
+            "now": now,
+            "expires_at": now + lifetime,
+            "lease_id": lease_id,
+            "ids": ids,
+            "versions": [row[3] for row in rows],
+            "access_tokens": [
+                seal(Secret(answer["access_token"]), account, Purpose.ACCESS_TOKEN)
+                for account, answer in zip(ids, answers, strict=True)
+            ],
+            "refresh_tokens": sealed,
+            "previous": [
+                seal(token, account, Purpose.PREVIOUS_REFRESH_TOKEN) for account, token in zip(ids, old, strict=True)
+            ],
+            "due_ats": [now + lifetime * (0.5 + 0.2 * keyed_fraction(row[0], row[3] + 1)) for row in rows],
+            "before": [fingerprint(token, account) for account, token in zip(ids, old, strict=True)],
+            "after": [fingerprint(token, account) for account, token in zip(ids, new, strict=True)],
+        }
+        with self._postgres.transaction():
+            self._postgres.execute(_PERSIST, values)
+            self._postgres.execute(_RECORD, values)
+        self._publish(rows, answers, sealed, (now + lifetime).timestamp())
+
+    def _publish(self, rows: list[Any], answers: list[dict[str, Any]], sealed: list[Sealed], expires_at: float) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for (account, email, _, version), answer, refresh_token in zip(rows, answers, sealed, strict=True):
+            entry = {
+                "email": email,
+                "version": version + 1,
+                "access_token": answer["access_token"],
+                "expires_at": expires_at,
+                "refresh_token": base64.b64encode(refresh_token).decode(),
+            }
+            value = self._vault.seal(Secret(json.dumps(entry)), account, Purpose.CACHE_ENTRY)
+            pipeline.set(f"floor:entry:{account}", value, px=86_400_000)
+        pipeline.execute()
+
+
+def main() -> None:
+    floor = Floor(load(Settings), int(sys.argv[1]))
+    stopping = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: stopping.set())
+    while not stopping.is_set():
+        floor.work()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Part 4: whether a worker child grows: it must not keep anything of the accounts it has refreshed."""
+
+import time
+from dataclasses import dataclass
+
+from bench.contenders import Real, work
+from bench.meter import children, resident
+from bench.site import Provider, Site, wait_for
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Resident bytes of one worker child after the first and after all refreshes."""
+
+    after_first: int
+    after_all: int
+    first: int
+    refreshes: int
+
+    @property
+    def megabytes(self) -> float:
+        return (self.after_all - self.after_first) / 1_000_000
+
+
+def growth(site: Site, provider: Provider, *, accounts: int, first: int, refreshes: int) -> Growth:
+    """One child does it all; accounts are made due again as they are used up."""
+    granted = provider.granted()
+    with work(Real(site, accounts, children=1)) as processes:
+
+        def reach(number: int) -> int:
+            while provider.granted() - granted < number:
+                wait_for(lambda: provider.granted() - granted >= number or _is_idle(site), *processes, seconds=1200)
+                site.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE lease_id IS NULL")
+                time.sleep(0.5)
+            return resident(child)
+
+        wait_for(lambda: provider.granted() > granted, *processes)
+        [child] = children(processes[0].pid)
+        after_first = reach(first)
+        return Growth(after_first, reach(refreshes), first, refreshes)
+
+
+def _is_idle(site: Site) -> bool:
+    time.sleep(1)
+    return not site.sql("SELECT 1 FROM mail_credentials WHERE refresh_due_at <= now() LIMIT 1")

@@ -1,0 +1,176 @@
+"""The parts, each from sizes to lines."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+
+from bench import memory as memories
+from bench import plot
+from bench import scale as scales
+from bench.contenders import Contender, Floor, Naive, Real
+from bench.reads import reads as measure_reads
+from bench.report import Line, at_least, at_most
+from bench.shape import day, outage
+from bench.site import ROOT, Site
+from bench.sizes import Sizes
+from bench.throughput import Trial, trial
+
+OF_THE_FLOOR, OF_THE_NAIVE = 0.7, 5.0
+FLAT = 1.5
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def throughput(sizes: Sizes) -> list[Line]:
+    """Contenders in turns, A B C A B C; ratios are medians over the turns."""
+    with Site() as site:
+        site.enrol(sizes.accounts)
+        return [line for latency in sizes.latencies for line in _throughput_at(site, sizes, latency)]
+
+
+def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
+    waiting = latency > 0
+    contenders: Sequence[Contender] = (
+        Real(site, sizes.accounts, children=sizes.children_waiting if waiting else sizes.children),
+        Floor(site, sizes.accounts, processes=sizes.floor_processes_waiting if waiting else sizes.floor_processes),
+        Naive(site, sizes.naive_accounts, children=sizes.children_waiting if waiting else sizes.children),
+    )
+    with site.provider(latency=latency * _MILLISECOND) as provider:
+        turns = [
+            [trial(contender, provider, latency_ms=latency, seconds=sizes.seconds) for contender in contenders]
+            for _ in range(sizes.turns)
+        ]
+    part = f"throughput at {latency} ms"
+    lines = []
+    for trials in zip(*turns, strict=True):
+        name = trials[0].contender
+        lines += [
+            Line(part=part, figure=f"{name}, refreshes", value=_median(trials, lambda t: t.rate), unit="per s"),
+            Line(part=part, figure=f"{name}, own CPU", value=_median(trials, lambda t: t.cpu), unit="ms each"),
+            Line(part=part, figure=f"{name}, stores' CPU", value=_median(trials, lambda t: t.stores), unit="ms each"),
+            Line(part=part, figure=f"{name}, stub's CPU", value=_median(trials, lambda t: t.provider), unit="ms each"),
+            Line(part=part, figure=f"{name}, WAL", value=_median(trials, lambda t: t.wal), unit="bytes each"),
+            Line(part=part, figure=f"{name}, commits", value=_median(trials, lambda t: t.commits), unit="each"),
+        ]
+    return [
+        *lines,
+        Line(
+            part=part,
+            figure="worker per CPU, of the floor's",
+            **at_least(OF_THE_FLOOR, statistics.median(floor.cpu / real.cpu for real, floor, _ in turns)),
+        ),
+        Line(
+            part=part,
+            figure="worker per CPU, of the naive way's",
+            **at_least(OF_THE_NAIVE, statistics.median(naive.cpu / real.cpu for real, _, naive in turns)),
+        ),
+        Line(
+            part=part,
+            figure="worker per second, of the floor's",
+            **at_least(OF_THE_FLOOR, statistics.median(real.rate / floor.rate for real, floor, _ in turns)),
+        ),
+        Line(
+            part=part,
+            figure="worker per second, of the naive way's",
+            **at_least(OF_THE_NAIVE, statistics.median(real.rate / naive.rate for real, _, naive in turns)),
+        ),
+    ]
+
+
+def _median(trials: Iterable[Trial], figure: Callable[[Trial], float]) -> float:
+    return statistics.median(map(figure, trials))
+
+
+def reads(sizes: Sizes) -> list[Line]:
+    """What a consumer pays for a token."""
+    with Site() as site, site.provider() as provider:
+        found = measure_reads(site, provider, accounts=sizes.readers, each=sizes.reads, turns=sizes.read_turns)
+    spent = {read.way: read.microseconds for read in found}
+    part, usual = "reads", spent["TokenClient.get"]
+    lines = [Line(part=part, figure=way, value=microseconds, unit="µs") for way, microseconds in spent.items()]
+    return [
+        *lines,
+        Line(part=part, figure="get, of bare GET and open", **at_least(0.7, spent["bare GET and open"] / usual)),
+        Line(part=part, figure="get, of MSAL's cache in Redis", **at_least(10, spent["MSAL cache in Redis"] / usual)),
+    ]
+
+
+def scale(sizes: Sizes) -> list[Line]:
+    """The same work on ever larger tables."""
+    part = "scale"
+    with Site() as site, site.provider(), site.services() as services:
+        enrolled = scales.enrolment(site, sizes.imports)
+        lines = [
+            Line(part=part, figure="imported", value=enrolled.per_second, unit="accounts per s"),
+            Line(part=part, figure="Redis", value=enrolled.redis_bytes, unit="bytes per account"),
+        ]
+        costs: list[scales.Cost] = []
+        for accounts in sizes.tables:
+            table = scales.Table(site, services.database, accounts)
+            table.fill()
+            table.work(sizes.batches)
+            weight, found = table.weight(), table.costs()
+            costs += found
+            lines += [line for cost in found for line in _cost_lines(part, cost)]
+            lines += [
+                Line(part=part, figure=f"{accounts:,}: table", value=weight.table, unit="bytes per account"),
+                Line(part=part, figure=f"{accounts:,}: indexes", value=weight.indexes, unit="bytes per account"),
+                Line(part=part, figure=f"{accounts:,}: index used", **at_least(1, float(weight.index_used))),
+            ]
+        bloat = scales.bloat(site, services.database, sizes.bloat_accounts, sizes.cycles)
+    return [
+        *lines,
+        *_flatness(part, costs),
+        Line(part=part, figure=f"table after {bloat.cycles} cycles", value=bloat.growth, unit="times"),
+        Line(part=part, figure="dead rows then", value=bloat.dead_share, unit="of the live"),
+        Line(part=part, figure="autovacuums then", value=bloat.autovacuums),
+    ]
+
+
+def _cost_lines(part: str, cost: scales.Cost) -> list[Line]:
+    what = f"{cost.accounts:,}: {cost.work}"
+    return [
+        Line(part=part, figure=f"{what}, p50", value=cost.p50, unit="ms"),
+        Line(part=part, figure=f"{what}, p99", value=cost.p99, unit="ms"),
+    ]
+
+
+def _flatness(part: str, costs: Sequence[scales.Cost]) -> list[Line]:
+    lines = []
+    for work in dict.fromkeys(cost.work for cost in costs):
+        same = [cost for cost in costs if cost.work == work]
+        for name, values in (("p50", [cost.p50 for cost in same]), ("p99", [cost.p99 for cost in same])):
+            figure = f"{work}, {name}: largest table, of the smallest"
+            lines.append(Line(part=part, figure=figure, **at_most(FLAT, values[-1] / values[0])))
+    return lines
+
+
+def memory(sizes: Sizes) -> list[Line]:
+    """One child and many refreshes."""
+    with Site() as site, site.provider() as provider:
+        site.enrol(sizes.accounts)
+        grown = memories.growth(site, provider, accounts=sizes.accounts, first=sizes.first, refreshes=sizes.refreshes)
+    figure = f"growth of a child between {grown.first:,} and {grown.refreshes:,} refreshes"
+    return [
+        Line(part="memory", figure="a child", value=grown.after_all / 1_000_000, unit="MB"),
+        Line(part="memory", figure=figure, unit="MB", **at_most(10, grown.megabytes)),
+    ]
+
+
+def shape(sizes: Sizes, *, draw: bool = False) -> list[Line]:
+    """A day, and a day with an outage; both on a virtual clock."""
+    part, usual = "shape", day(sizes.fleet, sizes.rate)
+    if draw:
+        mean = sizes.fleet / 36
+        title = f"Requests per minute, {sizes.fleet:,} accounts imported in the first (which leaves the picture)"
+        plot.write(ROOT / "docs" / "shape.svg", usual.per_minute, title=title, mean=mean, top=2 * mean)
+    back = outage(sizes.fleet, sizes.rate)
+    return [
+        Line(part=part, figure="peak to mean after the first cycle", **at_most(1.3, usual.peak_to_mean)),
+        Line(part=part, figure="most in a second", unit="requests", **at_most(sizes.rate, usual.most_at_once)),
+        Line(part=part, figure="most in a second after an outage", **at_most(sizes.rate, back.most_at_once)),
+        Line(part=part, figure="overdue after two hours' outage", value=back.backlog, unit="accounts"),
+        Line(part=part, figure="until it is noticed", value=back.noticed.total_seconds(), unit="s"),
+        Line(part=part, figure="until all are fresh", value=back.healthy.total_seconds(), unit="s"),
+        Line(part=part, figure="that, of the arithmetic minimum", **at_most(1.1, back.ratio)),
+        Line(part=part, figure="peak to mean after that", value=back.peak_to_mean),
+    ]

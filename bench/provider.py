@@ -1,0 +1,162 @@
+"""A token endpoint that costs almost nothing: one asyncio protocol over TLS, answers made beforehand.
+
+Runs as a process of its own, so that its CPU time can be told apart: ``python -m bench.provider DIRECTORY LATENCY``.
+Prints its port, and keeps the number of tokens it has granted in the first 8 bytes of ``DIRECTORY/granted``.
+"""
+
+import asyncio
+import base64
+import importlib
+import json
+import mmap
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+ACCESS_TOKEN, REFRESH_TOKEN, ID_TOKEN = 1800, 1300, 900  # bytes, as Microsoft's are
+LIFETIME = 3600  # seconds
+CLIENT_ID = "11111111-2222-4333-8444-555555555555"
+CLIENT_SECRET = "bench-client-secret"
+
+_NUMBER = b"%020d"
+_FIRST = _NUMBER % 0  # stands where each answer has its own number, so that no two refresh tokens are alike
+_END = b"\r\n\r\n"
+
+
+def token(size: int, number: bytes = _FIRST) -> str:
+    """Of the right length and alphabet, and not a JWT."""
+    return number.decode().ljust(size, "x")
+
+
+def _http(body: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nCache-Control: no-store\r\n"
+        b"x-ms-request-id: 5e1d2e5c-3f5c-4c3e-9d59-0d5b8d0c1a00\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+
+
+def _granted() -> bytes:
+    return _http(
+        json.dumps(
+            {
+                "token_type": "Bearer",
+                "scope": "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send",
+                "expires_in": LIFETIME,
+                "ext_expires_in": LIFETIME,
+                "access_token": token(ACCESS_TOKEN),
+                "refresh_token": token(REFRESH_TOKEN),
+                "id_token": _id_token(),
+            }
+        ).encode()
+    )
+
+
+def _id_token() -> str:
+    """What MSAL decodes without looking at the signature; it checks the audience and the times."""
+    claims = {"aud": CLIENT_ID, "sub": "x" * 200, "iss": "bench", "iat": 1_700_000_000, "exp": 4_000_000_000}
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e.{body}.".ljust(ID_TOKEN, "x")
+
+
+class Answers:
+    """What is sent, and how many tokens that were."""
+
+    def __init__(self, directory: Path, latency: float) -> None:
+        self.latency = latency
+        self._granted = _granted().split(_FIRST)
+        file = directory / "granted"
+        file.write_bytes(bytes(8))
+        with file.open("r+b") as opened:
+            self._count = mmap.mmap(opened.fileno(), 8)
+        self._number = 0
+        self.metadata = b""
+
+    def named(self, base: str) -> None:
+        self.metadata = _http(
+            json.dumps(
+                {
+                    "issuer": f"{base}/v2.0",
+                    "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+                    "token_endpoint": f"{base}/oauth2/v2.0/token",
+                    "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
+                }
+            ).encode()
+        )
+
+    def grant(self) -> bytes:
+        self._number += 1
+        self._count[:8] = struct.pack("<q", self._number)
+        return (_NUMBER % self._number).join(self._granted)
+
+
+class Connection(asyncio.Protocol):
+    """Requests in a row on one connection; each has a Content-Length or no body."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._received = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while (head := self._received.find(_END)) >= 0:
+            end = head + len(_END) + _content_length(self._received[:head])
+            if len(self._received) < end:
+                return
+            request, self._received = self._received[:end], self._received[end:]
+            self._answer(request)
+
+    def _answer(self, request: bytes) -> None:
+        if request.startswith(b"GET"):
+            self._transport.write(self._answers.metadata)
+        elif self._answers.latency:
+            asyncio.get_running_loop().call_later(self._answers.latency, self._grant)
+        else:
+            self._grant()
+
+    def _grant(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(self._answers.grant())
+
+
+def _content_length(head: bytes) -> int:
+    at = head.lower().find(b"content-length:")
+    return int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+
+
+async def _serve(directory: Path, latency: float) -> None:
+    answers = Answers(directory, latency)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "provider.pem")
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    port = listener.getsockname()[1]
+    answers.named(f"https://localhost:{port}/common")
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(answers), sock=listener, ssl=context)
+    (directory / "port.new").write_text(str(port))
+    (directory / "port.new").rename(directory / "port")
+    await server.serve_forever()
+
+
+def _main() -> None:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(Path(sys.argv[1]), float(sys.argv[2])))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop's if it is installed: it halves what the provider costs, and changes nothing else."""
+    with suppress(ImportError):
+        return cast("Callable[[], asyncio.AbstractEventLoop]", importlib.import_module("uvloop").new_event_loop)
+    return asyncio.new_event_loop
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,115 @@
+"""Part 2: what reading a token costs a mail product, against a bare GET and against MSAL's own cache kept in Redis."""
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msal
+
+from bench.provider import ACCESS_TOKEN, LIFETIME, REFRESH_TOKEN, token
+from bench.site import Provider, Site
+from worker.cache import connect
+from worker.client import TokenClient
+from worker.domain.credential import Sealed, account_id
+from worker.settings import Settings, load
+from worker.vault import Purpose, Vault
+
+_SCOPES = ["https://outlook.office.com/IMAP.AccessAsUser.All"]
+_HEADER = 23  # bytes in front of a sealed entry: version and format
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Microseconds per read of one way, the median of all turns."""
+
+    way: str
+    microseconds: float
+
+
+def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: int) -> list[Read]:
+    """All ways in turns, on the same accounts."""
+    emails = site.enrol(accounts)
+    ways = {"bare GET": _bare_get(), "bare GET and open": _get_and_open()}
+    msal_way = _msal(provider, emails)
+    spent: dict[str, list[float]] = {}
+    with TokenClient.from_env() as client:
+        ways |= {"TokenClient.get": lambda email: client.get(email).value, "MSAL cache in Redis": msal_way}
+        for _ in range(turns):
+            some = random.choices(emails, k=each)  # noqa: S311 - which ones does not matter
+            for way, read in ways.items():
+                spent.setdefault(way, []).append(_timed(read, some))
+    return [Read(way, statistics.median(times)) for way, times in spent.items()]
+
+
+def _timed(read: Callable[[str], object], emails: list[str]) -> float:
+    begin = time.perf_counter()
+    for email in emails:
+        assert read(email), "a read has found nothing"
+    return (time.perf_counter() - begin) / len(emails) * 1_000_000
+
+
+def _bare_get() -> Callable[[str], object]:
+    redis = connect(load(Settings).redis_url.get_secret_value())
+    return lambda email: redis.get(f"token-worker:entry:{account_id(email)}")
+
+
+def _get_and_open() -> Callable[[str], object]:
+    """The least that a reader must do: fetch the value, decrypt it, take the token out of it."""
+    settings = load(Settings)
+    redis, vault = connect(settings.redis_url.get_secret_value()), Vault(settings.keys)
+
+    def read(email: str) -> object:
+        account = account_id(email)
+        value = redis.get(f"token-worker:entry:{account}")
+        assert isinstance(value, bytes)
+        return json.loads(vault.open(Sealed(value[_HEADER:]), account, Purpose.CACHE_ENTRY).reveal())["access_token"]
+
+    return read
+
+
+def _msal(provider: Provider, emails: list[str]) -> Callable[[str], object]:
+    """As the documentation of SerializableTokenCache has it: one cache per user, deserialized for each call."""
+    redis = connect(load(Settings).redis_url.get_secret_value())
+    app = msal.ConfidentialClientApplication(
+        load(Settings).client_id,
+        client_credential="secret",
+        authority=provider.authority,
+        instance_discovery=False,
+    )
+    for email in emails:
+        redis.set(f"msal:{email}", _signed_in(email, provider))
+
+    def read(email: str) -> object:
+        cache = msal.SerializableTokenCache()
+        value = redis.get(f"msal:{email}")
+        assert isinstance(value, bytes)
+        cache.deserialize(value.decode())
+        app.token_cache = cache
+        app.client.on_obtaining_tokens = cache.add
+        [account] = app.get_accounts()
+        return app.acquire_token_silent(_SCOPES, account=account)["access_token"]
+
+    return read
+
+
+def _signed_in(email: str, provider: Provider) -> str:
+    cache = msal.SerializableTokenCache()
+    cache.add(
+        {
+            "client_id": load(Settings).client_id,
+            "scope": _SCOPES,
+            "token_endpoint": f"{provider.authority}/oauth2/v2.0/token",
+            "response": {
+                "access_token": token(ACCESS_TOKEN),
+                "refresh_token": token(REFRESH_TOKEN),
+                "expires_in": LIFETIME,
+                "client_info": "eyJ1aWQiOiIxIiwidXRpZCI6IjIifQ",
+                "token_type": "Bearer",
+            },
+            "data": {"username": email},
+        }
+    )
+    return str(cache.serialize())

@@ -1,0 +1,65 @@
+"""What was found: one line per figure, as a table for people and as JSON for machines."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.site import ROOT
+
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+_BEGIN, _END = "<!-- written by make bench -->", "<!-- until here -->"
+_COLUMNS = ("part", "figure", "found", "target", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One figure. ``met`` is None where there is no target."""
+
+    part: str
+    figure: str
+    value: float
+    unit: str = ""
+    target: str = ""
+    met: bool | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        met = {None: "", True: "met", False: "**missed**"}[self.met]
+        return self.part, self.figure, f"{_number(self.value)} {self.unit}".strip(), self.target, met
+
+
+def at_least(target: float, value: float) -> dict[str, Any]:
+    """The end of a line with such a target."""
+    return {"value": value, "target": f"≥ {_number(target)}", "met": value >= target}
+
+
+def at_most(target: float, value: float) -> dict[str, Any]:
+    """Likewise."""
+    return {"value": value, "target": f"≤ {_number(target)}", "met": value <= target}
+
+
+def table(lines: Sequence[Line]) -> list[str]:
+    """In Markdown, and aligned for the eye."""
+    rows = [_COLUMNS, *(line.cells() for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    ruler = tuple("-" * width for width in widths)
+    return [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in (rows[0], ruler, *rows[1:])
+    ]
+
+
+def as_json(lines: Sequence[Line]) -> str:
+    return json.dumps([asdict(line) for line in lines])
+
+
+def write(lines: Sequence[Line], document: Path = DOCUMENT) -> None:
+    """Replace the generated part of the document."""
+    before, _, rest = document.read_text().partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    document.write_text("\n".join([before + _BEGIN, "", *table(lines), "", _END]) + after)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

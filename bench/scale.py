@@ -1,0 +1,232 @@
+"""Part 3: whether claim, persist and sweep cost the same however many accounts there are, and what accounts weigh.
+
+Tables are filled by SQL with rows as wide as real ones, and worked on by the product's own statements.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import text
+
+from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN, token
+from bench.site import Site
+from worker import clock
+from worker.db import claims, events
+from worker.db.claims import SealedUpdate
+from worker.db.events import RefreshEvent
+from worker.db.session import Database
+from worker.domain.credential import Claim, LeaseId, Sealed, Status
+
+_LEASE = timedelta(seconds=150)
+_CYCLE = timedelta(minutes=36)  # the mean time between two refreshes of an account
+_OVERHEAD = 32  # bytes that sealing adds
+_BATCH = 250
+
+# Due times are spread over a cycle; some are due now. A tenth may not be claimed at all.
+_FILL = """
+    INSERT INTO mail_credentials (id, email, access_token, refresh_token, previous_refresh_token, token_expiry,
+        token_obtained_at, refresh_due_at, status, version, last_refreshed_at, signed_in_at, created_at, updated_at)
+    SELECT gen_random_uuid(), 'user' || n || '@contoso.test', %(access)s::bytea, %(refresh)s::bytea, %(refresh)s::bytea,
+        %(now)s + interval '1 hour', %(now)s,
+        CASE WHEN n %% 10 > 0 THEN %(now)s + random() * %(cycle)s::interval END,
+        CASE WHEN n %% 10 > 0 THEN 'active' ELSE 'paused' END, 2, %(now)s, %(now)s, %(now)s, %(now)s
+    FROM generate_series(%(first)s::int, %(last)s::int) AS n
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Milliseconds of one kind of work at one size."""
+
+    accounts: int
+    work: str
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What a size weighs. Bytes per account; seconds for the filling."""
+
+    accounts: int
+    table: float
+    indexes: float
+    index_used: bool
+
+
+class Table:
+    """The accounts of one size, and the statements on them, timed."""
+
+    def __init__(self, site: Site, database: Database, accounts: int) -> None:
+        self._site = site
+        self._database = database
+        self.accounts = accounts
+        self._access = Sealed(b"x" * (ACCESS_TOKEN + _OVERHEAD))
+        self._refresh = Sealed(b"x" * (REFRESH_TOKEN + _OVERHEAD))
+        self._spent: dict[str, list[float]] = {"claim": [], "persist": [], "sweep": []}
+
+    def fill(self) -> None:
+        self._site.sql("TRUNCATE mail_credentials, refresh_events")
+        step, now = 50_000, clock.utcnow()
+        for first in range(1, self.accounts + 1, step):
+            self._site.sql(
+                _FILL,
+                access=self._access,
+                refresh=self._refresh,
+                now=now,
+                cycle=_CYCLE,
+                first=first,
+                last=min(first + step - 1, self.accounts),
+            )
+        self._site.sql("VACUUM ANALYZE mail_credentials")
+        self._site.sql("CHECKPOINT")
+
+    def work(self, rounds: int) -> None:
+        """Claim and persist batches as time goes by, as fast as it can, with a sweep for each."""
+        step = _CYCLE * _BATCH / self.accounts  # in which a batch becomes due
+        now = clock.utcnow() + 2 * step
+        for _ in range(rounds):
+            self._timed("sweep", partial(self._sweep, now))
+            claimed = self._timed("claim", partial(self._claim, now))
+            if claimed:
+                self._timed("persist", partial(self._persist, claimed, now))
+            now += step
+
+    def costs(self) -> list[Cost]:
+        return [
+            Cost(self.accounts, work, statistics.median(spent), statistics.quantiles(spent, n=100)[-1])
+            for work, spent in self._spent.items()
+        ]
+
+    def weight(self) -> Weight:
+        [(table, indexes)] = self._site.sql(
+            "SELECT pg_table_size('mail_credentials')::float8, pg_indexes_size('mail_credentials')::float8"
+        )
+        return Weight(self.accounts, table / self.accounts, indexes / self.accounts, self._uses_index())
+
+    def _timed(self, work: str, do: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        result = do()
+        self._spent[work].append((time.perf_counter() - begin) * 1000)
+        return result
+
+    def _sweep(self, now: datetime) -> int:
+        with self._database.begin() as connection:
+            return claims.count_due(connection, client="default", limit=64 * _BATCH, now=now)
+
+    def _claim(self, now: datetime) -> list[Claim]:
+        with self._database.begin() as connection:
+            return claims.claim_due(
+                connection, client="default", lease_id=LeaseId(uuid4()), limit=_BATCH, lease=_LEASE, now=now
+            )
+
+    def _persist(self, claimed: Sequence[Claim], now: datetime) -> None:
+        with self._database.begin() as connection:
+            claims.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
+            events.record(connection, [_event(claim, now) for claim in claimed])
+
+    def _update(self, claim: Claim, now: datetime) -> SealedUpdate:
+        return SealedUpdate(
+            claim=claim,
+            status=Status.ACTIVE,
+            due_at=now + _CYCLE,
+            failure=None,
+            claims=None,
+            strikes=0,
+            struck_at=None,
+            access_token=self._access,
+            obtained_at=now,
+            expires_at=now + timedelta(hours=1),
+            refresh_token=self._refresh,
+            previous_refresh_token=self._refresh,
+        )
+
+    def _uses_index(self) -> bool:
+        """Whether the claim reads the partial index, and the table nowhere as a whole."""
+        statement = text("EXPLAIN (FORMAT JSON) " + claims._CLAIM_DUE.text)
+        now = clock.utcnow()
+        given = {"client": "default", "limit": _BATCH, "lease_id": uuid4(), "lease_until": now, "now": now}
+        with self._database.begin() as connection:
+            plan = connection.execute(statement, {**given, "long_ago": now}).scalar_one()
+        told = json.dumps(plan)
+        return "ix_mail_credentials_due" in told and "Seq Scan" not in told
+
+
+def _event(claim: Claim, now: datetime) -> RefreshEvent:
+    return RefreshEvent(
+        account_id=claim.account_id,
+        at=now,
+        trigger="schedule",
+        outcome="refreshed",
+        code="ok",
+        latency_ms=150,
+        correlation_id=str(claim.account_id),
+        fingerprint_before="bench:0123456789abcdef",
+        fingerprint_after="bench:0123456789abcdef",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bloat:
+    """What cycles of refreshes do to the table: its size over that of the filled one, and what vacuum has done."""
+
+    cycles: int
+    growth: float
+    dead_share: float
+    autovacuums: int
+
+
+def bloat(site: Site, database: Database, accounts: int, cycles: int) -> Bloat:
+    """Every account refreshed so many times, as fast as it goes, with autovacuum as the migrations set it."""
+    table = Table(site, database, accounts)
+    table.fill()
+    before = _size(site)
+    for _ in range(cycles):
+        table.work(-(-accounts // _BATCH))
+    [(dead, live, vacuums)] = site.sql(
+        "SELECT n_dead_tup, n_live_tup, autovacuum_count FROM pg_stat_user_tables WHERE relname = 'mail_credentials'"
+    )
+    return Bloat(cycles, _size(site) / before, dead / max(1, live), vacuums)
+
+
+def _size(site: Site) -> float:
+    return float(site.sql("SELECT pg_total_relation_size('mail_credentials')::float8")[0][0])
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Imports per second, and what an account weighs in Redis."""
+
+    per_second: float
+    redis_bytes: float
+
+
+def enrolment(site: Site, accounts: int) -> Enrolment:
+    """Lines of an import through the front door, until they are in Postgres and in Redis."""
+    lines = [
+        json.dumps(
+            {
+                "email": f"import{number}@contoso.test",
+                "refresh_token": token(REFRESH_TOKEN),
+                "access_token": token(ACCESS_TOKEN),
+                "expires_at": clock.utcnow().timestamp() + 3600,
+            }
+        )
+        for number in range(accounts)
+    ]
+    site.redis().flushdb()
+    before = int(site.redis().info("memory")["used_memory"])
+    with site.services() as services:
+        begin = time.monotonic()
+        stored, bad = services.credentials.import_lines(lines, progress=lambda _: None)
+        seconds = time.monotonic() - begin
+    assert (stored, bad) == (accounts, []), "an import has lost lines"
+    after = int(site.redis().info("memory")["used_memory"])
+    return Enrolment(accounts / seconds, (after - before) / accounts)

@@ -1,0 +1,161 @@
+"""Where everything is measured: embedded stores set up as in production, a provider, accounts, and processes."""
+
+import os
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+import redis
+import trustme
+
+from bench.provider import ACCESS_TOKEN, CLIENT_ID, CLIENT_SECRET, LIFETIME, REFRESH_TOKEN, token
+from worker import clock
+from worker.bootstrap import Services, bootstrap
+from worker.db import schema
+from worker.devkit.stack import Stack
+from worker.devkit.stack.process import Process
+from worker.domain.credential import Grant, Secret
+from worker.settings import Settings, adopt, forget, load
+from worker.vault import generate_key
+
+ROOT = Path(__file__).parents[1]
+_PATIENCE = 60.0  # seconds
+_GROUP = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A running provider."""
+
+    process: Process
+    directory: Path
+    authority: str
+
+    def granted(self) -> int:
+        """How many tokens it has granted."""
+        return int(struct.unpack("<q", (self.directory / "granted").read_bytes())[0])
+
+
+class Site:
+    """The stores and the directory of one measurement. Its settings become those of this process and its children."""
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        forget()
+        with ExitStack() as undo:
+            self.directory = Path(tempfile.mkdtemp(prefix="token-worker-bench-"))
+            self.directory.chmod(0o711)
+            undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self.stack = undo.enter_context(Stack(self.directory / "stores"))
+            certificates = self._certificates()
+            adopt(
+                {
+                    "WORKER_DATABASE_URL": self.stack.database_url,
+                    "WORKER_REDIS_URL": self.stack.redis_url,
+                    "WORKER_ENCRYPTION_KEYS": generate_key("bench"),
+                    "WORKER_CLIENT_ID": CLIENT_ID,
+                    "WORKER_CLIENT_SECRET": CLIENT_SECRET,
+                    "WORKER_LOG_FORMAT": "json",
+                    "WORKER_RATE": "1000000",
+                    "WORKER_CA_BUNDLE": str(certificates),
+                    "REQUESTS_CA_BUNDLE": str(certificates),  # for those who use MSAL as it comes
+                }
+            )
+            undo.callback(os.environ.pop, "REQUESTS_CA_BUNDLE", None)
+            schema.upgrade()
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+        forget()
+
+    @contextmanager
+    def provider(self, *, latency: timedelta = timedelta(0)) -> Iterator[Provider]:
+        """Started anew, and known to whatever is started inside the block."""
+        (self.directory / "port").unlink(missing_ok=True)
+        process = self.start("provider", "-m", "bench.provider", str(self.directory), str(latency.total_seconds()))
+        try:
+            wait_for((self.directory / "port").exists, process)
+            authority = f"https://localhost:{(self.directory / 'port').read_text()}/common"
+            adopt({"WORKER_AUTHORITY": authority})
+            yield Provider(process, self.directory, authority)
+        finally:
+            process.stop()
+
+    @contextmanager
+    def services(self) -> Iterator[Services]:
+        services = bootstrap(load(Settings))
+        try:
+            yield services
+        finally:
+            services.close()
+
+    def start(self, name: str, *arguments: str, **environment: str) -> Process:
+        """A Python process with the site's settings; its output goes into ``NAME.log``."""
+        log = self.directory / f"{name}.log"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        return Process([sys.executable, *arguments], log=log, environment=environment)
+
+    def enrol(self, accounts: int) -> list[str]:
+        """Mailboxes with tokens of realistic size, through the front door. Returns the addresses."""
+        emails = [f"user{number:07}@contoso{number % 100:02}.test" for number in range(accounts)]
+        with self.services() as services:
+            for start in range(0, accounts, _GROUP):
+                services.credentials.save([_grant(email) for email in emails[start : start + _GROUP]])
+        return emails
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        """One statement in a transaction of its own, outside the product."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    @property
+    def dsn(self) -> str:
+        return self.stack.database_url.replace("+psycopg", "")
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.stack.redis_url)
+
+    def _certificates(self) -> Path:
+        authority = trustme.CA()
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(self.directory / "provider.pem")
+        authority.cert_pem.write_to_path(self.directory / "ca.pem")
+        return self.directory / "ca.pem"
+
+
+def wait_for(condition: Callable[[], Any], *processes: Process, seconds: float = _PATIENCE) -> None:
+    """Return once the condition holds. Raises RuntimeError when time is up, or one of the processes has ended."""
+    end = time.monotonic() + seconds
+    while not condition():
+        for process in processes:
+            if not process.alive():
+                raise RuntimeError(f"a process has ended:\n{process.output()[-3000:]}")
+        if time.monotonic() > end:
+            tails = "\n\n".join(process.output()[-1500:] for process in processes)
+            raise RuntimeError(f"nothing happened within {seconds:.0f} s:\n{tails}")
+        time.sleep(0.02)
+
+
+def _grant(email: str) -> Grant:
+    return Grant(
+        email=email,
+        refresh_token=Secret(token(REFRESH_TOKEN)),
+        access_token=Secret(token(ACCESS_TOKEN)),
+        expires_at=clock.utcnow() + timedelta(seconds=LIFETIME),
+    )

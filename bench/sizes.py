@@ -1,0 +1,71 @@
+"""How much of everything. The documented figures come from the full form; the quick one proves that it works."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Any of these can be given as ``--set name=value``, lists with commas."""
+
+    accounts: int = 20_000  # of throughput and memory
+    seconds: float = 15.0  # of one turn
+    turns: int = 3
+    naive_accounts: int = 4_000
+    latencies: tuple[int, ...] = (0, 150)  # milliseconds
+    children: int = 2
+    children_waiting: int = 6  # where answers take their time, more of them wait
+    floor_processes: int = 4
+    floor_processes_waiting: int = 8
+
+    readers: int = 1_000  # accounts that are read
+    reads: int = 3_000  # of each way in a turn
+    read_turns: int = 7
+
+    tables: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # accounts
+    batches: int = 300
+    bloat_accounts: int = 20_000
+    cycles: int = 10
+    imports: int = 20_000
+
+    first: int = 10_000  # refreshes
+    refreshes: int = 110_000
+
+    fleet: int = 100_000
+    rate: int = 500  # questions per second
+
+    def given(self, settings: Sequence[str]) -> Self:
+        """Raises ValueError for an unknown name or a value that is no number."""
+        kinds = {field.name: getattr(self, field.name) for field in fields(self)}
+        changes: dict[str, object] = {}
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            if name not in kinds:
+                raise ValueError(f"unknown size {name!r}; there are: {', '.join(kinds)}")
+            kind = kinds[name]
+            changes[name] = tuple(map(int, value.split(","))) if isinstance(kind, tuple) else type(kind)(value)
+        return replace(self, **changes)  # type: ignore[arg-type]  # each of the type of its field
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    accounts=600,
+    seconds=1.0,
+    turns=1,
+    naive_accounts=60,
+    latencies=(0,),
+    floor_processes=1,
+    readers=20,
+    reads=20,
+    read_turns=1,
+    tables=(1_000, 2_000),
+    batches=4,
+    bloat_accounts=1_000,
+    cycles=2,
+    imports=1_200,
+    first=300,
+    refreshes=900,
+    fleet=1_000,
+    rate=5,
+)

@@ -1,0 +1,63 @@
+"""Part 1: refreshes per second and CPU per refresh, of the worker, the floor and the naive way, in turns."""
+
+import time
+from dataclasses import dataclass
+
+from bench.contenders import Contender, work
+from bench.meter import cpu_seconds
+from bench.site import Provider, Site, wait_for
+
+_WARM = 0.02  # of the accounts
+_SPENT = 0.9  # of the accounts; then there may be less to do than could be done
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one contender did in one turn. CPU in milliseconds per refresh."""
+
+    contender: str
+    latency_ms: int
+    refreshes: int
+    seconds: float
+    cpu: float
+    stores: float
+    provider: float
+    wal: float  # bytes per refresh
+    commits: float  # per refresh
+
+    @property
+    def rate(self) -> float:
+        return self.refreshes / self.seconds
+
+
+def trial(contender: Contender, provider: Provider, *, latency_ms: int, seconds: float) -> Trial:
+    """One turn. Raises AssertionError if what was granted is not what is stored."""
+    site = contender.site
+    stored, granted = (contender.stored() if contender.name != "naive" else 0), provider.granted()
+    last = granted + int(contender.accounts * _SPENT)
+    with work(contender) as processes:
+        wait_for(lambda: provider.granted() - granted >= contender.accounts * _WARM, *processes)
+        roots = [process.pid for process in processes]
+        stores = [site.stack.postgres.pid, site.stack.valkey.pid]
+
+        def probe() -> list[float]:
+            cpu = [cpu_seconds(pids) * 1000 for pids in (roots, stores, [provider.process.pid])]
+            return [float(provider.granted()), *cpu, *_written(site)]
+
+        before, begin = probe(), time.monotonic()
+        while time.monotonic() - begin < seconds and provider.granted() < last:
+            time.sleep(0.05)
+        elapsed, after = time.monotonic() - begin, probe()
+    refreshes, *spent = (new - old for new, old in zip(after, before, strict=True))
+    kept, given = contender.stored() - stored, provider.granted() - granted
+    assert kept == given or contender.may_lose, f"{contender.name}: {given} tokens were granted, {kept} are stored"
+    return Trial(contender.name, latency_ms, int(refreshes), elapsed, *(figure / refreshes for figure in spent))
+
+
+def _written(site: Site) -> tuple[float, float]:
+    """Bytes of write-ahead log, and commits."""
+    [row] = site.sql(
+        "SELECT (pg_current_wal_lsn() - '0/0')::float8, xact_commit::float8"
+        " FROM pg_stat_database WHERE datname = current_database()"
+    )
+    return row[0], row[1]

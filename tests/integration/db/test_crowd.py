@@ -1,0 +1,49 @@
+"""Which of the accounts that are claimed together are out of step: their policy spreads them anew."""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.factories import NOW
+from tests.integration.db.rows import ANN, BOB, CAT, HOUR, Rows, grant, refreshed
+
+MINUTE = timedelta(minutes=1)
+
+
+def crowded(rows: Rows, *, limit: int, now: object = NOW) -> list[bool]:
+    return [claim.in_crowd for claim in rows.claim(limit=limit, now=now)]  # type: ignore[arg-type]
+
+
+def refresh_all(rows: Rows, *, due_at: timedelta) -> None:
+    rows.save(grant(ANN), grant(BOB), grant(CAT), now=NOW - HOUR)
+    rows.persist(*(refreshed(claim, due_at=NOW + due_at) for claim in rows.claim()))
+
+
+def test_those_of_an_import_are_a_crowd(rows: Rows) -> None:
+    """They are all new, and there are more than a batch holds."""
+    rows.save(grant(ANN), grant(BOB), grant(CAT))
+
+    assert crowded(rows, limit=2) == [True, True]
+
+
+def test_who_has_just_signed_in_is_none(rows: Rows) -> None:
+    """Refreshing one mailbox early would be a waste."""
+    rows.save(grant(ANN), grant(BOB))
+
+    assert crowded(rows, limit=3) == [False, False]
+
+
+@pytest.mark.parametrize(("late", "expected"), [(9, [False, False]), (11, [True, True])])
+def test_after_an_outage_they_are_a_crowd(rows: Rows, late: int, expected: list[bool]) -> None:
+    """Waiting for its turn for a while is nothing special in a large fleet, and must not make it refresh more often."""
+    refresh_all(rows, due_at=timedelta(0))
+
+    assert crowded(rows, limit=2, now=NOW + late * MINUTE) == expected
+
+
+def test_a_new_sign_in_counts_anew(rows: Rows) -> None:
+    """An import of accounts that are there already is an import."""
+    refresh_all(rows, due_at=HOUR)
+    rows.save(grant(ANN), grant(BOB), grant(CAT), now=NOW + 2 * HOUR)
+
+    assert crowded(rows, limit=2, now=NOW + 2 * HOUR) == [True, True]

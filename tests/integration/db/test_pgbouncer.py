@@ -1,0 +1,93 @@
+"""PgBouncer with transaction pooling in between, set up as docs/sizing.md says. Skipped where it is not installed."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.e2e.installation import wait_for
+from tests.factories import NOW
+from tests.integration.db.rows import HOUR, Rows, grant
+from worker.db.session import Database
+from worker.devkit.stack import privilege
+from worker.devkit.stack.process import Process
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+CONNECTIONS = 2  # to Postgres, for all clients together
+
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+
+
+@pytest.fixture(name="pooled")
+def _pooled(database_url: str, tmp_path: Path) -> Iterator[Database]:
+    """A Database that reaches the test's Postgres through PgBouncer only."""
+    scheme, _, rest = database_url.partition("://")
+    credentials, _, place = rest.rpartition("@")
+    user, _, password = credentials.partition(":")
+    address, _, name = place.partition("/")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    host, _, postgres_port = address.partition(":")
+    tmp_path.chmod(0o711)
+    configuration = tmp_path / "pgbouncer.ini"
+    configuration.write_text(
+        f"""
+        [databases]
+        {name} = host={host} port={postgres_port} dbname={name} user={user} password={password}
+        [pgbouncer]
+        listen_addr = 127.0.0.1
+        listen_port = {port}
+        unix_socket_dir =
+        auth_type = any
+        pool_mode = transaction
+        default_pool_size = {CONNECTIONS}
+        ignore_startup_parameters = options
+    """.replace("        ", "")
+    )
+    assert PGBOUNCER
+    rights = privilege.reduced(tmp_path)
+    if rights.stranger:
+        privilege.hand_over(tmp_path)
+    process = Process([*rights.prefix, PGBOUNCER, str(configuration)], log=tmp_path / "pgbouncer.log")
+    database = Database(f"{scheme}://{user}@127.0.0.1:{port}/{name}", pool_size=8)
+    try:
+        wait_for(lambda: _listens(port), about="PgBouncer", processes=[process])
+        yield database
+    finally:
+        database.close()
+        process.stop()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_claims_go_through_a_transaction_pooler(pooled: Database) -> None:
+    """More clients than connections, the same statements over and over: each account is claimed once."""
+    emails = [f"user{number}@contoso.com" for number in range(200)]
+    rows = Rows(pooled)
+    rows.save(*(grant(email) for email in emails))
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = [claim.email for batch in pool.map(lambda _: rows.claim(limit=10), range(40)) for claim in batch]
+
+    assert sorted(claimed) == sorted(emails)
+    assert rows.find(emails[0]).is_leased(NOW)
+
+
+def test_times_mean_the_same_there(pooled: Database) -> None:
+    """The session's time zone does not get through; nothing may depend on it."""
+    rows = Rows(pooled)
+    rows.save(grant())
+    with pooled.begin() as connection:
+        connection.execute(text("SET LOCAL timezone = 'Asia/Kolkata'"))
+        [due_at] = connection.execute(text("SELECT refresh_due_at FROM mail_credentials")).scalars()
+
+    assert due_at == NOW
+    assert rows.find().expires_at == NOW + HOUR

@@ -1,0 +1,39 @@
+"""How many questions are under way at once."""
+
+from tests.factories import make_refreshed
+from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Transient
+from worker.identity.talks import Window
+
+GOOD: Outcome = make_refreshed()
+DEAD: Outcome = ReauthRequired(code="AADSTS50173")
+OURS: Outcome = Misconfigured(code="AADSTS7000215")
+AWAY: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
+
+
+def test_it_grows_while_all_goes_well() -> None:
+    """Twice as many with each group, up to the connections there may be."""
+    window = Window(100)
+    sizes = [window.size]
+    for _ in range(4):
+        window.learn([GOOD, DEAD])
+        sizes.append(window.size)
+
+    assert sizes == [16, 32, 64, 100, 100]
+
+
+def test_trouble_makes_it_careful_again() -> None:
+    """What speaks against the app, the platform or the way there speaks against asking many more."""
+    for trouble in (OURS, AWAY):
+        window = Window(100)
+        window.learn([GOOD])
+        window.learn([GOOD, trouble])
+
+        assert window.size == 16
+
+
+def test_an_account_that_cannot_be_asked_says_nothing_about_the_others() -> None:
+    """Nor does a small limit grow."""
+    window = Window(3)
+    window.learn([ValueError("a scope")])
+
+    assert window.size == 3
