@@ -5,17 +5,23 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import msal
 
 from bench.provider import ACCESS_TOKEN, LIFETIME, REFRESH_TOKEN, token
 from bench.site import Provider, Site
+from worker.bootstrap import bootstrap
 from worker.cache import connect
 from worker.client import TokenClient
 from worker.domain.credential import Sealed, account_id
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
+
+BARE_GET, GET_AND_OPEN = "bare GET", "bare GET and open"
+WITHOUT_MEMORY, WITH_MEMORY = "get without memory", "get with memory"
+MSAL = "MSAL cache in Redis"
 
 _SCOPES = ["https://outlook.office.com/IMAP.AccessAsUser.All"]
 _HEADER = 23  # bytes in front of a sealed entry: version and format
@@ -32,14 +38,20 @@ class Read:
 def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: int) -> list[Read]:
     """All ways in turns, on the same accounts."""
     emails = site.enrol(accounts)
-    ways = {"bare GET": _bare_get(), "bare GET and open": _get_and_open()}
+    ways = {BARE_GET: _bare_get(), GET_AND_OPEN: _get_and_open()}
     msal_way = _msal(provider, emails)
     spent: dict[str, list[float]] = {}
-    with TokenClient.from_env() as client:
-        ways |= {"TokenClient.get": lambda email: client.get(email).value, "MSAL cache in Redis": msal_way}
+    with TokenClient.from_env() as client, closing(bootstrap(load(Settings))) as services:
+        ways |= {
+            WITHOUT_MEMORY: lambda email: services.tokens.ensure_fresh(email).value,
+            WITH_MEMORY: lambda email: client.get(email).value,
+            MSAL: msal_way,
+        }
         for _ in range(turns):
             some = random.choices(emails, k=each)  # noqa: S311 - which ones does not matter
             for way, read in ways.items():
+                if way == WITH_MEMORY:
+                    client.get_many(some)
                 spent.setdefault(way, []).append(_timed(read, some))
     return [Read(way, statistics.median(times)) for way, times in spent.items()]
 

@@ -130,11 +130,9 @@ class Tokens:
 
     def _standing(self, email: str, wish: Wish) -> Standing:
         account = account_id(email)
-        entry = self._entries.recall(account)
-        if entry is None or not self._will_do(entry, wish):
-            entry = self._entries.read(account)
-        if entry and self._will_do(entry, wish):
-            return Standing(entry)
+        for look in (self._entries.recall, self._entries.read):
+            if (entry := look(account)) and self._will_do(entry, wish):
+                return Standing(entry)
         return self._together((account, wish), lambda: self._obtain(account, normalize_email(email), wish))
 
     def _obtain(self, account: AccountId, email: str, wish: Wish, seen: Account | None = None) -> Standing:
