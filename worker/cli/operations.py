@@ -11,7 +11,6 @@ from worker import clock
 from worker.bootstrap import Services
 from worker.cli.accounts import services
 from worker.cli.output import as_json, duration, print_fields, print_json
-from worker.db import schema
 from worker.db.session import Database
 from worker.domain.breaker import Breaker
 from worker.domain.errors import ConfigurationError, WorkerError
@@ -24,6 +23,8 @@ _CLOCK_TOLERANCE = timedelta(seconds=30)
 @click.command()
 def migrate() -> None:
     """Create or update the tables in WORKER_DATABASE_URL."""
+    from worker.db import schema  # noqa: PLC0415 - with Alembic, for which no other command should wait
+
     database = Database(load(DatabaseSettings).database_url.get_secret_value())
     try:
         with database.begin() as connection:
@@ -145,6 +146,8 @@ def _report(name: str, check: Callable[[], object]) -> bool:
 
 
 def _check_tables(opened: Services) -> None:
+    from worker.db import schema  # noqa: PLC0415
+
     with opened.database.begin() as connection:
         pending = schema.pending(connection)
     if pending:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from itertools import islice
 
 import structlog
 
@@ -16,6 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 _MOST_OWED = 5_000  # items of about 4 KB
+_AT_A_TIME = 250
 
 
 class Entries:
@@ -34,6 +36,7 @@ class Entries:
         self._memory = memory
         self._owed: dict[AccountId, Item] = {}
         self._lock = threading.Lock()
+        self._is_away = False
 
     def recall(self, account: AccountId) -> CacheEntry | None:
         """The account's entry from memory, or None."""
@@ -45,8 +48,9 @@ class Entries:
             self.catch_up()
             item = self._cache.get(account)
         except Unavailable as error:
-            log.warning("Cache cannot be read", account_id=str(account), reason=str(error))
+            self._lost(error)
             return None
+        self._found()
         entry = self._open(item) if item else None
         self.keep([entry] if entry else [])
         return entry
@@ -57,8 +61,9 @@ class Entries:
             self.catch_up()
             items = self._cache.get_many(accounts) if accounts else {}
         except Unavailable as error:
-            log.warning("Cache cannot be read", accounts=len(accounts), reason=str(error))
+            self._lost(error)
             return {}
+        self._found()
         found = {account: entry for account, item in items.items() if (entry := self._open(item))}
         self.keep(list(found.values()))
         return found
@@ -74,8 +79,9 @@ class Entries:
             self._cache.put(items)
         except Unavailable as error:
             self._owe(items)
-            log.warning("Cache cannot be written", entries=len(entries), reason=str(error))
+            self._lost(error)
             return False
+        self._found()
         return True
 
     def recover(self, entries: Sequence[CacheEntry]) -> None:
@@ -91,12 +97,12 @@ class Entries:
 
     def catch_up(self) -> None:
         """Write what could not be written before. Raises Unavailable."""
-        if self._owed:
+        while self._owed:
             with self._lock:
-                owed = list(self._owed.values())
-            self._cache.put(owed)
+                some = list(islice(self._owed.values(), _AT_A_TIME))
+            self._cache.put(some)
             with self._lock:
-                for item in owed:
+                for item in some:
                     if self._owed.get(item.account_id) is item:
                         del self._owed[item.account_id]
 
@@ -104,9 +110,20 @@ class Entries:
         with self._lock:
             for item in items:
                 kept = self._owed.pop(item.account_id, item)
-                self._owed[item.account_id] = max(kept, item, key=lambda each: each.version)
+                self._owed[item.account_id] = item if item.version >= kept.version else kept
             for account in list(self._owed)[:-_MOST_OWED]:  # the oldest: whoever reads those finds them stale
                 del self._owed[account]
+
+    def _lost(self, error: Unavailable) -> None:
+        """Told once: readers may ask a thousand times a second."""
+        if not self._is_away:
+            self._is_away = True
+            log.warning("Cache cannot be used", reason=str(error))
+
+    def _found(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            log.info("Cache can be used again")
 
     def _open(self, item: Item) -> CacheEntry | None:
         try:

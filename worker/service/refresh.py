@@ -189,12 +189,12 @@ class Refresher:
     def _ask_all(self, client: str, claimed: Sequence[Claim]) -> Counter[str]:
         """Ask about each claim and settle the answers as they come; give back what is better not asked."""
         tally: Counter[str] = Counter(claimed=len(claimed))
-        returned = self._custody.take(claimed)  # and when each is due again; the pool's threads add to it
+        returned = self._custody.take(claimed)  # and when each is due again
         paused = self._paused(client, {_domain(claim) for claim in claimed})
 
         def opened() -> Iterator[tuple[Claim, Secret]]:
             for claim in claimed:
-                if returned and claim in returned:
+                if claim in returned:
                     continue
                 if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
                     returned[claim] = paused.get(_domain(claim), timedelta(0))

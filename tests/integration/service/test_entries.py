@@ -60,3 +60,28 @@ def test_what_was_missed_does_not_replace_what_has_come_since(house: House, stor
     assert _entries(house).publish([newest])
 
     assert entries.read(account_id(ANN)) == newest
+
+
+def test_that_redis_is_away_is_told_once_and_that_it_is_back(house: House, stores: Stack) -> None:
+    """A thousand readers would fill the disk with one and the same line."""
+    entries = _entries(house)
+    stores.valkey.stop()
+    for _ in range(3):
+        assert entries.read(account_id(ANN)) is None
+    stores.valkey.start()
+    for _ in range(3):
+        entries.read(account_id(ANN))
+
+    told = [line["event"] for line in house.logs if line["event"].startswith("Cache ")]
+    assert told == ["Cache cannot be used", "Cache can be used again"]
+
+
+def test_the_latest_word_on_a_version_is_what_redis_is_told(house: House, stores: Stack) -> None:
+    """A note of failure does not raise the version; the one before it must not win."""
+    entries = _entries(house)
+    newer = _missed(house, stores, entries)
+    stores.valkey.stop()
+    entries.publish([replace(newer, scopes=("said-later",))])
+    stores.valkey.start()
+
+    assert entries.read(account_id(ANN)) == replace(newer, scopes=("said-later",))
