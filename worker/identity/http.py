@@ -14,7 +14,7 @@ from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
 from worker.identity.wire import Message, Reply, Wire
 
-_ONCE = frozenset({"refresh_token", "client_assertion"})  # not to be kept
+_ONCE = frozenset({"refresh_token", "client_assertion", "device_code"})  # not to be kept
 _FORM = "application/x-www-form-urlencoded"
 _CLIENT_ERROR = range(400, 500)
 _TOO_MANY_REQUESTS = 429
