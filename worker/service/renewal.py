@@ -165,7 +165,10 @@ class OwnRenewal:
         if wish.newer_than is None or entry.token is None or wish.is_newer(entry.token):
             return None
         last = self._accounts.last_granted(entry.account_id, Trigger.REJECTED.value, within=_REFUSALS_APART)
-        return refused(until=last + _REFUSALS_APART, now=self._utcnow()) if last else None
+        # The ledger is read after the row: a grant in between brought a token that nobody has refused yet.
+        if last is None or self._accounts.find(entry.account_id, entry.email).version != entry.version:
+            return None
+        return refused(until=last + _REFUSALS_APART, now=self._utcnow())
 
 
 def _refuse_inactive(account: Account) -> None:

@@ -9,10 +9,12 @@ from tests.integration.service import counting
 from tests.integration.service.house import ANN, BOB, HOUR, MINUTE, House
 from worker.client import AccessToken, AccountInactive, BackingOff, TokenClient, TokenRefused, Unavailable
 from worker.client import UnknownAccount as Unknown
+from worker.db import credentials
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
 from worker.domain.credential import account_id
 from worker.domain.errors import NeedsUser
+from worker.domain.problem import Wish
 
 _REPORTERS = 32
 
@@ -35,6 +37,22 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(house: House, c
     assert client.get(ANN).version == 2
     [line] = house.services.ledger.latest(account_id(ANN))
     assert (line["trigger"], line["outcome"]) == ("rejected", "refreshed")
+
+
+def test_who_has_read_the_row_before_it_was_replaced_is_not_told_that_the_new_one_is_refused(house: House) -> None:
+    """The replacement is in the ledger by then, and must not pass for the token that the reporter means."""
+    house.sign_in(ANN)
+    ann = account_id(ANN)
+    with house.services.database.begin() as connection:
+        read_before = credentials.find(connection, ann)
+    house.services.tokens.replace_refused(ANN, 1)
+    house.services.redis.flushall()  # as it is between the commit and the write to the cache
+
+    standing = house.services.renewal.obtain(ann, ANN, Wish(newer_than=1), seen=read_before)
+
+    assert standing.error is None
+    assert standing.entry.version == 2
+    assert house.asked() == 1
 
 
 @pytest.mark.parametrize("flushed", [False, True])
