@@ -1,9 +1,9 @@
 """The floor: what a refresh costs at least in Python. No MSAL, no Celery, no ORM, one thread, no event loop.
 
-It does what the worker must do: claim with the same statement, the same form over TLS on kept-alive connections, the
-same sealing, one update and one ledger insert per batch with unnest, one pipeline to Redis. It has no error handling,
-no breaker, no limits, no log. All questions of a batch are written before the first answer is read, each on its own
-connection, so a slow provider costs it no CPU: measured, this beats threads and asyncio.
+It does what the worker must do: claim with the same statement, the same form over the same HTTP client (libcurl, many
+at a time, connections kept), the same sealing, one update and one ledger insert per batch with unnest, one pipeline to
+Redis. It has no error handling, no breaker, no limits, no log. All questions of a batch are under way before the first
+answer is read, so a slow provider costs it no CPU: measured, this beats threads and asyncio.
 
 ``python -m bench.floor`` with the worker's settings; several of them share the work.
 """
@@ -11,14 +11,12 @@ connection, so a slow provider costs it no CPU: measured, this beats threads and
 import base64
 import json
 import signal
-import socket
-import ssl
 import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 import psycopg
@@ -26,10 +24,12 @@ import redis
 
 from worker.domain.credential import AccountId, Sealed, Secret
 from worker.domain.policy import keyed_fraction
+from worker.identity.wire import Exchange, Message, Reply, Wire
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
 _LEASE = timedelta(seconds=150)
+_HEADERS = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
 
 _CLAIM = """
     WITH due AS (
@@ -59,34 +59,6 @@ _RECORD = """
 """
 
 
-class Line:
-    """One kept-alive TLS connection."""
-
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
-        parts = urlsplit(url)
-        raw = socket.create_connection((str(parts.hostname), int(parts.port or 443)))
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = context.wrap_socket(raw, server_hostname=parts.hostname)
-        self._head = (
-            f"POST {parts.path}/oauth2/v2.0/token HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: application/json\r\n"
-            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "
-        )
-
-    def ask(self, form: str) -> None:
-        self._socket.sendall(f"{self._head}{len(form)}\r\n\r\n{form}".encode())
-
-    def answer(self) -> dict[str, Any]:
-        received = self._socket.recv(16384)
-        head = received.index(b"\r\n\r\n") + 4
-        at = received.index(b"Content-Length: ") + 16
-        missing = head + int(received[at : received.index(b"\r", at)]) - len(received)
-        while missing > 0:
-            more = self._socket.recv(16384)
-            received += more
-            missing -= len(more)
-        return json.loads(received[head:])  # type: ignore[no-any-return]
-
-
 class Floor:
     """One process of it."""
 
@@ -94,8 +66,9 @@ class Floor:
         self._vault = Vault(settings.keys)
         self._postgres = psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", ""))
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
-        context = ssl.create_default_context(cafile=str(settings.ca_bundle))
-        self._lines = [Line(settings.authority, context) for _ in range(batch)]
+        self._wire = Wire(ca_bundle=settings.ca_bundle, connections=batch)
+        self._batch = batch
+        self._url = f"{settings.authority}/oauth2/v2.0/token"
         secret = settings.client_secret
         self._form = {
             "client_id": settings.client_id,
@@ -109,15 +82,25 @@ class Floor:
         """One batch."""
         now, lease_id = datetime.now(UTC), uuid4()
         with self._postgres.transaction():
-            rows = self._postgres.execute(_CLAIM, (now, len(self._lines), lease_id, now + _LEASE)).fetchall()
+            rows = self._postgres.execute(_CLAIM, (now, self._batch, lease_id, now + _LEASE)).fetchall()
         if not rows:
             time.sleep(0.1)
             return
         old = [self._vault.open(Sealed(row[2]), row[0], Purpose.REFRESH_TOKEN) for row in rows]
-        for line, token in zip(self._lines, old, strict=False):
-            line.ask(urlencode({**self._form, "refresh_token": token.reveal()}))
-        answers = [line.answer() for line, _ in zip(self._lines, rows, strict=False)]
+        answers = self._ask(old)
         self._store(rows, old, answers, lease_id, now)
+
+    def _ask(self, tokens: list[Secret]) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = [{} for _ in tokens]
+        with Exchange[int](self._wire) as exchange:
+            for number, token in enumerate(tokens):
+                form = urlencode({**self._form, "refresh_token": token.reveal()})
+                exchange.begin(number, Message(self._url, _HEADERS, form))
+            while exchange:
+                for number, reply, _ in exchange.wait(60):
+                    assert isinstance(reply, Reply), reply
+                    answers[number] = json.loads(reply.body)
+        return answers
 
     def _store(
         self, rows: list[Any], old: list[Secret], answers: list[dict[str, Any]], lease_id: UUID, now: datetime

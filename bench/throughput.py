@@ -7,7 +7,7 @@ from bench.contenders import Contender, work
 from bench.meter import cpu_seconds
 from bench.site import Provider, Site, wait_for
 
-_WARM = 0.02  # of the accounts
+_WARM = 0.15  # of the accounts; until all connections stand, which costs more than many refreshes
 _SPENT = 0.9  # of the accounts; then there may be less to do than could be done
 
 

@@ -29,7 +29,7 @@ def encode(entry: CacheEntry) -> Secret:
                 "expires_at": token and token.expires_at.timestamp(),
                 "refresh_token": entry.refresh_token and base64.b64encode(entry.refresh_token).decode(),
                 "use_oauth": entry.use_oauth,
-                "mail": asdict(entry.mail),
+                "mail": _servers(entry.mail),
                 "problem": entry.problem and _noted(entry.problem),
             }
         )
@@ -67,6 +67,17 @@ def _entry(data: dict[str, Any], account: AccountId) -> CacheEntry:
         ),
         problem=None if data["problem"] is None else _problem(data["problem"]),
     )
+
+
+def _servers(mail: MailServers) -> dict[str, Any]:
+    return {
+        "imap_host": mail.imap_host,
+        "imap_port": mail.imap_port,
+        "smtp_host": mail.smtp_host,
+        "smtp_port": mail.smtp_port,
+        "pop_host": mail.pop_host,
+        "pop_port": mail.pop_port,
+    }
 
 
 def _noted(problem: Problem) -> dict[str, Any]:

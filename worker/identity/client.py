@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
-from worker.identity.http import TokenEndpoint, dictated, read
+from worker.identity.http import Letter, TokenEndpoint, dictated, read
 from worker.identity.registration import Registration, check_scopes
 from worker.identity.talks import Answered, Talk, Talks, Window
 from worker.identity.wire import Wire, WireError
@@ -22,6 +22,7 @@ Key = TypeVar("Key")
 
 _OK = 200
 _IS_PUBLIC = "AADSTS700025"
+_LETTER_LASTS = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,15 @@ class Question:
     client: str
     authority: str | None  # None: the registration's own
     scopes: Sequence[str]  # empty: the registration's own
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What the questions of one call have in common, as it is found out."""
+
+    now: Callable[[], datetime]
+    failed: dict[AppKey, Discovery]
+    letters: dict[tuple[AppKey, tuple[str, ...]], Letter] = field(default_factory=dict)
 
 
 class Identity:
@@ -75,8 +85,8 @@ class Identity:
         when it is dropped are lost. ``expected``: clients and authorities that will be asked, so that metadata that
         are missing can be fetched side by side.
         """
-        failed = self._prepared(expected)
-        talks = ((key, self._talk(question, failed, now)) for key, question in questions)
+        round_ = _Round(now=now, failed=self._prepared(expected))
+        talks = ((key, self._talk(question, round_)) for key, question in questions)
         return Talks[Key](self._wire).hold(talks, self._window)
 
     def validate(self, *, client: str, authority: str | None, scopes: tuple[str, ...]) -> None:
@@ -130,47 +140,47 @@ class Identity:
             ]
         )
 
-    def _talk(self, question: Question, failed: dict[AppKey, Discovery], now: Callable[[], datetime]) -> Talk:
+    def _talk(self, question: Question, round_: _Round) -> Talk:
         registration = self._registrations.get(question.client)
         if registration is None:
             return Misconfigured(code="unknown_client", scope=Scope.TENANT)  # our own lack, and no fault of the app's
         outcome: Outcome = Misconfigured(code="no_credential")
         for number in self._order(registration):
-            outcome = yield from self._attempt(registration, number, question, failed, now)
+            outcome = yield from self._attempt(registration, number, question, round_)
             if not _refuses_credential(outcome):
                 break
             self._preferred[registration.name] = (number + 1) % len(registration.credentials)
         if outcome.code == _IS_PUBLIC:
-            return (yield from self._attempt(registration, PUBLIC, question, failed, now))
+            return (yield from self._attempt(registration, PUBLIC, question, round_))
         return outcome
 
-    def _attempt(
-        self,
-        registration: Registration,
-        number: int,
-        question: Question,
-        failed: dict[AppKey, Discovery],
-        now: Callable[[], datetime],
-    ) -> Talk:
+    def _attempt(self, registration: Registration, number: int, question: Question, round_: _Round) -> Talk:
         key = registration.name, number, question.authority or registration.authority
+        if key in round_.failed:
+            return round_.failed[key].outcome
         try:
-            if key in failed:
-                return failed[key].outcome
-            app = self._apps.get(registration, *key[1:])
+            letter = self._letter(registration, key, tuple(question.scopes or registration.scopes), round_)
         except InvalidInput:
             return Misconfigured(code="authority_refused", scope=Scope.TENANT)
         except Discovery as error:
-            failed[key] = error  # for the others of this batch: to ask each in turn would take the time of all together
+            round_.failed[key] = error  # to ask for each in turn would take the time of all together
             return error.outcome
-        scopes = list(question.scopes or registration.scopes)
-        obtained_at = now()
-        spent = question.refresh_token
-        message = dictated(lambda post: app.acquire_token_by_refresh_token(spent.reveal(), scopes, post=post))
+        obtained_at = round_.now()
         try:
-            reply = yield message
+            reply = yield letter.about(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
         return classify(read(reply), obtained_at=obtained_at)
+
+    def _letter(self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round) -> Letter:
+        """Raises InvalidInput or Discovery."""
+        now = round_.now()
+        letter = round_.letters.get((key, scopes))
+        if letter is None or not timedelta(0) <= now - letter.written_at < _LETTER_LASTS:
+            app = self._apps.get(registration, *key[1:])
+            letter = dictated(lambda post: app.acquire_token_by_refresh_token("any", list(scopes), post=post), now=now)
+            round_.letters[key, scopes] = letter
+        return letter
 
     def _order(self, registration: Registration) -> list[int]:
         """The numbers of the credentials, the one that worked last first."""

@@ -1,35 +1,29 @@
-"""The HTTP below MSAL. It fetches metadata; a question about a refresh token it takes down instead of sending it."""
+"""The HTTP below MSAL. It fetches metadata; a token request it takes down instead of sending it."""
 
 import email.utils
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
+from uuid import uuid4
 
+from worker.domain.credential import Secret
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
 from worker.identity.wire import Message, Reply, Wire
 
-_ONCE = frozenset({"refresh_token", "client_assertion", "device_code"})  # not to be kept
 _FORM = "application/x-www-form-urlencoded"
+_CORRELATION = "client-request-id"
+_OF_ONE_ACCOUNT = frozenset({_CORRELATION, "x-client-last-telemetry"})  # the latter of the one before
 _CLIENT_ERROR = range(400, 500)
 _TOO_MANY_REQUESTS = 429
 
 
 class NotForMsal(Exception):
     """The platform has failed, and MSAL would only say so in its own words."""
-
-
-class _Dictated(Exception):
-    """Ends MSAL's call once it has said what to send."""
-
-    def __init__(self, message: Message) -> None:
-        super().__init__()
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +84,46 @@ def _with(url: str, params: Mapping[str, str] | None) -> str:
 
 
 def _posted(url: str, params: Mapping[str, str] | None, headers: Mapping[str, str], data: Mapping[str, Any]) -> Message:
-    return Message(_with(url, params), {**headers, "Content-Type": _FORM}, _form(data))
+    return Message(_with(url, params), {**headers, "Content-Type": _FORM}, urlencode(data))
 
 
-def dictated(call: Callable[[Callable[..., Any]], object]) -> Message:
-    """What MSAL would send: ``call`` makes it ask, with the given function in place of its own POST.
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A token request as MSAL has written it, for whichever refresh token of the same app, authority and scopes.
+
+    MSAL would write the same for the next one but for two things, the token and the correlation id, and takes a tenth
+    of a refresh's CPU for it. Its client assertion is good for a minute more at least.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    form: str = field(repr=False)
+    written_at: datetime
+
+    def about(self, refresh_token: Secret) -> Message:
+        """The request that spends this token."""
+        headers = {**self.headers, _CORRELATION: str(uuid4())}
+        return Message(self.url, headers, f"{self.form}&refresh_token={quote_plus(refresh_token.reveal())}")
+
+
+class _Written(Exception):
+    """Ends MSAL's call once it has said what to send."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], form: str) -> None:
+        super().__init__()
+        self.url, self.headers, self.form = url, headers, form
+
+
+def dictated(call: Callable[[Callable[..., Any]], object], *, now: datetime) -> Letter:
+    """What MSAL would send: ``call`` makes it spend some refresh token, with the given function for its own POST.
 
     Its opinion of the answer is not asked for: it raises after a refresh token was rotated if anything else in the
     answer is odd, remembers one account's error for the next one's question, and logs tokens.
     """
     try:
         call(_dictate)
-    except _Dictated as said:
-        return said.message
+    except _Written as said:
+        return Letter(said.url, said.headers, said.form, now)
     raise RuntimeError("MSAL has asked nothing")
 
 
@@ -114,20 +135,9 @@ def _dictate(
     params: Mapping[str, str] | None = None,
     **_: object,
 ) -> NoReturn:
-    sent = {name: value for name, value in headers.items() if name != "x-client-last-telemetry"}  # of another account
-    raise _Dictated(_posted(url, params, sent, data))
-
-
-def _form(data: Mapping[str, Any]) -> str:
-    """As urlencode would, which looks at all of it anew each time; only the tokens differ from question to question."""
-    return "&".join(
-        f"{name}={_quoted(value) if name not in _ONCE else quote_plus(value)}" for name, value in data.items()
-    )
-
-
-@lru_cache(maxsize=256)
-def _quoted(value: str | int) -> str:
-    return quote_plus(str(value))
+    sent = {name: value for name, value in headers.items() if name not in _OF_ONE_ACCOUNT}
+    form = {name: value for name, value in data.items() if name != "refresh_token"}
+    raise _Written(_with(url, params), {**sent, "Content-Type": _FORM}, urlencode(form))
 
 
 def read(reply: Reply) -> Answer:
