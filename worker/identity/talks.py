@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Generic, TypeVar, assert_never
 
 from worker.domain.breaker import is_suspicious
-from worker.domain.outcome import Outcome
+from worker.domain.outcome import Outcome, Scope, scope
 from worker.identity.wire import Exchange, Message, Reply, Wire, WireError, monotonic
 
 Key = TypeVar("Key")
@@ -15,7 +15,7 @@ Key = TypeVar("Key")
 Talk = Generator[Message, Reply, Outcome]
 
 # Answers are handed over together, because each group costs a commit: so many, or whatever has come within this time.
-_GROUP = 100
+_GROUP = 125
 _GATHER = 0.05  # seconds
 _CAREFUL = 16  # talks at once
 _A_WHILE = 60.0  # seconds; longer than any question
@@ -47,11 +47,19 @@ class Window:
     def __init__(self, most: int) -> None:
         self._most = most
         self.size = min(_CAREFUL, most)
+        self.is_trusted = False  #: whether others may begin before what was answered has been looked at
 
     def learn(self, outcomes: Iterable[Outcome | Exception]) -> None:
         """Twice as many after good answers, few again after one that is not about its account."""
+        outcomes = list(outcomes)
         bad = any(not isinstance(outcome, Exception) and is_suspicious(outcome) for outcome in outcomes)
         self.size = min(self._most, _CAREFUL if bad else 2 * self.size)
+        self.is_trusted = self.size == self._most and not any(map(speaks_for_others, outcomes))
+
+
+def speaks_for_others(outcome: Outcome | Exception) -> bool:
+    """Whether it is about more than its account: then nobody should be asked before it has been looked at."""
+    return not isinstance(outcome, Exception) and scope(outcome) is not Scope.ACCOUNT
 
 
 class Talks(Generic[Key]):
@@ -65,25 +73,34 @@ class Talks(Generic[Key]):
         """Begin a talk whenever the window has room for it; yields groups of those that have ended."""
         with self._exchange:
             while True:
-                for key, talk in islice(talks, max(0, window.size - len(self._exchange))):
-                    self._go_on(_UnderWay(key, talk), None)
+                self._begin(talks, window)
                 if not (self._exchange or self._answered):
                     return
-                self._gather()
+                self._gather(talks, window)
                 answered, self._answered = self._answered, []
                 window.learn(each.outcome for each in answered)
                 yield answered
 
-    def _gather(self) -> None:
+    def _begin(self, talks: Iterator[tuple[Key, Talk]], window: Window) -> None:
+        for key, talk in islice(talks, max(0, window.size - len(self._exchange))):
+            self._go_on(_UnderWay(key, talk), None)
+
+    def _gather(self, talks: Iterator[tuple[Key, Talk]], window: Window) -> None:
+        """Wait for a group of answers; while all is well, others are asked meanwhile."""
         until: float | None = None
+        flows = window.is_trusted
         while self._exchange and len(self._answered) < _GROUP:
             until = until or (monotonic() + _GATHER if self._answered else None)
             patience = until - monotonic() if until else _A_WHILE
             if patience <= 0:
                 return
+            known = len(self._answered)
             for under_way, reply, seconds in self._exchange.wait(patience):
                 under_way.seconds += seconds
                 self._go_on(under_way, reply)
+            flows = flows and not any(speaks_for_others(each.outcome) for each in self._answered[known:])
+            if flows:
+                self._begin(talks, window)
 
     def _go_on(self, under_way: _UnderWay[Key], reply: Reply | WireError | None) -> None:
         """Until the talk has something to send, or has ended."""

@@ -64,6 +64,20 @@ def test_a_question_is_taken_when_its_turn_comes(server: EmulatorServer) -> None
     assert sorted(one.key for one in [*first, *rest]) == list(range(9))
 
 
+def test_answers_gather_while_others_are_asked(server: EmulatorServer) -> None:
+    """Once it is seen to go well, a group, which costs a commit, is not bounded by the connections there are."""
+    token = server.emulator.enrol("ann@contoso.com").refresh_token
+
+    with opened(server.authority, server.ca_bundle, connections=2) as identity:
+        groups = [
+            len(group) for group in identity.refresh_all(((n, question(token)) for n in range(40)), now=lambda: NOW)
+        ]
+
+    assert groups[0] <= 2
+    assert max(groups) > 2
+    assert sum(groups) == 40
+
+
 def test_one_that_cannot_be_asked_stops_no_other(server: EmulatorServer) -> None:
     """A row that no import would have let in: MSAL refuses its scope before anything is sent."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token

@@ -1,12 +1,13 @@
 """How many questions are under way at once."""
 
 from tests.factories import make_refreshed
-from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Transient
+from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
 from worker.identity.talks import Window
 
 GOOD: Outcome = make_refreshed()
 DEAD: Outcome = ReauthRequired(code="AADSTS50173")
 OURS: Outcome = Misconfigured(code="AADSTS7000215")
+TENANT: Outcome = Throttled(code="AADSTS90009", scope=Scope.TENANT)
 AWAY: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
 
 
@@ -37,3 +38,14 @@ def test_an_account_that_cannot_be_asked_says_nothing_about_the_others() -> None
     window.learn([ValueError("a scope")])
 
     assert window.size == 3
+
+
+def test_questions_flow_only_once_it_is_wide_open_and_nothing_speaks_against_it() -> None:
+    """Until then, and after what concerns a whole tenant, each group is looked at before anybody else is asked."""
+    window = Window(40)
+    trust = [window.is_trusted]
+    for outcome in (GOOD, DEAD, TENANT, GOOD, AWAY):
+        window.learn([outcome])
+        trust.append(window.is_trusted)
+
+    assert trust == [False, False, True, False, True, False]
