@@ -29,7 +29,7 @@ from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
 _LEASE = timedelta(seconds=150)
-_HEADERS = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+_HEADERS = ("Accept: application/json", "Content-Type: application/x-www-form-urlencoded")
 
 _CLAIM = """
     WITH due AS (

@@ -1,11 +1,15 @@
 """Between rows and values."""
 
 from collections.abc import Iterable
+from dataclasses import fields, replace
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import CursorResult, RowMapping
+from sqlalchemy import RowMapping
 
 from worker.domain.credential import MICROSOFT, AccountId, Failure, MailServers
+
+_SERVERS = tuple(field.name for field in fields(MailServers))
 
 
 def as_failure(row: RowMapping) -> Failure | None:
@@ -18,14 +22,12 @@ def as_failure(row: RowMapping) -> Failure | None:
 
 def as_mail(row: RowMapping) -> MailServers:
     """A column that is NULL stands for Microsoft's."""
-    return MailServers(
-        imap_host=row["imap_host"] or MICROSOFT.imap_host,
-        imap_port=row["imap_port"] or MICROSOFT.imap_port,
-        smtp_host=row["smtp_host"] or MICROSOFT.smtp_host,
-        smtp_port=row["smtp_port"] or MICROSOFT.smtp_port,
-        pop_host=row["pop_host"] or MICROSOFT.pop_host,
-        pop_port=row["pop_port"] or MICROSOFT.pop_port,
-    )
+    return _servers(*(row[name] for name in _SERVERS))
+
+
+@lru_cache(maxsize=256)  # a fleet has few
+def _servers(*given: Any) -> MailServers:
+    return replace(MICROSOFT, **{name: value for name, value in zip(_SERVERS, given, strict=True) if value})
 
 
 def as_columns(records: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -34,5 +36,6 @@ def as_columns(records: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def versions(rows: CursorResult[Any]) -> dict[AccountId, int]:
-    return {AccountId(row.id): row.version for row in rows}
+def versions(rows: Iterable[Any]) -> dict[AccountId, int]:
+    """Of rows of an id and a version."""
+    return {AccountId(account): version for account, version in rows}

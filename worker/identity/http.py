@@ -13,7 +13,7 @@ from uuid import uuid4
 from worker.domain.credential import Secret
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
-from worker.identity.wire import Message, Reply, Wire
+from worker.identity.wire import Message, Reply, Wire, header_lines
 
 _FORM = "application/x-www-form-urlencoded"
 _CORRELATION = "client-request-id"
@@ -60,7 +60,7 @@ class TokenEndpoint:
     def get(
         self, url: str, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None, **_: object
     ) -> _Response:
-        reply = self._wire.ask(Message(_with(url, params), headers or {}))
+        reply = self._wire.ask(Message(_with(url, params), header_lines(headers or {})))
         self._last.discovery_status = reply.status
         return _response(reply)
 
@@ -84,7 +84,7 @@ def _with(url: str, params: Mapping[str, str] | None) -> str:
 
 
 def _posted(url: str, params: Mapping[str, str] | None, headers: Mapping[str, str], data: Mapping[str, Any]) -> Message:
-    return Message(_with(url, params), {**headers, "Content-Type": _FORM}, urlencode(data))
+    return Message(_with(url, params), header_lines({**headers, "Content-Type": _FORM}), urlencode(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +96,22 @@ class Letter:
     """
 
     url: str
-    headers: Mapping[str, str] = field(repr=False)
+    headers: tuple[str, ...] = field(repr=False)
     form: str = field(repr=False)
     written_at: datetime
 
     def about(self, refresh_token: Secret) -> Message:
         """The request that spends this token."""
-        headers = {**self.headers, _CORRELATION: str(uuid4())}
+        headers = (*self.headers, f"{_CORRELATION}: {uuid4()}")
         return Message(self.url, headers, f"{self.form}&refresh_token={quote_plus(refresh_token.reveal())}")
 
 
 class _Written(Exception):
     """Ends MSAL's call once it has said what to send."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], form: str) -> None:
+    def __init__(self, message: Message) -> None:
         super().__init__()
-        self.url, self.headers, self.form = url, headers, form
+        self.message = message
 
 
 def dictated(call: Callable[[Callable[..., Any]], object], *, now: datetime) -> Letter:
@@ -122,8 +122,9 @@ def dictated(call: Callable[[Callable[..., Any]], object], *, now: datetime) -> 
     """
     try:
         call(_dictate)
-    except _Written as said:
-        return Letter(said.url, said.headers, said.form, now)
+    except _Written as written:
+        message = written.message
+        return Letter(message.url, message.headers, message.body or "", now)
     raise RuntimeError("MSAL has asked nothing")
 
 
@@ -137,7 +138,7 @@ def _dictate(
 ) -> NoReturn:
     sent = {name: value for name, value in headers.items() if name not in _OF_ONE_ACCOUNT}
     form = {name: value for name, value in data.items() if name != "refresh_token"}
-    raise _Written(_with(url, params), {**sent, "Content-Type": _FORM}, urlencode(form))
+    raise _Written(_posted(url, params, sent, form))
 
 
 def read(reply: Reply) -> Answer:

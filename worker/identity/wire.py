@@ -47,11 +47,19 @@ def monotonic() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request, ready to be sent: a POST if it has a body, else a GET."""
+    """A request, ready to be sent: a POST if it has a body, else a GET. Make its headers by ``header_lines``."""
 
     url: str
-    headers: Mapping[str, str] = field(repr=False)
+    headers: tuple[str, ...] = field(repr=False)
     body: str | None = field(repr=False, default=None)
+
+
+def header_lines(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """As a Message has them. Raises ValueError for one that would not stay in its line."""
+    lines = tuple(f"{name}: {value}" for name, value in headers.items())
+    if not "".join(lines).isprintable():
+        raise ValueError("a header that would not stay in its line")
+    return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +272,8 @@ def _line(ca_bundle: Path | None) -> pycurl.Curl:
 
 def _set_out(line: pycurl.Curl, flight: _Flight[Any]) -> None:
     message = flight.message
-    fields = [f"{name}: {value}" for name, value in message.headers.items()]
-    if not "".join(fields).isprintable():
-        raise ValueError("a header that would not stay in its line")
     line.setopt(pycurl.URL, message.url)
-    line.setopt(pycurl.HTTPHEADER, fields)
+    line.setopt(pycurl.HTTPHEADER, message.headers)
     line.setopt(pycurl.HEADERFUNCTION, flight.head.append)
     line.setopt(pycurl.WRITEFUNCTION, flight.body.append)
     if message.body is None:

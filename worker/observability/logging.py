@@ -1,5 +1,6 @@
 """Structured logs for this package and everything beneath it. Nothing secret gets here, and what might is masked."""
 
+import json
 import logging
 import re
 import sys
@@ -14,13 +15,14 @@ LogFormat = Literal["auto", "console", "json"]
 _MASKED = re.compile(r"token|secret|password|authorization|assertion|cookie", re.IGNORECASE)
 _HARMLESS = frozenset({"token_expiry"})
 _JWT = re.compile(r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*")
+_JSON = json.JSONEncoder()
 _URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s/]+(?=@)")
 
 
 def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
     """Send every log line of the process to standard error, as JSON or for people (``auto``: if they are there)."""
     for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderer = structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer()
+    renderer = structlog.dev.ConsoleRenderer() if for_people else _as_json
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -50,6 +52,10 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
     logging.getLogger("msal").setLevel(logging.CRITICAL)
     for talkative in ("urllib3", "kombu", "amqp", "tornado.access", "celery.bootsteps", "celery.utils.functional"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
+
+
+def _as_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    return _JSON.encode(event)  # structlog's own renderer makes an encoder for every line
 
 
 class _Lines(structlog.WriteLogger):
