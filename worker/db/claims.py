@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, RowMapping, bindparam, text
+from sqlalchemy import Connection, LargeBinary, bindparam, text
 
-from worker.db.rows import as_columns, as_failure, as_mail, versions
+from worker.db.rows import as_columns, as_dicts, as_failure, as_mail, versions
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
 
@@ -138,7 +138,7 @@ def claim_due(
 ) -> list[Claim]:
     """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again."""
     given = {"lease_id": lease_id, "lease_until": now + lease, "now": now, "long_ago": now - LONG_OVERDUE}
-    rows = connection.execute(_CLAIM_DUE, {"client": client, "limit": limit, **given}).mappings().all()
+    rows = as_dicts(connection.execute(_CLAIM_DUE, {"client": client, "limit": limit, **given}))
     # One alone is in no crowd: only where there is more to do than fits do they matter to each other.
     return [_claim(row, in_crowd=row["out_of_step"] and len(rows) == limit) for row in rows]
 
@@ -277,7 +277,7 @@ def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime
     return result.rowcount == 1
 
 
-def _claim(row: RowMapping, *, in_crowd: bool = False) -> Claim:
+def _claim(row: Mapping[Any, Any], *, in_crowd: bool = False) -> Claim:
     return Claim(
         account_id=AccountId(row["id"]),
         email=row["email"],

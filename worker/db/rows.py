@@ -1,18 +1,18 @@
 """Between rows and values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import CursorResult
 
 from worker.domain.credential import MICROSOFT, AccountId, Failure, MailServers
 
 _SERVERS = tuple(field.name for field in fields(MailServers))
 
 
-def as_failure(row: RowMapping) -> Failure | None:
+def as_failure(row: Mapping[Any, Any]) -> Failure | None:
     if not row["failure_count"]:
         return None
     return Failure(
@@ -20,7 +20,7 @@ def as_failure(row: RowMapping) -> Failure | None:
     )
 
 
-def as_mail(row: RowMapping) -> MailServers:
+def as_mail(row: Mapping[Any, Any]) -> MailServers:
     """A column that is NULL stands for Microsoft's."""
     return _servers(*(row[name] for name in _SERVERS))
 
@@ -34,6 +34,12 @@ def as_columns(records: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
     """Turn records into one array per column, as unnest takes them."""
     rows = list(records)
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def as_dicts(rows: CursorResult[Any]) -> list[dict[str, Any]]:
+    """What ``mappings`` gives, at a fraction of its price per field."""
+    names = tuple(rows.keys())
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def versions(rows: Iterable[Any]) -> dict[AccountId, int]:

@@ -77,17 +77,19 @@ class Gate:
         seen = (self._shared.get(client), self._own.get(client))
         return any(breaker and not self._as_asked(breaker).allowance(1, now=now) for breaker in seen)
 
-    def observe(self, client: str, account: AccountId, outcome: Outcome) -> None:
-        """Take note of an answer at once, before it is stored."""
+    def observe(self, client: str, answers: Answers) -> None:
+        """Take note of answers at once, before they are stored."""
         now = self._utcnow()
+        unheard = [answer for answer in answers if scope(answer[1]) is Scope.NETWORK]
+        heard = [answer for answer in answers if scope(answer[1]) is not Scope.NETWORK]
         with self._lock:
-            if scope(outcome) is Scope.NETWORK:
-                own = self._own.get(client, Breaker(client=client))
-                self._own[client] = judge(own, [(account, outcome)], now=now)
-            else:
+            if heard:
                 self._own.pop(client, None)
                 shared = self._shared.get(client, Breaker(client=client))
-                self._shared[client] = judge(self._as_asked(shared), [(account, outcome)], now=now)
+                self._shared[client] = judge(self._as_asked(shared), heard, now=now)
+            elif unheard:
+                own = self._own.get(client, Breaker(client=client))
+                self._own[client] = judge(own, unheard, now=now)
 
     def report(self, answers: Iterable[tuple[str, AccountId, Outcome]]) -> None:
         """Share what a group of answers says, if it says anything new. Raises Unavailable without Postgres."""

@@ -246,7 +246,8 @@ class Refresher:
             return None
 
     def _spend(self, opened: Iterator[tuple[Claim, Secret]], expected: Sequence[Claim]) -> Iterator[list[Spent]]:
-        """Ask about each, many at a time; groups of whatever has been answered. Exhaust it."""
+        """Ask about each, many at a time; groups of whatever has been answered. Exhaust it. ``expected`` are of one app
+        registration."""
 
         def questions() -> Iterator[tuple[_Asked, Question]]:
             for claim, token in opened:
@@ -257,14 +258,15 @@ class Refresher:
 
         endpoints = {(claim.client, claim.authority) for claim in expected}
         for group in self._identity.refresh_all(questions(), expected=endpoints, now=self._utcnow):
-            yield [self._spent(answered) for answered in group]
+            spent = [self._spent(answered) for answered in group]
+            self._gate.observe(expected[0].client, [(one.claim.account_id, one.outcome) for one in spent])
+            yield spent
 
     def _spent(self, answered: Answered[_Asked]) -> Spent:
         (claim, token, at), outcome = answered.key, answered.outcome
         if isinstance(outcome, Exception):  # a poison account backs off like a failing one, and the others go on
             log.error("Refresh failed unexpectedly", email=claim.email, error=type(outcome).__name__, exc_info=outcome)
             outcome = Transient(code="internal_error", scope=Scope.SERVICE)
-        self._gate.observe(claim.client, claim.account_id, outcome)
         latency = timedelta(seconds=answered.seconds)
         return Spent(claim=claim, refresh_token=token, outcome=outcome, at=at, latency=latency)
 
