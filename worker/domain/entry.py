@@ -2,13 +2,15 @@
 
 import base64
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from worker.domain.credential import AccessToken, AccountId, CacheEntry, MailServers, Problem, Sealed, Secret, Status
 from worker.domain.errors import UnreadableSecret
 
+_SERVERS = tuple(field.name for field in fields(MailServers))
 _JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every entry
 
 
@@ -29,7 +31,7 @@ def encode(entry: CacheEntry) -> Secret:
                 "expires_at": token and token.expires_at.timestamp(),
                 "refresh_token": entry.refresh_token and base64.b64encode(entry.refresh_token).decode(),
                 "use_oauth": entry.use_oauth,
-                "mail": _servers(entry.mail),
+                "mail": {name: getattr(entry.mail, name) for name in _SERVERS},
                 "problem": entry.problem and _noted(entry.problem),
             }
         )
@@ -57,27 +59,22 @@ def _entry(data: dict[str, Any], account: AccountId) -> CacheEntry:
         token=_token(data),
         refresh_token=Sealed(base64.b64decode(refresh_token, validate=True)) if refresh_token else None,
         use_oauth=_flag(data, "use_oauth"),
-        mail=MailServers(
-            imap_host=_text(servers, "imap_host"),
-            imap_port=int(servers["imap_port"]),
-            smtp_host=_text(servers, "smtp_host"),
-            smtp_port=int(servers["smtp_port"]),
-            pop_host=_text(servers, "pop_host"),
-            pop_port=int(servers["pop_port"]),
-        ),
+        mail=_mail(*(servers[name] for name in _SERVERS)),
         problem=None if data["problem"] is None else _problem(data["problem"]),
     )
 
 
-def _servers(mail: MailServers) -> dict[str, Any]:
-    return {
-        "imap_host": mail.imap_host,
-        "imap_port": mail.imap_port,
-        "smtp_host": mail.smtp_host,
-        "smtp_port": mail.smtp_port,
-        "pop_host": mail.pop_host,
-        "pop_port": mail.pop_port,
-    }
+@lru_cache(maxsize=256, typed=True)  # a fleet has few
+def _mail(*values: Any) -> MailServers:
+    data = dict(zip(_SERVERS, values, strict=True))
+    return MailServers(
+        imap_host=_text(data, "imap_host"),
+        imap_port=int(data["imap_port"]),
+        smtp_host=_text(data, "smtp_host"),
+        smtp_port=int(data["smtp_port"]),
+        pop_host=_text(data, "pop_host"),
+        pop_port=int(data["pop_port"]),
+    )
 
 
 def _noted(problem: Problem) -> dict[str, Any]:

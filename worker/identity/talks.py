@@ -17,6 +17,7 @@ Talk = Generator[Message, Reply, Outcome]
 # Answers are handed over together, because each group costs a commit: so many, or whatever has come within this time.
 _GROUP = 125
 _GATHER = 0.05  # seconds
+_REFILL = 0.75  # of the window: to begin talks one by one, as room is made, costs more than to begin some at once
 _CAREFUL = 16  # talks at once
 _A_WHILE = 60.0  # seconds; longer than any question
 
@@ -99,7 +100,7 @@ class Talks(Generic[Key]):
                 under_way.seconds += seconds
                 self._go_on(under_way, reply)
             flows = flows and not any(speaks_for_others(each.outcome) for each in self._answered[known:])
-            if flows:
+            if flows and len(self._exchange) <= window.size * _REFILL:
                 self._begin(talks, window)
 
     def _go_on(self, under_way: _UnderWay[Key], reply: Reply | WireError | None) -> None:
