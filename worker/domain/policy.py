@@ -78,11 +78,12 @@ class RefreshPolicy:
         together for hours. So they come back as if they had always been there: see ``_residual``.
         """
         lifetime = refreshed.expires_at - refreshed.obtained_at
+        earliest = lifetime * self.earliest
         chance = keyed_fraction(account, version)
         fraction = self._residual(chance) if in_crowd else self.earliest + (self.latest - self.earliest) * chance
-        due = refreshed.obtained_at + max(lifetime * fraction, min(_SOONEST, lifetime * self.earliest))
+        due = refreshed.obtained_at + max(lifetime * fraction, min(_SOONEST, earliest))
         last_call = refreshed.expires_at - self.min_lead
-        if last_call > refreshed.obtained_at + lifetime * self.earliest:
+        if last_call > refreshed.obtained_at + earliest:
             due = min(due, last_call)  # a token too short-lived for the lead goes by the fraction alone
         if refreshed.refresh_on is not None:
             due = min(due, max(refreshed.refresh_on, refreshed.obtained_at + self.backoff_base))

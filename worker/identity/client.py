@@ -158,23 +158,24 @@ class Identity:
         key = registration.name, number, question.authority or registration.authority
         if key in round_.failed:
             return round_.failed[key].outcome
+        now = round_.now()
         try:
-            letter = self._letter(registration, key, tuple(question.scopes or registration.scopes), round_)
+            letter = self._letter(registration, key, tuple(question.scopes or registration.scopes), round_, now=now)
         except InvalidInput:
             return Misconfigured(code="authority_refused", scope=Scope.TENANT)
         except Discovery as error:
             round_.failed[key] = error  # to ask for each in turn would take the time of all together
             return error.outcome
-        obtained_at = round_.now()
         try:
             reply = yield letter.about(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
-        return classify(read(reply), obtained_at=obtained_at)
+        return classify(read(reply), obtained_at=now)
 
-    def _letter(self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round) -> Letter:
+    def _letter(
+        self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round, *, now: datetime
+    ) -> Letter:
         """Raises InvalidInput or Discovery."""
-        now = round_.now()
         letter = round_.letters.get((key, scopes))
         if letter is None or not timedelta(0) <= now - letter.written_at < _LETTER_LASTS:
             app = self._apps.get(registration, *key[1:])
