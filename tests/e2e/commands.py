@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _ROOM = 1 << 16  # bytes, for a command's arguments and environment
 _STREAMS = 3
@@ -42,7 +42,7 @@ class Commands:
             streams[0].write(stdin)
             streams[0].seek(0)
             status = self._ask(json.dumps(order).encode(), [stream.fileno() for stream in streams])
-            said, complained = (stream.seek(0) or stream.read() for stream in streams[1:])
+            said, complained = map(_read, streams[1:])
         return subprocess.CompletedProcess(list(arguments), status, said, complained)
 
     def close(self) -> None:
@@ -78,6 +78,11 @@ class Commands:
                 start_new_session=True,
             )
         return self._line
+
+
+def _read(stream: IO[str]) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 def serve(line: socket.socket) -> None:
