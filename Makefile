@@ -27,7 +27,7 @@ up: $(STAMP) ## Run everything until Ctrl-C, data kept in .data
 	@$(BIN)/token-worker up
 
 test: $(STAMP) ## Run all tests on real, embedded servers
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	CHAOS_ROUNDS=0 $(BIN)/python -m pytest tests/chaos
 
 chaos: $(STAMP) ## Break everything again and again, about a quarter of an hour; writes docs/chaos.md

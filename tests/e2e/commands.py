@@ -4,7 +4,6 @@ What a command can see is its own: arguments, environment, directory and standar
 interpreter. What an import prints or costs is seen only where a test starts the script itself.
 """
 
-import array
 import gc
 import json
 import os
@@ -13,14 +12,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-_ROOM = 1 << 16  # bytes, for a command's arguments and environment
-_STREAMS = 3
 _ROOT = Path(__file__).parents[2]
+_ROOM = 16  # bytes, for a status
 
 
 class Commands:
@@ -37,13 +35,11 @@ class Commands:
     ) -> subprocess.CompletedProcess[str]:
         """To its end. Raises TimeoutError."""
         order = {"arguments": list(arguments), "directory": str(directory), "environment": dict(environment)}
-        with ExitStack() as files:
-            streams = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(_STREAMS)]
-            streams[0].write(stdin)
-            streams[0].seek(0)
-            status = self._ask(json.dumps(order).encode(), [stream.fileno() for stream in streams])
-            said, complained = map(_read, streams[1:])
-        return subprocess.CompletedProcess(list(arguments), status, said, complained)
+        with _file(json.dumps(order)) as told, _file(stdin) as given, _file() as said, _file() as complained:
+            status = self._ask([file.fileno() for file in (told, given, said, complained)])
+            said.seek(0)
+            complained.seek(0)
+            return subprocess.CompletedProcess(list(arguments), status, said.read(), complained.read())
 
     def close(self) -> None:
         """Ends a command that still runs, too."""
@@ -55,17 +51,17 @@ class Commands:
             self._server.wait()
             self._server = None
 
-    def _ask(self, order: bytes, streams: Sequence[int]) -> int:
+    def _ask(self, files: Sequence[int]) -> int:
         try:
             line = self._line or self._start()
-            socket.send_fds(line, [order], streams)
+            socket.send_fds(line, [b"."], files)
             return int(line.recv(_ROOM))
         except BaseException:
             self.close()  # or the next would be told this one's status
             raise
 
     def _start(self) -> socket.socket:
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._line, theirs = socket.socketpair()
         self._line.settimeout(self._patience)
         with theirs:
             self._server = subprocess.Popen(
@@ -80,32 +76,32 @@ class Commands:
         return self._line
 
 
-def _read(stream: IO[str]) -> str:
-    stream.seek(0)
-    return stream.read()
+@contextmanager
+def _file(content: str = "") -> Iterator[IO[str]]:
+    with tempfile.TemporaryFile("w+") as file:
+        file.write(content)
+        file.seek(0)
+        yield file
 
 
 def serve(line: socket.socket) -> None:
     """Returns in the process of a command, as which it then goes on; the others are told its status."""
-    while order := _receive(line):
+    while files := socket.recv_fds(line, _ROOM, 4)[1]:
         child = os.fork()
         if child == 0:
             line.close()
-            _become(*order)
+            _become(*files)
             return
-        for stream in order[1]:
-            os.close(stream)
+        for file in files:
+            os.close(file)
         _, status = os.waitpid(child, 0)
         line.send(b"%d" % os.waitstatus_to_exitcode(status))
     raise SystemExit
 
 
-def _receive(line: socket.socket) -> tuple[dict[str, Any], Sequence[int]] | None:
-    message, streams, _, _ = socket.recv_fds(line, _ROOM, _STREAMS)
-    return (json.loads(message), array.array("i", streams)) if message else None
-
-
-def _become(order: dict[str, Any], streams: Sequence[int]) -> None:
+def _become(told: int, *streams: int) -> None:
+    with open(told) as file:
+        order = json.load(file)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
