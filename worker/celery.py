@@ -3,11 +3,13 @@
 Importing this reads no setting and opens no connection; each process builds its services after the fork.
 """
 
+import gc
+import importlib
 import os
 import secrets
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import celery.signals
 import click
@@ -16,12 +18,14 @@ from celery import Celery
 from celery.schedules import crontab
 from kombu.exceptions import ChannelError
 
-from worker.bootstrap import Services, bootstrap
 from worker.broker import ON_DEMAND, REFRESH, SWEEP, queue, repair
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
 from worker.tasks import EXPIRES
+
+if TYPE_CHECKING:
+    from worker.bootstrap import Services
 
 _MOST_QUEUED = 64  # batches; more would only grow stale in the queue, since a batch claims when it starts
 _TIME_LIMIT = 300  # seconds; the longest batch is bounded by its lease, this is for what should not happen
@@ -39,17 +43,19 @@ class Worker(Celery):
         self._is_child = self._busy = self._ending = False
 
     @property
-    def services(self) -> Services:
+    def services(self) -> "Services":
         """This process's services, built at first use: connections must not cross a fork."""
         if self._services is None or self._services[0] != os.getpid():
             return self.build_services()
         return self._services[1]
 
     @services.setter
-    def services(self, services: Services) -> None:
+    def services(self, services: "Services") -> None:
         self._services = os.getpid(), services
 
-    def build_services(self) -> Services:
+    def build_services(self) -> "Services":
+        from worker.bootstrap import bootstrap  # noqa: PLC0415 - with all a worker needs; beat and Flower need none of it
+
         self.services = bootstrap(_load_or_exit(Settings))
         return self.services
 
@@ -166,6 +172,8 @@ def _configure_logging(**_: object) -> None:
 def _check_settings(**_: object) -> None:
     """Before anything is forked: a worker that cannot refresh must not start."""
     _load_or_exit(Settings)
+    importlib.import_module("worker.bootstrap")  # once, for all children
+    gc.freeze()  # what is shared with them would be copied when the collector looks at it
 
 
 @celery.signals.worker_process_init.connect

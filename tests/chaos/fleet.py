@@ -11,7 +11,8 @@ import psycopg
 
 from tests.chaos.readers import Readers
 from tests.chaos.witness import Witness
-from tests.e2e.installation import Installation, emails
+from tests.e2e.commands import Commands
+from tests.e2e.installation import PATIENCE, Installation, emails, inherited
 from worker.bootstrap import Services
 from worker.client import TokenClient
 from worker.clock import utcnow
@@ -257,7 +258,8 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
             "WORKER_AUTHORITY": server.authority,
             "WORKER_CA_BUNDLE": str(server.ca_bundle),
         }
-        installation = Installation(directory, environment, server)
+        commands = undo.enter_context(closing(Commands(inherited(), patience=PATIENCE)))
+        installation = Installation(directory, environment, server, commands)
         undo.callback(installation.close)
         assert installation.cli("migrate").returncode == 0
         client = undo.enter_context(TokenClient(installation.settings))

@@ -1,12 +1,14 @@
 """An installation under the real clock: embedded stores, the emulator over real TLS, no process yet."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.commands import Commands
 from tests.e2e.foreground import open_directory
-from tests.e2e.installation import Installation
+from tests.e2e.installation import PATIENCE, Installation, inherited
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
 from worker.vault import generate_key
 
@@ -17,8 +19,16 @@ def _server(tmp_path: Path) -> Iterator[EmulatorServer]:
         yield server
 
 
+@pytest.fixture(scope="session", name="commands")
+def _commands() -> Iterator[Commands]:
+    with closing(Commands(inherited(), patience=PATIENCE)) as commands:
+        yield commands
+
+
 @pytest.fixture(name="installation")
-def _installation(tmp_path: Path, server: EmulatorServer, database_url: str, redis_url: str) -> Iterator[Installation]:
+def _installation(
+    tmp_path: Path, server: EmulatorServer, database_url: str, redis_url: str, commands: Commands
+) -> Iterator[Installation]:
     environment = {
         "WORKER_DATABASE_URL": database_url,
         "WORKER_REDIS_URL": redis_url,
@@ -29,7 +39,7 @@ def _installation(tmp_path: Path, server: EmulatorServer, database_url: str, red
         "WORKER_CA_BUNDLE": str(server.ca_bundle),
         "WORKER_SWEEP_INTERVAL": "1",
     }
-    installation = Installation(tmp_path, environment, server)
+    installation = Installation(tmp_path, environment, server, commands)
     yield installation
     installation.close()
 

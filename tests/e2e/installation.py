@@ -17,6 +17,7 @@ import psycopg
 from celery import Celery
 from kombu import pools
 
+from tests.e2e.commands import Commands
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack.process import Process
@@ -57,10 +58,13 @@ def wait_for(
 class Installation:
     """Settings, the emulator they point at, and everything started under them."""
 
-    def __init__(self, directory: Path, environment: dict[str, str], server: EmulatorServer) -> None:
+    def __init__(
+        self, directory: Path, environment: dict[str, str], server: EmulatorServer, commands: Commands
+    ) -> None:
         self.directory = directory
         self.environment = environment
         self.server = server
+        self._commands = commands
         self._processes: list[Process] = []
 
     @property
@@ -92,18 +96,20 @@ class Installation:
 
     def cli(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """``token-worker ARGUMENTS``, to its end."""
-        return self.run([str(BIN / "token-worker"), *arguments], stdin=stdin, **environment)
+        environment = {**inherited(), **self.environment, **environment}
+        return self._commands.run(arguments, stdin=stdin, directory=self.directory, environment=environment)
 
-    def run(self, argv: list[str], *, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
+        """Any program, to its end."""
         return subprocess.run(
             argv,
-            input=stdin,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE,
             cwd=self.directory,
-            env={**inherited(), **self.environment, **environment},
+            env={**inherited(), **self.environment},
         )
 
     @contextmanager

@@ -1,26 +1,34 @@
 """Commands about accounts."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from worker import clock
-from worker.bootstrap import Services, bootstrap
 from worker.cli.output import as_json, print_fields, print_json, print_table, remaining
 from worker.domain.credential import DEFAULT_CLIENT, Account, Grant, Status, account_id, normalize_email
 from worker.domain.forecast import dies_at
-from worker.settings import Settings, load
+
+if TYPE_CHECKING:
+    from worker.bootstrap import Services
 
 _BAD_LINES_SHOWN = 20
 
 
 @contextmanager
-def services() -> Iterator[Services]:
+def services() -> Iterator["Services"]:
     """The services for one command."""
+    # With SQLAlchemy, MSAL and pydantic, a second's worth, for which help, keygen or a typing error should not wait.
+    from worker.bootstrap import bootstrap  # noqa: PLC0415
+    from worker.settings import Settings, load  # noqa: PLC0415
+
+    gc.freeze()  # modules stay to the end, where the collector would look through them for a third of a second
+
     opened = bootstrap(load(Settings))
     try:
         yield opened

@@ -8,8 +8,10 @@ from types import FrameType
 
 import click
 
-# The devkit brings a web server, Celery and more, half a second's worth, which no other command should wait for: it is
-# imported where it is used.
+from worker.devkit.stack import StackError
+
+# The rest of the devkit brings a web server, Celery, SQLAlchemy and more, two seconds' worth, which no other command
+# should wait for: it is imported where it is used, and there Ctrl-C must end it like anything else.
 
 _INTERRUPTED = 130
 _DEMO_SECONDS = 100
@@ -20,10 +22,9 @@ _DEMO_SECONDS = 100
 def demo(seconds: int) -> None:
     """Show it all at work: about two minutes, real servers, no configuration; ends with a verdict."""
     _end_like_ctrl_c()
-    from worker.devkit import demo as show  # noqa: PLC0415
-    from worker.devkit.stack import StackError  # noqa: PLC0415
-
     try:
+        from worker.devkit import demo as show  # noqa: PLC0415
+
         good = show.demo(seconds=seconds)
     except StackError as error:
         raise click.ClickException(str(error)) from None
@@ -48,10 +49,9 @@ def up(data: Path) -> None:
     embedded servers and the emulator.
     """
     _end_like_ctrl_c()
-    from worker.devkit import demo as show  # noqa: PLC0415
-    from worker.devkit.stack import StackError  # noqa: PLC0415
-
     try:
+        from worker.devkit import demo as show  # noqa: PLC0415
+
         show.up(data.resolve())
     except StackError as error:
         raise click.ClickException(str(error)) from None

@@ -4,18 +4,21 @@ import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from worker import clock
-from worker.bootstrap import Services
 from worker.cli.accounts import services
 from worker.cli.output import as_json, duration, print_fields, print_json
-from worker.db.session import Database
 from worker.domain.breaker import Breaker
 from worker.domain.errors import ConfigurationError, WorkerError
-from worker.settings import DatabaseSettings, KeySettings, check_names, load
 from worker.vault import format_access_keys, generate_key
+
+# What brings SQLAlchemy, pydantic or Alembic is imported where it is used: see worker.cli.accounts.services.
+
+if TYPE_CHECKING:
+    from worker.bootstrap import Services
 
 _CLOCK_TOLERANCE = timedelta(seconds=30)
 
@@ -23,7 +26,9 @@ _CLOCK_TOLERANCE = timedelta(seconds=30)
 @click.command()
 def migrate() -> None:
     """Create or update the tables in WORKER_DATABASE_URL."""
-    from worker.db import schema  # noqa: PLC0415 - with Alembic, for which no other command should wait
+    from worker.db import schema  # noqa: PLC0415
+    from worker.db.session import Database  # noqa: PLC0415
+    from worker.settings import DatabaseSettings, load  # noqa: PLC0415
 
     database = Database(load(DatabaseSettings).database_url.get_secret_value())
     try:
@@ -47,6 +52,8 @@ def keygen(name: str | None, *, access: bool) -> None:
     if access:
         if name:
             raise click.UsageError("--id names a new key, and --access makes none")
+        from worker.settings import KeySettings, load  # noqa: PLC0415
+
         click.echo(format_access_keys(load(KeySettings).keys))
         return
     click.echo(generate_key(name or f"k{clock.utcnow():%Y%m%d}"))
@@ -100,6 +107,8 @@ def status(*, json_output: bool) -> None:
 @click.command()
 def doctor() -> None:
     """Check the configuration and everything it points at; say what to do about what is wrong."""
+    from worker.settings import check_names  # noqa: PLC0415
+
     with services() as opened:
         checks: list[tuple[str, Callable[[], object]]] = [
             ("settings", check_names),
@@ -145,7 +154,7 @@ def _report(name: str, check: Callable[[], object]) -> bool:
     return True
 
 
-def _check_tables(opened: Services) -> None:
+def _check_tables(opened: "Services") -> None:
     from worker.db import schema  # noqa: PLC0415
 
     with opened.database.begin() as connection:
@@ -155,14 +164,14 @@ def _check_tables(opened: Services) -> None:
         raise ConfigurationError(msg)
 
 
-def _check_accounts(opened: Services) -> None:
+def _check_accounts(opened: "Services") -> None:
     strangers = opened.ledger.summary()["unconfigured"]
     if strangers:
         msg = f"{strangers} belong to an app registration that is not configured; see: token-worker list --json"
         raise ConfigurationError(msg)
 
 
-def _check_clock(opened: Services) -> None:
+def _check_clock(opened: "Services") -> None:
     """Due times and leases are compared between machines, so their clocks must agree."""
     off = abs(opened.database.utcnow() - clock.utcnow())
     if off > _CLOCK_TOLERANCE:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509 import load_pem_x509_certificate
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.domain.errors import InvalidInput
@@ -72,6 +70,10 @@ def _certificates(value: Path) -> Path:
 
 def _key_and_certificate(value: Path) -> Path:
     """A client credential. The value is never quoted: it may be the private key itself instead of its path."""
+    # Few have one, and every process reads settings.
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+
     try:
         pem = value.read_bytes()
         load_pem_private_key(pem, password=None)

@@ -88,10 +88,10 @@ def test_no_statement_runs_for_ever(rows: Rows) -> None:
 
 @pytest.mark.parametrize("change", [{"port": 1}, {"username": "stranger"}, {"database": "nowhere"}], ids=str)
 def test_a_server_that_is_not_reached_is_an_outage_and_shows_no_password(
-    shared_url: str, change: dict[str, Any]
+    database_url: str, change: dict[str, Any]
 ) -> None:
     """The operator reads this line; so does whoever reads the log."""
-    url = make_url(shared_url)
+    url = make_url(database_url)
     database = Database(url.set(**change).render_as_string(hide_password=False))
 
     with pytest.raises(Unavailable, match="the database cannot be used: ") as refusal:

@@ -1,43 +1,23 @@
 """One process's services in a house of their own.
 
-The database and the emulator's server are shared and emptied before each test: to make them anew costs more than most
-tests.
+The emulator's server is shared and emptied before each test: to make it anew costs more than most tests.
 """
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from uuid import uuid4
+from contextlib import ExitStack
 
-import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from tests.factories import TurnedClock
 from tests.integration.service.house import House
 from tests.integration.service.stage import Stage
-from tests.stores import admin, sibling
 from worker.bootstrap import Services
 from worker.client import TokenClient
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack import Stack
 from worker.settings import Settings
-
-
-@pytest.fixture(scope="session", name="house_database")
-def _house_database(stack: Stack, template: str) -> str:
-    name = f"house_{uuid4().hex}"
-    with closing(admin(stack)) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    return name
-
-
-@pytest.fixture(name="database_url")
-def _database_url(stack: Stack, house_database: str) -> str:
-    url = sibling(stack.database_url, house_database)
-    with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://")) as connection:
-        connection.execute("TRUNCATE mail_credentials, oauth_clients, refresh_events RESTART IDENTITY")
-    return url
 
 
 @pytest.fixture(scope="session", name="stage")
