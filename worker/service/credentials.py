@@ -1,7 +1,6 @@
 """What is done to accounts by people and by the application: save, import, pause, resume, disconnect, list."""
 
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -68,23 +67,23 @@ class Credentials:
 
         Postgres is committed first, then the cache. Raises InvalidInput and then stores none of them.
         """
-        self._entries.publish(self._store([self._checked(grant) for grant in grants]))
+        self._store([self._checked(grant) for grant in grants])
 
     def import_lines(self, lines: Iterable[str], *, progress: Callable[[int], None]) -> tuple[int, list[BadLine]]:
         """Store one grant per JSON line; a bad line is reported and the others are stored. Calls ``progress`` with the
         number of lines done."""
         stored, bad = 0, list[BadLine]()
-        with ThreadPoolExecutor(1, "publish") as beside:
-            published: Future[bool] | None = None
-            for group in _groups(enumerate(lines, start=1), _IMPORT_GROUP):
-                grants = tuple(self._parsed(group, bad))
-                if grants:
-                    entries = self._store(grants)
-                    if published:
-                        published.result()
-                    published = beside.submit(self._entries.publish, entries)
-                stored += len(grants)
-                progress(group[-1][0])
+        for group in _groups(enumerate(lines, start=1), _IMPORT_GROUP):
+            grants: list[Grant] = []
+            for number, line in group:
+                try:
+                    grants += [self._checked(parse_grant(line))] if line.strip() else []
+                except InvalidInput as error:
+                    bad.append(BadLine(number, str(error)))
+            if grants:
+                self._store(grants)
+            stored += len(grants)
+            progress(group[-1][0])
         return stored, bad
 
     def pause(self, email: str) -> None:
@@ -145,21 +144,12 @@ class Credentials:
             rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
         self._entries.publish(self._accounts.entries([account.id]))  # what was noted before has lost its cause
 
-    def _parsed(self, group: Iterable[tuple[int, str]], bad: MutableSequence[BadLine]) -> Iterator[Grant]:
-        for number, line in group:
-            try:
-                if line.strip():
-                    yield self._checked(parse_grant(line))
-            except InvalidInput as error:
-                bad.append(BadLine(number, str(error)))
-
-    def _store(self, checked: Sequence[Grant]) -> Sequence[CacheEntry]:
-        """Commit them. Returns what the cache should hold from now on."""
+    def _store(self, checked: Sequence[Grant]) -> None:
         unique = {grant.email: grant for grant in checked}
         sealed = [self._seal(grant) for grant in unique.values()]
         with self._database.begin() as connection:
             saved = incoming.save(connection, sealed, now=self._utcnow())
-        return [_entry(grant, saved[grant.account_id]) for grant in sealed]
+        self._entries.publish([_entry(grant, saved[grant.account_id]) for grant in sealed])
 
     def _checked(self, grant: Grant) -> Grant:
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
