@@ -93,10 +93,11 @@ class Saved:
 
 
 def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
-    """Store new grants, replacing whatever an account had."""
-    copied = _copy(connection, _new(connection, grants), now=now) if len(grants) >= _MANY else {}
+    """Store new grants, replacing whatever an account had. Of many, those of new accounts go in by COPY."""
+    new = _new(connection, grants) if len(grants) >= _MANY else []
+    copied = _copy(connection, new, now=now) if new else {}
     others = [grant for grant in grants if grant.account_id not in copied]
-    return copied | _upsert(connection, others, now=now) if others else copied
+    return copied | (_upsert(connection, others, now=now) if others else {})
 
 
 def _upsert(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
