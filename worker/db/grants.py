@@ -48,8 +48,8 @@ _SAVE = text("""
     RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
 """)
 
-# Without a clause for conflicts, so only for accounts that are new. A temporary table in between would cost Postgres half
-# as much again as the statement above. Columns in the order of _row. COPY in binary converts nothing, so it has to be told the types.
+# COPY cannot replace, so this is for new accounts alone: a temporary table in between would cost Postgres half as much
+# again as the statement above. In the order of _row; with their types, because in binary nothing is converted.
 _TYPES = {
     "id": "uuid",
     "email": "text",
