@@ -8,6 +8,7 @@ from bench import memory as memories
 from bench import plot
 from bench import scale as scales
 from bench.contenders import Contender, Floor, Naive, Real
+from bench.enrolment import enrolment
 from bench.reads import BARE_GET, GET_AND_OPEN, MSAL, WITH_MEMORY, WITHOUT_MEMORY
 from bench.reads import reads as measure_reads
 from bench.report import Line, at_least, at_most
@@ -102,9 +103,10 @@ def scale(sizes: Sizes) -> list[Line]:
     """The same work on ever larger tables."""
     part = "scale"
     with Site() as site, site.provider(), site.services() as services:
-        enrolled = scales.enrolment(site, sizes.imports)
+        enrolled = enrolment(site, sizes.imports, sizes.turns)
         lines = [
             Line(part=part, figure="imported", value=enrolled.per_second, unit="accounts per s"),
+            Line(part=part, figure="that, of a bare COPY of the same rows", value=enrolled.of_copy),
             Line(part=part, figure="Redis", value=enrolled.redis_bytes, unit="bytes per account"),
         ]
         costs: list[scales.Cost] = []

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
-from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN, token
+from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
 from bench.site import Site
 from worker import clock
 from worker.db import claims, events
@@ -209,35 +209,3 @@ def bloat(site: Site, database: Database, accounts: int, cycles: int) -> Bloat:
 
 def _size(site: Site) -> float:
     return float(site.sql("SELECT pg_total_relation_size('mail_credentials')::float8")[0][0])
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """Imports per second, and what an account weighs in Redis."""
-
-    per_second: float
-    redis_bytes: float
-
-
-def enrolment(site: Site, accounts: int) -> Enrolment:
-    """Lines of an import through the front door, until they are in Postgres and in Redis."""
-    lines = [
-        json.dumps(
-            {
-                "email": f"import{number}@contoso.test",
-                "refresh_token": token(REFRESH_TOKEN),
-                "access_token": token(ACCESS_TOKEN),
-                "expires_at": clock.utcnow().timestamp() + 3600,
-            }
-        )
-        for number in range(accounts)
-    ]
-    site.redis().flushdb()
-    before = int(site.redis().info("memory")["used_memory"])
-    with site.services() as services:
-        begin = time.monotonic()
-        stored, bad = services.credentials.import_lines(lines, progress=lambda _: None)
-        seconds = time.monotonic() - begin
-    assert (stored, bad) == (accounts, []), "an import has lost lines"
-    after = int(site.redis().info("memory")["used_memory"])
-    return Enrolment(accounts / seconds, (after - before) / accounts)

@@ -1,21 +1,13 @@
 """Every statement about accounts, named after its use. Callers own the transaction; ``now`` is always an argument."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import as_columns, as_failure, as_mail
-from worker.domain.credential import (
-    Account,
-    AccountId,
-    Grant,
-    MailServers,
-    Sealed,
-    Status,
-)
+from worker.db.rows import as_failure, as_mail
+from worker.domain.credential import Account, AccountId, Sealed, Status
 from worker.domain.forecast import INACTIVITY
 
 _ACCOUNT_COLUMNS = """
@@ -33,88 +25,6 @@ _DIES_AT = """
         greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime
     ) END
 """
-
-# A new grant replaces the old one and forgives everything. The version moves on, so a refresh in flight for the old
-# grant loses its swap, and no copy of the old entry can pass for the newer one.
-_SAVE = text("""
-    INSERT INTO mail_credentials AS c (
-        id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
-        access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at, refresh_due_at,
-        signed_in_at, created_at, updated_at)
-    SELECT n.id, n.email, n.client, n.authority, n.scopes,
-           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port,
-           n.access_token, n.obtained_at, n.expires_at, n.refresh_token, :now, n.due_at, :now, :now, :now
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:emails AS text[]), CAST(:clients AS text[]), CAST(:authorities AS text[]),
-        CAST(:scopess AS text[]), CAST(:imap_hosts AS text[]), CAST(:imap_ports AS int[]),
-        CAST(:smtp_hosts AS text[]), CAST(:smtp_ports AS int[]), CAST(:pop_hosts AS text[]), CAST(:pop_ports AS int[]),
-        CAST(:access_tokens AS bytea[]), CAST(:obtained_ats AS timestamptz[]), CAST(:expires_ats AS timestamptz[]),
-        CAST(:refresh_tokens AS bytea[]), CAST(:due_ats AS timestamptz[])
-    ) AS n(id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
-           access_token, obtained_at, expires_at, refresh_token, due_at)
-    ON CONFLICT (id) DO UPDATE SET
-        client = excluded.client, authority = excluded.authority, scopes = excluded.scopes, use_oauth = true,
-        imap_host = coalesce(excluded.imap_host, c.imap_host), imap_port = coalesce(excluded.imap_port, c.imap_port),
-        smtp_host = coalesce(excluded.smtp_host, c.smtp_host), smtp_port = coalesce(excluded.smtp_port, c.smtp_port),
-        pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
-        access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
-        token_expiry = excluded.token_expiry,
-        refresh_token = excluded.refresh_token, previous_refresh_token = NULL,
-        refresh_token_issued_at = excluded.refresh_token_issued_at,
-        status_changed_at = CASE WHEN c.status = 'active' THEN c.status_changed_at ELSE excluded.updated_at END,
-        version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at, lease_id = NULL,
-        failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
-        strikes = 0, struck_at = NULL, signed_in_at = excluded.signed_in_at,
-        updated_at = excluded.updated_at
-    RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
-""")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedGrant:
-    """A grant ready to be stored."""
-
-    account_id: AccountId
-    grant: Grant
-    refresh_token: Sealed
-    access_token: Sealed | None
-    obtained_at: datetime | None
-    due_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What a stored grant has become: its version, and the servers it was given or had."""
-
-    version: int
-    mail: MailServers
-
-
-def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
-    """Store new grants, replacing whatever an account had."""
-    arrays = as_columns(
-        {
-            "ids": g.account_id,
-            "emails": g.grant.email,
-            "clients": g.grant.client,
-            "authorities": g.grant.authority,
-            "scopess": " ".join(g.grant.scopes),
-            "imap_hosts": g.grant.mail and g.grant.mail.imap_host,
-            "imap_ports": g.grant.mail and g.grant.mail.imap_port,
-            "smtp_hosts": g.grant.mail and g.grant.mail.smtp_host,
-            "smtp_ports": g.grant.mail and g.grant.mail.smtp_port,
-            "pop_hosts": g.grant.mail and g.grant.mail.pop_host,
-            "pop_ports": g.grant.mail and g.grant.mail.pop_port,
-            "access_tokens": g.access_token,
-            "obtained_ats": g.obtained_at,
-            "expires_ats": g.grant.expires_at if g.access_token else None,
-            "refresh_tokens": g.refresh_token,
-            "due_ats": g.due_at,
-        }
-        for g in grants
-    )
-    rows = connection.execute(_SAVE, {**arrays, "now": now}).mappings()
-    return {AccountId(row["id"]): Saved(row["version"], as_mail(row)) for row in rows}
 
 
 def find(connection: Connection, account: AccountId) -> Account | None:

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.types.array import ListBinaryDumper
 from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
@@ -76,7 +76,7 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (DBAPIError, PoolTimeout) as error:
+        except (DBAPIError, psycopg.Error, PoolTimeout) as error:
             if _is_outage(error):
                 raise DatabaseUnavailable(f"the database cannot be used: {_reason(error)}") from None
             if _sqlstate(error) in _UNKNOWN_NAMES:
@@ -109,18 +109,23 @@ def _connect(_dialect: object, _record: object, arguments: list[str], options: d
     return _Impatient.connect(*arguments, **options)
 
 
-def _is_outage(error: DBAPIError | PoolTimeout) -> bool:
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+def _is_outage(error: DBAPIError | psycopg.Error | PoolTimeout) -> bool:
+    if isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return True
-    return error.connection_invalidated or _sqlstate(error) == _READ_ONLY
+    cause = _cause(error)
+    return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) or _sqlstate(error) == _READ_ONLY
 
 
-def _sqlstate(error: DBAPIError | PoolTimeout) -> str | None:
-    state: str | None = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return state
+def _sqlstate(error: Exception) -> str | None:
+    return getattr(_cause(error), "sqlstate", None)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What the driver raised: SQLAlchemy wraps it, except while copying."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig else error
 
 
 def _reason(error: Exception) -> str:
     """The driver's first line: the rest may repeat statement and parameters."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    cause = _cause(error)
     return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__

@@ -19,6 +19,7 @@ DEFAULT_CLIENT = "default"
 # A fixed namespace makes the id a function of the e-mail, so a consumer finds the cache entry without asking Postgres.
 _ACCOUNTS = UUID("5a1f6f0e-6a55-5c0f-9d0c-3f6f3b1d2c77")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f\ud800-\udfff]+@[^@\s\x00-\x1f\x7f\ud800-\udfff]+")
+_VISIBLE = bytes(range(0x20, 0x7F))
 _EMAIL_LIMIT = 320  # RFC 3696 erratum 1690: 64 for the local part, @, 255 for the domain
 
 
@@ -76,6 +77,11 @@ def normalize_email(email: str) -> str:
         msg = f"not an e-mail address: {email[:80]!r}"
         raise InvalidInput(msg)
     return normal
+
+
+def is_visible(text: str) -> bool:
+    """Whether it is visible ASCII and spaces alone, as RFC 6749 appendix A wants a token."""
+    return text.isascii() and not text.encode().translate(None, _VISIBLE)  # isprintable takes four times as long
 
 
 @lru_cache(maxsize=4096)  # it is most of what a token from memory would cost

@@ -1,25 +1,23 @@
 """What is done to accounts by people and by the application: save, import, pause, resume, disconnect, list."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
 
 from worker.db import credentials as rows
-from worker.db.credentials import Saved, SealedGrant
+from worker.db import grants as incoming
+from worker.db.grants import Saved, SealedGrant
 from worker.db.session import Database
 from worker.domain.credential import (
-    DEFAULT_CLIENT,
     AccessToken,
     Account,
     AccountId,
     CacheEntry,
     Grant,
-    Secret,
     Status,
     account_id,
+    is_visible,
     normalize_email,
 )
 from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
@@ -29,10 +27,10 @@ from worker.domain.problem import entry_of, problem_of
 from worker.identity import Identity
 from worker.service.accounts import Accounts
 from worker.service.entries import Entries
+from worker.service.lines import parse_grant
 from worker.vault import Purpose, Vault
 
 _IMPORT_GROUP = 500
-_FIELDS = frozenset({"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +68,7 @@ class Credentials:
 
         Postgres is committed first, then the cache. Raises InvalidInput and then stores none of them.
         """
-        unique = {grant.email: grant for grant in map(self._checked, grants)}
-        sealed = [self._seal(grant) for grant in unique.values()]
-        with self._database.begin() as connection:
-            saved = rows.save(connection, sealed, now=self._utcnow())
-        self._entries.publish([_entry(grant, saved[grant.account_id]) for grant in sealed])
+        self._store([self._checked(grant) for grant in grants])
 
     def import_lines(self, lines: Iterable[str], *, progress: Callable[[int], None]) -> tuple[int, list[BadLine]]:
         """Store one grant per JSON line; a bad line is reported and the others are stored. Calls ``progress`` with the
@@ -88,7 +82,7 @@ class Credentials:
                 except InvalidInput as error:
                     bad.append(BadLine(number, str(error)))
             if grants:
-                self.save(grants)
+                self._store(grants)
             stored += len(grants)
             progress(group[-1][0])
         return stored, bad
@@ -151,12 +145,20 @@ class Credentials:
             rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
         self._entries.publish(self._accounts.entries([account.id]))  # what was noted before has lost its cause
 
+    def _store(self, checked: Sequence[Grant]) -> None:
+        unique = {grant.email: grant for grant in checked}
+        sealed = [self._seal(grant) for grant in unique.values()]
+        with self._database.begin() as connection:
+            saved = incoming.save(connection, sealed, now=self._utcnow())
+        self._entries.publish([_entry(grant, saved[grant.account_id]) for grant in sealed])
+
     def _checked(self, grant: Grant) -> Grant:
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
         for name, token in (("refresh_token", grant.refresh_token), ("access_token", grant.access_token)):
-            if token is not None and not (token.reveal() and _is_visible(token.reveal())):
+            if token is not None and not (token.reveal() and is_visible(token.reveal())):
                 raise InvalidInput(f"{name} is empty, or not visible ASCII characters")
-        return replace(grant, email=normalize_email(grant.email))
+        email = normalize_email(grant.email)
+        return grant if grant.email == email else replace(grant, email=email)
 
     def _seal(self, grant: Grant) -> SealedGrant:
         account, now = account_id(grant.email), self._utcnow()
@@ -179,85 +181,6 @@ class Credentials:
             access_token=grant.access_token, refresh_token=None, obtained_at=now, expires_at=grant.expires_at
         )
         return self._policy.due_at(account, 1, token)
-
-
-def parse_grant(line: str) -> Grant:
-    """Read one JSON line of an import. Raises InvalidInput naming the field, never its value."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        raise InvalidInput("not a JSON object") from None
-    if not isinstance(data, dict):
-        raise InvalidInput("not a JSON object")
-    unknown = sorted(set(data) - _FIELDS)
-    if unknown:
-        msg = f"{len(unknown)} unknown field(s); known are {', '.join(sorted(_FIELDS))}"
-        raise InvalidInput(msg)
-    access_token = _text(data, "access_token")
-    return Grant(
-        email=_email(_required(data, "email")),
-        refresh_token=Secret(_required(data, "refresh_token")),
-        client=_text(data, "client") or DEFAULT_CLIENT,
-        authority=_text(data, "authority"),
-        scopes=_scopes(data.get("scopes")),
-        access_token=Secret(access_token) if access_token else None,
-        expires_at=_instant(data.get("expires_at")),
-    )
-
-
-def _required(data: dict[str, Any], name: str) -> str:
-    value = _text(data, name)
-    if not value:
-        msg = f"{name} is missing"
-        raise InvalidInput(msg)
-    return value
-
-
-def _text(data: dict[str, Any], name: str) -> str | None:
-    value = data.get(name)
-    if value is not None and not isinstance(value, str):
-        msg = f"{name} must be a string"
-        raise InvalidInput(msg)
-    if value and name != "email" and not _is_visible(value):
-        msg = f"{name} must be visible ASCII characters"
-        raise InvalidInput(msg)
-    return value or None
-
-
-def _email(text: str) -> str:
-    """Without repeating it: in a file with its columns mixed up it may be a token."""
-    try:
-        return normalize_email(text)
-    except InvalidInput:
-        raise InvalidInput("email is not an e-mail address") from None
-
-
-def _is_visible(text: str) -> bool:
-    return text.isascii() and text.isprintable()
-
-
-def _scopes(value: object) -> tuple[str, ...]:
-    """A list of strings, or one string with spaces as in OAuth 2.0."""
-    words = value.split() if isinstance(value, str) else value
-    if words is None:
-        return ()
-    if not isinstance(words, list) or not all(isinstance(word, str) and _is_visible(word) for word in words):
-        raise InvalidInput("scopes must be a list of strings or one string with spaces")
-    return tuple(words)
-
-
-def _instant(value: object) -> datetime | None:
-    """Seconds since the epoch, or ISO 8601 with an offset."""
-    if value is None:
-        return None
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
-        if isinstance(value, str) and (parsed := datetime.fromisoformat(value)).tzinfo:
-            return parsed
-    except (ValueError, OverflowError, OSError):
-        pass
-    raise InvalidInput("expires_at must be seconds since the epoch, or ISO 8601 with an offset such as Z")
 
 
 def _entry(sealed: SealedGrant, saved: Saved) -> CacheEntry:

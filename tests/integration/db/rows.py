@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from tests.factories import NOW
 from worker.db import claims, credentials
+from worker.db import grants as incoming
 from worker.db.claims import SealedUpdate
-from worker.db.credentials import SealedGrant
+from worker.db.grants import SealedGrant
 from worker.db.session import Database
 from worker.domain.credential import (
     Account,
@@ -38,7 +39,7 @@ class Rows:
 
     def save(self, *grants: SealedGrant, now: datetime = NOW) -> dict[AccountId, int]:
         with self.database.begin() as connection:
-            saved = credentials.save(connection, grants, now=now)
+            saved = incoming.save(connection, grants, now=now)
         return {account: each.version for account, each in saved.items()}
 
     def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW) -> list[Claim]:

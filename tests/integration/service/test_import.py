@@ -164,3 +164,40 @@ def test_ten_thousand_lines_are_a_matter_of_seconds(house: House) -> None:
     assert (stored, [each.number for each in reported]) == (9_999, [4322])
     assert done == [*range(500, 10_001, 500)]
     assert house.query("SELECT count(*), count(DISTINCT id), min(version) FROM mail_credentials") == [(9_999, 9_999, 1)]
+
+
+def test_an_import_repeated_after_a_crash_brings_the_rest(house: House, stores: Stack) -> None:
+    """What was stored is whole groups, what is in the cache is of these, and the second time nothing is left out."""
+    lines = [_line(f"user{number:04}@contoso.com") for number in range(1200)]
+
+    def interrupted() -> Iterator[str]:
+        yield from lines[:1000]
+        stores.postgres.kill()
+        yield from lines[1000:]
+
+    with pytest.raises(Unavailable):
+        house.services.credentials.import_lines(interrupted(), progress=lambda _: None)
+    stores.postgres.start()
+    assert house.query("SELECT count(*) FROM mail_credentials") == [(1000,)]
+    assert len(house.services.redis.keys("token-worker:entry:*")) == 1000
+
+    assert _import(house, *lines) == (1200, [])
+
+    assert house.query("SELECT version, count(*) FROM mail_credentials GROUP BY 1 ORDER BY 1") == [(1, 200), (2, 1000)]
+    for email, version in (("user0000@contoso.com", 2), ("user1199@contoso.com", 1)):
+        entry = house.cached(email)
+        assert entry
+        assert entry.version == version
+        assert entry.refresh_token == house.account(email).refresh_token
+
+
+def test_an_import_goes_on_without_redis(house: House, stores: Stack) -> None:
+    """The cache is filled from Postgres when it is back."""
+    stores.valkey.stop()
+    lines = [_line(f"user{number:03}@contoso.com", access_token="a", expires_at=4_102_444_800) for number in range(600)]
+
+    assert _import(house, *lines) == (600, [])
+
+    stores.valkey.start()
+    assert house.services.tokens.ensure_fresh("user599@contoso.com").value == "a"
+    assert house.cached("user599@contoso.com")

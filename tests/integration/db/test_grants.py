@@ -1,0 +1,119 @@
+"""Many grants at once go in by COPY; nobody can tell from what is stored afterwards."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from tests.e2e.installation import wait_for
+from tests.factories import NOW
+from tests.integration.db.rows import ANN, BOB, FAILURE, HOUR, Rows, failed, grant
+from tests.integration.db.test_session import told
+from tests.stores import admin
+from worker.db.grants import SealedGrant
+from worker.devkit.stack import Stack
+from worker.domain.credential import AccountId, MailServers, Sealed, Status, account_id
+from worker.domain.errors import StorageError, Unavailable
+
+_FILLER = [grant(f"user{number:02}@contoso.com") for number in range(60)]
+_SERVERS = MailServers(
+    imap_host="imap", imap_port=1, smtp_host="smtp", smtp_port=2, pop_host="pop", pop_port=65_535
+)  # fmt: skip
+_WAITING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_event_type = 'Lock'"
+
+
+def _with(sealed: SealedGrant, **terms: object) -> SealedGrant:
+    return replace(sealed, grant=replace(sealed.grant, **terms))  # type: ignore[arg-type]  # of the grant's own fields
+
+
+_ODD = {
+    "nothing optional": grant(access_token=None, obtained_at=None),
+    "everything": _with(grant(), authority="https://a/b", client="eu", scopes=("a", "b"), mail=_SERVERS),
+    "what COPY as text would take for its own": _with(grant(r"o'b\\n\n\.,\"{}%s:x@contoso.com"), scopes=(r"\N", r"\.")),
+    "letters beyond ASCII": grant("żółć.😀@exämple.com"),
+    "every byte there is": grant(refresh_token=Sealed(bytes(range(256)) * 40), access_token=Sealed(b"")),
+    "a moment with a fraction": grant(due_at=NOW + timedelta(microseconds=1)),
+}
+
+
+@pytest.mark.parametrize("odd", _ODD.values(), ids=_ODD)
+def test_a_copied_row_is_what_a_statement_would_have_stored(rows: Rows, odd: SealedGrant) -> None:
+    """Column by column, defaults included: whoever reads it later makes no difference."""
+    email = odd.grant.email
+    rows.save(odd)
+    stated = rows.row(email)
+    rows.sql("DELETE FROM mail_credentials")
+
+    assert rows.save(*_FILLER, odd) == {each.account_id: 1 for each in (*_FILLER, odd)}
+
+    assert rows.row(email) == stated
+
+
+def test_old_and_new_accounts_may_come_together(rows: Rows) -> None:
+    """An import that is repeated after it was cut off brings both, and heals those that were there."""
+    rows.save(_with(grant(), mail=_SERVERS), grant(BOB))
+    [claim, _] = sorted(rows.claim(), key=lambda claim: claim.email)
+    rows.persist(failed(claim, status=Status.BLOCKED, failure=FAILURE))
+    versions = {email: rows.find(email).version for email in (ANN, BOB)}
+
+    saved = rows.save(*_FILLER, grant(refresh_token=Sealed(b"new")), grant(BOB), now=NOW + HOUR)
+
+    assert saved == {
+        **{each.account_id: 1 for each in _FILLER},
+        **{account_id(email): version + 1 for email, version in versions.items()},
+    }
+    ann = rows.find()
+    assert (ann.refresh_token, ann.status, ann.failure, ann.leased) == (b"new", Status.ACTIVE, None, False)
+    assert ann.mail == _SERVERS
+
+
+@contextmanager
+def _copying(rows: Rows, stack: Stack) -> Iterator[tuple[psycopg.Connection, Future[dict[AccountId, int]]]]:
+    """Many grants are being copied, and wait for somebody who has just stored one of them and not committed yet."""
+    url = rows.database._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute(
+            "INSERT INTO mail_credentials (id, email, created_at, updated_at) VALUES (%s, %s, now(), now())",
+            (account_id(ANN), ANN),
+        )
+        saving = pool.submit(rows.save, *_FILLER, grant())
+        with closing(admin(stack)) as observer:
+            wait_for(lambda: observer.execute(_WAITING).fetchone(), about="a COPY that waits")
+            yield other, saving
+
+
+def test_an_account_that_appears_meanwhile_is_replaced(rows: Rows, stack: Stack) -> None:
+    """Its user signs in while an import of the whole company goes on."""
+    with _copying(rows, stack) as (other, saving):
+        other.commit()
+
+        assert saving.result() == {**{each.account_id: 1 for each in _FILLER}, account_id(ANN): 2}
+
+    assert rows.find().refresh_token == b"refresh 1"
+
+
+def test_a_connection_that_dies_while_copying_is_an_outage_and_leaves_nothing(rows: Rows, stack: Stack) -> None:
+    """The driver reports it in its own words there; the group comes again when the import is repeated."""
+    with _copying(rows, stack) as (other, saving):
+        with closing(admin(stack)) as executioner:
+            executioner.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE 'COPY%'")
+        with pytest.raises(Unavailable):
+            saving.result()
+        other.rollback()
+
+    assert rows.sql("SELECT count(*) FROM mail_credentials") == [(0,)]
+    assert len(rows.save(*_FILLER)) == len(_FILLER)
+
+
+def test_a_row_that_is_refused_is_not_shown(rows: Rows) -> None:
+    """Postgres repeats the whole line of a COPY as the error's context."""
+    with pytest.raises(StorageError) as refusal:
+        rows.save(*_FILLER, _with(grant(), email=ANN.upper()))
+
+    assert "email_is_lower" in str(refusal.value)
+    assert ANN not in told(refusal.value).lower()
+    assert "Failing row" not in told(refusal.value)
