@@ -54,7 +54,7 @@ class Real(Contender):
 
     children: int = 2
     connections: int = 64
-    batch: int = 250
+    batch: int = 500
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from itertools import starmap
 
 from bench import memory as memories
 from bench import plot
@@ -32,9 +33,14 @@ def throughput(sizes: Sizes) -> list[Line]:
 def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
     waiting = latency > 0
     contenders: Sequence[Contender] = (
-        Real(site, sizes.accounts, children=sizes.children_waiting if waiting else sizes.children),
+        Real(
+            site,
+            sizes.accounts,
+            children=sizes.children_waiting if waiting else sizes.children,
+            connections=sizes.connections_waiting if waiting else sizes.connections,
+        ),
         Floor(site, sizes.accounts, processes=sizes.floor_processes_waiting if waiting else sizes.floor_processes),
-        Naive(site, sizes.naive_accounts, children=sizes.children_waiting if waiting else sizes.children),
+        Naive(site, sizes.naive_accounts, children=sizes.naive_children_waiting if waiting else sizes.children),
     )
     with site.provider(latency=latency * _MILLISECOND) as provider:
         turns = [
@@ -53,27 +59,18 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
             Line(part=part, figure=f"{name}, WAL", value=_median(trials, lambda t: t.wal), unit="bytes each"),
             Line(part=part, figure=f"{name}, commits", value=_median(trials, lambda t: t.commits), unit="each"),
         ]
+    compared: list[tuple[str, float, Callable[[Trial, Trial, Trial], float]]] = [
+        ("per second, of the floor's", OF_THE_FLOOR, lambda real, floor, _: real.rate / floor.rate),
+        ("per CPU of all, of the floor's", OF_THE_FLOOR, lambda real, floor, _: floor.all_cpu / real.all_cpu),
+        ("per CPU of its own, of the floor's", OF_THE_FLOOR, lambda real, floor, _: floor.cpu / real.cpu),
+        ("per second, of the naive way's", OF_THE_NAIVE, lambda real, _, naive: real.rate / naive.rate),
+        ("per CPU of its own, of the naive way's", OF_THE_NAIVE, lambda real, _, naive: naive.cpu / real.cpu),
+    ]
     return [
         *lines,
-        Line(
-            part=part,
-            figure="worker per CPU, of the floor's",
-            **at_least(OF_THE_FLOOR, statistics.median(floor.cpu / real.cpu for real, floor, _ in turns)),
-        ),
-        Line(
-            part=part,
-            figure="worker per CPU, of the naive way's",
-            **at_least(OF_THE_NAIVE, statistics.median(naive.cpu / real.cpu for real, _, naive in turns)),
-        ),
-        Line(
-            part=part,
-            figure="worker per second, of the floor's",
-            **at_least(OF_THE_FLOOR, statistics.median(real.rate / floor.rate for real, floor, _ in turns)),
-        ),
-        Line(
-            part=part,
-            figure="worker per second, of the naive way's",
-            **at_least(OF_THE_NAIVE, statistics.median(real.rate / naive.rate for real, _, naive in turns)),
+        *(
+            Line(part=part, figure=f"worker {what}", **at_least(target, statistics.median(starmap(ratio, turns))))
+            for what, target, ratio in compared
         ),
     ]
 

@@ -15,7 +15,10 @@ class Sizes:
     naive_accounts: int = 4_000
     latencies: tuple[int, ...] = (0, 150)  # milliseconds
     children: int = 2
-    children_waiting: int = 6  # where answers take their time, more of them wait
+    children_waiting: int = 3
+    connections: int = 64  # of each child
+    connections_waiting: int = 200  # where answers take their time, more of them are waited for
+    naive_children_waiting: int = 6
     floor_processes: int = 4
     floor_processes_waiting: int = 8
 

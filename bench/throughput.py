@@ -29,6 +29,11 @@ class Trial:
     def rate(self) -> float:
         return self.refreshes / self.seconds
 
+    @property
+    def all_cpu(self) -> float:
+        """Of everybody who has to do with it: what a machine that does nothing else would be busy with."""
+        return self.cpu + self.stores + self.provider
+
 
 def trial(contender: Contender, provider: Provider, *, latency_ms: int, seconds: float) -> Trial:
     """One turn. Raises AssertionError if what was granted is not what is stored."""

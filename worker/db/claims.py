@@ -80,7 +80,7 @@ _PERSIST = text("""
 """)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SealedUpdate:
     """What one spent claim writes back; a token that is None stays as it is."""
 

@@ -18,7 +18,7 @@ _RECORD = text("""
 """)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RefreshEvent:
     """One question and its answer. Fingerprints are keyed hashes of the refresh token sent and the one received."""
 

@@ -118,7 +118,7 @@ class MailServers:
 MICROSOFT = MailServers()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Claim:
     """A credential that this process, and no other, may spend until the lease ends."""
 

@@ -31,7 +31,7 @@ _SOONEST = timedelta(minutes=1)  # after a refresh: Microsoft takes equal reques
 _BUSY = {"throttled", "transient"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Transition:
     """What one outcome changes on its account. ``refreshed`` is None unless there are new tokens to store."""
 

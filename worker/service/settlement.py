@@ -39,7 +39,7 @@ class Trigger(enum.StrEnum):
     REJECTED = "rejected"  #: a consumer whose mail server has refused the token
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Spent:
     """A claim and Microsoft's answer to it."""
 
