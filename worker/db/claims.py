@@ -11,6 +11,8 @@ from worker.db.rows import as_columns, as_dicts, as_failure, as_mail, versions
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
 
+_FEW = 2  # are no crowd
+
 _CLAIM_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.lease_id, c.refresh_due_at, c.status,
     c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at,
@@ -139,8 +141,10 @@ def claim_due(
     """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again."""
     given = {"lease_id": lease_id, "lease_until": now + lease, "now": now, "long_ago": now - LONG_OVERDUE}
     rows = as_dicts(connection.execute(_CLAIM_DUE, {"client": client, "limit": limit, **given}))
-    # One alone is in no crowd: only where there is more to do than fits do they matter to each other.
-    return [_claim(row, in_crowd=row["out_of_step"] and len(rows) == limit) for row in rows]
+    # Only where there is more to do than fits do they matter to each other; that the rate has left room for one or two
+    # says nothing.
+    is_full = len(rows) == limit > _FEW
+    return [_claim(row, in_crowd=row["out_of_step"] and is_full) for row in rows]
 
 
 def claim_one(

@@ -88,7 +88,7 @@ class Settings(DatabaseSettings, BrokerSettings):
     clients: dict[str, ClientSettings] = {}
     ca_bundle: Certificates | None = None
 
-    batch_size: int = Field(default=500, ge=1, le=1000)
+    batch_size: int = Field(default=250, ge=1, le=1000)
     threads: int = Field(default=64, ge=1, le=256)
     rate: int = Field(default=500, ge=1)
     lease: float = Field(default=150.0, ge=60, le=170)

@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, CAT, HOUR, Rows, grant, refreshed
+from tests.integration.db.rows import ANN, BOB, CAT, DAN, HOUR, Rows, grant, refreshed
 
 MINUTE = timedelta(minutes=1)
+FOUR = (ANN, BOB, CAT, DAN)
 
 
 def crowded(rows: Rows, *, limit: int, now: object = NOW) -> list[bool]:
@@ -15,15 +16,15 @@ def crowded(rows: Rows, *, limit: int, now: object = NOW) -> list[bool]:
 
 
 def refresh_all(rows: Rows, *, due_at: timedelta) -> None:
-    rows.save(grant(ANN), grant(BOB), grant(CAT), now=NOW - HOUR)
+    rows.save(*map(grant, FOUR), now=NOW - HOUR)
     rows.persist(*(refreshed(claim, due_at=NOW + due_at) for claim in rows.claim()))
 
 
 def test_those_of_an_import_are_a_crowd(rows: Rows) -> None:
     """They are all new, and there are more than a batch holds."""
-    rows.save(grant(ANN), grant(BOB), grant(CAT))
+    rows.save(*map(grant, FOUR))
 
-    assert crowded(rows, limit=2) == [True, True]
+    assert crowded(rows, limit=3) == [True, True, True]
 
 
 def test_who_has_just_signed_in_is_none(rows: Rows) -> None:
@@ -33,17 +34,24 @@ def test_who_has_just_signed_in_is_none(rows: Rows) -> None:
     assert crowded(rows, limit=3) == [False, False]
 
 
-@pytest.mark.parametrize(("late", "expected"), [(9, [False, False]), (11, [True, True])])
+@pytest.mark.parametrize(("late", "expected"), [(9, [False, False, False]), (11, [True, True, True])])
 def test_after_an_outage_they_are_a_crowd(rows: Rows, late: int, expected: list[bool]) -> None:
     """Waiting for its turn for a while is nothing special in a large fleet, and must not make it refresh more often."""
     refresh_all(rows, due_at=timedelta(0))
 
-    assert crowded(rows, limit=2, now=NOW + late * MINUTE) == expected
+    assert crowded(rows, limit=3, now=NOW + late * MINUTE) == expected
 
 
 def test_a_new_sign_in_counts_anew(rows: Rows) -> None:
     """An import of accounts that are there already is an import."""
     refresh_all(rows, due_at=HOUR)
-    rows.save(grant(ANN), grant(BOB), grant(CAT), now=NOW + 2 * HOUR)
+    rows.save(*map(grant, FOUR), now=NOW + 2 * HOUR)
 
-    assert crowded(rows, limit=2, now=NOW + 2 * HOUR) == [True, True]
+    assert crowded(rows, limit=3, now=NOW + 2 * HOUR) == [True, True, True]
+
+
+def test_one_or_two_are_none(rows: Rows) -> None:
+    """However few there is room for: what the rate has left for this second says nothing about a fleet."""
+    refresh_all(rows, due_at=timedelta(0))
+
+    assert crowded(rows, limit=2, now=NOW + HOUR) == [False, False]
