@@ -1,0 +1,40 @@
+"""What a group of answers says of the way to Microsoft, before any of it is stored."""
+
+import pytest
+
+from tests.factories import make_refreshed
+from tests.integration.failures.mailboxes import Mailboxes
+from worker.domain.credential import AccountId, account_id
+from worker.domain.outcome import Outcome, Scope, Transient
+from worker.service.gate import Gate
+
+CLIENT = "default"
+UNHEARD: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
+
+
+@pytest.fixture(name="gate")
+def _gate(mailboxes: Mailboxes) -> Gate:
+    gate = Gate(database=mailboxes.services.database, utcnow=mailboxes.clock)
+    gate.admit(CLIENT, 1)
+    return gate
+
+
+def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
+    return [(account_id(f"user{number}@contoso.com"), outcome) for number, outcome in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "is_open"),
+    [
+        ([UNHEARD, UNHEARD, UNHEARD], True),
+        ([UNHEARD, UNHEARD], False),
+        ([UNHEARD, UNHEARD, UNHEARD, make_refreshed()], False),
+        ([make_refreshed(), UNHEARD, UNHEARD, UNHEARD], False),
+    ],
+    ids=["nobody was heard", "two are too few", "the last was heard", "the first was heard"],
+)
+def test_the_way_is_open_if_anybody_got_through(gate: Gate, outcomes: list[Outcome], is_open: bool) -> None:
+    """Within one group there is no order: it was all asked at once."""
+    gate.observe(CLIENT, _answers(*outcomes))
+
+    assert gate.is_open(CLIENT) == is_open
