@@ -83,14 +83,14 @@ def reads(sizes: Sizes) -> list[Line]:
     """What a consumer pays for a token."""
     with Site() as site, site.provider() as provider:
         found = measure_reads(site, provider, accounts=sizes.readers, each=sizes.reads, turns=sizes.read_turns)
-    spent = {read.way: read.microseconds for read in found}
+    ways = {read.way: read for read in found}
     part = "reads"
-    lines = [Line(part=part, figure=way, value=microseconds, unit="µs") for way, microseconds in spent.items()]
+    lines = [Line(part=part, figure=read.way, value=read.microseconds, unit="µs") for read in found]
     compared = ((0.7, GET_AND_OPEN, WITHOUT_MEMORY), (10, BARE_GET, WITH_MEMORY), (10, MSAL, WITH_MEMORY))
     return [
         *lines,
         *(
-            Line(part=part, figure=f"{other}, of {way}", **at_least(target, spent[other] / spent[way]))
+            Line(part=part, figure=f"{other}, of {way}", **at_least(target, ways[other].slower_than(ways[way])))
             for target, other, way in compared
         ),
     ]

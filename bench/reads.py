@@ -29,10 +29,18 @@ _HEADER = 23  # bytes in front of a sealed entry: version and format
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Microseconds per read of one way, the median of all turns."""
+    """Microseconds per read of one way, turn by turn."""
 
     way: str
-    microseconds: float
+    turns: tuple[float, ...]
+
+    @property
+    def microseconds(self) -> float:
+        return statistics.median(self.turns)
+
+    def slower_than(self, other: "Read") -> float:
+        """How many times, in the same turn."""
+        return statistics.median(mine / others for mine, others in zip(self.turns, other.turns, strict=True))
 
 
 def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: int) -> list[Read]:
@@ -53,7 +61,7 @@ def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: in
                 if way == WITH_MEMORY:
                     client.get_many(some)
                 spent.setdefault(way, []).append(_timed(read, some))
-    return [Read(way, statistics.median(times)) for way, times in spent.items()]
+    return [Read(way, tuple(times)) for way, times in spent.items()]
 
 
 def _timed(read: Callable[[str], object], emails: list[str]) -> float:

@@ -27,6 +27,7 @@ _BETWEEN_STRIKES = timedelta(minutes=5)
 # So long after its time an account was not merely waiting for its turn: there was an outage, for it and for others.
 LONG_OVERDUE = timedelta(minutes=10)
 
+_NONE = timedelta(0)
 _SOONEST = timedelta(minutes=1)  # after a refresh: Microsoft takes equal requests in a row for a loop
 _BUSY = {"throttled", "transient"}
 
@@ -65,7 +66,7 @@ class RefreshPolicy:
         """
         lifetime = token.expires_at - token.obtained_at
         wanted = min(self.comfortable, lifetime / 4) if min_ttl is None else min(min_ttl, lifetime * 0.9)
-        return token.ttl(now) > max(wanted, timedelta(0))
+        return token.expires_at - now > max(wanted, _NONE)
 
     def suits(self, token: AccessToken | None, wish: Wish, *, now: datetime) -> bool:
         """Whether ``token`` is what was wished for, as far as any token can be."""

@@ -26,8 +26,9 @@ class Memory:
 
     def recall(self, account: AccountId) -> CacheEntry | None:
         """The account's entry, unless it was kept too long ago."""
+        now = self._utcnow()
         with self._lock:
-            entry = self._young(account, self._utcnow())
+            entry = self._young(account, now)
             if entry is not None:
                 self._kept.move_to_end(account)
             return entry
@@ -45,5 +46,8 @@ class Memory:
                 self._kept.popitem(last=False)
 
     def _young(self, account: AccountId, now: datetime) -> CacheEntry | None:
-        entry, since = self._kept.get(account, (None, now))
-        return entry if timedelta(0) <= now - since < self._longest else None  # a clock may also be set back
+        kept = self._kept.get(account)
+        if kept is None:
+            return None
+        entry, since = kept
+        return entry if since <= now < since + self._longest else None  # a clock may also be set back
