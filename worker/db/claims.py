@@ -14,7 +14,7 @@ from worker.domain.policy import LONG_OVERDUE
 _FEW = 2  # are no crowd
 
 _CLAIM_COLUMNS = """
-    c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.lease_id, c.refresh_due_at, c.status,
+    c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.status,
     c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at,
     c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
 """
@@ -139,12 +139,13 @@ def claim_due(
     connection: Connection, *, client: str, lease_id: LeaseId, limit: int, lease: timedelta, now: datetime
 ) -> list[Claim]:
     """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again."""
-    given = {"lease_id": lease_id, "lease_until": now + lease, "now": now, "long_ago": now - LONG_OVERDUE}
+    until = now + lease
+    given = {"lease_id": lease_id, "lease_until": until, "now": now, "long_ago": now - LONG_OVERDUE}
     rows = as_dicts(connection.execute(_CLAIM_DUE, {"client": client, "limit": limit, **given}))
     # Only where there is more to do than fits do they matter to each other; that the rate has left room for one or two
     # says nothing.
     is_full = len(rows) == limit > _FEW
-    return [_claim(row, in_crowd=row["out_of_step"] and is_full) for row in rows]
+    return [_claim(row, lease_id, until, in_crowd=row["out_of_step"] and is_full) for row in rows]
 
 
 def claim_one(
@@ -158,12 +159,12 @@ def claim_one(
     now: datetime,
 ) -> Claim | None:
     """Lease one account, due or not; None if it is no longer as seen, is leased or may not be refreshed."""
-    seen = {"version": version, "seen_due_at": due_at}
+    seen, until = {"version": version, "seen_due_at": due_at}, now + lease
     row = connection.execute(
-        _CLAIM_ONE, {"id": account, **seen, "lease_id": lease_id, "lease_until": now + lease, "now": now}
+        _CLAIM_ONE, {"id": account, **seen, "lease_id": lease_id, "lease_until": until, "now": now}
     )
     found = row.mappings().first()
-    return _claim(found) if found else None
+    return _claim(found, lease_id, until) if found else None
 
 
 def count_due(connection: Connection, *, client: str, limit: int, now: datetime) -> int:
@@ -281,7 +282,7 @@ def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime
     return result.rowcount == 1
 
 
-def _claim(row: Mapping[Any, Any], *, in_crowd: bool = False) -> Claim:
+def _claim(row: Mapping[Any, Any], lease_id: LeaseId, until: datetime, *, in_crowd: bool = False) -> Claim:
     return Claim(
         account_id=AccountId(row["id"]),
         email=row["email"],
@@ -290,8 +291,8 @@ def _claim(row: Mapping[Any, Any], *, in_crowd: bool = False) -> Claim:
         scopes=tuple(row["scopes"].split()),
         refresh_token=Sealed(bytes(row["refresh_token"])),
         version=row["version"],
-        lease_id=LeaseId(row["lease_id"]),
-        lease_until=row["refresh_due_at"],
+        lease_id=lease_id,
+        lease_until=until,
         status=Status(row["status"]),
         failure=as_failure(row),
         strikes=row["strikes"],

@@ -26,9 +26,13 @@ _UNKNOWN_NAMES = ("42P01", "42703")  # undefined table, undefined column
 _T = TypeVar("_T")
 
 
-class _Impatient(psycopg.Connection[Any]):
-    """A server that hangs keeps its connections open: neither a timeout of its own nor one of TCP ends the waiting."""
+class _Connection(psycopg.Connection[Any]):
+    """One that gives up waiting, and receives values in binary, which spares ciphertext the way through hexadecimal."""
 
+    def cursor(self, *args: Any, binary: bool = True, **options: Any) -> Any:
+        return super().cursor(*args, binary=binary, **options)
+
+    # A server that hangs keeps its connections open: neither a timeout of its own nor one of TCP ends the waiting.
     def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
         try:
             return super().wait(gen, interval, _ANSWER_TIMEOUT if timeout is None else timeout)
@@ -105,8 +109,8 @@ def _send_arrays_in_binary(connection: Any, _record: object) -> None:
     connection.adapters.register_dumper(list, ListBinaryDumper)
 
 
-def _connect(_dialect: object, _record: object, arguments: list[str], options: dict[str, Any]) -> _Impatient:
-    return _Impatient.connect(*arguments, **options)
+def _connect(_dialect: object, _record: object, arguments: list[str], options: dict[str, Any]) -> _Connection:
+    return _Connection.connect(*arguments, **options)
 
 
 def _is_outage(error: DBAPIError | psycopg.Error | PoolTimeout) -> bool:

@@ -37,7 +37,7 @@ _LIFETIME_IF_UNSTATED = timedelta(minutes=5)
 _LONGEST_LIFETIME = timedelta(hours=48)  # continuous access evaluation reaches 28 h; more is a garbled answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
     """One HTTP answer of the token endpoint. ``body`` is None unless it was a JSON object."""
 

@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias, assert_never
+from typing import ClassVar, TypeAlias
 
 from worker.domain.credential import Secret
 
@@ -22,6 +22,7 @@ class Scope(enum.StrEnum):
 class Refreshed:
     """A new access token, and a new refresh token if Microsoft rotated it."""
 
+    scope: ClassVar[Scope] = Scope.ACCOUNT
     access_token: Secret
     refresh_token: Secret | None
     obtained_at: datetime  # the instant before the request: never later than Microsoft's own start of the lifetime
@@ -55,6 +56,7 @@ class Transient:
 class ReauthRequired:
     """Only the user can revive the grant. ``certain`` is False where one answer is no proof."""
 
+    scope: ClassVar[Scope] = Scope.ACCOUNT
     code: str
     certain: bool = True
     claims: str | None = None
@@ -65,6 +67,7 @@ class ReauthRequired:
 class Blocked:
     """An administrator or a policy refuses this account; a sign-in may not help."""
 
+    scope: ClassVar[Scope] = Scope.ACCOUNT
     code: str
     correlation_id: str | None = None
 
@@ -84,17 +87,6 @@ Outcome: TypeAlias = Refreshed | Throttled | Transient | ReauthRequired | Blocke
 def kind(outcome: Outcome) -> str:
     """The outcome's class as stored in the ledger and on the row: ``refreshed``, ``reauth_required``, ..."""
     return _KINDS[type(outcome)]
-
-
-def scope(outcome: Outcome) -> Scope:
-    """How far the outcome reaches."""
-    match outcome:
-        case Throttled() | Transient() | Misconfigured():
-            return outcome.scope
-        case Refreshed() | ReauthRequired() | Blocked():
-            return Scope.ACCOUNT
-        case unreachable:
-            assert_never(unreachable)
 
 
 _KINDS: dict[type, str] = {

@@ -25,7 +25,7 @@ _IS_PUBLIC = "AADSTS700025"
 _LETTER_LASTS = timedelta(seconds=10)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Question:
     """A refresh token to be spent, and where."""
 
@@ -185,8 +185,9 @@ class Identity:
 
     def _order(self, registration: Registration) -> list[int]:
         """The numbers of the credentials, the one that worked last first."""
+        numbers = list(range(len(registration.credentials)))
         preferred = self._preferred.get(registration.name, 0)
-        return sorted(range(len(registration.credentials)), key=lambda number: number != preferred)
+        return [*numbers[preferred:], *numbers[:preferred]]
 
 
 def _refuses_credential(outcome: Outcome) -> bool:

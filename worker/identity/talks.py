@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Generic, TypeVar, assert_never
 
 from worker.domain.breaker import is_suspicious
-from worker.domain.outcome import Outcome, Scope, scope
+from worker.domain.outcome import Outcome, Scope
 from worker.identity.wire import Exchange, Message, Reply, Wire, WireError, monotonic
 
 Key = TypeVar("Key")
@@ -14,15 +14,16 @@ Key = TypeVar("Key")
 #: Says what to send, is told what came back, and ends with what it means.
 Talk = Generator[Message, Reply, Outcome]
 
-# Answers are handed over together, because each group costs a commit: so many, or whatever has come within this time.
+# Answers are handed over together, because each group costs a commit: so many, or whatever has come within about the
+# time that one takes. A kill loses what is under way as well as what has gathered: that at most doubles it.
 _GROUP = 125
-_GATHER = 0.05  # seconds
+_SOON, _LATE = 0.05, 0.15  # seconds to gather, at least and at most
 _REFILL = 0.75  # of the window: to begin talks one by one, as room is made, costs more than to begin some at once
 _CAREFUL = 16  # talks at once
 _A_WHILE = 60.0  # seconds; longer than any question
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answered(Generic[Key]):
     """How one talk ended; an exception stands for whatever could not be asked at all."""
 
@@ -60,7 +61,7 @@ class Window:
 
 def speaks_for_others(outcome: Outcome | Exception) -> bool:
     """Whether it is about more than its account: then nobody should be asked before it has been looked at."""
-    return not isinstance(outcome, Exception) and scope(outcome) is not Scope.ACCOUNT
+    return not isinstance(outcome, Exception) and outcome.scope is not Scope.ACCOUNT
 
 
 class Talks(Generic[Key]):
@@ -91,8 +92,9 @@ class Talks(Generic[Key]):
         until: float | None = None
         flows = window.is_trusted
         while self._exchange and len(self._answered) < _GROUP:
-            until = until or (monotonic() + _GATHER if self._answered else None)
-            patience = until - monotonic() if until else _A_WHILE
+            if until is None and self._answered:
+                until = monotonic() + min(max(_SOON, self._answered[0].seconds), _LATE)
+            patience = _A_WHILE if until is None else until - monotonic()
             if patience <= 0:
                 return
             known = len(self._answered)

@@ -45,7 +45,7 @@ def monotonic() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """A request, ready to be sent: a POST if it has a body, else a GET. Make its headers by ``header_lines``."""
 
@@ -62,7 +62,7 @@ def header_lines(headers: Mapping[str, str]) -> tuple[str, ...]:
     return lines
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """What came back, whole; without a body if that was too large or damaged. Header names are lower case."""
 

@@ -27,7 +27,6 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         mask,
@@ -43,7 +42,7 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -69,7 +68,8 @@ class _Lines(structlog.WriteLogger):
 def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Blank values under secret-looking names, JWTs and passwords in URLs, whoever logged them, however deep."""
     for name, value in event.items():
-        event[name] = _masked(name, value)
+        if type(value) is not str or "eyJ" in value or "://" in value or _is_masked(name):  # or there is nothing in it
+            event[name] = _masked(name, value)
     return event
 
 

@@ -13,7 +13,7 @@ from worker.db.session import Database
 from worker.domain.breaker import PROBE_LEASE, Breaker, is_suspicious, judge
 from worker.domain.credential import AccountId
 from worker.domain.errors import AccountError, BackingOff, ClientMisconfigured, Unavailable
-from worker.domain.outcome import Outcome, Scope, scope
+from worker.domain.outcome import Outcome, Scope
 
 log = structlog.get_logger(__name__)
 
@@ -80,8 +80,8 @@ class Gate:
     def observe(self, client: str, answers: Answers) -> None:
         """Take note of answers at once, before they are stored."""
         now = self._utcnow()
-        unheard = [answer for answer in answers if scope(answer[1]) is Scope.NETWORK]
-        heard = [answer for answer in answers if scope(answer[1]) is not Scope.NETWORK]
+        unheard = [answer for answer in answers if answer[1].scope is Scope.NETWORK]
+        heard = [answer for answer in answers if answer[1].scope is not Scope.NETWORK]
         with self._lock:
             if heard:
                 self._own.pop(client, None)
@@ -95,7 +95,7 @@ class Gate:
         """Share what a group of answers says, if it says anything new. Raises Unavailable without Postgres."""
         by_client: dict[str, Answers] = {}
         for client, account, outcome in answers:
-            if scope(outcome) is not Scope.NETWORK:
+            if outcome.scope is not Scope.NETWORK:
                 by_client.setdefault(client, []).append((account, outcome))
         for client, given in by_client.items():
             if any(is_suspicious(outcome) for _, outcome in given) or not self._was_clean(client):

@@ -50,7 +50,7 @@ class Spent:
     latency: timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Record:
     """What one answer changes, ready to be written."""
 
