@@ -61,9 +61,9 @@ _PERSIST = text("""
         version = c.version + CASE WHEN n.access_token IS NULL THEN 0 ELSE 1 END,
         status_changed_at = CASE WHEN c.status = n.status THEN c.status_changed_at ELSE :now END,
         status = n.status, refresh_due_at = CASE WHEN c.use_oauth THEN n.due_at END, lease_id = NULL,
-        failure_kind = n.failure_kind, failure_code = n.failure_code, failure_count = n.failure_count,
+        failure_kind = n.failure_kind, failure_code = n.failure_code, failure_count = coalesce(n.failure_count, 0),
         failing_since = n.failing_since, failure_claims = n.failure_claims,
-        strikes = n.strikes, struck_at = n.struck_at,
+        strikes = coalesce(n.strikes, 0), struck_at = n.struck_at,
         grant_lifetime = CASE WHEN n.aged_out THEN :now - c.signed_in_at ELSE c.grant_lifetime END,
         updated_at = :now
     FROM unnest(
@@ -213,12 +213,12 @@ def persist(connection: Connection, updates: Sequence[SealedUpdate], *, now: dat
         "due_ats": [update.due_at for update in updates],
         "failure_kinds": _unless_empty(failure and failure.kind for failure in failures),
         "failure_codes": _unless_empty(failure and failure.code for failure in failures),
-        "failure_counts": [failure.count if failure else 0 for failure in failures],
+        "failure_counts": _unless_empty(failure and failure.count for failure in failures),
         "failing_sinces": _unless_empty(failure and failure.since for failure in failures),
         "failure_claimss": _unless_empty(update.claims for update in updates),
-        "strike_counts": [update.strikes for update in updates],
+        "strike_counts": _unless_empty(update.strikes or None for update in updates),
         "struck_ats": _unless_empty(update.struck_at for update in updates),
-        "aged_outs": [update.aged_out for update in updates],
+        "aged_outs": _unless_empty(update.aged_out or None for update in updates),
     }
     return versions(connection.execute(_PERSIST, {**columns, "now": now}))
 

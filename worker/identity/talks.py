@@ -14,10 +14,10 @@ Key = TypeVar("Key")
 #: Says what to send, is told what came back, and ends with what it means.
 Talk = Generator[Message, Reply, Outcome]
 
-# Answers are handed over together, because each group costs a commit: so many, or whatever has come within about the
-# time that one takes. A kill loses what is under way as well as what has gathered: that at most doubles it.
+# Answers are handed over together, because each group costs a commit: so many, or whatever has come within this time.
+# It is about what Microsoft takes for one. A kill loses what is under way as well as what has gathered: that doubles it.
 _GROUP = 125
-_SOON, _LATE = 0.05, 0.15  # seconds to gather, at least and at most
+_GATHER = 0.15  # seconds
 _REFILL = 0.75  # of the window: to begin talks one by one, as room is made, costs more than to begin some at once
 _CAREFUL = 16  # talks at once
 _A_WHILE = 60.0  # seconds; longer than any question
@@ -93,7 +93,7 @@ class Talks(Generic[Key]):
         flows = window.is_trusted
         while self._exchange and len(self._answered) < _GROUP:
             if until is None and self._answered:
-                until = monotonic() + min(max(_SOON, self._answered[0].seconds), _LATE)
+                until = monotonic() + _GATHER
             patience = _A_WHILE if until is None else until - monotonic()
             if patience <= 0:
                 return
