@@ -36,11 +36,11 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
         Real(
             site,
             sizes.accounts,
-            children=sizes.children_waiting if waiting else sizes.children,
+            children=sizes.children,
             connections=sizes.connections_waiting if waiting else sizes.connections,
         ),
         Floor(site, sizes.accounts, processes=sizes.floor_processes_waiting if waiting else sizes.floor_processes),
-        Naive(site, sizes.naive_accounts, children=sizes.naive_children_waiting if waiting else sizes.children),
+        Naive(site, sizes.naive_accounts, children=sizes.children),
     )
     with site.provider(latency=latency * _MILLISECOND) as provider:
         turns = [
@@ -99,27 +99,22 @@ def reads(sizes: Sizes) -> list[Line]:
 def scale(sizes: Sizes) -> list[Line]:
     """The same work on ever larger tables."""
     part = "scale"
-    with Site() as site, site.provider(), site.services() as services:
+    with Site() as site, site.provider():
         enrolled = enrolment(site, sizes.imports, sizes.turns)
         lines = [
             Line(part=part, figure="imported", value=enrolled.per_second, unit="accounts per s"),
             Line(part=part, figure="that, of a bare COPY of the same rows", value=enrolled.of_copy),
             Line(part=part, figure="Redis", value=enrolled.redis_bytes, unit="bytes per account"),
         ]
-        costs: list[scales.Cost] = []
-        for accounts in sizes.tables:
-            table = scales.Table(site, services.database, accounts)
-            table.fill()
-            table.work(sizes.batches)
-            weight, found = table.weight(), table.costs()
-            costs += found
-            lines += [line for cost in found for line in _cost_lines(part, cost)]
-            lines += [
-                Line(part=part, figure=f"{accounts:,}: table", value=weight.table, unit="bytes per account"),
-                Line(part=part, figure=f"{accounts:,}: indexes", value=weight.indexes, unit="bytes per account"),
-                Line(part=part, figure=f"{accounts:,}: index used", **at_least(1, float(weight.index_used))),
-            ]
-        bloat = scales.bloat(site, services.database, sizes.bloat_accounts, sizes.cycles)
+        with scales.filled(site, sizes.tables) as tables:
+            for _ in range(sizes.batches):
+                for table in tables:
+                    table.work()
+            costs = [cost for table in tables for cost in table.costs()]
+            lines += [line for cost in costs for line in _cost_lines(part, cost)]
+            lines += [line for table in tables for line in _weight_lines(part, table.weight())]
+        with scales.filled(site, [sizes.bloat_accounts]) as [table]:
+            bloat = scales.bloat(table, sizes.cycles)
     return [
         *lines,
         *_flatness(part, costs),
@@ -134,6 +129,15 @@ def _cost_lines(part: str, cost: scales.Cost) -> list[Line]:
     return [
         Line(part=part, figure=f"{what}, p50", value=cost.p50, unit="ms"),
         Line(part=part, figure=f"{what}, p99", value=cost.p99, unit="ms"),
+    ]
+
+
+def _weight_lines(part: str, weight: scales.Weight) -> list[Line]:
+    what = f"{weight.accounts:,}"
+    return [
+        Line(part=part, figure=f"{what}: table", value=weight.table, unit="bytes per account"),
+        Line(part=part, figure=f"{what}: indexes", value=weight.indexes, unit="bytes per account"),
+        Line(part=part, figure=f"{what}: index used", **at_least(1, float(weight.index_used))),
     ]
 
 

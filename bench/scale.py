@@ -1,12 +1,14 @@
 """Part 3: whether claim, persist and sweep cost the same however many accounts there are, and what accounts weigh.
 
-Tables are filled by SQL with rows as wide as real ones, and worked on by the product's own statements.
+Tables are filled by SQL with rows as wide as real ones, and worked on by the product's own statements, in turns: a
+batch of the small one, a batch of the large one, and again. Each has a database of its own.
 """
 
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,7 +18,7 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
-from bench.site import Site
+from bench.site import Site, sql
 from worker import clock
 from worker.db import claims, events
 from worker.db.claims import SealedUpdate
@@ -62,11 +64,11 @@ class Weight:
 
 
 class Table:
-    """The accounts of one size, and the statements on them, timed."""
+    """The accounts of one size in a database, and the statements on them, timed."""
 
-    def __init__(self, site: Site, database: Database, accounts: int) -> None:
-        self._site = site
-        self._database = database
+    def __init__(self, url: str, accounts: int) -> None:
+        self._url = url
+        self._database = Database(url)
         self.accounts = accounts
         self.refreshed = 0
         self._step = _CYCLE * _BATCH / accounts  # in which a batch becomes due
@@ -75,11 +77,17 @@ class Table:
         self._refresh = Sealed(b"x" * (REFRESH_TOKEN + _OVERHEAD))
         self._spent: dict[str, list[float]] = {"claim": [], "persist": [], "sweep": []}
 
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        return sql(self._url, statement, **values)
+
+    def close(self) -> None:
+        self._database.close()
+
     def fill(self) -> None:
-        self._site.sql("TRUNCATE mail_credentials, refresh_events")
+        self.sql("TRUNCATE mail_credentials, refresh_events")
         step, now = 50_000, clock.utcnow()
         for first in range(1, self.accounts + 1, step):
-            self._site.sql(
+            self.sql(
                 _FILL,
                 access=self._access,
                 refresh=self._refresh,
@@ -89,19 +97,18 @@ class Table:
                 last=min(first + step - 1, self.accounts),
             )
         self._now = now + 2 * self._step
-        self._site.sql("VACUUM ANALYZE mail_credentials")
-        self._site.sql("CHECKPOINT")
+        self.sql("VACUUM ANALYZE mail_credentials")
+        self.sql("CHECKPOINT")
 
-    def work(self, rounds: int) -> None:
-        """Claim and persist batches as time goes by, as fast as it can, with a sweep for each."""
-        for _ in range(rounds):
-            now = self._now
-            self._timed("sweep", partial(self._sweep, now))
-            claimed = self._timed("claim", partial(self._claim, now))
-            if claimed:
-                self._timed("persist", partial(self._persist, claimed, now))
-                self.refreshed += len(claimed)
-            self._now += self._step
+    def work(self) -> None:
+        """Sweep, claim and persist a batch, of as many as have become due since the one before."""
+        now = self._now
+        self._timed("sweep", partial(self._sweep, now))
+        claimed = self._timed("claim", partial(self._claim, now))
+        if claimed:
+            self._timed("persist", partial(self._persist, claimed, now))
+            self.refreshed += len(claimed)
+        self._now += self._step
 
     def costs(self) -> list[Cost]:
         return [
@@ -110,10 +117,14 @@ class Table:
         ]
 
     def weight(self) -> Weight:
-        [(table, indexes)] = self._site.sql(
+        [(table, indexes)] = self.sql(
             "SELECT pg_table_size('mail_credentials')::float8, pg_indexes_size('mail_credentials')::float8"
         )
         return Weight(self.accounts, table / self.accounts, indexes / self.accounts, self._uses_index())
+
+    def size(self) -> float:
+        """Bytes, with indexes and all."""
+        return float(self.sql("SELECT pg_total_relation_size('mail_credentials')::float8")[0][0])
 
     def _timed(self, work: str, do: Callable[[], Any]) -> Any:
         begin = time.perf_counter()
@@ -187,25 +198,31 @@ class Bloat:
     autovacuums: int
 
 
-def bloat(site: Site, database: Database, accounts: int, cycles: int) -> Bloat:
+@contextmanager
+def filled(site: Site, sizes: Sequence[int]) -> Iterator[list[Table]]:
+    """A table of each size. Nobody may be connected to the site's own database."""
+    with ExitStack() as undo:
+        urls = [undo.enter_context(site.another_database()) for _ in sizes]
+        tables = [undo.enter_context(closing(Table(*each))) for each in zip(urls, sizes, strict=True)]
+        for table in tables:
+            table.fill()
+        yield tables
+
+
+def bloat(table: Table, cycles: int) -> Bloat:
     """Every account refreshed so many times, with autovacuum as the migrations set it.
 
     A cycle of half an hour goes by in seconds, and autovacuum looks every second instead of every minute and does not
     rest in between: at the least of its settings it still comes less often per cycle than it would.
     """
-    site.sql("ALTER SYSTEM SET autovacuum_naptime = '1s'")
-    site.sql("ALTER SYSTEM SET autovacuum_vacuum_cost_delay = 0")
-    site.sql("SELECT pg_reload_conf()")
-    table = Table(site, database, accounts)
-    table.fill()
-    before = _size(site)
-    table.work(cycles * accounts // _BATCH)
-    assert table.refreshed > 0.8 * cycles * accounts, "the cycles have not been worked through"  # a tenth is paused
-    [(dead, live, vacuums)] = site.sql(
+    table.sql("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    table.sql("ALTER SYSTEM SET autovacuum_vacuum_cost_delay = 0")
+    table.sql("SELECT pg_reload_conf()")
+    before = table.size()
+    for _ in range(cycles * table.accounts // _BATCH):
+        table.work()
+    assert table.refreshed > 0.8 * cycles * table.accounts, "the cycles have not been worked through"  # some are paused
+    [(dead, live, vacuums)] = table.sql(
         "SELECT n_dead_tup, n_live_tup, autovacuum_count FROM pg_stat_user_tables WHERE relname = 'mail_credentials'"
     )
-    return Bloat(cycles, _size(site) / before, dead / max(1, live), vacuums)
-
-
-def _size(site: Site) -> float:
-    return float(site.sql("SELECT pg_total_relation_size('mail_credentials')::float8")[0][0])
+    return Bloat(cycles, table.size() / before, dead / max(1, live), vacuums)

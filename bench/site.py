@@ -13,10 +13,12 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 import psycopg
 import redis
 import trustme
+from sqlalchemy import URL, make_url
 
 from bench.provider import ACCESS_TOKEN, CLIENT_ID, CLIENT_SECRET, LIFETIME, REFRESH_TOKEN, token
 from worker import clock
@@ -31,6 +33,14 @@ from worker.vault import generate_key
 ROOT = Path(__file__).parents[1]
 _PATIENCE = 60.0  # seconds
 _GROUP = 500
+
+# As docs/sizing.md has it. By default Postgres takes 128 MB, whatever the machine, and writes everything out every five
+# minutes.
+_POSTGRES = {
+    "shared_buffers": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 4 // 2**20}MB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "15min",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Site:
             self.directory = Path(tempfile.mkdtemp(prefix="token-worker-bench-"))
             self.directory.chmod(0o711)
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self._tune()
             self.stack = undo.enter_context(Stack(self.directory / "stores"))
             certificates = self._certificates()
             adopt(
@@ -121,22 +132,51 @@ class Site:
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
         """One statement in a transaction of its own, outside the product."""
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
-            cursor = connection.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
+        return sql(self.stack.database_url, statement, **values)
 
     @property
     def dsn(self) -> str:
-        return self.stack.database_url.replace("+psycopg", "")
+        return dsn(self.stack.database_url)
+
+    @contextmanager
+    def another_database(self) -> Iterator[str]:
+        """Beside the site's own and like it; nobody may be connected to that. Yields its URL."""
+        own, name = make_url(self.stack.database_url), f"beside_{uuid4().hex}"
+        aside = _text(own.set(database="postgres"))
+        sql(aside, f"CREATE DATABASE {name} TEMPLATE {own.database}")
+        yield _text(own.set(database=name))
+        sql(aside, f"DROP DATABASE {name} WITH (FORCE)")
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.stack.redis_url)
+
+    def _tune(self) -> None:
+        """Some of it counts from the next start on."""
+        with Stack(self.directory / "stores") as stack:
+            for name, value in _POSTGRES.items():
+                sql(stack.database_url, f"ALTER SYSTEM SET {name} = '{value}'")
 
     def _certificates(self) -> Path:
         authority = trustme.CA()
         authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(self.directory / "provider.pem")
         authority.cert_pem.write_to_path(self.directory / "ca.pem")
         return self.directory / "ca.pem"
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def dsn(url: str) -> str:
+    """What psycopg takes for SQLAlchemy's URL."""
+    return url.replace("+psycopg", "")
+
+
+def sql(url: str, statement: str, **values: Any) -> list[Any]:
+    """One statement in a transaction of its own, outside the product."""
+    with psycopg.connect(dsn(url), autocommit=True) as connection:
+        cursor = connection.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
 
 
 def wait_for(condition: Callable[[], Any], *processes: Process, seconds: float = _PATIENCE) -> None:

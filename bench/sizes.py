@@ -10,15 +10,13 @@ class Sizes:
     """Any of these can be given as ``--set name=value``, lists with commas."""
 
     accounts: int = 20_000  # of throughput and memory
-    seconds: float = 15.0  # of one turn
-    turns: int = 3
+    seconds: float = 8.0  # of one turn
+    turns: int = 5
     naive_accounts: int = 4_000
     latencies: tuple[int, ...] = (0, 150)  # milliseconds
-    children: int = 2
-    children_waiting: int = 3
+    children: int = 6  # also of the naive way
     connections: int = 64  # of each child
-    connections_waiting: int = 200  # where answers take their time, more of them are waited for
-    naive_children_waiting: int = 6
+    connections_waiting: int = 128  # where answers take their time, more of them are waited for
     floor_processes: int = 4
     floor_processes_waiting: int = 8
 
@@ -27,7 +25,7 @@ class Sizes:
     read_turns: int = 7
 
     tables: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # accounts
-    batches: int = 300
+    batches: int = 500
     bloat_accounts: int = 20_000
     cycles: int = 10
     imports: int = 20_000
@@ -58,6 +56,7 @@ QUICK = Sizes(
     turns=1,
     naive_accounts=60,
     latencies=(0,),
+    children=2,
     floor_processes=1,
     readers=20,
     reads=20,

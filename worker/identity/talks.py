@@ -15,7 +15,7 @@ Key = TypeVar("Key")
 Talk = Generator[Message, Reply, Outcome]
 
 # Answers are handed over together, because each group costs a commit: so many, or whatever has come within this time.
-# It is about what Microsoft takes for one. A kill loses what is under way as well as what has gathered: that doubles it.
+# Microsoft takes about as long for one. A kill loses what is under way and what has gathered: that at most doubles it.
 _GROUP = 125
 _GATHER = 0.15  # seconds
 _REFILL = 0.75  # of the window: to begin talks one by one, as room is made, costs more than to begin some at once
