@@ -54,7 +54,7 @@ class Real(Contender):
 
     children: int = 2
     connections: int = 64
-    batch: int = 500
+    batch: int = 1000
 
     @property
     def name(self) -> str:

@@ -9,14 +9,14 @@ from typing import Self
 class Sizes:
     """Any of these can be given as ``--set name=value``, lists with commas."""
 
-    accounts: int = 20_000  # of throughput and memory
+    accounts: int = 40_000  # of throughput and memory
     seconds: float = 8.0  # of one turn
     turns: int = 5
     naive_accounts: int = 4_000
     latencies: tuple[int, ...] = (0, 150)  # milliseconds
-    children: int = 6  # also of the naive way
-    connections: int = 64  # of each child
-    connections_waiting: int = 128  # where answers take their time, more of them are waited for
+    children: int = 4  # also of the naive way
+    connections: int = 128  # of each child
+    connections_waiting: int = 250  # where answers take their time, more of them are waited for
     floor_processes: int = 4
     floor_processes_waiting: int = 8
 

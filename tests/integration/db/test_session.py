@@ -40,6 +40,15 @@ def test_connections_that_died_in_the_pool_are_replaced(rows: Rows, stack: Stack
     assert rows.sql("SELECT pg_backend_pid()") != [(pid,)]
 
 
+def test_values_come_in_binary(rows: Rows) -> None:
+    """As text a sealed token would be hexadecimal: twice the bytes, written there and read here for every refresh."""
+    with rows.database.begin() as connection:
+        result = connection.execute(text("SELECT CAST('\\x00ff' AS bytea) AS value"))
+        assert result.cursor is not None
+        assert result.cursor.format == psycopg.pq.Format.BINARY
+        assert result.scalar_one() == b"\x00\xff"
+
+
 def test_a_connection_that_dies_in_a_transaction_is_an_outage(rows: Rows, stack: Stack) -> None:
     """Then new tokens wait in the outbox; an error of any other kind would lose them."""
     with closing(admin(stack)) as other, pytest.raises(Unavailable), rows.database.begin() as connection:
