@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import assert_never
 
-from worker.domain.credential import AccessToken, AccountId, Claim, Failure, Status
+from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Failure, Status
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -17,7 +17,7 @@ from worker.domain.outcome import (
     Transient,
     kind,
 )
-from worker.domain.problem import Wish
+from worker.domain.problem import Wish, is_trusted
 
 # An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for what passes.
 STRIKES = 3
@@ -71,6 +71,10 @@ class RefreshPolicy:
     def suits(self, token: AccessToken | None, wish: Wish, *, now: datetime) -> bool:
         """Whether ``token`` is what was wished for, as far as any token can be."""
         return token is not None and wish.is_newer(token) and self.is_fresh(token, wish.min_ttl, now=now)
+
+    def settles(self, entry: CacheEntry, wish: Wish, *, now: datetime) -> bool:
+        """Whether nobody needs to look any further: its token suits, or it is known why there is no better one."""
+        return self.suits(entry.token, wish, now=now) or is_trusted(entry.problem, wish, now=now)
 
     def due_at(self, account: AccountId, version: int, refreshed: Refreshed, *, in_crowd: bool = False) -> datetime:
         """The instant to refresh again, spread per account and version over the middle of the lifetime.

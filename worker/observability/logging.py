@@ -68,8 +68,7 @@ class _Lines(structlog.WriteLogger):
 def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Blank values under secret-looking names, JWTs and passwords in URLs, whoever logged them, however deep."""
     for name, value in event.items():
-        if type(value) is not str or "eyJ" in value or "://" in value or _is_masked(name):  # or there is nothing in it
-            event[name] = _masked(name, value)
+        event[name] = _masked(name, value)
     return event
 
 
@@ -82,12 +81,12 @@ def _masked(name: str, value: Any) -> Any:
     if _is_masked(name):
         return "***"
     match value:
-        case None | bool() | int() | float():
-            return value
-        case str():
-            # Most values hold neither, and looking for these is a tenth of the regular expressions' cost.
+        case str():  # first: most values are
+            # Most hold neither, and looking for these is a tenth of the regular expressions' cost.
             value = _JWT.sub("***", value) if "eyJ" in value else value
             return _URL_PASSWORD.sub(r"\1:***", value) if "://" in value else value
+        case None | bool() | int() | float():
+            return value
         case Mapping():
             return {str(key): _masked(str(key), inner) for key, inner in value.items()}
         case list() | tuple() | set() | frozenset():

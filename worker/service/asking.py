@@ -8,7 +8,7 @@ from worker.cache import Questions
 from worker.domain.credential import Account, AccountId, CacheEntry
 from worker.domain.errors import DatabaseUnavailable, Unavailable
 from worker.domain.policy import RefreshPolicy
-from worker.domain.problem import Wish, is_trusted, stands
+from worker.domain.problem import Wish, stands
 from worker.service.accounts import Accounts
 from worker.service.entries import Entries
 from worker.service.patience import looks
@@ -54,7 +54,7 @@ class AskingRenewal:
         if stored and stored.problem:
             self._entries.publish([stored])
             return Standing(stored)
-        if cached and self._will_do(cached, wish):
+        if cached and self._settles(cached, wish):
             return Standing(cached)
         known = stored or cached
         try:
@@ -87,13 +87,12 @@ class AskingRenewal:
         has_token = known is not None and wish.allows(known.token, now=self._utcnow())
         for _look in looks(_BRIEFLY if has_token else _PATIENTLY):
             entry = self._entries.read(account)
-            if entry and (self._will_do(entry, wish) or self._is_news(entry, wish, cached)):
+            if entry and (self._settles(entry, wish) or self._is_news(entry, wish, cached)):
                 return entry
         raise Unavailable(f"{email}: no worker has answered; is one serving the queue of on-demand refreshes?")
 
-    def _will_do(self, entry: CacheEntry, wish: Wish) -> bool:
-        now = self._utcnow()
-        return self._policy.suits(entry.token, wish, now=now) or is_trusted(entry.problem, wish, now=now)
+    def _settles(self, entry: CacheEntry, wish: Wish) -> bool:
+        return self._policy.settles(entry, wish, now=self._utcnow())
 
     def _is_news(self, entry: CacheEntry, wish: Wish, before: CacheEntry | None) -> bool:
         """Whether it is the answer to the question, though it may not be what was wished for."""
