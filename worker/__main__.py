@@ -1,16 +1,19 @@
 """``token-worker`` and ``python -m worker``."""
 
-import sys
+import os
+import signal
 
 _INTERRUPTED = 130
 
 
 def main() -> None:
     """The console script."""
-    try:
-        from worker.cli import main as run  # noqa: PLC0415 - it takes a moment, in which Ctrl-C should be no traceback
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+    # What it takes to start is imported first. Ctrl-C would be a traceback there; or nothing at all, because importlib
+    # drops exceptions that come up in callbacks of its own. There is nothing to tidy up yet.
+    heard = signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    from worker.cli import main as run  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, heard)
     run()
 
 

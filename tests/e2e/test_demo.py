@@ -66,6 +66,31 @@ def test_ctrl_c_leaves_nothing_behind(whole_demo: Foreground, directory: Path, m
         _check_nothing_is_left(demo)
 
 
+_DROPPED = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                pass  # as importlib does with what comes up in its callbacks
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize("module", ["worker.cli", "worker.devkit.demo"])
+def test_ctrl_c_is_heard_where_an_exception_would_be_dropped(directory: Path, module: str) -> None:
+    """Else it is lost, and the demo goes on, deaf to the next one."""
+    (directory / "sitecustomize.py").write_text(_DROPPED.format(module=module))
+
+    with foreground(directory, "demo", PYTHONPATH=str(directory)) as demo:
+        assert demo.end() == INTERRUPTED
+        assert demo.output() == ""
+
+
 @pytest.mark.parametrize("moment", ["python is still importing", "the cluster is made"])
 def test_a_supervisors_sigterm_leaves_nothing_behind(whole_demo: Foreground, directory: Path, moment: str) -> None:
     """As Ctrl-C; before there is anything to tidy up, the signal itself may end the process."""

@@ -1,5 +1,6 @@
 """Commands for a first look, and for development."""
 
+import os
 import signal
 import tempfile
 import time
@@ -21,10 +22,11 @@ _DEMO_SECONDS = 100
 @click.option("--seconds", type=click.IntRange(min=10), default=_DEMO_SECONDS, show_default=True, help="How long.")
 def demo(seconds: int) -> None:
     """Show it all at work: about two minutes, real servers, no configuration; ends with a verdict."""
-    _end_like_ctrl_c()
-    try:
-        from worker.devkit import demo as show  # noqa: PLC0415
+    _end_at_once()
+    from worker.devkit import demo as show  # noqa: PLC0415
 
+    _end_in_good_order()
+    try:
         good = show.demo(seconds=seconds)
     except StackError as error:
         raise click.ClickException(str(error)) from None
@@ -48,10 +50,11 @@ def up(data: Path) -> None:
     Uses WORKER_DATABASE_URL and WORKER_REDIS_URL, and a real app registration (WORKER_CLIENT_ID ...), where set; else
     embedded servers and the emulator.
     """
-    _end_like_ctrl_c()
-    try:
-        from worker.devkit import demo as show  # noqa: PLC0415
+    _end_at_once()
+    from worker.devkit import demo as show  # noqa: PLC0415
 
+    _end_in_good_order()
+    try:
         show.up(data.resolve())
     except StackError as error:
         raise click.ClickException(str(error)) from None
@@ -68,9 +71,10 @@ def up(data: Path) -> None:
 )
 def emulator(port: int, directory: Path | None) -> None:
     """Run the Microsoft identity emulator on loopback until Ctrl-C. Anybody who reaches it can sign in as anybody."""
-    _end_like_ctrl_c()
+    _end_at_once()
     from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer  # noqa: PLC0415
 
+    _end_in_good_order()
     with tempfile.TemporaryDirectory(prefix="token-worker-") as temporary:
         try:
             server = EmulatorServer(directory or Path(temporary), port=port)
@@ -94,7 +98,13 @@ def emulator(port: int, directory: Path | None) -> None:
 COMMANDS: tuple[click.Command, ...] = (demo, up, emulator)
 
 
-def _end_like_ctrl_c() -> None:
+def _end_at_once() -> None:
+    """While modules are imported: an exception may be dropped there, and there is nothing to tidy up yet."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda *_: os._exit(_INTERRUPTED))
+
+
+def _end_in_good_order() -> None:
     """A supervisor's SIGTERM tidies up just as Ctrl-C does, and the first of them is the last that is heard."""
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
