@@ -173,7 +173,7 @@ class Problem:
     noted_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CacheEntry:
     """One account as Redis keeps it; tokens are None once they are gone."""
 

@@ -34,7 +34,7 @@ _STORABLE = re.compile(r"[^\x00\ud800-\udfff]+")
 
 # RFC 6749 5.1 makes expires_in optional. A short guess costs an early refresh; a long one would serve a dead token.
 _LIFETIME_IF_UNSTATED = timedelta(minutes=5)
-_LONGEST_LIFETIME = timedelta(hours=48)  # continuous access evaluation reaches 28 h; more is a garbled answer
+_LONGEST_LIFETIME = 48 * 3600  # seconds; continuous access evaluation reaches 28 h; more is a garbled answer
 
 
 @dataclass(slots=True, kw_only=True)
@@ -267,11 +267,9 @@ def _seconds(value: object) -> timedelta | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        seconds = float(value)
-    except OverflowError:
-        return _LONGEST_LIFETIME
+        seconds = value if isinstance(value, int) else float(value)
     except ValueError:
         return None
     if not seconds > 0:  # also NaN
         return None
-    return timedelta(seconds=min(seconds, _LONGEST_LIFETIME.total_seconds()))
+    return timedelta(seconds=min(seconds, _LONGEST_LIFETIME))

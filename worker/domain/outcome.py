@@ -18,7 +18,7 @@ class Scope(enum.StrEnum):
     NETWORK = "network"  #: our way to it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Refreshed:
     """A new access token, and a new refresh token if Microsoft rotated it."""
 

@@ -54,7 +54,7 @@ class Identity:
         self._wire = Wire(ca_bundle=ca_bundle, connections=connections)
         self._apps = Apps(TokenEndpoint(self._wire))
         self._window = Window(connections)
-        self._preferred: dict[str, int] = {}
+        self._orders = {each.name: tuple(range(len(each.credentials))) for each in registrations}
 
     def refresh(
         self,
@@ -134,7 +134,7 @@ class Identity:
         registrations = [(self._registrations.get(client), authority) for client, authority in expected]
         return self._apps.prepare(
             [
-                (registration, self._order(registration)[0], authority or registration.authority)
+                (registration, self._orders[registration.name][0], authority or registration.authority)
                 for registration, authority in registrations
                 if registration and registration.credentials
             ]
@@ -145,11 +145,11 @@ class Identity:
         if registration is None:
             return Misconfigured(code="unknown_client", scope=Scope.TENANT)  # our own lack, and no fault of the app's
         outcome: Outcome = Misconfigured(code="no_credential")
-        for number in self._order(registration):
+        for number in self._orders[registration.name]:
             outcome = yield from self._attempt(registration, number, question, round_)
             if not _refuses_credential(outcome):
                 break
-            self._preferred[registration.name] = (number + 1) % len(registration.credentials)
+            self._put_last(registration, number)
         if outcome.code == _IS_PUBLIC:
             return (yield from self._attempt(registration, PUBLIC, question, round_))
         return outcome
@@ -183,11 +183,10 @@ class Identity:
             round_.letters[key, scopes] = letter
         return letter
 
-    def _order(self, registration: Registration) -> list[int]:
-        """The numbers of the credentials, the one that worked last first."""
-        numbers = list(range(len(registration.credentials)))
-        preferred = self._preferred.get(registration.name, 0)
-        return [*numbers[preferred:], *numbers[:preferred]]
+    def _put_last(self, registration: Registration, number: int) -> None:
+        """Whoever asks next begins with the credential after this one."""
+        numbers = range(len(registration.credentials))
+        self._orders[registration.name] = (*numbers[number + 1 :], *numbers[: number + 1])
 
 
 def _refuses_credential(outcome: Outcome) -> bool:

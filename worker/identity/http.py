@@ -3,9 +3,10 @@
 import email.utils
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
 from uuid import uuid4
@@ -87,6 +88,12 @@ def _posted(url: str, params: Mapping[str, str] | None, headers: Mapping[str, st
     return Message(_with(url, params), header_lines({**headers, "Content-Type": _FORM}), urlencode(data))
 
 
+def _correlation_ids() -> Iterator[str]:
+    """UUIDs that nobody else has: a random one, of which only the end changes from question to question."""
+    series = str(uuid4())[:-12]
+    return (f"{series}{number:012x}" for number in count())
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A token request as MSAL has written it, for whichever refresh token of the same app, authority and scopes.
@@ -99,10 +106,11 @@ class Letter:
     headers: tuple[str, ...] = field(repr=False)
     form: str = field(repr=False)
     written_at: datetime
+    _ids: Iterator[str] = field(default_factory=_correlation_ids, repr=False)
 
     def about(self, refresh_token: Secret) -> Message:
         """The request that spends this token."""
-        headers = (*self.headers, f"{_CORRELATION}: {uuid4()}")
+        headers = (*self.headers, f"{_CORRELATION}: {next(self._ids)}")
         return Message(self.url, headers, f"{self.form}&refresh_token={quote_plus(refresh_token.reveal())}")
 
 

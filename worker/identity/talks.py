@@ -16,7 +16,7 @@ Talk = Generator[Message, Reply, Outcome]
 
 # Answers are handed over together, because each group costs a commit: so many, or whatever has come within this time.
 # Microsoft takes about as long for one. A kill loses what is under way and what has gathered: that at most doubles it.
-_GROUP = 125
+_GROUP = 250
 _GATHER = 0.15  # seconds
 _REFILL = 0.75  # of the window: to begin talks one by one, as room is made, costs more than to begin some at once
 _CAREFUL = 16  # talks at once

@@ -35,6 +35,8 @@ class Custody:
             answered = self._recovery.waiting(accounts)  # only now: who has given the lock back has put it there before
         except Unavailable:
             return {}
+        if not (answered or asked):
+            return {}
         spans = dict.fromkeys(answered, _ANSWERED) | dict.fromkeys(asked, _ASKED)
         return {claim: spans[claim.account_id] for claim in claimed if claim.account_id in spans}
 

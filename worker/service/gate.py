@@ -73,9 +73,11 @@ class Gate:
 
     def is_open(self, client: str) -> bool:
         """Whether the breaker has opened since ``admit``: for the questions that still wait for their turn."""
+        seen = [breaker for breaker in (self._shared.get(client), self._own.get(client)) if breaker]
+        if all(breaker.open_until is None for breaker in seen):
+            return False
         now = self._utcnow()
-        seen = (self._shared.get(client), self._own.get(client))
-        return any(breaker and not self._as_asked(breaker).allowance(1, now=now) for breaker in seen)
+        return not all(self._as_asked(breaker).allowance(1, now=now) for breaker in seen)
 
     def observe(self, client: str, answers: Answers) -> None:
         """Take note of answers at once, before they are stored."""

@@ -194,9 +194,9 @@ class Refresher:
 
         def opened() -> Iterator[tuple[Claim, Secret]]:
             for claim in claimed:
-                if claim in returned:
+                if returned and claim in returned:
                     continue
-                if self._stopping.is_set() or self._gate.is_open(client) or _domain(claim) in paused:
+                if self._stopping.is_set() or self._gate.is_open(client) or (paused and _domain(claim) in paused):
                     returned[claim] = paused.get(_domain(claim), timedelta(0))
                 elif token := self._open_or_return(claim, returned):
                     yield claim, token

@@ -93,10 +93,11 @@ class Settlement:
         now = self._utcnow()
         records = [self._record(spent, trigger, now) for spent in group]
         versions = self._persist(records, now)
-        won = [record for record in records if record.account_id in versions]
-        renewed = [_entry(record, versions[record.account_id]) for record in won if _is_new(record)]
-        self._entries.publish([*renewed, *self._noted([record for record in won if not _is_new(record)])])
-        return [record.spent for record in won]
+        found = ((record, versions.get(record.account_id)) for record in records)
+        won = [(record, version) for record, version in found if version is not None]
+        renewed = [_entry(record, version) for record, version in won if _is_new(record)]
+        self._entries.publish([*renewed, *self._noted([record for record, _ in won if not _is_new(record)])])
+        return [record.spent for record, _ in won]
 
     def _noted(self, failed: Sequence[_Record]) -> list[CacheEntry]:
         """Entries that say what is wrong, so that however many ask, nobody has to find it out again."""
@@ -135,6 +136,9 @@ class Settlement:
     def _write(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         with self._database.begin() as connection:
             versions = claims.persist(connection, [record.update for record in records], now=now)
+            if len(versions) == len(records):
+                events.record(connection, [record.event for record in records])
+                return versions
             lost = [record.update for record in records if _is_new(record) and record.account_id not in versions]
             # The try before may have been committed, and its confirmation lost.
             stored = claims.find_stored(connection, lost) if lost else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from uuid import UUID
 
 import msal
 import trustme
@@ -58,7 +59,9 @@ def test_every_question_is_as_msal_would_ask_it(says: Verbatim) -> None:
     assert [asked.form for asked in ours] == [asked.form for asked in msals]
     assert [_lasting(asked.headers) for asked in ours] == [_lasting(asked.headers) for asked in msals]
     assert [asked.path for asked in ours] == [asked.path for asked in msals]
-    assert len({asked.headers["client-request-id"] for asked in ours}) == len(_TOKENS)
+    ids = {UUID(asked.headers["client-request-id"]) for asked in ours}
+    assert len(ids) == len(_TOKENS)
+    assert {each.version for each in ids} == {4}
 
 
 def test_a_question_proves_the_registration_anew_before_the_proof_is_too_old(says: Verbatim) -> None:
