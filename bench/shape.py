@@ -75,7 +75,7 @@ class Fleet:
         while len(claimed) < admitted and self.due and self.due[0][0] <= now:
             due_at, _, mailbox = heapq.heappop(self.due)
             claimed.append((due_at, mailbox))
-        full = len(claimed) == admitted
+        full = bool(self.due) and self.due[0][0] <= now  # there is more to do than fits
         judged = self.breaker.probing() if canary else self.breaker
         for start in range(0, len(claimed), _GROUP):
             group = claimed[start : start + _GROUP]

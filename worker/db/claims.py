@@ -11,8 +11,6 @@ from worker.db.rows import as_columns, as_dicts, as_failure, as_mail, versions
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
 
-_FEW = 2  # are no crowd
-
 _CLAIM_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.status,
     c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at,
@@ -136,16 +134,23 @@ class UnsavedUpdate:
 
 
 def claim_due(
-    connection: Connection, *, client: str, lease_id: LeaseId, limit: int, lease: timedelta, now: datetime
+    connection: Connection,
+    *,
+    client: str,
+    lease_id: LeaseId,
+    limit: int,
+    lease: timedelta,
+    now: datetime,
+    in_crowd: bool = False,
 ) -> list[Claim]:
-    """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again."""
+    """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again.
+
+    ``in_crowd``: many are due together; then those of them that are out of step are claimed as such.
+    """
     until = now + lease
     given = {"lease_id": lease_id, "lease_until": until, "now": now, "long_ago": now - LONG_OVERDUE}
     rows = as_dicts(connection.execute(_CLAIM_DUE, {"client": client, "limit": limit, **given}))
-    # Only where there is more to do than fits do they matter to each other; that the rate has left room for one or two
-    # says nothing.
-    is_full = len(rows) == limit > _FEW
-    return [_claim(row, lease_id, until, in_crowd=row["out_of_step"] and is_full) for row in rows]
+    return [_claim(row, lease_id, until, in_crowd=row["out_of_step"] and in_crowd) for row in rows]
 
 
 def claim_one(

@@ -33,6 +33,8 @@ _BUSY = timedelta(minutes=1)  # until somebody else, or this process in another 
 _TENANT_PAUSE = timedelta(minutes=1)  # if Microsoft throttles a tenant without saying for how long
 
 
+_FEW = 2  # are no crowd
+
 _Asked = tuple[Claim, Secret, datetime]  # what is asked about, with which token, and since when
 
 
@@ -79,8 +81,7 @@ class Refresher:
         batches: dict[str, int] = {}
         for client in self._identity.clients:
             room = at_most - sum(batches.values())
-            with self._database.begin() as connection:
-                due = claims.count_due(connection, client=client, limit=room * self._batch_size, now=self._utcnow())
+            due = self._count_due(client, room * self._batch_size)
             batches[client] = -(-self._gate.outlook(client, due) // self._batch_size)
         return batches
 
@@ -88,7 +89,7 @@ class Refresher:
         """Refresh one batch of due accounts of an app registration. Returns how many claims ended how.
 
         1. Bring home what an outage of the database has left in the outbox.
-        2. Ask for admission: breaker and rate decide how many may go.
+        2. Ask for admission: breaker and rate decide how many of those due may go.
         3. Claim the longest overdue, in a transaction of its own.
         4. Show in Redis what is claimed, and give back what somebody without Postgres has been quicker with.
         5. Ask Microsoft about each, many at a time, with no transaction open.
@@ -98,20 +99,23 @@ class Refresher:
         self._recovery.drain()
         tally: Counter[str] = Counter(claimed=0)
         until = self._utcnow() + _CLAIMING
-        left = self._batch_size
+        due = self._count_due(client, self._batch_size + 1)
+        left = min(due, self._batch_size)  # and no more, or permits would be taken that others need
         while left > 0 and not self._stopping.is_set() and self._utcnow() < until:
             admitted = self._gate.admit(client, left)
             if not admitted:
                 break
             try:
                 permitted = self._limiter.take(client, admitted)
-                claimed = self._claim_due(client, permitted) if permitted else []
+                # Only where there is more to do than fits do they matter to each other; that the rate has left room for
+                # one or two says nothing.
+                claimed = self._claim_due(client, permitted, in_crowd=due > permitted > _FEW) if permitted else []
                 tally.update(self._ask_all(client, claimed))
             finally:
                 self._gate.withdraw(client)
             if admitted < left or len(claimed) < permitted or not permitted:
                 break  # the ramp's next step is for the next sweep
-            left -= len(claimed)
+            due, left = due - len(claimed), left - len(claimed)
         return dict(tally)
 
     def refresh_one(self, account: Account, trigger: Trigger) -> Outcome | None:
@@ -175,7 +179,11 @@ class Refresher:
         [spent] = [spent for group in self._spend(iter([(claim, token)]), [claim]) for spent in group]
         return spent.outcome if self._settle([spent], trigger) else None
 
-    def _claim_due(self, client: str, limit: int) -> list[Claim]:
+    def _count_due(self, client: str, limit: int) -> int:
+        with self._database.begin() as connection:
+            return claims.count_due(connection, client=client, limit=limit, now=self._utcnow())
+
+    def _claim_due(self, client: str, limit: int, *, in_crowd: bool) -> list[Claim]:
         with self._database.begin() as connection:
             return claims.claim_due(
                 connection,
@@ -184,6 +192,7 @@ class Refresher:
                 limit=limit,
                 lease=self._lease,
                 now=self._utcnow(),
+                in_crowd=in_crowd,
             )
 
     def _ask_all(self, client: str, claimed: Sequence[Claim]) -> Counter[str]:

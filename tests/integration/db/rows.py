@@ -42,9 +42,11 @@ class Rows:
             saved = incoming.save(connection, grants, now=now)
         return {account: each.version for account, each in saved.items()}
 
-    def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW) -> list[Claim]:
+    def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW, **how: bool) -> list[Claim]:
         with self.database.begin() as connection:
-            return claims.claim_due(connection, client=client, lease_id=new_lease(), limit=limit, lease=LEASE, now=now)
+            return claims.claim_due(
+                connection, client=client, lease_id=new_lease(), limit=limit, lease=LEASE, now=now, **how
+            )
 
     def claim_one(self, email: str = ANN, *, version: int = 1, now: datetime = NOW) -> Claim | None:
         with self.database.begin() as connection:

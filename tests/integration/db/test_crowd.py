@@ -1,6 +1,6 @@
 """Which of the accounts that are claimed together are out of step: their policy spreads them anew."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -11,8 +11,8 @@ MINUTE = timedelta(minutes=1)
 FOUR = (ANN, BOB, CAT, DAN)
 
 
-def crowded(rows: Rows, *, limit: int, now: object = NOW) -> list[bool]:
-    return [claim.in_crowd for claim in rows.claim(limit=limit, now=now)]  # type: ignore[arg-type]
+def crowded(rows: Rows, *, now: datetime = NOW, in_crowd: bool = True) -> list[bool]:
+    return [claim.in_crowd for claim in rows.claim(limit=3, now=now, in_crowd=in_crowd)]
 
 
 def refresh_all(rows: Rows, *, due_at: timedelta) -> None:
@@ -24,14 +24,14 @@ def test_those_of_an_import_are_a_crowd(rows: Rows) -> None:
     """They are all new, and there are more than a batch holds."""
     rows.save(*map(grant, FOUR))
 
-    assert crowded(rows, limit=3) == [True, True, True]
+    assert crowded(rows) == [True, True, True]
 
 
-def test_who_has_just_signed_in_is_none(rows: Rows) -> None:
+def test_without_a_crowd_nobody_is_in_one(rows: Rows) -> None:
     """Refreshing one mailbox early would be a waste."""
-    rows.save(grant(ANN), grant(BOB))
+    rows.save(*map(grant, FOUR))
 
-    assert crowded(rows, limit=3) == [False, False]
+    assert crowded(rows, in_crowd=False) == [False, False, False]
 
 
 @pytest.mark.parametrize(("late", "expected"), [(9, [False, False, False]), (11, [True, True, True])])
@@ -39,7 +39,7 @@ def test_after_an_outage_they_are_a_crowd(rows: Rows, late: int, expected: list[
     """Waiting for its turn for a while is nothing special in a large fleet, and must not make it refresh more often."""
     refresh_all(rows, due_at=timedelta(0))
 
-    assert crowded(rows, limit=3, now=NOW + late * MINUTE) == expected
+    assert crowded(rows, now=NOW + late * MINUTE) == expected
 
 
 def test_a_new_sign_in_counts_anew(rows: Rows) -> None:
@@ -47,11 +47,4 @@ def test_a_new_sign_in_counts_anew(rows: Rows) -> None:
     refresh_all(rows, due_at=HOUR)
     rows.save(*map(grant, FOUR), now=NOW + 2 * HOUR)
 
-    assert crowded(rows, limit=3, now=NOW + 2 * HOUR) == [True, True, True]
-
-
-def test_one_or_two_are_none(rows: Rows) -> None:
-    """However few there is room for: what the rate has left for this second says nothing about a fleet."""
-    refresh_all(rows, due_at=timedelta(0))
-
-    assert crowded(rows, limit=2, now=NOW + HOUR) == [False, False]
+    assert crowded(rows, now=NOW + 2 * HOUR) == [True, True, True]

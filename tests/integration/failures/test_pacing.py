@@ -73,6 +73,17 @@ def test_a_batch_larger_than_the_rate_is_finished(mailboxes: Mailboxes, process:
     assert process(rate=RATE).refresher.refresh_due("default") == {"claimed": 30, "refreshed": 30}
 
 
+def test_a_batch_takes_no_more_of_the_rate_than_is_due(
+    mailboxes: Mailboxes, process: Callable[..., Services], limiter: Callable[..., RateLimiter]
+) -> None:
+    """The rest of it may be what a consumer, or another batch, needs at this moment."""
+    mailboxes.sign_in(*emails(3))
+
+    assert process(rate=RATE).refresher.refresh_due("default") == {"claimed": 3, "refreshed": 3}
+
+    assert limiter().take("default", RATE) >= RATE - 3
+
+
 def test_without_redis_each_process_keeps_the_rate_by_itself(
     mailboxes: Mailboxes, process: Callable[..., Services]
 ) -> None:

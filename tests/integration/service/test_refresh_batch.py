@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.installation import wait_for
+from tests.factories import make_refreshed
 from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
-from worker.domain.credential import Status, account_id
+from worker.domain.credential import Account, Status, account_id
+from worker.domain.outcome import Refreshed
+from worker.domain.policy import RefreshPolicy
 from worker.vault import Purpose
 
 
@@ -45,6 +48,25 @@ def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(house: Hous
     versions = {account.email: account.version for account in house.services.credentials.list()}
     assert versions == {CAT: 2, ANN: 2, BOB: 1}
     assert small.refresher.batches_due(at_most=5) == {"default": 1}
+
+
+@pytest.mark.parametrize(("batch_size", "in_crowd"), [(4, False), (3, True), (2, False)])
+def test_where_more_are_due_than_fit_they_are_spread_anew(house: House, batch_size: int, *, in_crowd: bool) -> None:
+    """As those of an import, who would all come back together. That one or two fit says nothing about a fleet."""
+    house.enrol(ANN, BOB, CAT, "dan@contoso.com")
+
+    assert house.another(batch_size=batch_size).refresher.refresh_due()["refreshed"] == batch_size
+
+    spread = [account for account in house.services.credentials.list() if account.version > 1]
+    assert len(spread) == batch_size
+    for account in spread:
+        assert account.due_at == RefreshPolicy().due_at(account.id, 2, _refreshed(account), in_crowd=in_crowd)
+
+
+def _refreshed(account: Account) -> Refreshed:
+    assert account.obtained_at
+    assert account.expires_at
+    return make_refreshed(obtained_at=account.obtained_at, expires_at=account.expires_at)
 
 
 def test_a_batch_larger_than_its_threads_is_worked_off(house: House) -> None:
