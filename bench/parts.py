@@ -31,16 +31,15 @@ def throughput(sizes: Sizes) -> list[Line]:
 
 
 def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
-    waiting = latency > 0
+    floor = (
+        Floor(site, sizes.accounts, processes=sizes.floor_processes_waiting, batch=sizes.floor_batch_waiting)
+        if latency
+        else Floor(site, sizes.accounts, processes=sizes.floor_processes, batch=sizes.floor_batch)
+    )
     contenders: Sequence[Contender] = (
-        Real(
-            site,
-            sizes.accounts,
-            children=sizes.children,
-            connections=sizes.connections_waiting if waiting else sizes.connections,
-        ),
-        Floor(site, sizes.accounts, processes=sizes.floor_processes_waiting if waiting else sizes.floor_processes),
-        Naive(site, sizes.naive_accounts, children=sizes.children),
+        Real(site, sizes.accounts, children=sizes.children, connections=sizes.connections),
+        floor,
+        Naive(site, sizes.naive_accounts, children=sizes.naive_children),
     )
     with site.provider(latency=latency * _MILLISECOND) as provider:
         turns = [

@@ -14,11 +14,14 @@ class Sizes:
     turns: int = 5
     naive_accounts: int = 4_000
     latencies: tuple[int, ...] = (0, 150)  # milliseconds
-    children: int = 4  # also of the naive way
-    connections: int = 128  # of each child
-    connections_waiting: int = 250  # where answers take their time, more of them are waited for
+    # Everybody has what served him best in short runs on two cores.
+    children: int = 3
+    connections: int = 256  # of each child
     floor_processes: int = 4
-    floor_processes_waiting: int = 8
+    floor_batch: int = 250  # and as many connections
+    floor_processes_waiting: int = 8  # while an answer takes its time, a process of the floor does nothing else
+    floor_batch_waiting: int = 150
+    naive_children: int = 4
 
     readers: int = 1_000  # accounts that are read
     reads: int = 3_000  # of each way in a turn
@@ -58,6 +61,7 @@ QUICK = Sizes(
     latencies=(0,),
     children=2,
     floor_processes=1,
+    naive_children=2,
     readers=20,
     reads=20,
     read_turns=1,

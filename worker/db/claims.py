@@ -225,7 +225,7 @@ def persist(connection: Connection, updates: Sequence[SealedUpdate], *, now: dat
         "struck_ats": _unless_empty(update.struck_at for update in updates),
         "aged_outs": _unless_empty(update.aged_out or None for update in updates),
     }
-    return versions(connection.execute(_PERSIST, {**columns, "now": now}))
+    return versions(connection.execute(_PERSIST, {**columns, "now": now}).all())
 
 
 def _unless_empty(values: Iterable[Any]) -> list[Any] | None:
@@ -243,7 +243,7 @@ def find_stored(connection: Connection, updates: Sequence[SealedUpdate]) -> dict
         JOIN unnest(CAST(:ids AS uuid[]), CAST(:access_tokens AS bytea[])) AS n(id, access_token)
           ON c.id = n.id AND c.access_token = n.access_token
     """)
-    return versions(connection.execute(statement, arrays))
+    return versions(connection.execute(statement, arrays).all())
 
 
 def restore(connection: Connection, update: UnsavedUpdate, *, now: datetime) -> bool:

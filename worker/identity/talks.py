@@ -53,10 +53,10 @@ class Window:
 
     def learn(self, outcomes: Iterable[Outcome | Exception]) -> None:
         """Twice as many after good answers, few again after one that is not about its account."""
-        outcomes = list(outcomes)
-        bad = any(not isinstance(outcome, Exception) and is_suspicious(outcome) for outcome in outcomes)
+        of_others = [outcome for outcome in outcomes if speaks_for_others(outcome)]
+        bad = any(not isinstance(outcome, Exception) and is_suspicious(outcome) for outcome in of_others)
         self.size = min(self._most, _CAREFUL if bad else 2 * self.size)
-        self.is_trusted = self.size == self._most and not any(map(speaks_for_others, outcomes))
+        self.is_trusted = self.size == self._most and not of_others
 
 
 def speaks_for_others(outcome: Outcome | Exception) -> bool:
