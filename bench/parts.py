@@ -37,7 +37,12 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
         else Floor(site, sizes.accounts, processes=sizes.floor_processes, batch=sizes.floor_batch)
     )
     contenders: Sequence[Contender] = (
-        Real(site, sizes.accounts, children=sizes.children, connections=sizes.connections),
+        Real(
+            site,
+            sizes.accounts,
+            children=sizes.children_waiting if latency else sizes.children,
+            connections=sizes.connections,
+        ),
         floor,
         Naive(site, sizes.naive_accounts, children=sizes.naive_children),
     )

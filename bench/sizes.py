@@ -16,10 +16,11 @@ class Sizes:
     latencies: tuple[int, ...] = (0, 150)  # milliseconds
     # Everybody has what served him best in short runs on two cores.
     children: int = 3
+    children_waiting: int = 4  # where answers take their time
     connections: int = 256  # of each child
     floor_processes: int = 4
     floor_batch: int = 250  # and as many connections
-    floor_processes_waiting: int = 8  # while an answer takes its time, a process of the floor does nothing else
+    floor_processes_waiting: int = 8
     floor_batch_waiting: int = 150
     naive_children: int = 4
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import celery.signals
 import click
-import structlog
 from celery import Celery
 from celery.schedules import crontab
 from kombu.exceptions import ChannelError
@@ -190,12 +189,12 @@ def _close_services(**_: object) -> None:
 @celery.signals.task_prerun.connect
 def _bind_task(task_id: str, task: Any, **_: object) -> None:
     app.begin_task()
-    structlog.contextvars.bind_contextvars(task=task.name, task_id=task_id)
+    logging.at_work(task=task.name, task_id=task_id)
 
 
 @celery.signals.task_postrun.connect
 def _unbind_task(**_: object) -> None:
-    structlog.contextvars.clear_contextvars()
+    logging.at_work()
     app.end_task()
 
 

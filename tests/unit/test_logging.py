@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from worker.domain.credential import Secret
-from worker.observability.logging import configure, mask
+from worker.observability.logging import at_work, configure, mask
 
 JWT = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJ1cG4iOiJhbm5AY29udG9zby5jb20ifQ.c2lnbmF0dXJlLW9mLWl0"
 URL = "redis://:hunter2@cache.example:6379/0"
@@ -145,13 +145,15 @@ def test_every_event_is_one_line_of_json(lines: Lines) -> None:
 
 
 def test_a_task_s_id_stands_in_every_line_of_it(lines: Lines) -> None:
-    """What is bound to the context goes with ours and with a library's lines."""
+    """In ours and in a library's, until it is over."""
     configure(log_format="json")
-    with structlog.contextvars.bound_contextvars(task_id="t-1"):
-        structlog.get_logger("worker.test").info("ours")
-        logging.getLogger("celery.worker").info("theirs")
+    at_work(task_id="t-1")
+    structlog.get_logger("worker.test").info("ours")
+    logging.getLogger("celery.worker").info("theirs")
+    at_work()
+    structlog.get_logger("worker.test").info("another's")
 
-    assert [line["task_id"] for line in lines()] == ["t-1", "t-1"]
+    assert [line.get("task_id") for line in lines()] == ["t-1", "t-1", None]
 
 
 def fail() -> None:

@@ -6,7 +6,6 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 the account needs its user, 4 the configu
 from typing import Any
 
 import click
-import structlog
 
 from worker import __version__
 from worker.cli import accounts, development, operations
@@ -42,7 +41,6 @@ def cli(*, verbose: bool) -> None:
 
     Configured by WORKER_* variables; see the README's table. To see it work without any: token-worker demo
     """
-    structlog.contextvars.clear_contextvars()
     # An error ends in one sentence of the command itself; the log would say it twice.
     logging.configure(level="INFO" if verbose else "CRITICAL")
 

@@ -72,11 +72,12 @@ _PERSIST = text("""
         CAST(:failure_kinds AS text[]), CAST(:failure_codes AS text[]), CAST(:failure_counts AS int[]),
         CAST(:failing_sinces AS timestamptz[]), CAST(:failure_claimss AS text[]),
         CAST(:strike_counts AS int[]), CAST(:struck_ats AS timestamptz[]), CAST(:aged_outs AS boolean[])
-    ) AS n(id, version, lease_id, access_token, obtained_at, expires_at, refresh_token, previous_refresh_token,
-           status, due_at, failure_kind, failure_code, failure_count, failing_since, failure_claims,
-           strikes, struck_at, aged_out)
+    ) WITH ORDINALITY
+        AS n(id, version, lease_id, access_token, obtained_at, expires_at, refresh_token, previous_refresh_token,
+             status, due_at, failure_kind, failure_code, failure_count, failing_since, failure_claims,
+             strikes, struck_at, aged_out, number)
     WHERE c.id = n.id AND c.version = n.version AND c.lease_id = n.lease_id
-    RETURNING c.id, c.version
+    RETURNING n.number
 """)
 
 
@@ -98,6 +99,11 @@ class SealedUpdate:
     refresh_token: Sealed | None = None
     previous_refresh_token: Sealed | None = None
 
+    @property
+    def version(self) -> int:
+        """Of the account once this is stored: new tokens make a new one."""
+        return self.claim.version + (self.access_token is not None)
+
     def unsaved(self) -> "UnsavedUpdate":
         """What must outlive an outage. Only for an update that carries tokens."""
         assert self.access_token is not None
@@ -107,7 +113,7 @@ class SealedUpdate:
             account_id=self.claim.account_id,
             email=self.claim.email,
             base=self.claim.version,
-            version=self.claim.version + 1,
+            version=self.version,
             access_token=self.access_token,
             refresh_token=self.refresh_token,
             previous_refresh_token=self.previous_refresh_token,
@@ -225,7 +231,8 @@ def persist(connection: Connection, updates: Sequence[SealedUpdate], *, now: dat
         "struck_ats": _unless_empty(update.struck_at for update in updates),
         "aged_outs": _unless_empty(update.aged_out or None for update in updates),
     }
-    return versions(connection.execute(_PERSIST, {**columns, "now": now}).all())
+    written = [updates[number - 1] for (number,) in connection.execute(_PERSIST, {**columns, "now": now}).all()]
+    return {update.claim.account_id: update.version for update in written}
 
 
 def _unless_empty(values: Iterable[Any]) -> list[Any] | None:
