@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, bindparam, text
 
-from worker.db.rows import as_columns, as_dicts, as_failure, as_mail, versions
+from worker.db.rows import as_columns, as_dicts, as_failure, as_mail
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
 
@@ -250,7 +250,7 @@ def find_stored(connection: Connection, updates: Sequence[SealedUpdate]) -> dict
         JOIN unnest(CAST(:ids AS uuid[]), CAST(:access_tokens AS bytea[])) AS n(id, access_token)
           ON c.id = n.id AND c.access_token = n.access_token
     """)
-    return versions(connection.execute(statement, arrays).all())
+    return {AccountId(account): version for account, version in connection.execute(statement, arrays)}
 
 
 def restore(connection: Connection, update: UnsavedUpdate, *, now: datetime) -> bool:

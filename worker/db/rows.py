@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import CursorResult
 
-from worker.domain.credential import MICROSOFT, AccountId, Failure, MailServers
+from worker.domain.credential import MICROSOFT, Failure, MailServers
 
 _SERVERS = tuple(field.name for field in fields(MailServers))
 
@@ -40,8 +40,3 @@ def as_dicts(rows: CursorResult[Any]) -> list[dict[str, Any]]:
     """What ``mappings`` gives, at a fraction of its price per field."""
     names = tuple(rows.keys())
     return [dict(zip(names, row, strict=True)) for row in rows.all()]  # one by one they cost more
-
-
-def versions(rows: Iterable[Any]) -> dict[AccountId, int]:
-    """Of rows of an id and a version."""
-    return {AccountId(account): version for account, version in rows}

@@ -131,7 +131,7 @@ class Settlement:
         kept = [record for record in records if _is_new(record)]
         for record in kept:
             log.warning("Token kept in the outbox until the database takes it", email=record.spent.claim.email)
-        return {record.account_id: record.spent.claim.version + 1 for record in kept}
+        return {record.account_id: record.update.version for record in kept}
 
     def _write(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         with self._database.begin() as connection:
