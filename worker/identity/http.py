@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+import string
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from worker.identity.wire import Message, Reply, Wire, header_lines
 _FORM = "application/x-www-form-urlencoded"
 _CORRELATION = "client-request-id"
 _OF_ONE_ACCOUNT = frozenset({_CORRELATION, "x-client-last-telemetry"})  # the latter of the one before
+_UNRESERVED = f"{string.ascii_letters}{string.digits}-._~".encode()  # RFC 3986 2.3
 _CLIENT_ERROR = range(400, 500)
 _TOO_MANY_REQUESTS = 429
 
@@ -111,7 +113,14 @@ class Letter:
     def about(self, refresh_token: Secret) -> Message:
         """The request that spends this token."""
         headers = (*self.headers, f"{_CORRELATION}: {next(self._ids)}")
-        return Message(self.url, headers, f"{self.form}&refresh_token={quote_plus(refresh_token.reveal())}")
+        return Message(self.url, headers, f"{self.form}&refresh_token={_form_value(refresh_token.reveal())}")
+
+
+def _form_value(text: str) -> str:
+    """As it stands in a form. Refresh tokens need no escapes, which quote_plus takes five times as long to see."""
+    if text.isascii() and not text.encode().translate(None, _UNRESERVED):
+        return text
+    return quote_plus(text)
 
 
 class _Written(Exception):

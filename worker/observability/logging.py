@@ -27,7 +27,8 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
     """Send every log line of the process to standard error, as JSON or for people (``auto``: if they are there)."""
     for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if for_people else _as_json
-    shared: list[Any] = [_describe, structlog.processors.format_exc_info, mask]
+    # Nothing that is added by _describe needs a mask.
+    shared: list[Any] = [structlog.processors.format_exc_info, mask, _describe]
     # Our own lines, of which there is one per refresh, go straight to the stream: the way through the standard
     # library's logging, which is for what others log, costs a multiple.
     structlog.configure(

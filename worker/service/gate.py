@@ -73,11 +73,11 @@ class Gate:
 
     def is_open(self, client: str) -> bool:
         """Whether the breaker has opened since ``admit``: for the questions that still wait for their turn."""
-        seen = [breaker for breaker in (self._shared.get(client), self._own.get(client)) if breaker]
-        if all(breaker.open_until is None for breaker in seen):
-            return False
+        shared, own = self._shared.get(client), self._own.get(client)
+        if (shared is None or shared.open_until is None) and (own is None or own.open_until is None):
+            return False  # the usual case, asked for every account
         now = self._utcnow()
-        return not all(self._as_asked(breaker).allowance(1, now=now) for breaker in seen)
+        return not all(self._as_asked(breaker).allowance(1, now=now) for breaker in (shared, own) if breaker)
 
     def observe(self, client: str, answers: Answers) -> None:
         """Take note of answers at once, before they are stored."""

@@ -1,6 +1,7 @@
 """The text inside a cache entry: everything comes back, and anything else is refused."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -111,6 +112,14 @@ def test_an_entry_is_json_that_any_language_reads() -> None:
             "noted_at": NOW.timestamp(),
         },
     }
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb", "é", '","version":9,"x":"'])
+def test_no_token_can_break_out_of_its_string(value: str) -> None:
+    """An import takes what it is given."""
+    entry = replace(ENTRY, token=replace(TOKEN, secret=Secret(value)))
+
+    assert decode(encode(entry), ANN) == entry
 
 
 def test_times_come_back_aware_and_in_utc() -> None:
