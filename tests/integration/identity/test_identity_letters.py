@@ -20,7 +20,7 @@ from worker.identity.registration import ClientCredential
 from worker.identity.wire import Wire
 
 _SCOPE = "https://outlook.office.com/IMAP.AccessAsUser.All"
-_TOKENS = ("first-token", "token with a space & ümlaut=", "third+token/of%2Bthem~")
+_TOKENS = ("first-token", "token with a space & ümlaut=", "third+token%2Bthem~")
 
 
 def _question(refresh_token: str) -> Question:
