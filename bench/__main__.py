@@ -36,8 +36,11 @@ def main(part: str, settings: tuple[str, ...], json_file: Path | None, *, quick:
     lines: list[report.Line] = []
     for name, measure in chosen.items():
         begin = time.monotonic()
-        lines += measure(sizes)
-        click.echo(f"{name}: {time.monotonic() - begin:.0f} s", err=True)
+        found = measure(sizes)
+        missed = [f"{line.part}, {line.figure}: {line.value:.3g}" for line in found if line.met is False]
+        verdict = "; ".join(missed) if missed else "nothing"
+        click.echo(f"{name}: {time.monotonic() - begin:.0f} s, missed: {verdict}", err=True)
+        lines += found
     click.echo("\n".join(report.table(lines)))
     click.echo(report.as_json(lines))
     if json_file:

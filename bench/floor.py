@@ -29,6 +29,7 @@ from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
 _LEASE = timedelta(seconds=150)
+_MORE = 25  # accounts, of each batch than of the one before, until there are enough
 _HEADERS = ("Accept: application/json", "Content-Type: application/x-www-form-urlencoded")
 
 _CLAIM = """
@@ -62,12 +63,13 @@ _RECORD = """
 class Floor:
     """One process of it."""
 
-    def __init__(self, settings: Settings, batch: int) -> None:
+    def __init__(self, settings: Settings, most: int) -> None:
         self._vault = Vault(settings.keys)
         self._postgres = psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", ""))
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
-        self._wire = Wire(ca_bundle=settings.ca_bundle, connections=batch)
-        self._batch = batch
+        self._wire = Wire(ca_bundle=settings.ca_bundle, connections=most)
+        self._most = most
+        self._batch = 0
         self._url = f"{settings.authority}/oauth2/v2.0/token"
         secret = settings.client_secret
         self._form = {
@@ -79,7 +81,8 @@ class Floor:
         }
 
     def work(self) -> None:
-        """One batch."""
+        """One batch. The first are small: a hundred TLS handshakes at once may take longer than they are given."""
+        self._batch = min(self._most, self._batch + _MORE)
         now, lease_id = datetime.now(UTC), uuid4()
         with self._postgres.transaction():
             rows = self._postgres.execute(_CLAIM, (now, self._batch, lease_id, now + _LEASE)).fetchall()

@@ -21,7 +21,7 @@ class Sizes:
     floor_processes: int = 4
     floor_batch: int = 250  # and as many connections
     floor_processes_waiting: int = 8
-    floor_batch_waiting: int = 100
+    floor_batch_waiting: int = 150
     naive_children: int = 4
 
     readers: int = 1_000  # accounts that are read
