@@ -114,7 +114,7 @@ def scale(sizes: Sizes) -> list[Line]:
             for _ in range(sizes.batches):
                 for table in tables:
                     table.work()
-            costs = [cost for table in tables for cost in table.costs()]
+            costs = [cost for table in tables for cost in table.costs(sizes.turns)]
             lines += [line for cost in costs for line in _cost_lines(part, cost)]
             lines += [line for table in tables for line in _weight_lines(part, table.weight())]
         with scales.filled(site, [sizes.bloat_accounts]) as [table]:

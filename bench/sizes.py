@@ -29,7 +29,7 @@ class Sizes:
     read_turns: int = 7
 
     tables: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # accounts
-    batches: int = 500
+    batches: int = 1_000
     bloat_accounts: int = 20_000
     cycles: int = 10
     imports: int = 20_000
