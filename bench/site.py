@@ -35,10 +35,10 @@ _PATIENCE = 60.0  # seconds
 _GROUP = 500
 
 # As docs/sizing.md has it. By default Postgres takes 128 MB, whatever the machine, and writes everything out every five
-# minutes, or sooner after 1 GB. The benchmark writes ten times as fast as a fleet would: hence so large a log.
+# minutes.
 _POSTGRES = {
     "shared_buffers": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 4 // 2**20}MB",
-    "max_wal_size": "32GB",
+    "max_wal_size": "8GB",
     "checkpoint_timeout": "15min",
 }
 
