@@ -39,6 +39,7 @@ _GROUP = 500
 _POSTGRES = {
     "shared_buffers": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 4 // 2**20}MB",
     "max_wal_size": "8GB",
+    "min_wal_size": "6GB",  # segments are used again; to make one takes longer than a claim
     "checkpoint_timeout": "15min",
 }
 
