@@ -176,7 +176,8 @@ class Table:
 
 
 def _parts(spent: Sequence[float], number: int) -> list[Sequence[float]]:
-    """In the order they came."""
+    """In the order they came; fewer, if there would not be two in each."""
+    number = max(1, min(number, len(spent) // 2))
     return [spent[len(spent) * part // number : len(spent) * (part + 1) // number] for part in range(number)]
 
 
