@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import timedelta
-from itertools import starmap
+from itertools import cycle, islice, permutations, starmap
 
 from bench import memory as memories
 from bench import plot
@@ -25,7 +25,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def throughput(sizes: Sizes) -> list[Line]:
-    """Contenders in turns, A B C A B C; ratios are medians over the turns."""
+    """Contenders in turns, in every order: who comes after another finds the stores as he left them."""
     with Site() as site:
         site.enrol(sizes.accounts)
         return [line for latency in sizes.latencies for line in _throughput_at(site, sizes, latency)]
@@ -49,13 +49,13 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
     )
     with site.provider(latency=latency * _MILLISECOND) as provider:
         turns = [
-            [trial(contender, provider, latency_ms=latency, seconds=sizes.seconds) for contender in contenders]
-            for _ in range(sizes.turns)
+            {each.name: trial(each, provider, seconds=sizes.seconds) for each in order}
+            for order in islice(cycle(permutations(contenders)), sizes.turns)
         ]
     part = f"throughput at {latency} ms"
     lines = []
-    for trials in zip(*turns, strict=True):
-        name = trials[0].contender
+    for name in (contender.name for contender in contenders):
+        trials = [turn[name] for turn in turns]
         lines += [
             Line(part=part, figure=f"{name}, refreshes", value=_median(trials, lambda t: t.rate), unit="per s"),
             Line(part=part, figure=f"{name}, own CPU", value=_median(trials, lambda t: t.cpu), unit="ms each"),
@@ -64,6 +64,7 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
             Line(part=part, figure=f"{name}, WAL", value=_median(trials, lambda t: t.wal), unit="bytes each"),
             Line(part=part, figure=f"{name}, commits", value=_median(trials, lambda t: t.commits), unit="each"),
         ]
+    ordered = [(turn["worker"], turn["floor"], turn["naive"]) for turn in turns]
     compared: list[tuple[str, float, Callable[[Trial, Trial, Trial], float]]] = [
         ("per second, of the floor's", OF_THE_FLOOR, lambda real, floor, _: real.rate / floor.rate),
         ("per CPU of all, of the floor's", OF_THE_FLOOR, lambda real, floor, _: floor.all_cpu / real.all_cpu),
@@ -74,7 +75,7 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
     return [
         *lines,
         *(
-            Line(part=part, figure=f"worker {what}", **at_least(target, statistics.median(starmap(ratio, turns))))
+            Line(part=part, figure=f"worker {what}", **at_least(target, statistics.median(starmap(ratio, ordered))))
             for what, target, ratio in compared
         ),
     ]

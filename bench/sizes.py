@@ -11,7 +11,7 @@ class Sizes:
 
     accounts: int = 40_000  # of throughput and memory
     seconds: float = 8.0  # of one turn
-    turns: int = 5
+    turns: int = 6  # as many as three contenders have orders
     naive_accounts: int = 4_000
     latencies: tuple[int, ...] = (0, 150)  # milliseconds
     # Everybody has what served him best in short runs on two cores.

@@ -15,8 +15,6 @@ _SPENT = 0.9  # of the accounts; then there may be less to do than could be done
 class Trial:
     """What one contender did in one turn. CPU in milliseconds per refresh."""
 
-    contender: str
-    latency_ms: int
     refreshes: int
     seconds: float
     cpu: float
@@ -35,7 +33,7 @@ class Trial:
         return self.cpu + self.stores + self.provider
 
 
-def trial(contender: Contender, provider: Provider, *, latency_ms: int, seconds: float) -> Trial:
+def trial(contender: Contender, provider: Provider, *, seconds: float) -> Trial:
     """One turn. Raises AssertionError if what was granted is not what is stored."""
     site = contender.site
     stored, granted = (contender.stored() if contender.name != "naive" else 0), provider.granted()
@@ -56,7 +54,7 @@ def trial(contender: Contender, provider: Provider, *, latency_ms: int, seconds:
     refreshes, *spent = (new - old for new, old in zip(after, before, strict=True))
     kept, given = contender.stored() - stored, provider.granted() - granted
     assert kept == given or contender.may_lose, f"{contender.name}: {given} tokens were granted, {kept} are stored"
-    return Trial(contender.name, latency_ms, int(refreshes), elapsed, *(figure / refreshes for figure in spent))
+    return Trial(int(refreshes), elapsed, *(figure / refreshes for figure in spent))
 
 
 def _written(site: Site) -> tuple[float, float]:
