@@ -33,7 +33,7 @@ test: $(STAMP) ## Run all tests on real, embedded servers
 chaos: $(STAMP) ## Break everything again and again, about a quarter of an hour; writes docs/chaos.md
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/python -m pytest tests/chaos
 
-bench: $(STAMP) ## Measure, about 25 minutes on a quiet machine; writes docs/benchmarks.md
+bench: $(STAMP) ## Measure, half an hour on a quiet machine; writes docs/benchmarks.md
 	$(BIN)/python -m bench all --write
 
 bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute; measures nothing
