@@ -198,14 +198,14 @@ class Table:
 class Disk:
     """What the disk takes on its own, beside the stores and whatever they leave to it: the least a commit can wait."""
 
-    _PIECE = os.urandom(1_000_000)  # as much log as a batch
     _PIECES = 64
 
     def __init__(self, directory: Path) -> None:
         self._file = os.open(directory / "synced", os.O_RDWR | os.O_CREAT)
+        self._piece = os.urandom(1_000_000)  # as much log as a batch
         self._spent: list[float] = []
         for _ in range(self._PIECES):
-            os.write(self._file, self._PIECE)
+            os.write(self._file, self._piece)
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class Disk:
     def work(self) -> None:
         """Write a piece over an old one, as Postgres does with its log, and sync it."""
         begin = time.perf_counter()
-        os.pwrite(self._file, self._PIECE, len(self._spent) % self._PIECES * len(self._PIECE))
+        os.pwrite(self._file, self._piece, len(self._spent) % self._PIECES * len(self._piece))
         os.fdatasync(self._file)
         self._spent.append(_since(begin))
 
