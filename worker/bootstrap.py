@@ -45,6 +45,7 @@ class Services:
     attention: Attention
     credentials: Credentials
     rotation: Rotation
+    recovery: Recovery
     ledger: Ledger
 
     def ping(self) -> None:
@@ -160,6 +161,7 @@ def bootstrap(
             utcnow=utcnow,
         ),
         rotation=Rotation(database=database, vault=vault, recovery=recovery),
+        recovery=recovery,
         ledger=Ledger(
             database=database,
             clients=identity.clients,

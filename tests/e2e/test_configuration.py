@@ -1,12 +1,16 @@
 """A wrong setting, command or store costs its operator one sentence and an exit code, never a traceback."""
 
+import json
 import subprocess
+from contextlib import closing
 
 import pytest
 
 from tests.e2e.flower import free_port
 from tests.e2e.installation import BIN, Installation
+from worker.cache import connect
 from worker.devkit.emulator import fault_named
+from worker.domain.credential import account_id
 from worker.vault import generate_key
 
 ANN = "ann@contoso.com"
@@ -136,4 +140,39 @@ def test_a_database_without_tables_is_diagnosed(installation: Installation) -> N
     check_sentence(installation.cli("list"), 4, "migrate")
     assert installation.cli("migrate").stdout.startswith("migrated: ")
     assert installation.cli("migrate").stdout == "already up to date\n"
+    assert installation.cli("doctor").returncode == 0
+
+
+def test_a_refused_secret_is_diagnosed(installation: Installation) -> None:
+    """`doctor` tries no secret; it tells what the refreshes have met."""
+    emails = [f"user{number}@contoso.com" for number in range(3)]
+    installation.enrol(*emails)
+    for email in emails:
+        installation.cli("refresh", email, WORKER_CLIENT_SECRET="another")
+
+    doctor = installation.cli("doctor")
+
+    assert doctor.returncode == 1
+    assert "FAIL  app registration default: refreshes meet misconfigured (AADSTS7000215)" in doctor.stdout
+
+
+def test_status_counts_what_waits_in_the_outbox(installation: Installation) -> None:
+    """And tells the rest while Redis is away."""
+    with closing(connect(installation.environment["WORKER_REDIS_URL"])) as redis:
+        redis.hset("token-worker:outbox", str(account_id(ANN)), "{}")
+
+    status = json.loads(installation.cli("status", "--json").stdout)
+    alone = json.loads(installation.cli("status", "--json", WORKER_REDIS_URL="redis://127.0.0.1:1/0").stdout)
+
+    assert status["in_outbox"] == 1
+    assert alone == status | {"in_outbox": None}
+
+
+def test_a_program_that_is_rolled_back_starts(installation: Installation) -> None:
+    """Where `migrate` runs before every start, it must let an older program come back."""
+    installation.sql("UPDATE alembic_version SET version_num = '29990101_0000'")
+
+    answer = installation.cli("migrate")
+
+    assert (answer.returncode, "newer than this program" in answer.stdout) == (0, True)
     assert installation.cli("doctor").returncode == 0

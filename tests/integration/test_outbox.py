@@ -99,3 +99,11 @@ def test_a_value_stored_after_a_restart_of_redis_is_forgotten_too(outbox: Outbox
     outbox.discard(ANN, b"ann's")
 
     assert outbox.some() == {}
+
+
+def test_it_knows_how_many_accounts_wait(outbox: Outbox) -> None:
+    """An operator's question."""
+    outbox.put({ANN: b"first", BOB: b"bob's"})
+    outbox.put({ANN: b"second"})
+
+    assert outbox.size() == 2

@@ -69,6 +69,13 @@ class Outbox:
             raise unavailable(error) from None
         return {account: value for field, value in kept.items() if (account := _account(field))}
 
+    def size(self) -> int:
+        """How many accounts have something here."""
+        try:
+            return cast("int", self._redis.hlen(_KEY))
+        except RedisError as error:
+            raise unavailable(error) from None
+
     def discard(self, account: AccountId, value: bytes) -> None:
         """Forget a value that has been stored, unless it has been replaced by a newer one meanwhile."""
         try:

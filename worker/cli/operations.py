@@ -12,7 +12,7 @@ from worker import clock
 from worker.cli.accounts import services
 from worker.cli.output import as_json, duration, print_fields, print_json
 from worker.domain.breaker import Breaker
-from worker.domain.errors import ConfigurationError, WorkerError
+from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.vault import format_access_keys, generate_key
 
 # What brings SQLAlchemy, pydantic or Alembic is imported where it is used: see worker.cli.accounts.services.
@@ -33,18 +33,24 @@ def migrate() -> None:
     database = Database(load(DatabaseSettings).database_url.get_secret_value())
     try:
         with database.begin() as connection:
-            pending = schema.pending(connection)
-        schema.upgrade()
+            is_newer, pending = schema.is_newer(connection), schema.pending(connection)
+        if not is_newer:
+            schema.upgrade()
     finally:
         database.close()
-    click.echo(f"migrated: {', '.join(pending)}" if pending else "already up to date")
+    if is_newer:
+        click.echo("nothing to do: the tables are newer than this program, which works with them as well")
+    else:
+        click.echo(f"migrated: {', '.join(pending)}" if pending else "already up to date")
 
 
 @click.command()
 @click.option("--id", "name", help="The key's id; today's date unless given.")
 @click.option("--access", is_flag=True, help="Print WORKER_ACCESS_KEYS, made from WORKER_ENCRYPTION_KEYS, instead.")
 def keygen(name: str | None, *, access: bool) -> None:
-    """Print a new encryption key, for the front of WORKER_ENCRYPTION_KEYS.
+    """Print a new encryption key.
+
+    The first goes into WORKER_ENCRYPTION_KEYS. Another goes to its end, until every process knows it: see rotate-keys.
 
     With --access: what of those keys a consumer needs that reads access tokens. It opens no refresh token, and must be
     made anew whenever a key is added.
@@ -63,8 +69,9 @@ def keygen(name: str | None, *, access: bool) -> None:
 def rotate_keys() -> None:
     """Re-seal everything under the newest key, while all is running; may be stopped and run again.
 
-    Put a new key in front of WORKER_ENCRYPTION_KEYS everywhere and restart first. Remove the old one only after this
-    has said that nothing is left, and the cache's 24 hours have passed.
+    Before it: add the new key at the end of WORKER_ENCRYPTION_KEYS everywhere and restart, so that all can open what
+    it seals; then move it to the front everywhere and restart. After it: remove the old key once this has said that
+    nothing is left and WORKER_CACHE_TTL has passed, and keep it for as long as there are backups from before.
     """
 
     def progress(done: int) -> None:
@@ -86,6 +93,7 @@ def status(*, json_output: bool) -> None:
     """Show how the fleet stands: accounts by state, what is due, expired or failing."""
     with services() as opened:
         summary, breakers = dict(opened.ledger.summary()), opened.ledger.breakers()
+        summary["in_outbox"] = _in_outbox(opened)
     if json_output:
         print_json({**summary, "breakers": [_trouble(breaker) for breaker in breakers]})
         return
@@ -116,8 +124,9 @@ def doctor() -> None:
             ("clock", lambda: _check_clock(opened)),
             ("tables", lambda: _check_tables(opened)),
             ("accounts", lambda: _check_accounts(opened)),
+            ("encryption keys", opened.rotation.check),
             ("redis", opened.cache.ping),
-            *((f"app registration {name}", partial(opened.identity.check, name)) for name in opened.identity.clients),
+            *((f"app registration {name}", partial(_check_client, opened, name)) for name in opened.identity.clients),
         ]
         failures = [_report(name, check) for name, check in checks].count(False)
     if failures:
@@ -125,6 +134,14 @@ def doctor() -> None:
 
 
 COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status, doctor)
+
+
+def _in_outbox(opened: "Services") -> int | None:
+    """None while Redis is away: the rest of the status is worth having then."""
+    try:
+        return opened.recovery.size()
+    except Unavailable:
+        return None
 
 
 def _trouble(breaker: Breaker) -> dict[str, object]:
@@ -169,6 +186,15 @@ def _check_accounts(opened: "Services") -> None:
     if strangers:
         msg = f"{strangers} belong to an app registration that is not configured; see: token-worker list --json"
         raise ConfigurationError(msg)
+
+
+def _check_client(opened: "Services", name: str) -> None:
+    """Whether its OpenID metadata can be had, and what refreshes have met: the secret is tried by them alone."""
+    opened.identity.check(name)
+    for breaker in opened.ledger.breakers():
+        if breaker.client == name and breaker.open_until is not None:
+            msg = f"refreshes meet {breaker.kind} ({breaker.code}); {_use(breaker, clock.utcnow())}"
+            raise ConfigurationError(msg)
 
 
 def _check_clock(opened: "Services") -> None:

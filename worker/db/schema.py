@@ -19,27 +19,38 @@ _PLACES = (_HERE / "migrations", _HERE.parent / "alembic")  # in an installed pa
 def upgrade() -> None:
     """Run the migrations that are missing, on the database of WORKER_DATABASE_URL. Safe to run twice at once.
 
-    Raises Unavailable if Postgres cannot be reached, or a long transaction is in the way, and ConfigurationError for a
-    database that is newer than this program.
+    Raises Unavailable if Postgres cannot be reached, or a long transaction is in the way: each migration is complete or
+    undone, so that it can be run again. Raises ConfigurationError for a database that is newer than this program.
     """
     try:
         command.upgrade(_config(), "head")
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
-        raise Unavailable(f"the migration could not be run, and nothing has changed: {reason}") from None
+        raise Unavailable(f"the migration could not be run, run it again: {reason}") from None
     except CommandError:
         raise ConfigurationError("the database is newer than this program; upgrade the program") from None
 
 
 def pending(connection: Connection) -> list[str]:
     """The revisions this database lacks, oldest first."""
-    script = ScriptDirectory.from_config(_config())
-    current = MigrationContext.configure(connection).get_current_revision()
-    known = {revision.revision for revision in script.walk_revisions()}
-    if current is not None and current not in known:
-        return []  # a newer program's: it lacks nothing of ours
-    missing = [revision.revision for revision in script.iterate_revisions("head", current or "base")]
+    if is_newer(connection):
+        return []
+    missing = [each.revision for each in _script().iterate_revisions("head", _current(connection) or "base")]
     return missing[::-1]
+
+
+def is_newer(connection: Connection) -> bool:
+    """Whether a newer program's migrations have been run: they leave everything that this one needs."""
+    current = _current(connection)
+    return current is not None and current not in {revision.revision for revision in _script().walk_revisions()}
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from worker.domain.credential import AccountId, Sealed
 
@@ -14,6 +15,10 @@ SEALED_COLUMNS = ("access_token", "refresh_token", "previous_refresh_token")
 _UNDER_ANOTHER_KEY = " OR ".join(
     f"substring({column} FROM 1 FOR octet_length(:prefix)) <> :prefix" for column in SEALED_COLUMNS
 )
+_IN_PAGE = "id BETWEEN :first AND :last"
+
+#: Ids in order, at least one.
+Page: TypeAlias = Sequence[AccountId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +29,32 @@ class SealedRow:
     values: tuple[Sealed | None, ...]
 
 
-def find_other_than(connection: Connection, prefix: bytes, *, after: UUID, limit: int) -> list[SealedRow]:
-    """Up to ``limit`` accounts, in order of id, with any value that does not start with ``prefix``."""
+def page(connection: Connection, *, after: UUID, size: int) -> Page:
+    """The next accounts in order of id: whoever looks at all of them must not do it in one statement."""
+    statement = text("SELECT id FROM mail_credentials WHERE id > :after ORDER BY id LIMIT :size")
+    return [AccountId(id_) for id_ in connection.execute(statement, {"after": after, "size": size}).scalars()]
+
+
+def find(connection: Connection, page: Page) -> list[SealedRow]:
+    """What a page's accounts hold."""
+    statement = text(f"SELECT id, {', '.join(SEALED_COLUMNS)} FROM mail_credentials WHERE {_IN_PAGE} ORDER BY id")
+    return _rows(connection, statement, page)
+
+
+def find_other_than(connection: Connection, prefix: bytes, page: Page) -> list[SealedRow]:
+    """Those of a page's accounts with any value that does not start with ``prefix``, in order of id."""
     statement = text(
         f"SELECT id, {', '.join(SEALED_COLUMNS)} FROM mail_credentials"
-        f" WHERE id > :after AND ({_UNDER_ANOTHER_KEY}) ORDER BY id LIMIT :limit"
+        f" WHERE {_IN_PAGE} AND ({_UNDER_ANOTHER_KEY}) ORDER BY id"
     )
-    rows = connection.execute(statement, {"prefix": prefix, "after": after, "limit": limit})
-    return [SealedRow(AccountId(row[0]), tuple(row[1:])) for row in rows]
+    return _rows(connection, statement, page, prefix=prefix)
 
 
-def count_other_than(connection: Connection, prefix: bytes) -> int:
-    """How many accounts hold a value that does not start with ``prefix``."""
-    statement = text(f"SELECT count(*) FROM mail_credentials WHERE {_UNDER_ANOTHER_KEY}")
-    return int(connection.execute(statement, {"prefix": prefix}).scalar_one())
+def count_other_than(connection: Connection, prefix: bytes, page: Page) -> int:
+    """How many of a page's accounts hold a value that does not start with ``prefix``."""
+    statement = text(f"SELECT count(*) FROM mail_credentials WHERE {_IN_PAGE} AND ({_UNDER_ANOTHER_KEY})")
+    values = {"first": page[0], "last": page[-1], "prefix": prefix}
+    return int(connection.execute(statement, values).scalar_one())
 
 
 def swap(connection: Connection, old: Sequence[SealedRow], new: Sequence[SealedRow]) -> int:
@@ -51,3 +68,8 @@ def swap(connection: Connection, old: Sequence[SealedRow], new: Sequence[SealedR
         values |= {f"new_{column}": value for column, value in zip(SEALED_COLUMNS, after.values, strict=True)}
         swapped += connection.execute(statement, {"id": before.account_id, **values}).rowcount
     return swapped
+
+
+def _rows(connection: Connection, statement: TextClause, page: Page, **values: object) -> list[SealedRow]:
+    rows = connection.execute(statement, {"first": page[0], "last": page[-1], **values})
+    return [SealedRow(AccountId(row[0]), tuple(row[1:])) for row in rows]

@@ -106,7 +106,10 @@ class UnknownAccount(AccountError):
 
 
 class AccountInactive(AccountError):
-    """The account is paused, disconnected or does not use OAuth, and no live token is left."""
+    """The account is paused, disconnected, unreadable or does not use OAuth, and no live token is left.
+
+    ``state`` says which, for an operator.
+    """
 
     code = "inactive"
 

@@ -106,10 +106,8 @@ def as_error(entry: CacheEntry, *, now: datetime) -> WorkerError:  # noqa: PLR09
     if problem.kind == REFUSED:
         return TokenRefused(entry.email, left)
     match entry.status:
-        case Status.PAUSED | Status.DISCONNECTED:
+        case Status.PAUSED | Status.DISCONNECTED | Status.UNREADABLE:
             return AccountInactive(entry.email, entry.status.value)
-        case Status.UNREADABLE:
-            return AccountInactive(entry.email, "unreadable with the keys in WORKER_ENCRYPTION_KEYS")
         case Status.REAUTH_REQUIRED:
             return NeedsUser(entry.email, problem.code, problem.claims)
         case Status.BLOCKED:

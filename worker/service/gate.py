@@ -85,13 +85,15 @@ class Gate:
         unheard = [answer for answer in answers if answer[1].scope is Scope.NETWORK]
         heard = [answer for answer in answers if answer[1].scope is not Scope.NETWORK]
         with self._lock:
+            before = after = self._own.get(client, Breaker(client=client))
             if heard:
+                after = Breaker(client=client)
                 self._own.pop(client, None)
                 shared = self._shared.get(client, Breaker(client=client))
                 self._shared[client] = judge(self._as_asked(shared), heard, now=now)
             elif unheard:
-                own = self._own.get(client, Breaker(client=client))
-                self._own[client] = judge(own, unheard, now=now)
+                after = self._own[client] = judge(before, unheard, now=now)
+        _tell_of_network(before, after)
 
     def report(self, answers: Iterable[tuple[str, AccountId, Outcome]]) -> None:
         """Share what a group of answers says, if it says anything new. Raises Unavailable without Postgres."""
@@ -138,6 +140,14 @@ class Gate:
             self._probes.pop(client, None)
             self._stored[client] = self._shared[client] = judged
         _tell(stored, judged)
+
+
+def _tell_of_network(before: Breaker, after: Breaker) -> None:
+    """Once when it is lost: no other process knows, and nothing of it stands in Postgres."""
+    if after.failures and not before.failures:
+        log.error("Microsoft cannot be reached from here", client=after.client, code=after.code)
+    elif before.failures and not after.failures:
+        log.info("Microsoft can be reached again", client=after.client)
 
 
 def _tell(before: Breaker, after: Breaker) -> None:

@@ -76,6 +76,10 @@ class Recovery:
         """
         return self._outbox.among(accounts)
 
+    def size(self) -> int:
+        """How many accounts' tokens wait. Raises Unavailable without Redis."""
+        return self._outbox.size()
+
     def is_waiting(self, account: AccountId) -> bool:
         """Bring home what is kept for one account; True if it still waits."""
         try:

@@ -1,6 +1,6 @@
 """Re-seals every stored secret under the newest key, while everything runs, and proves that none is left."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -8,15 +8,16 @@ import stamina
 import structlog
 
 from worker.db import sealed
-from worker.db.sealed import SealedRow
+from worker.db.sealed import Page, SealedRow
 from worker.db.session import Database
 from worker.domain.credential import Sealed
-from worker.domain.errors import Unavailable, UnreadableSecret
+from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
 from worker.service.recovery import Recovery
 from worker.vault import Purpose, Vault, key_prefix
 
 log = structlog.get_logger(__name__)
 
+_BEFORE_ALL = UUID(int=0)
 _PAGE_SIZE = 100  # rows that are locked at a time
 _patiently = stamina.RetryingCaller(attempts=5, timeout=30.0, wait_initial=0.2, wait_max=2.0).on(Unavailable)
 _PURPOSES = tuple(Purpose(column) for column in sealed.SEALED_COLUMNS)
@@ -31,12 +32,6 @@ class RotationReport:
     remaining: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    last: UUID | None
-    unreadable: int
-
-
 class Rotation:
     """May be stopped and started again at any time: what is done is recognised by its key id."""
 
@@ -46,28 +41,52 @@ class Rotation:
         self._recovery = recovery
 
     def rotate(self, *, progress: Callable[[int], None]) -> RotationReport:
-        """Go through all rows once. Calls ``progress`` with the number of rows done. Raises Unavailable."""
+        """Go through all rows once. Calls ``progress`` with the number looked at. Raises Unavailable."""
         self._recovery.drain()  # what waits in the outbox may be sealed under the key that is to go
-        rotated = unreadable = 0
-        after: UUID | None = UUID(int=0)
-        while after is not None:
+        rotated = unreadable = looked_at = 0
+        for page in self._pages():
             # A refresh of the same rows may be in the way: one of the two is told to try again.
-            page, done = _patiently(self._rotate_page, after)
+            done, left = _patiently(self._rotate_page, page)
             rotated += done
-            unreadable += page.unreadable
-            after = page.last
-            progress(rotated + unreadable)
-        with self._database.begin() as connection:
-            remaining = sealed.count_other_than(connection, key_prefix(self._vault.newest_key_id))
-        return RotationReport(rotated, unreadable, remaining)
+            unreadable += left
+            looked_at += len(page)
+            progress(looked_at)
+        return RotationReport(rotated, unreadable, sum(_patiently(self._remaining, page) for page in self._pages()))
 
-    def _rotate_page(self, after: UUID) -> tuple[_Page, int]:
+    def check(self) -> None:
+        """Open what some accounts hold, as a diagnosis. Raises ConfigurationError saying what does not open."""
         with self._database.begin() as connection:
-            rows = sealed.find_other_than(
-                connection, key_prefix(self._vault.newest_key_id), after=after, limit=_PAGE_SIZE
-            )
+            page = sealed.page(connection, after=_BEFORE_ALL, size=_PAGE_SIZE)  # at random: ids are hashes
+            rows = sealed.find(connection, page) if page else []
+        for row in rows:
+            try:
+                for value, purpose in zip(row.values, _PURPOSES, strict=True):
+                    if value is not None:
+                        self._vault.open(value, row.account_id, purpose)
+            except UnreadableSecret as error:
+                msg = f"what is stored for account {row.account_id} cannot be opened: {error}"
+                raise ConfigurationError(msg) from None
+
+    def _pages(self) -> Iterator[Page]:
+        after = _BEFORE_ALL
+        while page := _patiently(self._page, after):
+            yield page
+            after = page[-1]
+
+    def _page(self, after: UUID) -> Page:
+        with self._database.begin() as connection:
+            return sealed.page(connection, after=after, size=_PAGE_SIZE)
+
+    def _remaining(self, page: Page) -> int:
+        with self._database.begin() as connection:
+            return sealed.count_other_than(connection, key_prefix(self._vault.newest_key_id), page)
+
+    def _rotate_page(self, page: Page) -> tuple[int, int]:
+        """How many rows were re-sealed, and how many do not open."""
+        with self._database.begin() as connection:
+            rows = sealed.find_other_than(connection, key_prefix(self._vault.newest_key_id), page)
             old, new = self._reseal_all(rows)
-            return _Page(rows[-1].account_id if rows else None, len(rows) - len(old)), sealed.swap(connection, old, new)
+            return sealed.swap(connection, old, new), len(rows) - len(old)
 
     def _reseal_all(self, page: list[SealedRow]) -> tuple[list[SealedRow], list[SealedRow]]:
         old, new = [], []

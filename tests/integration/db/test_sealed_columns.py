@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.db.rows import ANN, BOB, CAT, Rows, grant, refreshed
 from worker.db import sealed
-from worker.db.sealed import SEALED_COLUMNS, SealedRow
+from worker.db.sealed import SEALED_COLUMNS, Page, SealedRow
 from worker.domain.credential import AccountId, Claim, Sealed, account_id
 from worker.vault import key_prefix
 
@@ -42,14 +42,19 @@ def seal_all(rows: Rows, email: str, **prefixes: bytes) -> None:
     rows.sql(f"UPDATE mail_credentials SET {assignments} WHERE email = :email", email=email, **values)
 
 
-def left(rows: Rows, *, after: UUID = FIRST, limit: int = 10) -> list[SealedRow]:
+def page(rows: Rows, *, after: UUID = FIRST, size: int = 10) -> Page:
     with rows.database.begin() as connection:
-        return sealed.find_other_than(connection, NEW, after=after, limit=limit)
+        return sealed.page(connection, after=after, size=size)
+
+
+def left(rows: Rows) -> list[SealedRow]:
+    with rows.database.begin() as connection:
+        return sealed.find_other_than(connection, NEW, sealed.page(connection, after=FIRST, size=10))
 
 
 def count_left(rows: Rows) -> int:
     with rows.database.begin() as connection:
-        return sealed.count_other_than(connection, NEW)
+        return sealed.count_other_than(connection, NEW, sealed.page(connection, after=FIRST, size=10))
 
 
 def swap(rows: Rows, old: list[SealedRow], new: list[SealedRow]) -> int:
@@ -87,14 +92,28 @@ def test_a_longer_key_id_is_another_key(rows: Rows) -> None:
     assert count_left(rows) == 1
 
 
-def test_what_is_left_is_read_in_pages(rows: Rows) -> None:
-    """In order of id, so that a row which cannot be opened does not hold up those behind it."""
+def test_accounts_are_looked_through_in_pages(rows: Rows) -> None:
+    """In order of id, whether anything is left of them or not: no statement looks at more than a page."""
     for email in (ANN, BOB, CAT):
         seal_all(rows, email)
     ids = sorted(map(account_id, (ANN, BOB, CAT)))
 
-    assert [row.account_id for row in left(rows, limit=2)] == ids[:2]
-    assert [row.account_id for row in left(rows, after=ids[1], limit=2)] == ids[2:]
+    assert page(rows, size=2) == ids[:2]
+    assert page(rows, after=ids[1], size=2) == ids[2:]
+    assert page(rows, after=ids[2], size=2) == []
+
+
+def test_what_is_asked_of_a_page_is_of_that_page(rows: Rows) -> None:
+    """Each account is found, and counted, once."""
+    for email in (ANN, BOB, CAT):
+        seal_all(rows, email)
+    ids = sorted(map(account_id, (ANN, BOB, CAT)))
+
+    with rows.database.begin() as connection:
+        for part in (ids[:2], ids[2:]):
+            assert [row.account_id for row in sealed.find(connection, part)] == part
+            assert [row.account_id for row in sealed.find_other_than(connection, NEW, part)] == part
+            assert sealed.count_other_than(connection, NEW, part) == len(part)
 
 
 def test_a_row_is_re_sealed_column_by_column(rows: Rows) -> None:

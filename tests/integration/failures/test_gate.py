@@ -1,6 +1,7 @@
 """What a group of answers says of the way to Microsoft, before any of it is stored."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.factories import make_refreshed
 from tests.integration.failures.mailboxes import Mailboxes
@@ -38,3 +39,17 @@ def test_the_way_is_open_if_anybody_got_through(gate: Gate, outcomes: list[Outco
     gate.observe(CLIENT, _answers(*outcomes))
 
     assert gate.is_open(CLIENT) == is_open
+
+
+def test_a_lost_network_is_told_once_and_so_is_its_return(gate: Gate) -> None:
+    """It stands in no database: the log of the machine that has it is the only place to see it."""
+    lost, back = _answers(UNHEARD, UNHEARD, UNHEARD), _answers(make_refreshed())
+
+    with capture_logs() as logs:
+        for answers in (lost, lost, back, back):
+            gate.observe(CLIENT, answers)
+
+    assert [(entry["log_level"], entry["event"], entry.get("code")) for entry in logs] == [
+        ("error", "Microsoft cannot be reached from here", "timeout"),
+        ("info", "Microsoft can be reached again", None),
+    ]

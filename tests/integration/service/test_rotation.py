@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from tests.integration.service.house import ANN, BOB, CAT, House
 from worker.bootstrap import Services
 from worker.domain.credential import Grant, Secret, Status, account_id
-from worker.domain.errors import UnreadableSecret
+from worker.domain.errors import ConfigurationError, UnreadableSecret
 from worker.service.rotation import RotationReport
 from worker.vault import generate_key
 
@@ -93,7 +93,7 @@ def test_a_rotation_goes_through_every_page_and_says_how_far_it_is(house: House)
     report = _rotate(_with_both(house), steps.append)
 
     assert report == RotationReport(rotated=1001, unreadable=0, remaining=0)
-    assert steps == [*range(100, 1001, 100), 1001, 1001]
+    assert steps == [*range(100, 1001, 100), 1001]
 
 
 def test_an_interrupted_rotation_goes_on_where_it_stopped(house: House) -> None:
@@ -108,6 +108,20 @@ def test_an_interrupted_rotation_goes_on_where_it_stopped(house: House) -> None:
         _rotate(both, interrupt)
 
     assert _rotate(both) == RotationReport(rotated=901, unreadable=0, remaining=0)
+
+
+def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(house: House) -> None:
+    """Whoever deploys with the wrong keys wants to know before a refresh is due."""
+    house.enrol(ANN, BOB)
+    house.services.credentials.disconnect(BOB)
+    house.services.rotation.check()
+
+    with pytest.raises(ConfigurationError, match="'k1', which is not in WORKER_ENCRYPTION_KEYS"):
+        _with_new(house).rotation.check()
+
+    house.query("UPDATE mail_credentials SET refresh_token = refresh_token || '\\x00' WHERE email = :email", email=ANN)
+    with pytest.raises(ConfigurationError, match=str(account_id(ANN))):
+        house.services.rotation.check()
 
 
 def test_what_opens_with_no_key_is_counted_and_left_as_it_is(house: House) -> None:
