@@ -72,7 +72,7 @@ class Outbox:
     def size(self) -> int:
         """How many accounts have something here."""
         try:
-            return cast("int", self._redis.hlen(_KEY))
+            return self._redis.hlen(_KEY)
         except RedisError as error:
             raise unavailable(error) from None
 

@@ -102,21 +102,28 @@ def summary(connection: Connection, *, clients: Sequence[str], now: datetime) ->
 
     ``unconfigured``: accounts of app registrations other than ``clients``, which nobody here refreshes.
     """
-    counts = connection.execute(text("SELECT status, count(*) AS number FROM mail_credentials GROUP BY status"))
-    row = connection.execute(
+    rows = connection.execute(
         text("""
-            SELECT count(*) FILTER (WHERE refresh_due_at <= :now) AS due,
+            SELECT status, count(*) AS accounts,
+                   count(*) FILTER (WHERE refresh_due_at <= :now) AS due,
                    count(*) FILTER (WHERE lease_id IS NOT NULL AND refresh_due_at > :now) AS in_flight,
                    count(*) FILTER (WHERE status = 'active' AND token_expiry <= :now) AS expired,
                    count(*) FILTER (WHERE failure_count > 0) AS failing,
                    count(*) FILTER (WHERE client <> ALL(CAST(:clients AS text[]))) AS unconfigured,
                    min(refresh_due_at) FILTER (WHERE refresh_due_at <= :now) AS oldest_due_at,
                    max(last_refreshed_at) AS last_refreshed_at
-            FROM mail_credentials
+            FROM mail_credentials GROUP BY status
         """),
         {"now": now, "clients": list(clients)},
     )
-    return {"accounts": {row.status: row.number for row in counts}, **row.mappings().one()}
+    found = rows.mappings().all()
+    numbers = ("due", "in_flight", "expired", "failing", "unconfigured")
+    return {
+        "accounts": {row["status"]: row["accounts"] for row in found},
+        **{name: sum(row[name] for row in found) for name in numbers},
+        "oldest_due_at": min(filter(None, (row["oldest_due_at"] for row in found)), default=None),
+        "last_refreshed_at": max(filter(None, (row["last_refreshed_at"] for row in found)), default=None),
+    }
 
 
 def _account(row: RowMapping) -> Account:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
 _CONNECT_TIMEOUT = 5  # seconds
-_STATEMENT_TIMEOUT = 10_000  # milliseconds; the longest statement here takes a fraction of a second
+_STATEMENT_TIMEOUT = 10_000  # milliseconds; the longest statement of a refresh takes a fraction of a second
 _ANSWER_TIMEOUT = 12.0  # seconds; longer than any statement may run: a server that takes so long hangs
 _POOL_TIMEOUT = 10  # seconds to wait for a free connection
 
@@ -29,13 +29,15 @@ _T = TypeVar("_T")
 class _Connection(psycopg.Connection[Any]):
     """One that gives up waiting, and receives values in binary, which spares ciphertext the way through hexadecimal."""
 
+    patience = _ANSWER_TIMEOUT  # seconds
+
     def cursor(self, *args: Any, binary: bool = True, **options: Any) -> Any:
         return super().cursor(*args, binary=binary, **options)
 
     # A server that hangs keeps its connections open: neither a timeout of its own nor one of TCP ends the waiting.
     def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
         try:
-            return super().wait(gen, interval, _ANSWER_TIMEOUT if timeout is None else timeout)
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 self.pgconn.finish()  # the answer would be taken for that to the next statement
@@ -69,6 +71,22 @@ class Database:
         )
         event.listen(self._engine, "connect", _send_arrays_in_binary)
         event.listen(self._engine, "do_connect", _connect)
+
+    @contextmanager
+    def begin_long(self, limit: timedelta) -> Iterator[Connection]:
+        """As ``begin``, for an operator's statements that look at all there is and may take up to ``limit`` each."""
+        with self.begin() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, _Connection)
+            milliseconds = str(int(limit.total_seconds() * 1000))
+            driver.patience = limit.total_seconds() + _ANSWER_TIMEOUT
+            try:
+                connection.execute(
+                    text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": milliseconds}
+                )
+                yield connection
+            finally:
+                driver.patience = _ANSWER_TIMEOUT
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:

@@ -10,6 +10,7 @@ from worker.db.session import Database
 from worker.domain.breaker import Breaker
 from worker.domain.credential import AccountId
 
+_OF_ALL_ROWS = timedelta(minutes=5)
 _PAGE = 10_000  # a delete that holds its locks for a moment, not for minutes
 
 
@@ -30,8 +31,8 @@ class Ledger:
             return [dict(row) for row in events.latest(connection, account, limit=limit)]
 
     def summary(self) -> Mapping[str, Any]:
-        """Accounts by state, how many are due, expired and failing, and the oldest due time."""
-        with self._database.begin() as connection:
+        """Accounts by state, how many are due, expired and failing, and the oldest due time: a look at every row."""
+        with self._database.begin_long(_OF_ALL_ROWS) as connection:
             return credentials.summary(connection, clients=self._clients, now=self._utcnow())
 
     def breakers(self) -> Sequence[Breaker]:

@@ -3,7 +3,7 @@
 import time
 import traceback
 from contextlib import closing
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any
 
 import psycopg
@@ -147,3 +147,27 @@ def test_times_come_back_in_utc(rows: Rows) -> None:
 def told(error: BaseException) -> str:
     """All that a logged traceback would show, causes included."""
     return "".join(traceback.format_exception(error))
+
+
+def test_an_operators_statement_may_take_its_time(rows: Rows) -> None:
+    """Counting ten million rows takes longer than any statement of a refresh may; its neighbours' limits stay."""
+    with rows.database.begin_long(timedelta(minutes=5)) as connection:
+        assert limits(connection) == ("5min", 312.0)
+
+    with rows.database.begin() as connection:
+        assert limits(connection) == ("10s", 12.0)
+
+
+def test_an_operators_statement_has_a_limit_too(rows: Rows) -> None:
+    """Whoever asks gets an answer in the end."""
+    with pytest.raises(Unavailable), rows.database.begin_long(timedelta(milliseconds=20)) as connection:
+        connection.execute(text("SELECT pg_sleep(60)"))
+
+    with rows.database.begin() as connection:
+        assert limits(connection) == ("10s", 12.0)
+
+
+def limits(connection: Connection) -> tuple[str, float]:
+    """The server's, and the seconds after which this side gives up."""
+    driver: Any = connection.connection.driver_connection
+    return connection.execute(text("SHOW statement_timeout")).scalar_one(), driver.patience
