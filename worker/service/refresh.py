@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import count
 from uuid import uuid4
 
 import structlog
@@ -15,6 +16,7 @@ from worker.db.session import Database
 from worker.domain.credential import DEFAULT_CLIENT, Account, Claim, LeaseId, Secret
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
+from worker.domain.turns import in_turn
 from worker.identity import Answered, Identity, Question
 from worker.service.custody import Custody
 from worker.service.gate import Gate
@@ -70,9 +72,11 @@ class Refresher:
         self._lease = lease
         self._batch_size = batch_size
         self._stopping = threading.Event()
+        self._sweeps = count()
 
-    def batches_due(self, *, at_most: int) -> dict[str, int]:
-        """How many batches the due accounts of each app registration fill, up to ``at_most`` in all.
+    def batches_due(self, *, at_most: int) -> list[str]:
+        """The app registration of each batch to be sent, up to ``at_most``, in this order: they take turns, or one's
+        backlog would stand in front of the others.
 
         Brings home first what an outage of the database has left in the outbox: such accounts may stay leased, and then
         no batch would come to do it.
@@ -80,10 +84,9 @@ class Refresher:
         self._recovery.drain()
         batches: dict[str, int] = {}
         for client in self._identity.clients:
-            room = at_most - sum(batches.values())
-            due = self._count_due(client, room * self._batch_size)
+            due = self._count_due(client, at_most * self._batch_size)
             batches[client] = -(-self._gate.outlook(client, due) // self._batch_size)
-        return batches
+        return in_turn(batches, at_most, first=next(self._sweeps))
 
     def refresh_due(self, client: str = DEFAULT_CLIENT) -> dict[str, int]:
         """Refresh one batch of due accounts of an app registration. Returns how many claims ended how.
