@@ -102,8 +102,8 @@ BY_CODE: Mapping[int, Verdict] = _table(
         # scope or resource wrong or unconsented
         (Verdict.MISCONFIGURED, (70011, 28002, 700022, 700023, 650057)),
         (Verdict.TENANT_MISCONFIGURED, (500011, 650056, 65005, 50001)),  # or only not in this tenant
-        # malformed request
-        (Verdict.MISCONFIGURED, (90014, 900144, 9002313)),
+        # malformed request; not 9002313, which with `invalid_grant` is about a malformed refresh token
+        (Verdict.MISCONFIGURED, (90014, 900144)),
         (Verdict.TENANT_MISCONFIGURED, (90002,)),  # tenant not found
         (Verdict.THROTTLED, (50196,)),  # loop detected: an `invalid_grant` that says nothing about the grant
         (Verdict.TENANT_THROTTLED, (90055,)),
