@@ -170,7 +170,8 @@ class Identity:
             reply = yield letter.about(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
-        return classify(read(reply), obtained_at=now)
+        own_scopes = tuple(question.scopes) not in ((), registration.scopes)
+        return classify(read(reply), obtained_at=now, own_scopes=own_scopes)
 
     def _letter(
         self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round, *, now: datetime
