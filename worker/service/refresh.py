@@ -101,6 +101,9 @@ class Refresher:
         """
         self._recovery.drain()
         tally: Counter[str] = Counter(claimed=0)
+        if client not in self._identity.clients:
+            log.warning("App registration is not known here; its accounts are left to other workers", client=client)
+            return dict(tally)
         until = self._utcnow() + _CLAIMING
         due = self._count_due(client, self._batch_size + 1)
         left = min(due, self._batch_size)  # and no more, or permits would be taken that others need

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import SecretStr
 
-from tests.integration.service.house import House
+from tests.integration.service.house import ANN, House
 from worker.bootstrap import Services
 from worker.devkit.emulator import Registration
 from worker.domain.credential import Grant, Secret
@@ -41,3 +41,15 @@ def test_where_one_batch_fits_at_a_time_they_take_turns(house: House, both: Serv
     sent = [both.refresher.batches_due(at_most=1) for _sweep in range(4)]
 
     assert sorted(sent) == [["default"], ["default"], ["other"], ["other"]]
+
+
+def test_a_batch_of_strangers_is_left_to_those_who_know_them(house: House, both: Services) -> None:
+    """As while workers are restarted one by one with a new registration: the old ones must not note failures for it."""
+    enrol_at_other(house, both, ANN)
+
+    assert house.services.refresher.refresh_due("other") == {"claimed": 0}
+
+    account = house.account(ANN)
+    assert (account.failure, account.due_at) == (None, house.clock())
+    assert [entry["client"] for entry in house.logs if entry["log_level"] == "warning"] == ["other"]
+    assert both.refresher.refresh_due("other") == {"claimed": 1, "refreshed": 1}
