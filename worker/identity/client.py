@@ -64,12 +64,13 @@ class Identity:
         authority: str | None,
         scopes: Sequence[str],
         now: Callable[[], datetime],
-    ) -> Outcome:
-        """Spend one refresh token. Every answer, and every failure to get one, comes back as an Outcome."""
+    ) -> Outcome | Exception:
+        """Spend one refresh token. Every answer, and every failure to get one, comes back as an Outcome.
+
+        An exception is returned, not raised, and stands for what could not be asked at all.
+        """
         question = Question(refresh_token=refresh_token, client=client, authority=authority, scopes=scopes)
         [[answered]] = self.refresh_all(iter([(None, question)]), now=now)
-        if isinstance(answered.outcome, Exception):
-            raise answered.outcome
         return answered.outcome
 
     def refresh_all(

@@ -15,13 +15,14 @@ from worker.db import claims
 from worker.db.session import Database
 from worker.domain.credential import DEFAULT_CLIENT, Account, Claim, LeaseId, Secret
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey, UnreadableSecret, WorkerError
-from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
+from worker.domain.outcome import Outcome, Scope, Throttled, kind
 from worker.domain.turns import in_turn
 from worker.identity import Answered, Identity, Question
 from worker.service.custody import Custody
 from worker.service.gate import Gate
 from worker.service.recovery import Recovery
 from worker.service.settlement import Settlement, Spent, Trigger
+from worker.service.surprise import foreseen
 from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
@@ -278,10 +279,8 @@ class Refresher:
             yield spent
 
     def _spent(self, answered: Answered[_Asked]) -> Spent:
-        (claim, token, at), outcome = answered.key, answered.outcome
-        if isinstance(outcome, Exception):  # a poison account backs off like a failing one, and the others go on
-            log.error("Refresh failed unexpectedly", email=claim.email, error=type(outcome).__name__, exc_info=outcome)
-            outcome = Transient(code="internal_error", scope=Scope.SERVICE)
+        claim, token, at = answered.key
+        outcome = foreseen(answered.outcome, claim.email)
         latency = timedelta(seconds=answered.seconds)
         return Spent(claim=claim, refresh_token=token, outcome=outcome, at=at, latency=latency)
 
