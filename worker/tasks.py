@@ -26,11 +26,10 @@ def sweep(self: "Task[[], int]") -> int:
     """Send as many batches as the due accounts fill and the queue has room for. Returns how many."""
     app = _app(self)
     room = app.queue_room()
-    batches = app.services.refresher.batches_due(at_most=room) if room > 0 else {}
-    for client, number in batches.items():
-        for _batch in range(number):
-            refresh_batch.apply_async((client,), expires=EXPIRES)
-    return sum(batches.values())
+    batches = app.services.refresher.batches_due(at_most=room) if room > 0 else []
+    for client in batches:
+        refresh_batch.apply_async((client,), expires=EXPIRES)
+    return len(batches)
 
 
 @shared_task(bind=True, name="worker.refresh_batch")

@@ -199,9 +199,22 @@ def test_a_refresh_token_is_bound_to_its_client(emulator: Emulator) -> None:
     assert codes(refresh(emulator, token, client_id="unknown")) == ("unauthorized_client", [700016])
 
 
+def test_a_damaged_refresh_token_is_malformed(emulator: Emulator) -> None:
+    """Cut short or not decrypted: another answer than for one that was never issued, and the same error name."""
+    token = emulator.enrol(EMAIL).refresh_token
+    for damaged in (token[:500], token[3:], f"{token}A", "gAAAAABm", f"{token[:-1]}="):
+        assert codes(refresh(emulator, damaged)) == ("invalid_grant", [9002313])
+    assert codes(refresh(emulator, never_issued())) == ("invalid_grant", [70000])
+
+
+def never_issued() -> str:
+    """It looks as it should, but another platform has made it."""
+    return Emulator().enrol(EMAIL).refresh_token
+
+
 def test_a_refusal_has_microsofts_shape(emulator: Emulator) -> None:
     """Field by field, including the correlation id of the request."""
-    document = refresh(emulator, "never issued")
+    document = refresh(emulator, never_issued())
     assert str(document["error_description"]).startswith("AADSTS70000: ")
     assert document["timestamp"] == "2026-01-01 00:00:00Z"
     assert document["correlation_id"] == "c0ffee"

@@ -58,6 +58,7 @@ class Verdict(enum.Enum):
     BLOCKED = enum.auto()
     MISCONFIGURED = enum.auto()
     TENANT_MISCONFIGURED = enum.auto()
+    SCOPES_REFUSED = enum.auto()  #: misconfigured is whoever chose them: the app registration, or the account
     THROTTLED = enum.auto()
     TENANT_THROTTLED = enum.auto()
     TRANSIENT = enum.auto()
@@ -100,10 +101,10 @@ BY_CODE: Mapping[int, Verdict] = _table(
         # authority does not fit the app's audience
         (Verdict.MISCONFIGURED, (50194, 9002332, 9002331, 9001023, 90130, 90124)),
         # scope or resource wrong or unconsented
-        (Verdict.MISCONFIGURED, (70011, 28002, 700022, 700023, 650057)),
+        (Verdict.SCOPES_REFUSED, (70011, 28002, 700022, 700023, 650057)),
         (Verdict.TENANT_MISCONFIGURED, (500011, 650056, 65005, 50001)),  # or only not in this tenant
-        # malformed request
-        (Verdict.MISCONFIGURED, (90014, 900144, 9002313)),
+        # malformed request; not 9002313, which with `invalid_grant` is about a malformed refresh token
+        (Verdict.MISCONFIGURED, (90014, 900144)),
         (Verdict.TENANT_MISCONFIGURED, (90002,)),  # tenant not found
         (Verdict.THROTTLED, (50196,)),  # loop detected: an `invalid_grant` that says nothing about the grant
         (Verdict.TENANT_THROTTLED, (90055,)),
@@ -152,16 +153,19 @@ BY_ERROR: Mapping[str, Verdict] = MappingProxyType(
         "unauthorized_client": Verdict.MISCONFIGURED,
         "unsupported_grant_type": Verdict.MISCONFIGURED,
         "invalid_request": Verdict.MISCONFIGURED,
-        "invalid_scope": Verdict.MISCONFIGURED,
-        "invalid_resource": Verdict.MISCONFIGURED,
+        "invalid_scope": Verdict.SCOPES_REFUSED,
+        "invalid_resource": Verdict.SCOPES_REFUSED,
         "temporarily_unavailable": Verdict.TRANSIENT,
         "server_error": Verdict.TRANSIENT,
     }
 )
 
 
-def classify(answer: Answer, *, obtained_at: datetime) -> Outcome:
-    """The one place where an answer gets its meaning. ``obtained_at`` is the instant before the request."""
+def classify(answer: Answer, *, obtained_at: datetime, own_scopes: bool = False) -> Outcome:
+    """The one place where an answer gets its meaning. ``obtained_at`` is the instant before the request.
+
+    ``own_scopes``: what was asked for is the account's own choice, and not the app registration's.
+    """
     body = answer.body or {}
     if answer.status == _OK:
         return _refreshed(answer, body, obtained_at)
@@ -179,7 +183,7 @@ def classify(answer: Answer, *, obtained_at: datetime) -> Outcome:
             scope=Scope.SERVICE,
             correlation_id=answer.correlation_id,
         )
-    return _refused(answer, body)
+    return _refused(answer, body, own_scopes=own_scopes)
 
 
 def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -> Outcome:
@@ -197,7 +201,7 @@ def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -
     )
 
 
-def _refused(answer: Answer, body: Mapping[str, Any]) -> Outcome:  # noqa: PLR0911 - one per verdict
+def _refused(answer: Answer, body: Mapping[str, Any], *, own_scopes: bool) -> Outcome:  # noqa: C901, PLR0911 - a case per verdict
     code, trace = _code(answer, body), answer.correlation_id
     match _verdict(body):
         case Verdict.REAUTH:
@@ -210,6 +214,8 @@ def _refused(answer: Answer, body: Mapping[str, Any]) -> Outcome:  # noqa: PLR09
             return Misconfigured(code=code, correlation_id=trace)
         case Verdict.TENANT_MISCONFIGURED:
             return Misconfigured(code=code, scope=Scope.TENANT, correlation_id=trace)
+        case Verdict.SCOPES_REFUSED:
+            return Misconfigured(code=code, scope=Scope.ACCOUNT if own_scopes else Scope.CLIENT, correlation_id=trace)
         case Verdict.THROTTLED:
             return Throttled(code=code, retry_after=answer.retry_after or _LONG_WAIT, correlation_id=trace)
         case Verdict.TENANT_THROTTLED:

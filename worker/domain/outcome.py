@@ -74,7 +74,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misconfigured:
-    """Our app registration or request is wrong; no account is to blame."""
+    """Our app registration or request is wrong, or what is stored of the account says so; its user is not to blame."""
 
     code: str
     scope: Scope = Scope.CLIENT

@@ -64,12 +64,13 @@ class Identity:
         authority: str | None,
         scopes: Sequence[str],
         now: Callable[[], datetime],
-    ) -> Outcome:
-        """Spend one refresh token. Every answer, and every failure to get one, comes back as an Outcome."""
+    ) -> Outcome | Exception:
+        """Spend one refresh token. Every answer, and every failure to get one, comes back as an Outcome.
+
+        An exception is returned, not raised, and stands for what could not be asked at all.
+        """
         question = Question(refresh_token=refresh_token, client=client, authority=authority, scopes=scopes)
         [[answered]] = self.refresh_all(iter([(None, question)]), now=now)
-        if isinstance(answered.outcome, Exception):
-            raise answered.outcome
         return answered.outcome
 
     def refresh_all(
@@ -170,7 +171,8 @@ class Identity:
             reply = yield letter.about(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
-        return classify(read(reply), obtained_at=now)
+        own_scopes = tuple(question.scopes) not in ((), registration.scopes)
+        return classify(read(reply), obtained_at=now, own_scopes=own_scopes)
 
     def _letter(
         self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round, *, now: datetime

@@ -24,6 +24,7 @@ from worker.identity import Identity
 from worker.service.entries import Entries
 from worker.service.patience import looks
 from worker.service.recovery import Recovery
+from worker.service.surprise import foreseen
 from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
@@ -82,9 +83,10 @@ class Bridge:
         token = self._vault.open(entry.refresh_token, entry.account_id, Purpose.REFRESH_TOKEN)
         if not self._limiter.take(entry.client, 1):
             raise BackingOff(entry.email, "rate_limited", _LEASE)
-        outcome = self._identity.refresh(
+        answer = self._identity.refresh(
             token, client=entry.client, authority=entry.authority, scopes=entry.scopes, now=self._utcnow
         )
+        outcome = foreseen(answer, entry.email)
         if not isinstance(outcome, Refreshed):
             problem, wait = _problem(entry, outcome, self._policy)
             with suppress(Unavailable):

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import count
 from uuid import uuid4
 
 import structlog
@@ -14,12 +15,14 @@ from worker.db import claims
 from worker.db.session import Database
 from worker.domain.credential import DEFAULT_CLIENT, Account, Claim, LeaseId, Secret
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey, UnreadableSecret, WorkerError
-from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
+from worker.domain.outcome import Outcome, Scope, Throttled, kind
+from worker.domain.turns import in_turn
 from worker.identity import Answered, Identity, Question
 from worker.service.custody import Custody
 from worker.service.gate import Gate
 from worker.service.recovery import Recovery
 from worker.service.settlement import Settlement, Spent, Trigger
+from worker.service.surprise import foreseen
 from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
@@ -70,9 +73,11 @@ class Refresher:
         self._lease = lease
         self._batch_size = batch_size
         self._stopping = threading.Event()
+        self._sweeps = count()
 
-    def batches_due(self, *, at_most: int) -> dict[str, int]:
-        """How many batches the due accounts of each app registration fill, up to ``at_most`` in all.
+    def batches_due(self, *, at_most: int) -> list[str]:
+        """The app registration of each batch to be sent, up to ``at_most``, in this order: they take turns, or one's
+        backlog would stand in front of the others.
 
         Brings home first what an outage of the database has left in the outbox: such accounts may stay leased, and then
         no batch would come to do it.
@@ -80,10 +85,9 @@ class Refresher:
         self._recovery.drain()
         batches: dict[str, int] = {}
         for client in self._identity.clients:
-            room = at_most - sum(batches.values())
-            due = self._count_due(client, room * self._batch_size)
+            due = self._count_due(client, at_most * self._batch_size)
             batches[client] = -(-self._gate.outlook(client, due) // self._batch_size)
-        return batches
+        return in_turn(batches, at_most, first=next(self._sweeps))
 
     def refresh_due(self, client: str = DEFAULT_CLIENT) -> dict[str, int]:
         """Refresh one batch of due accounts of an app registration. Returns how many claims ended how.
@@ -98,6 +102,9 @@ class Refresher:
         """
         self._recovery.drain()
         tally: Counter[str] = Counter(claimed=0)
+        if client not in self._identity.clients:
+            log.warning("App registration is not known here; its accounts are left to other workers", client=client)
+            return dict(tally)
         until = self._utcnow() + _CLAIMING
         due = self._count_due(client, self._batch_size + 1)
         left = min(due, self._batch_size)  # and no more, or permits would be taken that others need
@@ -272,10 +279,8 @@ class Refresher:
             yield spent
 
     def _spent(self, answered: Answered[_Asked]) -> Spent:
-        (claim, token, at), outcome = answered.key, answered.outcome
-        if isinstance(outcome, Exception):  # a poison account backs off like a failing one, and the others go on
-            log.error("Refresh failed unexpectedly", email=claim.email, error=type(outcome).__name__, exc_info=outcome)
-            outcome = Transient(code="internal_error", scope=Scope.SERVICE)
+        claim, token, at = answered.key
+        outcome = foreseen(answered.outcome, claim.email)
         latency = timedelta(seconds=answered.seconds)
         return Spent(claim=claim, refresh_token=token, outcome=outcome, at=at, latency=latency)
 

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 
-from tests.integration.failures.mailboxes import ANN, LIFETIME, Mailboxes, emails, read, refusal_with
+from tests.integration.failures.mailboxes import ANN, BOB, LIFETIME, Mailboxes, emails, read, refusal_with
 from worker.bootstrap import Services
 from worker.devkit.emulator import fault_named
 from worker.devkit.stack import Stack
-from worker.domain.credential import account_id
+from worker.domain.credential import AccessToken, account_id
 from worker.domain.errors import (
     AccountInactive,
     BackingOff,
@@ -88,6 +88,24 @@ def test_a_token_that_still_lives_is_served_while_the_bridge_fails(outage: Mailb
 
     assert outage.asked(lambda: [read(outage.services) for _ in range(10)]) == 1
     assert read(outage.services).version == 2
+
+
+def test_an_account_that_cannot_be_asked_for_fails_alone(mailboxes: Mailboxes, rival: Services, stores: Stack) -> None:
+    """A row that no import would have let in: MSAL raises for it before anything is sent, and the others go on."""
+    mailboxes.sign_in(ANN, BOB, access_token_lifetime=LIFETIME)
+    mailboxes.refresh_due()
+    mailboxes.query("UPDATE mail_credentials SET scopes = 'openid' WHERE email = :email", email=BOB)
+    mailboxes.services.redis.flushall()
+    rival.tokens.ensure_many([ANN, BOB])  # puts what Postgres has into the cache
+    mailboxes.clock.advance(hours=1)
+    stores.postgres.stop()
+
+    found = mailboxes.services.tokens.ensure_many([ANN, BOB])
+
+    assert isinstance(found[ANN], AccessToken)
+    assert isinstance(found[BOB], BackingOff)
+    assert "internal_error" in str(found[BOB])
+    assert isinstance(rival.tokens.ensure_many([BOB])[BOB], BackingOff)
 
 
 def test_a_failure_is_told_even_if_it_cannot_be_noted(outage: Mailboxes, stores: Stack) -> None:

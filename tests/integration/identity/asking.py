@@ -25,4 +25,6 @@ def opened(authority: str, ca_bundle: Path | None, *, connections: int = 4, **re
 def ask(identity: Identity, refresh_token: str = "the-old-refresh-token", **changes: Any) -> Outcome:
     """Spend a refresh token at the instant NOW, which stands still."""
     question: dict[str, Any] = {"client": "default", "authority": None, "scopes": (), "now": lambda: NOW}
-    return identity.refresh(Secret(refresh_token), **{**question, **changes})
+    outcome = identity.refresh(Secret(refresh_token), **{**question, **changes})
+    assert not isinstance(outcome, Exception)
+    return outcome

@@ -41,6 +41,19 @@ def test_an_answer_means_what_the_golden_vector_says(vector: Vector) -> None:
     assert describe(outcome, obtained_at=NOW) == vector.expected
 
 
+def test_scopes_of_an_account_s_own_choice_are_its_own_affair() -> None:
+    """Refused are then those, and not the app registration's; nothing else is read otherwise."""
+    outcomes = {vector.name: classify(vector.answer, obtained_at=NOW, own_scopes=True) for vector in VECTORS}
+    read = {name: describe(outcome, obtained_at=NOW) for name, outcome in outcomes.items()}
+
+    otherwise = {vector.name: vector.expected for vector in VECTORS if read[vector.name] != vector.expected}
+    assert {name.removeprefix("misconfigured: ") for name in otherwise} == {
+        *(f"AADSTS{code}" for code in (70011, 28002, 700022, 700023, 650057)),
+        *(f"an unlisted code with error {error}" for error in ("invalid_scope", "invalid_resource")),
+    }
+    assert all(read[name] == {**expected, "scope": "account"} for name, expected in otherwise.items())
+
+
 @pytest.mark.parametrize("code", sorted(BY_CODE))
 def test_every_code_in_the_table_has_a_golden_answer(code: int) -> None:
     """A row nobody wrote an answer for could change its meaning unseen."""

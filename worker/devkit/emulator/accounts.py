@@ -1,6 +1,7 @@
 """Accounts, their sign-ins and their refresh tokens, under Microsoft's rules of rotation and inactivity."""
 
 import hashlib
+import re
 import secrets
 import uuid
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,9 @@ from datetime import datetime, timedelta
 from worker.devkit.emulator.oauth_errors import refused
 
 Lifetime = timedelta | tuple[timedelta, timedelta]
+
+_REFRESH_TOKEN_BYTES = 975
+_REFRESH_TOKEN = re.compile(rf"1\.A[\w-]{{{_REFRESH_TOKEN_BYTES * 4 // 3}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class Accounts:
             sign_in.revoked = True
 
     def issue(self, sign_in: SignIn, now: datetime) -> str:
-        token = "1.A" + secrets.token_urlsafe(975)
+        token = "1.A" + secrets.token_urlsafe(_REFRESH_TOKEN_BYTES)
         self._refresh_tokens[_digest(token)] = _RefreshToken(sign_in, now)
         sign_in.account.newest_refresh_token = token
         return token
@@ -135,7 +139,7 @@ class Accounts:
         """Uses a refresh token; raises Refused if it is no longer, or not here, good for anything."""
         record = self._refresh_tokens.get(_digest(token))
         if record is None:
-            raise refused("70000")
+            raise refused("70000" if _REFRESH_TOKEN.fullmatch(token) else "9002313")
         sign_in = record.sign_in
         if sign_in.client_id != client_id:
             raise refused("70000", suberror="client_mismatch")

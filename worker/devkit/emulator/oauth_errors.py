@@ -110,6 +110,7 @@ _SIGN_IN_AGAIN = {
     "700084": _dead("The refresh token was issued to a single page app and its fixed lifetime is over."),
     "70043": _dead("The refresh token has expired or is invalid due to sign-in frequency checks.", "bad_token"),
     "70000": _dead("The provided grant is invalid or malformed.", "bad_token"),
+    "9002313": _dead("The request is malformed or invalid."),  # that is, the refresh token in it
     "700003": _dead("The device object was not found in the tenant."),
     "50072": _mfa("The user must enrol in multi-factor authentication."),
     "50074": _mfa("Strong authentication is required."),
@@ -165,7 +166,6 @@ _APPLICATION = {
     "90002": _Usual("invalid_request", "The tenant was not found."),
     "90014": _Usual("invalid_request", "A required field is missing."),
     "900144": _Usual("invalid_request", "The request body lacks a required parameter."),
-    "9002313": _Usual("invalid_request", "The request is malformed or invalid."),
     "9002331": _Usual("invalid_request", "The application is for personal accounts only; use /consumers."),
     "9002332": _Usual("invalid_request", "The application is not for personal accounts; do not use /consumers."),
 }

@@ -1,0 +1,15 @@
+"""What nobody has foreseen: a row that no import would have let in, or a bug. It is the trouble of one account."""
+
+import structlog
+
+from worker.domain.outcome import Outcome, Scope, Transient
+
+log = structlog.get_logger(__name__)
+
+
+def foreseen(outcome: Outcome | Exception, email: str) -> Outcome:
+    """The outcome; of an exception, one that makes the account back off like a failing one, while the others go on."""
+    if not isinstance(outcome, Exception):
+        return outcome
+    log.error("Refresh failed unexpectedly", email=email, error=type(outcome).__name__, exc_info=outcome)
+    return Transient(code="internal_error", scope=Scope.SERVICE)
