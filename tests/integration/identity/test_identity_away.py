@@ -27,7 +27,7 @@ def _exchange(says: Verbatim) -> Iterator[Exchange[str]]:
 def test_an_answer_that_came_meanwhile_counts(server: EmulatorServer) -> None:
     """It may hold the only refresh token that is still good, and waits in the socket, complete."""
     ann, bob = (server.emulator.enrol(f"{name}@contoso.com") for name in ("ann", "bob"))
-    server.emulator.add_fault(Hang(1), bob.email)
+    server.emulator.add_fault(Hang(5), bob.email)
 
     with opened(server.authority, server.ca_bundle) as identity:
         questions = iter([(each.email, question(each.refresh_token)) for each in (ann, bob)])
