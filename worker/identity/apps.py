@@ -17,7 +17,9 @@ from worker.identity.http import TokenEndpoint
 from worker.identity.registration import Registration
 from worker.identity.wire import WireError
 
-_APPS = 256  # kept per process: one per registration and authority, i.e. per tenant if accounts name theirs
+# Kept per process, or as many as the largest batch has needed: one per registration and authority, i.e. per tenant if
+# accounts name theirs.
+_APPS = 256
 _AT_ONCE = 16
 
 # A grant from the device code flow belongs to the app as a public client, which must not show a credential.
@@ -41,6 +43,7 @@ class Apps:
         self._http = http
         self._apps: OrderedDict[AppKey, msal.ClientApplication] = OrderedDict()
         self._making: dict[AppKey, _Making] = {}
+        self._most = _APPS
         self._lock = threading.Lock()
 
     def get(self, registration: Registration, number: int, authority: str) -> msal.ClientApplication:
@@ -67,15 +70,19 @@ class Apps:
                 making.attempts += 1
             with self._lock:
                 self._apps[key] = app
-                while len(self._apps) > _APPS:
+                while len(self._apps) > self._most:
                     self._making.pop(self._apps.popitem(last=False)[0], None)
             return app
 
     def prepare(self, wanted: Collection[tuple[Registration, int, str]]) -> dict[AppKey, Discovery]:
-        """Make the apps that are missing, several at a time. Returns those that could not be made now."""
+        """Make the apps that are missing, several at a time, and keep the others. Returns those that could not be made
+        now."""
         keys = {(registration.name, number, authority): registration for registration, number, authority in wanted}
         with self._lock:
+            self._most = max(self._most, len(keys))
             missing = [key for key in keys if key not in self._apps]
+            for key in keys.keys() - missing:  # or the missing ones would take their places
+                self._apps.move_to_end(key)
         if not missing:
             return {}
         failed: dict[AppKey, Discovery] = {}

@@ -10,7 +10,7 @@ import select
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,10 @@ import pycurl
 
 Key = TypeVar("Key")
 
-_CONNECT = 3_000  # milliseconds until a connection stands, TLS included
-_ANSWER = 15_000  # milliseconds until an answer must be complete, however it trickles
+# Seconds of waiting. libcurl's own limits would go on while whoever asks does something else, e.g. while a database
+# hangs, and be looked at before the answer that has come meanwhile is read.
+_CONNECT = 3.0  # until a connection stands, TLS included
+_ANSWER = 15.0  # until an answer must be complete, however it trickles
 _LARGEST_ANSWER = 1 << 20  # bytes; a real one has about 6 KB
 _CODES = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns",
@@ -92,7 +94,7 @@ class Wire:
         """Send one message and wait. Raises WireError, and ValueError for what cannot be sent."""
         with Exchange[None](self) as exchange:
             exchange.begin(None, message)
-            while not (done := exchange.wait(_ANSWER / 1000)):
+            while not (done := exchange.wait(_ANSWER)):
                 pass
         [(_, reply, _)] = done
         if isinstance(reply, WireError):
@@ -124,6 +126,8 @@ class Exchange(Generic[Key]):
         self._wire = wire
         self._lines = wire.take()
         self._flights: dict[pycurl.Curl, _Flight[Key]] = {}
+        self._waited = 0.0  # seconds in all, and the clock of the time limits
+        self._look_at = _CONNECT  # on that clock; no time limit of any flight is reached before
 
     def __enter__(self) -> Self:
         return self
@@ -142,24 +146,35 @@ class Exchange(Generic[Key]):
 
     def begin(self, key: Key, message: Message) -> None:
         """Send a message, or begin to. Raises ValueError for one that cannot be sent."""
-        flight = _Flight(key, message)
+        flight = _Flight(key, message, self._waited)
         self._flights[self._lines.send(flight)] = flight
 
     def wait(self, seconds: float) -> list[tuple[Key, Reply | WireError, float]]:
         """What has come back, with the seconds it took: at once if there is something, else after a wait."""
-        end = monotonic() + seconds
-        while self._flights:
-            if done := self._lines.ended():
-                return [self._landed(line, error) for line, error in done]
-            left = end - monotonic()
-            if left <= 0:
-                break
-            self._lines.go_on(left)
-        return []
+        seen, end = monotonic(), self._waited + seconds
+        done = self._lines.ended()
+        while self._flights and not done and self._waited < end:
+            self._lines.go_on(max(0.0, min(end, self._look_at) - self._waited))
+            now = monotonic()
+            self._waited, seen = self._waited + now - seen, now
+            # What can be read has been read now: only what is still missing is late.
+            done = self._lines.ended() or self._late()
+        return [self._landed(line, error) for line, error in done]
+
+    def _late(self) -> list[tuple[pycurl.Curl, int]]:
+        """The lines that have reached a time limit, broken. Cheap, for it looks through them every few seconds only."""
+        if self._waited < self._look_at:
+            return []
+        limits = {line: flight.since + _patience(line) for line, flight in self._flights.items()}
+        self._look_at = min([self._waited + _CONNECT, *(limit for limit in limits.values() if limit > self._waited)])
+        late = [line for line, limit in limits.items() if limit <= self._waited]
+        self._lines.give_up(late)
+        return [(line, pycurl.E_OPERATION_TIMEDOUT) for line in late]
 
     def _landed(self, line: pycurl.Curl, error: int) -> tuple[Key, Reply | WireError, float]:
         flight = self._flights.pop(line)
-        seconds: float = line.getinfo(pycurl.TOTAL_TIME)
+        late = error == pycurl.E_OPERATION_TIMEDOUT  # and broken by us, which libcurl does not clock
+        seconds: float = self._waited - flight.since if late else line.getinfo(pycurl.TOTAL_TIME)
         reply: Reply | WireError
         if error == pycurl.E_OK or error in _ODD:
             body = b"" if error in _ODD else b"".join(flight.body)
@@ -173,11 +188,12 @@ class Exchange(Generic[Key]):
 class _Flight(Generic[Key]):
     """One message under way, and what has come back of it."""
 
-    __slots__ = ("body", "head", "key", "message", "upload")
+    __slots__ = ("body", "head", "key", "message", "since", "upload")
 
-    def __init__(self, key: Key, message: Message) -> None:
+    def __init__(self, key: Key, message: Message, since: float) -> None:
         self.key = key
         self.message = message
+        self.since = since
         self.upload = io.BytesIO((message.body or "").encode("ascii"))
         self.head: list[bytes] = []
         self.body: list[bytes] = []
@@ -226,10 +242,14 @@ class _Lines:
         while more:
             more, answered, failed = self._multi.info_read()
             ended += [(line, pycurl.E_OK) for line in answered] + [(line, error) for line, error, _ in failed]
-        for line, _ in ended:
+        self.give_up([line for line, _ in ended])
+        return ended
+
+    def give_up(self, lines: Iterable[pycurl.Curl]) -> None:
+        """Take them back; the connection of one whose message is still under way breaks."""
+        for line in lines:
             self._multi.remove_handle(line)
             self._free.append(line)
-        return ended
 
     def drop(self, line: pycurl.Curl) -> None:
         """Break a connection on which an answer may still come."""
@@ -252,15 +272,13 @@ class _Lines:
 
 
 def _line(ca_bundle: Path | None) -> pycurl.Curl:
-    """With everything that is the same for all messages: own time limits and CA, no cookies, no redirects, nothing of
+    """With everything that is the same for all messages: no time limits, own CA, no cookies, no redirects, nothing of
     the environment but where the system keeps its certificates."""
     line: Any = pycurl.Curl()
     line.setopt(pycurl.NOSIGNAL, 1)
     line.setopt(pycurl.NOPROXY, "*")
     line.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS)
     line.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-    line.setopt(pycurl.CONNECTTIMEOUT_MS, _CONNECT)
-    line.setopt(pycurl.TIMEOUT_MS, _ANSWER)
     line.setopt(pycurl.MAXFILESIZE, _LARGEST_ANSWER)
     line.setopt(pycurl.ACCEPT_ENCODING, "identity")  # and unpacks what is packed all the same
     system = ssl.get_default_verify_paths()
@@ -298,10 +316,19 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
     return found
 
 
+def _patience(line: pycurl.Curl) -> float:
+    """Seconds."""
+    return _ANSWER if _is_sent(line) else _CONNECT
+
+
+def _is_sent(line: pycurl.Curl) -> bool:
+    """Whether the message has gone out, and the connection stands."""
+    return line.getinfo(pycurl.REQUEST_SIZE) > 0  # type: ignore[no-any-return]  # pycurl has no types
+
+
 def _code(line: pycurl.Curl, error: int) -> str:
     if error == pycurl.E_OPERATION_TIMEDOUT:
-        heard = line.getinfo(pycurl.CONNECT_TIME) or line.getinfo(pycurl.REQUEST_SIZE)  # the former, if it is new
-        return "timeout" if heard else "connect_timeout"
+        return "timeout" if _is_sent(line) else "connect_timeout"
     return _CODES.get(error, "connection_lost")
 
 

@@ -207,30 +207,33 @@ class Refresher:
         tally: Counter[str] = Counter(claimed=len(claimed))
         returned = self._custody.take(claimed)  # and when each is due again
         paused = self._paused(client, {_domain(claim) for claim in claimed})
+        failure: Exception | None = None  # to settle: whoever is asked next might be asked for nothing
 
         def opened() -> Iterator[tuple[Claim, Secret]]:
             for claim in claimed:
                 if returned and claim in returned:
                     continue
-                if self._stopping.is_set() or self._gate.is_open(client) or (paused and _domain(claim) in paused):
+                ended = failure or self._stopping.is_set() or self._gate.is_open(client)
+                if ended or (paused and _domain(claim) in paused):
                     returned[claim] = paused.get(_domain(claim), timedelta(0))
                 elif token := self._open_or_return(claim, returned):
                     yield claim, token
 
-        failure: Exception | None = None
         for group in self._spend(opened(), claimed):
             paused |= {_domain(one.claim): span for one in group if (span := _tenant_pause(one.outcome))}
             try:
                 tally.update(kind(spent.outcome) for spent in self._settle(group, Trigger.SCHEDULE))
-            except Exception as error:  # noqa: BLE001 - raised below; the next group has answers of its own to save
+            except Exception as error:  # noqa: BLE001 - raised below; those under way are still saved
                 failure = error
             finally:
                 self._custody.end([spent.claim for spent in group])
-        if returned:
-            tally["returned"] = len(returned)
-            self._give_back(returned)
-        if failure:
-            raise failure
+        try:
+            if returned:
+                tally["returned"] = len(returned)
+                self._give_back(returned)
+        finally:
+            if failure:
+                raise failure
         return tally
 
     def _give_back(self, returned: Mapping[Claim, timedelta]) -> None:

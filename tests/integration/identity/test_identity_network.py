@@ -202,7 +202,7 @@ def test_nothing_hangs_for_longer_than_its_patience(server: EmulatorServer, says
             (_hanging(undo, server, after=False), _SILENCE, "timeout"),
             (_hanging(undo, server, after=True), _SILENCE, "timeout"),
             (_stalled(undo, says), _SILENCE, "timeout"),
-            (_unheard(undo, says, accept=True), _CONNECT, "timeout"),
+            (_unheard(undo, says, accept=True), _CONNECT, "connect_timeout"),
             (_unheard(undo, says, accept=False), _CONNECT, "connect_timeout"),
         ]
         with ThreadPoolExecutor(len(questions)) as pool:

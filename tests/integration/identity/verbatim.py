@@ -52,13 +52,15 @@ def granted(**changes: object) -> bytes:
 
 class Verbatim:
     """``token`` is said to every POST, ``discovery`` to every GET; ``asked`` is what was heard, and ``closed`` how many
-    connections have ended."""
+    connections have ended. While ``listens`` is not set, new connections find no word of TLS."""
 
     def __init__(self, port: int, ca_bundle: Path) -> None:
         self.port = port
         self.ca_bundle = ca_bundle
         self.asked: list[Asked] = []
         self.closed = 0
+        self.listens = threading.Event()
+        self.listens.set()
         self.token = Reply(answer(200, granted()))
         self.discovery = Reply(answer(200, json.dumps(self.document()).encode()))
 
@@ -139,6 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
+        self.server.says.listens.wait()
         super().setup()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import stamina
 
 from tests.e2e.installation import wait_for
 from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
@@ -167,6 +168,28 @@ def test_without_redis_too_the_answer_waits_for_postgres(house: House, stores: S
     stores.valkey.start()
     assert house.services.tokens.ensure_fresh(ANN).version == 2
     assert house.asked() == 1
+
+
+def test_what_cannot_be_put_anywhere_is_asked_for_no_more(house: House, stores: Stack) -> None:
+    """Both stores stay away until all patience is used up: that costs what was under way, and not a batch."""
+    emails = [f"user{number}@contoso.com" for number in range(6)]
+    house.enrol(*emails, strict=True)
+    two = house.another(threads=2)
+
+    with (
+        stamina.set_testing(True, attempts=1),
+        house.in_flight(two.refresher.refresh_due, answers=2) as refresh,
+    ):
+        stores.valkey.stop()
+        stores.postgres.stop()
+    with pytest.raises(Unavailable):
+        refresh.result()
+
+    assert house.asked() == 2
+    stores.valkey.start()
+    stores.postgres.start()
+    house.clock.advance(minutes=3)  # nobody could give back what had been claimed
+    assert house.services.refresher.refresh_due()["refreshed"] == 4
 
 
 def _start_when_the_outbox_is_missed(house: House, stores: Stack) -> None:

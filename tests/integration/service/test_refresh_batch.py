@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import stamina
 
 from tests.e2e.installation import wait_for
 from tests.factories import make_refreshed
 from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
+from worker.devkit.stack import Stack
 from worker.domain.credential import Account, Status, account_id
+from worker.domain.errors import StorageError
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
 from worker.vault import Purpose
@@ -154,6 +157,24 @@ def test_an_answer_that_postgres_refuses_costs_no_other_account(house: House, un
 
     house.services.refresher.refresh_due()
     assert house.opened(Purpose.REFRESH_TOKEN, BOB) == house.emulator.newest_refresh_token(BOB)
+
+
+def test_once_an_answer_could_not_be_stored_nobody_else_is_asked(house: House, stores: Stack, unwanted: None) -> None:
+    """Their tokens would be spent for nothing too. Those who wait for their turn are due again at once."""
+    for email in (BOB, ANN, CAT):
+        house.enrol(email)
+        house.clock.advance(minutes=1)
+    single = house.another(threads=1)
+
+    with stamina.set_testing(True, attempts=1), house.in_flight(single.refresher.refresh_due) as batch:
+        stores.valkey.stop()
+    with pytest.raises(StorageError):
+        batch.result()
+
+    assert house.asked() == 1
+    _want_again(house)
+    assert house.services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert {row.email: row.version for row in house.services.credentials.list()} == {BOB: 1, ANN: 2, CAT: 2}
 
 
 def _answered_together(house: House, answers: int) -> dict[str, int]:
