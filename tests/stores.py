@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -96,12 +95,6 @@ class Scratch:
     def _connected(self) -> psycopg.Connection:
         url = sibling(self._stack.database_url, self._name)
         return psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), autocommit=True)
-
-
-def calls(client: redis.Redis, command: str) -> int:
-    """How many of a command Redis has seen, from whomever: to wait until a thread has come so far."""
-    seen: Any = client.info("commandstats")
-    return int(seen.get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
 
 @pytest.fixture(scope="session", name="scratch")

@@ -14,7 +14,7 @@ from tests.e2e.installation import wait_for
 from tests.factories import TurnedClock
 from tests.integration.failures.lossy_proxy import LossyProxy
 from tests.integration.failures.mailboxes import ANN, GrantWith, Mailboxes, read
-from tests.stores import calls
+from tests.integration.service import counting
 from worker.bootstrap import Services, bootstrap
 from worker.cache import Locks, Outbox
 from worker.db import claims
@@ -69,9 +69,9 @@ def test_a_consumer_without_postgres_waits_for_the_worker_that_is_asking(
     with ThreadPoolExecutor(1) as consumer:
 
         def want() -> None:
-            before = calls(redis, "set")
+            before = counting.so_far(redis)["set"]
             reads.append(consumer.submit(read, cut_off))
-            wait_for(lambda: calls(redis, "set") > before, about="the consumer to try the lock", seconds=IN_TIME)
+            wait_for(lambda: counting.so_far(redis)["set"] > before, about="the consumer to try the lock", seconds=IN_TIME)
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         assert signed_in.asked(signed_in.refresh_due) == 1
@@ -106,9 +106,9 @@ def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Mailboxes,
     with ThreadPoolExecutor(1) as operator:
 
         def want() -> None:
-            before = calls(redis, "evalsha")
+            before = counting.so_far(redis)["evalsha"]
             refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
-            wait_for(lambda: calls(redis, "evalsha") > before, about="the operator to try the lock", seconds=IN_TIME)
+            wait_for(lambda: counting.so_far(redis)["evalsha"] > before, about="the operator to try the lock", seconds=IN_TIME)
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         token = read(cut_off)
