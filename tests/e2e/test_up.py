@@ -46,7 +46,7 @@ def test_another_run_goes_on_where_the_last_one_was_killed(directory: Path) -> N
             assert second.said().endswith("Stopped.\n")
             assert second.errors() == ""
             assert list(second.temporary.iterdir()) == []
-            wait_for(lambda: not second.family(), about="all processes to end", seconds=5)
+            wait_for(lambda: not second.family(), about="all processes to end", seconds=30)
 
 
 def test_one_line_lets_another_shell_in_and_a_second_owner_is_kept_out(directory: Path) -> None:

@@ -5,10 +5,12 @@ Microsoft is strict here: whoever spends a refresh token twice has lost the acco
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from redis import Redis
 
 from tests.e2e.installation import wait_for
 from tests.factories import TurnedClock
@@ -59,6 +61,14 @@ def custody(mailboxes: Mailboxes) -> Custody:
     return Custody(locks=Locks(redis), recovery=recovery, lease=LEASE)
 
 
+@contextmanager
+def waiting_for(redis: Redis, command: str) -> Iterator[None]:
+    """Whoever is sent off in the block has tried the lock when it is over; this is the command for that."""
+    before = counting.so_far(redis)[command]
+    yield
+    wait_for(lambda: counting.so_far(redis)[command] > before, about="somebody to try the lock", seconds=IN_TIME)
+
+
 def test_a_consumer_without_postgres_waits_for_the_worker_that_is_asking(
     signed_in: Mailboxes, cut_off: Services
 ) -> None:
@@ -69,9 +79,8 @@ def test_a_consumer_without_postgres_waits_for_the_worker_that_is_asking(
     with ThreadPoolExecutor(1) as consumer:
 
         def want() -> None:
-            before = counting.so_far(redis)["set"]
-            reads.append(consumer.submit(read, cut_off))
-            wait_for(lambda: counting.so_far(redis)["set"] > before, about="the consumer to try the lock", seconds=IN_TIME)
+            with waiting_for(redis, "set"):
+                reads.append(consumer.submit(read, cut_off))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         assert signed_in.asked(signed_in.refresh_due) == 1
@@ -106,9 +115,8 @@ def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Mailboxes,
     with ThreadPoolExecutor(1) as operator:
 
         def want() -> None:
-            before = counting.so_far(redis)["evalsha"]
-            refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
-            wait_for(lambda: counting.so_far(redis)["evalsha"] > before, about="the operator to try the lock", seconds=IN_TIME)
+            with waiting_for(redis, "evalsha"):
+                refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         token = read(cut_off)

@@ -1,5 +1,6 @@
 """One Dovecot for all tests, and behind it a new emulator for each. Clocks are real: mail sessions go by them."""
 
+import asyncio
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,8 +38,9 @@ class Relay(Controller):
     """On a port of the kernel's choice, which nobody else can have taken: learnt before it is tried."""
 
     def _trigger_server(self) -> None:
+        assert isinstance(self.server, asyncio.Server)
         self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
+        super()._trigger_server()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(name="clock")
