@@ -197,7 +197,7 @@ def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator
 def test_a_watcher_goes_from_token_to_token(office: Office, source: ServiceSource, trust: SSLContext) -> None:
     mailbox = f"ann.{uuid4().hex}@contoso.com"
     # The server takes the first one however slow the login is; those after it leave seconds for that.
-    office.sign_in(mailbox, believed=timedelta(seconds=5), later=timedelta(seconds=12))
+    office.sign_in(mailbox, believed=timedelta(seconds=5), later=timedelta(seconds=8))
     with watching(source, mailbox, trust) as has_seen:
         assert has_seen(0)
         assert has_seen(0, 0)  # it looks again when it comes back
