@@ -26,6 +26,7 @@ SERVERS = {"postgres", "valkey-server"}
 
 pytestmark = [
     pytest.mark.xdist_group("demo"),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
 ]
 

@@ -15,7 +15,10 @@ from tests.e2e.foreground import Foreground, foreground
 from tests.e2e.installation import BIN, PATIENCE, inherited, wait_for
 from worker.devkit.demo import MAILBOXES
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.timeout(300),  # a system is started twice
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+]
 
 UP = ("up", "--data", "data")
 GUEST = "guest@contoso.test"

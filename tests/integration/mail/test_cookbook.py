@@ -51,6 +51,7 @@ def errors(kind: type[WorkerError]) -> Iterator[type[WorkerError]]:
         yield from errors(narrower)
 
 
+@pytest.mark.timeout(300)
 def test_every_block_is_a_module_and_its_types_are_right(tmp_path: Path) -> None:
     assert len(recipes()) == COOKBOOK.read_text().count("```python")
     configuration = str(ROOT / "pyproject.toml")
