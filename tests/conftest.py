@@ -4,11 +4,16 @@ import os
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.stores"]
 
 # Only `make chaos` sets the variable: the suite takes a quarter of an hour.
 collect_ignore = [] if "CHAOS_ROUNDS" in os.environ else ["chaos"]
+
+# An example may take as long as it likes: how long it takes says more about the machine than about the code.
+settings.register_profile("steady", deadline=None)
+settings.load_profile("steady")
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 

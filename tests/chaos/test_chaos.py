@@ -42,4 +42,4 @@ def test_what_a_kill_can_lose_is_milliseconds_wide(fleet: Fleet, record_property
     )
     record_property(NOTE, f"Answers that died with a worker killed mid-batch, in strict mode: {fleet.caught}.")
     assert widths[0] > 0, "nothing is stored before it was answered"
-    assert median(widths) < 250
+    assert median(widths) < 1000  # of which the gathering takes 150

@@ -11,6 +11,7 @@ import urllib3
 from tests.e2e.installation import Installation, wait_for
 
 LOGIN = "ops:correct-horse"
+_ATTEMPTS = 3  # a port may be taken between looking and binding
 
 
 class Pages:
@@ -19,7 +20,7 @@ class Pages:
     def __init__(self, url: str, login: str) -> None:
         self.url = url
         self._login = login
-        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10))
+        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(30))
 
     def status(self, path: str, login: str | None = None, *, method: str = "GET") -> int | None:
         """None if nobody answers."""
@@ -45,10 +46,17 @@ class Flower(Pages):
     """Starts in the constructor, which returns when it answers."""
 
     def __init__(self, installation: Installation, **environment: str) -> None:
-        self.port = free_port()
-        super().__init__(f"http://127.0.0.1:{self.port}", LOGIN)
-        self.process = installation.celery("flower", FLOWER_PORT=str(self.port), **environment)
-        wait_for(lambda: self.status("/") is not None, about="Flower to answer", processes=[self.process])
+        for _ in range(_ATTEMPTS):
+            self.port = free_port()
+            super().__init__(f"http://127.0.0.1:{self.port}", LOGIN)
+            self.process = installation.celery("flower", FLOWER_PORT=str(self.port), **environment)
+            wait_for(lambda: self._answers() or not self.process.alive(), about="Flower to answer")
+            if self.process.alive():
+                return
+        raise AssertionError(f"Flower did not start: {self.process.output()[-3000:]}")
+
+    def _answers(self) -> bool:
+        return self.status("/") is not None
 
 
 def free_port() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.e2e.installation import BIN, inherited, wait_for
 
-ENDING = 40.0  # seconds for servers and workers to end in good order, with the machine busy
+ENDING = 60.0  # seconds for servers and workers to end in good order, with the machine busy
 
 
 class Foreground:
@@ -33,6 +33,12 @@ class Foreground:
                 env={**inherited(), "TERM": "xterm-256color", "TMPDIR": str(self.temporary), **environment},
                 start_new_session=True,
             )
+
+    def has_loaded(self, library: str) -> bool:
+        """Whether an import has brought this shared object."""
+        with suppress(OSError):  # it has ended
+            return library in Path(f"/proc/{self._command.pid}/maps").read_text()
+        return False
 
     def alive(self) -> bool:
         return self._command.poll() is None

@@ -12,7 +12,7 @@ from worker.devkit.emulator import Hang
 from worker.devkit.stack import Stack
 
 BATCH = 2
-HANG = 6.0  # seconds; longer than Redis is away
+HANG = 12.0  # seconds; longer than Redis is away, shorter than a question may take
 
 
 @pytest.fixture(name="mortal_stack")

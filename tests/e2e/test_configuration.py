@@ -6,7 +6,6 @@ from contextlib import closing
 
 import pytest
 
-from tests.e2e.flower import free_port
 from tests.e2e.installation import BIN, Installation
 from worker.cache import connect
 from worker.devkit.emulator import fault_named
@@ -88,7 +87,7 @@ def test_the_exit_code_says_who_has_to_act(installation: Installation) -> None:
 
 def test_commands_say_that_postgres_is_down(installation: Installation) -> None:
     """Nobody listens on the port: one sentence, exit code 1."""
-    down = {"WORKER_DATABASE_URL": f"postgresql://app:hunter2@127.0.0.1:{free_port()}/app"}
+    down = {"WORKER_DATABASE_URL": "postgresql://app:hunter2@127.0.0.1:1/app"}
 
     for command in (["list"], ["token", ANN], ["migrate"], ["status"]):
         answer = installation.cli(*command, **down)
@@ -103,7 +102,7 @@ def test_commands_say_that_postgres_is_down(installation: Installation) -> None:
 
 def test_commands_go_on_while_redis_is_down(installation: Installation) -> None:
     """Redis is a copy: the doctor reports it, and a token comes from Postgres."""
-    down = {"WORKER_REDIS_URL": f"redis://:hunter2@127.0.0.1:{free_port()}/0"}
+    down = {"WORKER_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
     installation.enrol(ANN)
 
     doctor = installation.cli("doctor", **down)

@@ -20,18 +20,19 @@ from tests.e2e.installation import wait_for
 from worker.devkit.demo import MAILBOXES
 
 # Tokens live 63 to 88 s here, the same in every run; the last mailbox is due after 59 s, and a sweep comes every 2 s.
-SECONDS = 66
+SECONDS = 80
 INTERRUPTED = 130
 SERVERS = {"postgres", "valkey-server"}
 
 pytestmark = [
     pytest.mark.xdist_group("demo"),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
 ]
 
 Moment = Callable[[Foreground], object]
 MOMENTS: dict[str, Moment] = {
-    "python is still importing": lambda _demo: time.sleep(0.3),
+    "python is still importing": lambda demo: _until_imported(demo, "_rust.abi3.so"),  # half of it
     "the cluster is made": lambda demo: _until_there_is(demo, "stores/postgres/data.new"),
     "the demo runs": lambda demo: demo.until_said(" mailboxes "),
 }
@@ -123,7 +124,7 @@ def test_a_killed_demo_takes_its_servers_and_workers_along(whole_demo: Foregroun
         demo.kill()
         demo.end()
 
-        wait_for(lambda: not demo.family(), about="its processes to end", seconds=15)
+        wait_for(lambda: not demo.family(), about="its processes to end", seconds=40)
 
 
 def test_the_demo_never_touches_stores_of_the_environment(
@@ -146,7 +147,7 @@ def test_the_demo_never_touches_stores_of_the_environment(
 
 def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreground) -> None:
     """Every mailbox is refreshed, every read served with a live token across a flush; a pipe gets plain lines."""
-    assert whole_demo.end(SECONDS + 30) == 0, whole_demo.output()[-2000:]
+    assert whole_demo.end(SECONDS + 60) == 0, whole_demo.output()[-2000:]
     lines = whole_demo.said().splitlines()
     verdict = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines[-6:])
 
@@ -162,6 +163,10 @@ def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreg
     _check_nothing_is_left(whole_demo)
 
 
+def _until_imported(demo: Foreground, library: str) -> None:
+    wait_for(lambda: demo.has_loaded(library), about=library, processes=[demo])
+
+
 def _until_there_is(demo: Foreground, path: str) -> None:
     wait_for(lambda: list(demo.temporary.glob(f"*/{path}")), about=path, processes=[demo])
 
@@ -171,4 +176,4 @@ def _check_nothing_is_left(demo: Foreground) -> None:
     assert demo.errors() == ""
     assert "Traceback" not in demo.said()
     assert list(demo.temporary.iterdir()) == []
-    wait_for(lambda: not demo.family(), about="its processes to end", seconds=5)
+    wait_for(lambda: not demo.family(), about="its processes to end", seconds=30)

@@ -11,7 +11,7 @@ CYCLES = 2
 LIFETIME = timedelta(seconds=24)
 CYCLE = LIFETIME / 2  # the shortest there is
 # From the worker's instant to the emulator's, with the machine busy.
-ON_THE_WAY = timedelta(seconds=4)
+ON_THE_WAY = timedelta(seconds=8)
 
 
 def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(installation: Installation) -> None:

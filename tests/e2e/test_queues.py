@@ -23,7 +23,7 @@ def test_an_on_demand_refresh_overtakes_all_that_is_queued(installation: Install
     installation.sql(
         "UPDATE mail_credentials SET refresh_due_at = refresh_due_at + interval '1 h' WHERE email = ANY(%s)", URGENT
     )
-    emulator.add_fault(Hang(4), times=1)
+    emulator.add_fault(Hang(12), times=1)
     worker = installation.worker(concurrency=1, WORKER_BATCH_SIZE="1")
 
     for _ in due:

@@ -23,13 +23,14 @@ def test_sigterm_lets_a_batch_finish_and_stores_every_answer(installation: Insta
     """Deployments end workers all day; what Microsoft has just rotated must not end with them. systemd tells all."""
     emulator = installation.emulator
     installation.enrol(*emails(2 * THREADS))
-    emulator.add_fault(Hang(3, after=True), times=THREADS)  # granted at once, answered late
-    worker = _worker_in_a_batch(installation, "worker", asked=THREADS)
-    children = _children(installation) if told == "all its processes" else []
+    emulator.add_fault(Hang(5, after=True), times=THREADS)  # granted at once, answered late
+    worker = _worker(installation, "worker")
+    children = _children(installation) if told == "all its processes" else []  # it takes seconds to learn them
+    _begin_a_batch(installation, worker)
 
     for pid in (worker.pid, *children):
         os.kill(pid, signal.SIGTERM)
-    status = worker.wait(30)
+    status = worker.wait(60)
 
     assert status == 0, worker.output()[-2000:]
     # The worker alone finishes its batch; a child that is told itself asks nothing more, and gives the rest back.
@@ -46,9 +47,11 @@ def test_a_killed_child_leaves_its_accounts_to_the_lease(installation: Installat
     stuck = emails(THREADS)
     installation.enrol(*stuck)
     installation.emulator.add_fault(Hang(30, after=True), times=THREADS)
-    worker = _worker_in_a_batch(installation, "worker", asked=THREADS)
+    worker = _worker(installation, "worker")
+    children = _children(installation)
+    _begin_a_batch(installation, worker)
 
-    for child in _children(installation):
+    for child in children:
         os.kill(child, signal.SIGKILL)
     installation.enrol(LATER)
     _send_batch(installation)
@@ -62,11 +65,12 @@ def test_a_killed_worker_takes_its_children_along_and_another_takes_over(install
     stuck = emails(THREADS)
     installation.enrol(*stuck)
     installation.emulator.add_fault(Hang(30, after=True), times=THREADS)
-    worker = _worker_in_a_batch(installation, "mortal", asked=THREADS)
+    worker = _worker(installation, "mortal")
     children = _children(installation)
+    _begin_a_batch(installation, worker)
 
     os.kill(worker.pid, signal.SIGKILL)
-    wait_for(lambda: not any(map(keeper.exists, children)), about="its children to end", seconds=10)
+    wait_for(lambda: not any(map(keeper.exists, children)), about="its children to end")
 
     _check_taken_over_when_the_lease_ends(installation, stuck, _worker(installation, "heir"))
 
@@ -88,11 +92,10 @@ def _check_taken_over_when_the_lease_ends(installation: Installation, stuck: lis
         assert token == installation.emulator.newest_refresh_token(email)
 
 
-def _worker_in_a_batch(installation: Installation, name: str, *, asked: int) -> Process:
-    worker = _worker(installation, name)
+def _begin_a_batch(installation: Installation, worker: Process) -> None:
+    """It has asked as much as it can at a time."""
     _send_batch(installation)
-    wait_for(lambda: installation.emulator.statistics().requests == asked, about="its questions", processes=[worker])
-    return worker
+    wait_for(lambda: installation.emulator.statistics().requests == THREADS, about="its questions", processes=[worker])
 
 
 def _worker(installation: Installation, name: str) -> Process:
@@ -106,8 +109,7 @@ def _send_batch(installation: Installation) -> None:
 def _children(installation: Installation) -> list[int]:
     """The ids of the workers' children, as the workers tell."""
     with installation.broker() as app:
-        told = app.control.inspect(timeout=2).stats()
-    assert told
+        told = wait_for(lambda: app.control.inspect(timeout=1).stats(), about="a worker to tell")
     children = [child for worker in told.values() for child in worker["pool"]["processes"]]
     assert children
     return children

@@ -82,11 +82,11 @@ def test_one_late_entry_does_not_hold_up_the_others(cache: Cache) -> None:
 
 def test_an_entry_expires_and_every_write_begins_its_time_anew(redis: Redis) -> None:
     """In milliseconds, because a test or a demo may want less than a second."""
-    Cache(redis, ttl=timedelta(milliseconds=1500)).put([item(1)])
-    assert 0 < redis.pttl(KEY) <= 1500
+    Cache(redis, ttl=timedelta(milliseconds=60_500)).put([item(1)])
+    assert 0 < redis.pttl(KEY) <= 60_500
 
     Cache(redis, ttl=timedelta(hours=24)).put([item(2)])
-    assert 86_300_000 < redis.pttl(KEY) <= 86_400_000
+    assert 86_000_000 < redis.pttl(KEY) <= 86_400_000
 
 
 GARBAGE = [

@@ -227,7 +227,7 @@ def test_an_unknown_account_is_not_claimed(rows: Rows) -> None:
 
 def wait_for_a_waiting_statement(rows: Rows) -> None:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    for _ in range(500):
+    for _ in range(6000):
         if rows.sql(waiting):
             return
         time.sleep(0.01)

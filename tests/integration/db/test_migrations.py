@@ -181,12 +181,12 @@ def test_two_upgrades_at_once_do_not_collide(url: str) -> None:
             wait_until_waiting(url, 1)
             second = pool.submit(schema.upgrade)
             with pytest.raises(TimeoutError):
-                second.result(timeout=1)
+                second.result(timeout=0.5)
             assert query(url, WAITING) == {"1"}, "the second waits for the first, and for no table"
             obstacle.rollback()
 
-            second.result(timeout=30)
-            assert first.wait(timeout=30) == 0, first.communicate()
+            second.result(timeout=60)
+            assert first.wait(timeout=60) == 0, first.communicate()
     assert pending(url) == []
 
 
@@ -195,7 +195,7 @@ def test_a_migration_gives_up_rather_than_queue_behind_a_long_transaction(url: s
     with connect(url) as obstacle:
         obstacle.execute("CREATE TABLE mail_credentials ()")
         with migrating() as process:
-            output, complaint = process.communicate(timeout=30)
+            output, complaint = process.communicate(timeout=60)
         obstacle.rollback()
 
     assert (process.returncode, output) == (1, ""), complaint
@@ -218,7 +218,7 @@ def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
             time.sleep(5)  # longer than a migration waits for a table
             assert process.poll() is None
             writer.commit()
-            assert process.wait(timeout=30) == 0, process.communicate()
+            assert process.wait(timeout=60) == 0, process.communicate()
     assert pending(url) == []
 
 

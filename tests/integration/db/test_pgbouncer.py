@@ -19,6 +19,7 @@ from worker.devkit.stack.process import Process
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 CONNECTIONS = 2  # to Postgres, for all clients together
+ATTEMPTS = 3  # a port may be taken between looking and binding
 
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 
@@ -30,15 +31,46 @@ def _pooled(database_url: str, tmp_path: Path) -> Iterator[Database]:
     credentials, _, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
     address, _, name = place.partition("/")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     host, _, postgres_port = address.partition(":")
-    tmp_path.chmod(0o711)
-    configuration = tmp_path / "pgbouncer.ini"
+    target = f"{name} = host={host} port={postgres_port} dbname={name} user={user} password={password}"
+    port, process = _started(tmp_path, target)
+    database = Database(f"{scheme}://{user}@127.0.0.1:{port}/{name}", pool_size=8)
+    yield database
+    database.close()
+    process.stop()
+
+
+def _started(directory: Path, target: str) -> tuple[int, Process]:
+    """PgBouncer, and the port on which it listens."""
+    assert PGBOUNCER
+    directory.chmod(0o711)
+    rights = privilege.reduced(directory)
+    output = ""
+    for _ in range(ATTEMPTS):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        configuration = _configured(directory, target, port)
+        if rights.stranger:
+            privilege.hand_over(directory)
+        process = Process([*rights.prefix, PGBOUNCER, str(configuration)], log=directory / "pgbouncer.log")
+        if _serves(process, port):
+            return port, process
+        output = process.output()
+    raise AssertionError(f"PgBouncer did not start: {output[-2000:]}")
+
+
+def _serves(process: Process, port: int) -> bool:
+    """False if it has ended instead."""
+    wait_for(lambda: _listens(port) or not process.alive(), about="PgBouncer")
+    return process.alive()
+
+
+def _configured(directory: Path, target: str, port: int) -> Path:
+    configuration = directory / "pgbouncer.ini"
     configuration.write_text(
         f"""
         [databases]
-        {name} = host={host} port={postgres_port} dbname={name} user={user} password={password}
+        {target}
         [pgbouncer]
         listen_addr = 127.0.0.1
         listen_port = {port}
@@ -49,18 +81,7 @@ def _pooled(database_url: str, tmp_path: Path) -> Iterator[Database]:
         ignore_startup_parameters = options
     """.replace("        ", "")
     )
-    assert PGBOUNCER
-    rights = privilege.reduced(tmp_path)
-    if rights.stranger:
-        privilege.hand_over(tmp_path)
-    process = Process([*rights.prefix, PGBOUNCER, str(configuration)], log=tmp_path / "pgbouncer.log")
-    database = Database(f"{scheme}://{user}@127.0.0.1:{port}/{name}", pool_size=8)
-    try:
-        wait_for(lambda: _listens(port), about="PgBouncer", processes=[process])
-        yield database
-    finally:
-        database.close()
-        process.stop()
+    return configuration
 
 
 def _listens(port: int) -> bool:

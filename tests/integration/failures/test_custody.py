@@ -3,17 +3,20 @@
 Microsoft is strict here: whoever spends a refresh token twice has lost the account.
 """
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from redis import Redis
 
+from tests.e2e.installation import wait_for
 from tests.factories import TurnedClock
 from tests.integration.failures.lossy_proxy import LossyProxy
 from tests.integration.failures.mailboxes import ANN, GrantWith, Mailboxes, read
+from tests.integration.service import counting
 from worker.bootstrap import Services, bootstrap
 from worker.cache import Locks, Outbox
 from worker.db import claims
@@ -23,7 +26,7 @@ from worker.service.recovery import Recovery
 from worker.settings import Settings
 
 LEASE = timedelta(seconds=60)
-A_WHILE = 0.5  # seconds; long enough for a consumer to spend a token, if it may
+IN_TIME = 12  # seconds; who is asking waits no longer than fifteen for its answer
 NOBODY_THERE = "postgresql://nobody@127.0.0.1:9/nothing"
 
 
@@ -58,17 +61,26 @@ def custody(mailboxes: Mailboxes) -> Custody:
     return Custody(locks=Locks(redis), recovery=recovery, lease=LEASE)
 
 
+@contextmanager
+def waiting_for(redis: Redis, command: str) -> Iterator[None]:
+    """Whoever is sent off in the block has tried the lock when it is over; this is the command for that."""
+    before = counting.so_far(redis)[command]
+    yield
+    wait_for(lambda: counting.so_far(redis)[command] > before, about="somebody to try the lock", seconds=IN_TIME)
+
+
 def test_a_consumer_without_postgres_waits_for_the_worker_that_is_asking(
     signed_in: Mailboxes, cut_off: Services
 ) -> None:
     """And then has what the worker got."""
     reads: list[Future[AccessToken]] = []
+    redis = signed_in.services.redis
 
     with ThreadPoolExecutor(1) as consumer:
 
         def want() -> None:
-            reads.append(consumer.submit(read, cut_off))
-            time.sleep(A_WHILE)
+            with waiting_for(redis, "set"):
+                reads.append(consumer.submit(read, cut_off))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         assert signed_in.asked(signed_in.refresh_due) == 1
@@ -98,12 +110,13 @@ def test_a_worker_gives_back_what_a_consumer_without_postgres_is_asking_about(
 def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Mailboxes, cut_off: Services) -> None:
     """A refresh by hand spends no token that somebody has just spent."""
     refreshed: list[Future[AccessToken]] = []
+    redis = signed_in.services.redis
 
     with ThreadPoolExecutor(1) as operator:
 
         def want() -> None:
-            refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
-            time.sleep(A_WHILE)
+            with waiting_for(redis, "evalsha"):
+                refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         token = read(cut_off)

@@ -67,15 +67,20 @@ def test_a_question_is_taken_when_its_turn_comes(server: EmulatorServer) -> None
 def test_answers_gather_while_others_are_asked(server: EmulatorServer) -> None:
     """Once it is seen to go well, a group, which costs a commit, is not bounded by the connections there are."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
+    largest = 0
 
-    with opened(server.authority, server.ca_bundle, connections=2) as identity:
-        groups = [
-            len(group) for group in identity.refresh_all(((n, question(token)) for n in range(40)), now=lambda: NOW)
-        ]
+    for _ in range(5):  # more than two must come within a moment, for which the machine may be too busy
+        with opened(server.authority, server.ca_bundle, connections=2) as identity:
+            groups = [
+                len(group) for group in identity.refresh_all(((n, question(token)) for n in range(40)), now=lambda: NOW)
+            ]
+        assert groups[0] <= 2
+        assert sum(groups) == 40
+        largest = max(largest, *groups)
+        if largest > 2:
+            break
 
-    assert groups[0] <= 2
-    assert max(groups) > 2
-    assert sum(groups) == 40
+    assert largest > 2
 
 
 def test_one_that_cannot_be_asked_stops_no_other(server: EmulatorServer) -> None:

@@ -1,5 +1,6 @@
 """One Dovecot for all tests, and behind it a new emulator for each. Clocks are real: mail sessions go by them."""
 
+import asyncio
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
 
-from tests.integration.mail.dovecot import Dovecot, free_ports, installed
+from tests.integration.mail.dovecot import Dovecot, installed
 from tests.integration.mail.office import Office
 from tests.integration.mail.sources import ServiceSource
 from tests.integration.service.stage import Stage
@@ -31,6 +32,15 @@ class Sink(MessageHandler):
 
     def handle_message(self, message: Message) -> None:
         self.messages.append(message)
+
+
+class Relay(Controller):
+    """On a port of the kernel's choice, which nobody else can have taken: learnt before it is tried."""
+
+    def _trigger_server(self) -> None:
+        assert isinstance(self.server, asyncio.Server)
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(name="clock")
@@ -60,10 +70,9 @@ def _server(mail_stage: tuple[Stage, EmulatorServer], emulator: Emulator) -> Emu
 @pytest.fixture(scope="session", name="running_sink")
 def _running_sink() -> Iterator[tuple[Sink, int]]:
     sink = Sink()
-    [port] = free_ports(1)
-    controller = Controller(sink, hostname="127.0.0.1", port=port)
+    controller = Relay(sink, hostname="127.0.0.1", port=0, ready_timeout=60)
     controller.start()
-    yield sink, port
+    yield sink, controller.port
     controller.stop()
 
 

@@ -21,7 +21,7 @@ from worker.devkit.stack.process import Process, ticks
 from worker.domain.credential import MailServers
 
 _PROGRAM, _ADMIN = "/usr/sbin/dovecot", "/usr/bin/doveadm"
-_START = 15.0  # seconds
+_START = 60.0  # seconds
 _ATTEMPTS = 3  # a port may be taken between looking and binding
 
 _OAUTH2 = """\
@@ -31,7 +31,7 @@ username_attribute = username
 active_attribute = active
 active_value = true
 tls_ca_cert_file = {directory}/emulator-ca.pem
-timeout_msecs = 5000
+timeout_msecs = 30000
 """
 
 # One user owns all of it and nothing is chrooted: that is how it runs without root. Failures are not delayed.

@@ -47,7 +47,7 @@ class _Client(socketserver.BaseRequestHandler):
 
     def setup(self) -> None:
         self.exchange = self.server.exchange
-        self.request.settimeout(10)
+        self.request.settimeout(60)
         self.rfile: BinaryIO = self.request.makefile("rb")
 
     def handle(self) -> None:

@@ -27,7 +27,7 @@ class Office:
         believed: timedelta | None = None,
         later: timedelta = HOUR,
     ) -> str:
-        """The access token; it lives for ``lifetime``, is believed to live longer, and those after it for ``later``."""
+        """The access token; it lives for ``lifetime``, or so it is ``believed``, and those after it for ``later``."""
         granted = self.emulator.enrol(email, access_token_lifetime=lifetime)
         self.emulator.enrol(email, access_token_lifetime=later)
         grant = Grant(

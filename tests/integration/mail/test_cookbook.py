@@ -51,6 +51,7 @@ def errors(kind: type[WorkerError]) -> Iterator[type[WorkerError]]:
         yield from errors(narrower)
 
 
+@pytest.mark.timeout(300)
 def test_every_block_is_a_module_and_its_types_are_right(tmp_path: Path) -> None:
     assert len(recipes()) == COOKBOOK.read_text().count("```python")
     configuration = str(ROOT / "pyproject.toml")
@@ -169,7 +170,7 @@ def deliver(source: ServiceSource, mailbox: str, trust: SSLContext, subject: str
 
 @contextmanager
 def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator[Callable[..., bool]]:
-    """The watcher at work; what comes out tells whether its last looks saw so many messages, within ten seconds."""
+    """The watcher at work; what comes out tells whether its last looks saw so many messages, within a minute."""
     watch, stop, seen = module("watch"), threading.Event(), threading.Condition()
     counts = [-1]
 
@@ -180,7 +181,7 @@ def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator
 
     def has_seen(*messages: int) -> bool:
         with seen:
-            return seen.wait_for(lambda: counts[-len(messages) :] == [*messages], timeout=10)
+            return seen.wait_for(lambda: counts[-len(messages) :] == [*messages], timeout=60)
 
     watch.__dict__["LOOK"] = 0.5
     options = {"ssl_context": trust, "pause": 0.1}
@@ -190,14 +191,14 @@ def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator
         yield has_seen
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
 
 
 def test_a_watcher_goes_from_token_to_token(office: Office, source: ServiceSource, trust: SSLContext) -> None:
     mailbox = f"ann.{uuid4().hex}@contoso.com"
-    # An access token's `exp` counts whole seconds: it may end one before we believe, so these live for several.
-    office.sign_in(mailbox, lifetime=timedelta(seconds=4), later=timedelta(seconds=6))
+    # The server takes the first one however slow the login is; those after it leave seconds for that.
+    office.sign_in(mailbox, believed=timedelta(seconds=5), later=timedelta(seconds=8))
     with watching(source, mailbox, trust) as has_seen:
         assert has_seen(0)
         assert has_seen(0, 0)  # it looks again when it comes back

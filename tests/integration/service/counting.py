@@ -29,12 +29,13 @@ def sql() -> Iterator[list[str]]:
 @contextmanager
 def commands(redis: Redis) -> Iterator[Counter[str]]:
     """The commands Redis executes meanwhile, filled in at the end."""
-    before, found = _commands(redis), Counter[str]()
+    before, found = so_far(redis), Counter[str]()
     yield found
-    found.update(_commands(redis) - before)
+    found.update(so_far(redis) - before)
 
 
-def _commands(redis: Redis) -> Counter[str]:
+def so_far(redis: Redis) -> Counter[str]:
+    """The commands Redis has executed, whoever sent them: it shows how far another thread has come."""
     stats: Any = redis.info("commandstats")
     counts = {name.removeprefix("cmdstat_"): int(each["calls"]) for name, each in stats.items()}
     return Counter({name: calls for name, calls in counts.items() if name not in _OURS})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import event, text
 from structlog.typing import EventDict
 
@@ -100,6 +101,18 @@ class House:
             result = connection.execute(text(statement), values)
             return [tuple(row) for row in result] if result.returns_rows else []
 
+    def locked_table(self) -> psycopg.Connection:
+        """Nobody gets at the accounts until it is rolled back or closed."""
+        url = self.settings.database_url.get_secret_value().replace("postgresql+psycopg://", "postgresql://")
+        connection = psycopg.connect(url)
+        connection.execute("LOCK TABLE mail_credentials")
+        return connection
+
+    def waiting(self) -> int:
+        """How many statements wait for a lock."""
+        [(count,)] = self.query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return int(count)
+
     def asked(self) -> int:
         """How many questions have reached Microsoft."""
         return self.emulator.statistics().requests
@@ -130,7 +143,7 @@ class House:
         with ThreadPoolExecutor(1) as pool:
             flight = pool.submit(work)
             try:
-                assert held.ready.wait(10)
+                assert held.ready.wait(60)
                 yield flight
             finally:
                 held.released.set()

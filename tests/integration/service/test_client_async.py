@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.installation import wait_for
 from tests.integration.service.house import ANN, BOB, CAT, HOUR, House
 from worker.client import AccessToken, AsyncTokenClient, ClientClosed, NeedsUser, TokenRefused, UnknownAccount
-from worker.devkit.emulator import Hang, oauth_error
+from worker.devkit.emulator import oauth_error
 
 
 def _with_client(house: House, use: Callable[[AsyncTokenClient], Coroutine[Any, Any, None]]) -> None:
@@ -24,16 +25,16 @@ def _with_client(house: House, use: Callable[[AsyncTokenClient], Coroutine[Any, 
 def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(house: House) -> None:
     """A slow answer of Microsoft is nobody's standstill."""
     house.enrol(ANN, strict=True)
-    house.emulator.add_fault(Hang(0.3, after=True))
+    held = house.stage.hold(1)
 
     async def use(client: AsyncTokenClient) -> None:
-        ticks = 0
         reading = asyncio.gather(*(client.get(ANN) for _ in range(100)))
-        while not reading.done():
+        assert await asyncio.to_thread(held.ready.wait, 60)
+        for _ in range(11):
             await asyncio.sleep(0.01)
-            ticks += 1
+        assert not reading.done()
+        held.released.set()
         assert len(set(await reading)) == 1
-        assert ticks > 10
 
     _with_client(house, use)
     assert house.asked() == 1
@@ -100,4 +101,8 @@ def test_closing_leaves_no_thread_and_says_so(house: House) -> None:
                 await call
 
     asyncio.run(main())
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("token-client")]
+    wait_for(lambda: not _threads(), about="its threads to end")
+
+
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("token-client")]

@@ -84,11 +84,9 @@ def test_while_postgres_is_away_each_gets_what_there_is(house: House, client: To
 
     found = client.get_many([ANN, BOB, CAT])
 
-    assert {email: type(value) for email, value in found.items()} == {
-        ANN: AccessToken,
-        BOB: AccessToken,
-        CAT: Unavailable,
-    } or isinstance(found[CAT], Unavailable)
+    assert isinstance(found[ANN], AccessToken)
+    assert isinstance(found[BOB], AccessToken)
+    assert isinstance(found[CAT], Unavailable)
     assert house.asked() == 1
 
 

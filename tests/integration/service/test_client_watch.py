@@ -147,4 +147,4 @@ def test_a_listener_ends_with_its_client(house: House) -> None:
         with pytest.raises(TimeoutError):
             waiting.result(0.5)
         client.close()
-        assert waiting.result(5) == []
+        assert waiting.result(30) == []

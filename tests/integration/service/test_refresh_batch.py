@@ -1,8 +1,11 @@
 """One batch of due accounts: who is in it, and that nothing one of them holds can stop the others."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
+import psycopg
 import pytest
 import stamina
 
@@ -179,17 +182,19 @@ def test_once_an_answer_could_not_be_stored_nobody_else_is_asked(house: House, s
 
 def _answered_together(house: House, answers: int) -> dict[str, int]:
     """A batch whose first answer finds Postgres busy, so that the others gather behind it."""
-    busy = "DO $$ BEGIN LOCK TABLE mail_credentials IN SHARE MODE; PERFORM pg_sleep(0.4); END $$"
-    locked = """
-        SELECT 1 FROM pg_locks WHERE granted AND mode = 'ShareLock' AND relation = 'mail_credentials'::regclass
-    """
     with (
         ThreadPoolExecutor(1) as pool,
         house.in_flight(house.services.refresher.refresh_due, answers=answers) as batch,
     ):
-        pool.submit(house.query, busy)
-        wait_for(lambda: house.query(locked), about="Postgres to be busy")
+        not_busy_any_more = pool.submit(_let_gather, house, house.locked_table())
+    not_busy_any_more.result()
     return batch.result()
+
+
+def _let_gather(house: House, busy: psycopg.Connection) -> None:
+    with closing(busy):
+        wait_for(house.waiting, about="the first answer to come to the table")
+        time.sleep(0.3)  # all have been sent at the same moment
 
 
 @pytest.fixture(name="unwanted")
@@ -238,7 +243,7 @@ def test_answers_are_written_as_they_come(house: House) -> None:
     house.enrol(ANN, BOB, CAT)
 
     with house.in_flight(house.services.refresher.refresh_due) as batch:
-        wait_for(lambda: len(house.told(PERSISTED)) == 2, about="the two others to be written", seconds=10)
+        wait_for(lambda: len(house.told(PERSISTED)) == 2, about="the two others to be written", seconds=14)
         versions = sorted(account.version for account in house.services.credentials.list())
 
     assert versions == [1, 2, 2]

@@ -109,7 +109,7 @@ def test_the_ledger_tells_of_a_refresh_without_a_secret(house: House) -> None:
     assert newest["at"] == house.clock() - HOUR
     assert newest["correlation_id"] != oldest["correlation_id"]
     assert newest["fingerprint_before"] == oldest["fingerprint_after"] != newest["fingerprint_after"]
-    assert 0 <= newest["latency_ms"] < 10_000
+    assert 0 <= newest["latency_ms"] < 15_000
     assert house.services.ledger.latest(account_id(ANN), limit=1) == [newest]
     assert house.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
 
@@ -122,7 +122,7 @@ def test_latency_is_how_long_microsoft_took(house: House) -> None:
     house.services.refresher.refresh_due()
 
     [line] = house.services.ledger.latest(account_id(ANN))
-    assert 200 <= line["latency_ms"] < 5000
+    assert 200 <= line["latency_ms"] < 15_000
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
