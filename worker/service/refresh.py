@@ -1,6 +1,7 @@
 """Spends claims: claim, open, ask; settlement.py writes back. Beat, consumers and operators all come through here."""
 
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -274,7 +275,8 @@ class Refresher:
     def _spent(self, answered: Answered[_Asked]) -> Spent:
         (claim, token, at), outcome = answered.key, answered.outcome
         if isinstance(outcome, Exception):  # a poison account backs off like a failing one, and the others go on
-            log.error("Refresh failed unexpectedly", email=claim.email, error=type(outcome).__name__, exc_info=outcome)
+            trace = "".join(traceback.format_exception(outcome))  # as text: exc_info may be shown with locals, our keys
+            log.error("Refresh failed unexpectedly", email=claim.email, error=type(outcome).__name__, exception=trace)
             outcome = Transient(code="internal_error", scope=Scope.SERVICE)
         latency = timedelta(seconds=answered.seconds)
         return Spent(claim=claim, refresh_token=token, outcome=outcome, at=at, latency=latency)

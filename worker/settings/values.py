@@ -71,16 +71,20 @@ def _certificates(value: Path) -> Path:
 def _key_and_certificate(value: Path) -> Path:
     """A client credential. The value is never quoted: it may be the private key itself instead of its path."""
     # Few have one, and every process reads settings.
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
     from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
 
     try:
         pem = value.read_bytes()
-        load_pem_private_key(pem, password=None)
+        key = load_pem_private_key(pem, password=None)
         load_pem_x509_certificate(pem)
     except (OSError, ValueError, TypeError):  # TypeError: the key has a password
         msg = "must be the path of a PEM file with an unencrypted private key and its certificate"
         raise ValueError(msg) from None
+    if not isinstance(key, RSAPrivateKey):
+        msg = "must hold an RSA key and its certificate; Microsoft accepts no other kind"
+        raise ValueError(msg)  # noqa: TRY004 - what pydantic understands
     return value
 
 
