@@ -1,5 +1,6 @@
 """What a value must look like: each type refuses what a library would trip over later, and quotes nothing."""
 
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.domain.errors import InvalidInput
 from worker.identity.registration import check_scopes
+
+_NOT_OF_URLS = re.compile(r"[^!-~]")
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
@@ -52,8 +55,8 @@ def _host(url: str) -> str:
 
 def _https(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/"):
-        msg = "must be an https URL with a path, such as https://login.microsoftonline.com/common"
+    if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/") or _NOT_OF_URLS.search(value):
+        msg = "must be an https URL with a path and without blanks, such as https://login.microsoftonline.com/common"
         raise ValueError(msg)
     return value.rstrip("/")
 

@@ -62,6 +62,8 @@ MALFORMED = [
     ("WORKER_AUTHORITY", "http://hunter2.example/common"),
     ("WORKER_AUTHORITY", "https://hunter2.example"),
     ("WORKER_AUTHORITY", "https://[hunter2/common"),
+    ("WORKER_AUTHORITY", "https://login.example/hunter2 .com"),
+    ("WORKER_AUTHORITY", "https://login.example/hünter2.com"),
     ("WORKER_OIDC_AUTHORITY", "hunter2.example/issuer"),
     ("WORKER_SCOPES", ""),
     ("WORKER_SCOPES", "Mail.Read offline_access"),
