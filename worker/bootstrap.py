@@ -11,6 +11,7 @@ from worker.cache import Cache, Locks, Outbox, Pauses, Questions, RateLimiter, c
 from worker.db.session import Database
 from worker.domain.policy import RefreshPolicy
 from worker.identity import Identity
+from worker.observability import logging
 from worker.service.accounts import Accounts
 from worker.service.asking import AskingRenewal
 from worker.service.attention import Attention
@@ -73,6 +74,7 @@ def bootstrap_consumer(
     settings: Settings | ReaderSettings, *, utcnow: Callable[[], datetime] = clock.utcnow
 ) -> Consumer:
     """Wire what a consumer works with. Connects to nothing yet. Raises ConfigurationError."""
+    logging.configure_consumer()
     if isinstance(settings, ReaderSettings):
         return _bootstrap_reader(settings, utcnow)
     services = bootstrap(settings, utcnow=utcnow, memory=Memory(utcnow=utcnow))

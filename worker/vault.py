@@ -11,7 +11,6 @@ whoever holds only one purpose's key can open nothing else: that is what a consu
 """
 
 import base64
-import binascii
 import enum
 import hmac
 import os
@@ -195,7 +194,7 @@ def _parse_key(part: str, at: int, setting: str, size: int, make: str) -> tuple[
         raise ConfigurationError(msg)
     try:
         material = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # also of a character that is not ASCII
         material = b""
     if len(material) != size:
         msg = f"{setting}: key {name!r} must be {size} bytes in base64; make one with: {make}"

@@ -247,6 +247,7 @@ WRONG_KEYS: dict[str, Callable[[], tuple[str, str, str]]] = {
     "a key too short": lambda: (f"k1:{(key := encoded(16))}", key, "keygen"),
     "a key too long": lambda: (f"k1:{(key := encoded(33))}", key, "keygen"),
     "no base64": lambda: (f"k1:{(key := 'hunter2!' * 6)}", key, "keygen"),
+    "a character of a word processor": lambda: (f"k1:{(key := encoded(32))}\u2019", key, "keygen"),
     "hexadecimal, no id": lambda: ((key := secrets.token_hex(16)), key, "id:base64"),
     "24 bytes, no id": lambda: ((key := base64.b64encode(b"twenty-four bytes as key").decode()), key, "id:base64"),
     "the second has no id": lambda: (f"{generate_key('k2')},{(key := encoded(32))}", key, "entry 2"),

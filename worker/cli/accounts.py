@@ -50,7 +50,8 @@ def connect(email: str, client: str) -> None:
         flow = opened.identity.start_device_flow(client)
         click.echo(flow.message)
         signed_in = flow.wait(clock.utcnow)
-        if signed_in.username and normalize_email(signed_in.username) != email:
+        # Not normalized: it may be a telephone number, which would be refused, and the grant lost with it.
+        if signed_in.username and signed_in.username.strip().lower() != email:
             click.echo(f"Note: signed in as {signed_in.username}, for the mailbox {email}.", err=True)
         granted = signed_in.tokens
         opened.credentials.save(

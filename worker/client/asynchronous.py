@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from types import TracebackType
@@ -28,6 +29,7 @@ class AsyncTokenClient:
     def __init__(self, settings: Settings | ReaderSettings, *, utcnow: Callable[[], datetime] = clock.utcnow) -> None:
         self._client = TokenClient(settings, utcnow=utcnow)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._watching: set[asyncio.Event] = set()  # one per watch, because such an event belongs to one loop
 
     @classmethod
     def from_env(cls) -> Self:
@@ -81,14 +83,22 @@ class AsyncTokenClient:
         self, *, every: float = 5.0, since: datetime | None = None
     ) -> AsyncGenerator[AttentionNeeded, None]:
         watch = await self._in_thread(self._client.begin_watch, since)
-        while not self._client.is_closed:
-            for event in await self._in_thread(watch.poll):
-                yield event
-            await asyncio.sleep(every)
+        closed = asyncio.Event()
+        self._watching.add(closed)
+        try:
+            while not self._client.is_closed:
+                for event in await self._in_thread(watch.poll):
+                    yield event
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(closed.wait(), every)
+        finally:
+            self._watching.discard(closed)
 
     async def close(self) -> None:
         """Close all that this client has opened; may be repeated."""
         await asyncio.to_thread(self._client.close)
+        for closed in self._watching:
+            closed.set()
         pool, self._pool = self._pool, None
         if pool and pool[0] == os.getpid():
             pool[1].shutdown(wait=False)

@@ -1,5 +1,6 @@
 """What a client works with belongs to one process: after a fork the child makes its own, and leaves the parent's be."""
 
+import ctypes
 import os
 import threading
 import weakref
@@ -15,7 +16,6 @@ class PerProcess:
     def __init__(self, make: Callable[[], Consumer]) -> None:
         self._make = make
         self._made: Consumer | None = None
-        self._inherited: list[Consumer | None] = []
         self._lock = threading.Lock()
         self.closed = threading.Event()
         _ALL.add(self)
@@ -35,8 +35,9 @@ class PerProcess:
 
     def begin_child(self) -> None:
         """After a fork. The parent's connections are kept, unused: to close them here would end them there."""
-        self._inherited.append(self._made)
-        self._made = None
+        made, self._made = self._made, None
+        if made is not None:
+            _keep_for_ever(made)
         self._lock = threading.Lock()  # the old one may have been held at that moment
         was_closed, self.closed = self.closed.is_set(), threading.Event()
         if was_closed:
@@ -49,6 +50,11 @@ class PerProcess:
             if self._made is None:
                 self._made = self._make()
             return self._made
+
+
+def _keep_for_ever(made: Consumer) -> None:
+    """Even when the interpreter ends and drops all it knows of: libcurl would say goodbye to the parent's servers."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
 
 
 _ALL: weakref.WeakSet[PerProcess] = weakref.WeakSet()

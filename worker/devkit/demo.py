@@ -64,12 +64,11 @@ class Readers:
 
     def _read(self, email: str) -> None:
         try:
-            token = self._tokens.ensure_fresh(email)
-        except WorkerError as error:
+            live = self._is_live(self._tokens.ensure_fresh(email).value)
+        except Exception as error:  # noqa: BLE001 - a reader that died in silence would see nothing wrong any more
             with self._lock:
-                self.errors.append(str(error))
+                self.errors.append(str(error) if isinstance(error, WorkerError) else repr(error))
             return
-        live = self._is_live(token.value)
         with self._lock:
             self.reads += 1
             self.stale += not live

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import msal
 
 from worker.domain.credential import Secret
-from worker.domain.errors import ConfigurationError, InvalidInput
+from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
-from worker.identity.http import Letter, TokenEndpoint, dictated, read
+from worker.identity.http import NO_ANSWER, Letter, TokenEndpoint, dictated, patient, read
 from worker.identity.registration import Registration, check_scopes
 from worker.identity.talks import Answered, Talk, Talks, Window
 from worker.identity.wire import Wire, WireError
@@ -205,9 +205,12 @@ class DeviceFlow:
     _flow: dict[str, Any] = field(repr=False)
 
     def wait(self, now: Callable[[], datetime]) -> "SignedIn":
-        """Poll until the user has signed in. Raises InvalidInput if they declined or took too long."""
+        """Poll until the user has signed in. Raises InvalidInput if they declined or took too long, and Unavailable if
+        the platform did not answer when the code expired."""
         started = now()
-        result = self._app.acquire_token_by_device_flow(self._flow)
+        result = self._app.acquire_token_by_device_flow(self._flow, post=patient(self._app.http_client.post))
+        if result.get("suberror") == NO_ANSWER:
+            raise Unavailable("the sign-in did not finish: the identity platform does not answer")
         if "access_token" not in result:
             msg = f"the sign-in did not finish: {result.get('error', 'no answer')}"
             raise InvalidInput(msg)

@@ -15,13 +15,14 @@ from uuid import uuid4
 from worker.domain.credential import Secret
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
-from worker.identity.wire import Message, Reply, Wire, header_lines
+from worker.identity.wire import Message, Reply, Wire, WireError, header_lines
 
 _FORM = "application/x-www-form-urlencoded"
 _CORRELATION = "client-request-id"
 _OF_ONE_ACCOUNT = frozenset({_CORRELATION, "x-client-last-telemetry"})  # the latter of the one before
 _UNRESERVED = f"{string.ascii_letters}{string.digits}-._~".encode()  # RFC 3986 2.3
 _CLIENT_ERROR = range(400, 500)
+_SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 
 
@@ -40,6 +41,25 @@ class _Response:
     def raise_for_status(self) -> None:
         if self.status_code >= _CLIENT_ERROR.start:
             raise NotForMsal
+
+
+#: What MSAL is told instead of no answer while it polls for a device code: that it may go on.
+NO_ANSWER = "no_answer"
+_NOT_YET = _Response(400, json.dumps({"error": "authorization_pending", "suberror": NO_ANSWER}), {})
+
+
+def patient(post: Callable[..., Any]) -> Callable[..., Any]:
+    """``post`` for polling with: no answer, or one of no use, says nothing about the user."""
+
+    def ask(url: str, **request: Any) -> Any:
+        try:
+            response = post(url, **request)
+        except WireError:
+            return _NOT_YET
+        useful = response.status_code < _SERVER_ERROR and _json_object(response.text) is not None
+        return response if useful else _NOT_YET
+
+    return ask
 
 
 class TokenEndpoint:
@@ -189,7 +209,7 @@ def _http_date(value: str) -> datetime | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _json_object(body: bytes) -> dict[str, Any] | None:
+def _json_object(body: bytes | str) -> dict[str, Any] | None:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,5 +1,6 @@
 """One app registration: who we are at the identity platform, and which authorities may see our credential."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -7,6 +8,7 @@ from urllib.parse import urlsplit
 from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
 
+_AUTHORITY = re.compile(r"[A-Za-z0-9._~:/-]+")
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})  # MSAL adds them and refuses them as input
 
 
@@ -63,6 +65,8 @@ class Registration:
                 " add a registration for it"
             )
             raise InvalidInput(msg)
+        if authority != self.authority and not _AUTHORITY.fullmatch(authority):
+            raise InvalidInput("the authority has a blank or another character that no tenant's address has")
         if not theirs.path.strip("/"):
             msg = f"the authority names no tenant; it looks like {ours.scheme}://{ours.netloc}/contoso.com"
             raise InvalidInput(msg)

@@ -62,7 +62,9 @@ def _connect(login: Login) -> ImapSession:
         with understanding(login, host, conversation, imap_answer, imaplib.IMAP4.error):
             session.authenticate(MECHANISM, lambda challenge: conversation.reply(challenge).encode())
             # Exchange says only to the first command whether the mailbox can be opened, too.
-            session.list('""', '""')
+            status, said = session.list('""', '""')
+            if status != "OK":  # imaplib raises for a BAD, and returns a NO
+                raise session.error(f"LIST command error: {status} {said!r}")
         session.reconnect_by = login.reconnect_by(utcnow())
         undo.pop_all()
     return session

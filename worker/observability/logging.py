@@ -55,6 +55,24 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
         logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
+def configure_consumer() -> None:
+    """Leave the lines of a consumer's process to the standard library's logging, under ``worker``, as any library does.
+
+    An application that has configured structlog itself has them there instead. Left to its defaults, structlog would
+    print them to standard output, and with each traceback the values of all variables.
+    """
+    if structlog.is_configured():
+        return
+    # 0: no padding, by a name that structlog has changed.
+    as_text = structlog.dev.ConsoleRenderer(0, colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.processors.format_exc_info, mask, as_text],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
 def at_work(**what: str) -> None:
     """Say so in every line of this thread, until something else is at work; nothing, if nothing is given."""
     _AT_WORK.set(what)

@@ -61,5 +61,6 @@ def _credential(secret: SecretStr | None, certificate: Path | None) -> ClientCre
     value = _filled(secret)
     return ClientCredential(
         secret=Secret(value) if value else None,
-        certificate=Secret(certificate.read_text()) if certificate else None,
+        # The PEM is ASCII; words around it may be in whatever encoding, and in this one none is wrong.
+        certificate=Secret(certificate.read_text("latin-1")) if certificate else None,
     )

@@ -1,5 +1,6 @@
 """What a value must look like: each type refuses what a library would trip over later, and quotes nothing."""
 
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.domain.errors import InvalidInput
 from worker.identity.registration import check_scopes
+
+_NOT_OF_URLS = re.compile(r"[^!-~]")
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
@@ -52,8 +55,8 @@ def _host(url: str) -> str:
 
 def _https(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/"):
-        msg = "must be an https URL with a path, such as https://login.microsoftonline.com/common"
+    if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/") or _NOT_OF_URLS.search(value):
+        msg = "must be an https URL with a path and without blanks, such as https://login.microsoftonline.com/common"
         raise ValueError(msg)
     return value.rstrip("/")
 
@@ -71,16 +74,20 @@ def _certificates(value: Path) -> Path:
 def _key_and_certificate(value: Path) -> Path:
     """A client credential. The value is never quoted: it may be the private key itself instead of its path."""
     # Few have one, and every process reads settings.
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
     from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
 
     try:
         pem = value.read_bytes()
-        load_pem_private_key(pem, password=None)
+        key = load_pem_private_key(pem, password=None)
         load_pem_x509_certificate(pem)
     except (OSError, ValueError, TypeError):  # TypeError: the key has a password
         msg = "must be the path of a PEM file with an unencrypted private key and its certificate"
         raise ValueError(msg) from None
+    if not isinstance(key, RSAPrivateKey):
+        msg = "must hold an RSA key and its certificate; Microsoft accepts no other kind"
+        raise ValueError(msg)  # noqa: TRY004 - what pydantic understands
     return value
 
 

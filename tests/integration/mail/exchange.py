@@ -26,7 +26,7 @@ class Exchange:
     greeting: str | None = None  # instead of the usual one
     verdicts: list[str] = field(default_factory=list)
     challenge: str | None = None  # said before a verdict that is no good, as Gmail does
-    connected: bool = True  # else "authenticated but not connected"
+    trouble: str = ""  # IMAP: said to every command after the login, instead of its answer
     starttls: bool = True
     linger: float = 0  # seconds that it takes its time to hang up, when the client has
     heard: list[str] = field(default_factory=list)  # lines, except tokens
@@ -112,8 +112,8 @@ def imap(client: _Client) -> None:
                 client.say("* BYE Microsoft Exchange Server IMAP4 server signing off.")
                 client.say(f"{tag} OK LOGOUT completed.")
                 return
-            case _ if not exchange.connected:
-                client.say(f"{tag} BAD User is authenticated but not connected.")
+            case _ if exchange.trouble:
+                client.say(f"{tag} {exchange.trouble}")
             case _:
                 client.say("* 0 EXISTS" if command == "SELECT" else f'* {command} (\\Noselect) "/" ""')
                 client.say(f"{tag} OK {command} completed.")

@@ -101,12 +101,24 @@ def test_a_second_refusal_is_the_end(opened: Opened, trust: ssl.SSLContext, door
 def test_authenticated_but_not_connected_is_no_matter_of_tokens(
     opened: Opened, trust: ssl.SSLContext, door: Door
 ) -> None:
-    exchange = Exchange(connected=False)
+    exchange = Exchange(trouble="BAD User is authenticated but not connected.")
     source = opened(exchange)
     with pytest.raises(MailboxRefused, match="authenticated but not connected") as caught:
         door(source, ANN, ssl_context=trust)
     assert (caught.value.email, source.reported) == (ANN, [])
     assert all_gone(exchange, 1)
+
+
+@pytest.mark.parametrize("door", IMAP)
+def test_a_mailbox_that_cannot_be_opened_now_is_no_session(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """The login went well; what came after it did not."""
+    exchange = Exchange(trouble="NO [UNAVAILABLE] Server error, try again later.")
+    source = opened(exchange)
+    with pytest.raises(MailUnavailable, match="UNAVAILABLE"):
+        door(source, ANN, ssl_context=trust)
+    assert source.reported == []
+    assert all_gone(exchange, 1)
+    assert not [line for line in exchange.heard if "SELECT" in line], "nobody has been given a session"
 
 
 @pytest.mark.parametrize("door", SMTP)

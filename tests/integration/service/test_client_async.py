@@ -106,3 +106,25 @@ def test_closing_leaves_no_thread_and_says_so(house: House) -> None:
 
 def _threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("token-client")]
+
+
+def test_a_listener_ends_with_its_client(house: House) -> None:
+    """At once, however long it would have slept; and another loop's listener is none of this one's business."""
+    client = AsyncTokenClient(house.settings, utcnow=house.clock)
+
+    async def listen() -> list[str]:
+        return [event.email async for event in client.watch(every=3600)]
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(listen(), 0.5)
+
+    async def close() -> None:
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0.5)
+        assert not listening.done()
+        await client.close()
+        assert await asyncio.wait_for(listening, 5) == []
+
+    asyncio.run(give_up())
+    asyncio.run(close())

@@ -67,6 +67,21 @@ def test_the_default_client_comes_first_and_further_ones_by_name(
     assert (named.authority, named.oidc) == ("https://id.example/fabrikam", True)
 
 
+def test_a_certificate_may_stand_among_words_in_any_encoding(
+    environment: Environment, tmp_path: Path, pem: str
+) -> None:
+    """OpenSSL writes a friendly name before it, in the encoding of the PFX file it came from."""
+    (tmp_path / "client.pem").write_bytes("friendlyName: Müller\n".encode("latin-1") + pem.encode())
+    environment.delenv("WORKER_CLIENT_SECRET")
+    environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
+
+    [registration] = load(Settings).registrations
+
+    certificate = registration.credentials[0].certificate
+    assert certificate
+    assert certificate.reveal().endswith(pem)
+
+
 def test_there_may_be_named_clients_only(environment: Environment) -> None:
     """Whoever has two registrations need not call one the default."""
     environment.delenv("WORKER_CLIENT_ID")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.unit.settings.environment import COMPLETE, FABRIKAM, Environment, complaint, put
 from worker.domain.errors import ConfigurationError
@@ -61,6 +62,8 @@ MALFORMED = [
     ("WORKER_AUTHORITY", "http://hunter2.example/common"),
     ("WORKER_AUTHORITY", "https://hunter2.example"),
     ("WORKER_AUTHORITY", "https://[hunter2/common"),
+    ("WORKER_AUTHORITY", "https://login.example/hunter2 .com"),
+    ("WORKER_AUTHORITY", "https://login.example/hünter2.com"),
     ("WORKER_OIDC_AUTHORITY", "hunter2.example/issuer"),
     ("WORKER_SCOPES", ""),
     ("WORKER_SCOPES", "Mail.Read offline_access"),
@@ -132,6 +135,24 @@ def test_a_certificate_file_that_is_no_pem_stops_the_start(
     environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
 
     assert "WORKER_CLIENT_CERTIFICATE" in complaint()
+
+
+@pytest.mark.parametrize("client", ["", "CLIENTS__FABRIKAM__"])
+@pytest.mark.parametrize("part", ["CLIENT", "NEXT_CLIENT"])
+def test_a_key_that_is_not_rsa_stops_the_start(
+    environment: Environment, tmp_path: Path, client: str, part: str
+) -> None:
+    """MSAL would trip over it at each refresh."""
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    (tmp_path / "client.pem").write_bytes(authority.private_key_pem.bytes() + authority.cert_pem.bytes())
+    put(environment, FABRIKAM if client else {})
+    environment.setenv(f"WORKER_{client}CLIENT_SECRET", "hunter2" if part == "NEXT_CLIENT" else "")
+    environment.setenv(f"WORKER_{client}{part}_CERTIFICATE", str(tmp_path / "client.pem"))
+
+    sentence = complaint()
+
+    assert f"WORKER_{client}{part}_CERTIFICATE" in sentence
+    assert "RSA" in sentence
 
 
 def test_a_secret_and_a_certificate_are_one_too_many(environment: Environment, tmp_path: Path, pem: str) -> None:

@@ -1,0 +1,34 @@
+"""``token-worker connect``: a code is shown, somebody enters it elsewhere, the mailbox is stored."""
+
+import re
+import sys
+
+import pytest
+
+from tests.e2e.installation import PATIENCE, Installation, wait_for
+
+ANN = "ann@contoso.com"
+
+
+@pytest.mark.parametrize(
+    ("username", "note"),
+    [
+        (ANN, ""),
+        ("admin@contoso.com", "Note: signed in as admin@contoso.com, for the mailbox ann@contoso.com.\n"),
+        ("+4915112345678", "Note: signed in as +4915112345678, for the mailbox ann@contoso.com.\n"),
+    ],
+)
+def test_whoever_signs_in_the_mailbox_that_was_named_is_stored(
+    installation: Installation, username: str, note: str
+) -> None:
+    """Microsoft says that a user's name is no address to rely on: it may be a telephone number."""
+    process = installation.start([sys.executable, "-m", "worker", "connect", " Ann@Contoso.com"])
+    shown = wait_for(
+        lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]
+    )
+
+    installation.emulator.approve_device(shown[1], username)
+
+    assert process.wait(PATIENCE) == 0, process.output()
+    assert process.output()[shown.end() :] == f"{note}{ANN} is connected.\n"
+    assert list(installation.accounts()) == [ANN]

@@ -1,0 +1,111 @@
+"""What a consumer's process prints of its own accord: nothing it is not asked for, and never a key."""
+
+import re
+import sys
+
+import pytest
+import trustme
+
+from tests.e2e.installation import Installation
+from worker.devkit.emulator import DEFAULT_CLIENT_ID
+
+ANN = "ann@contoso.com"
+_READ = """
+client = TokenClient.from_env()
+{meanwhile}
+with client:
+    try:
+        client.get("ann@contoso.com")
+    except WorkerError as error:
+        assert error.code == "backing_off", error
+"""
+_IMPORTS = "import logging, os, structlog\nfrom worker.client import TokenClient, WorkerError\n"
+# It is read at the first use, so that its key is not the one the settings were checked with: MSAL trips over its kind.
+_CERTIFICATE = "WORKER_CLIENTS__FABRIKAM__CLIENT_CERTIFICATE"
+_EXCHANGED = f'os.replace("exchanged.pem", os.environ["{_CERTIFICATE}"])'
+_WITH_TEXT = 'logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")\n'
+_STRUCTLOG = """
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+"""
+
+
+def _pem(key_type: trustme.KeyType) -> bytes:
+    authority = trustme.CA(key_type=key_type)
+    return authority.private_key_pem.bytes() + authority.cert_pem.bytes()
+
+
+@pytest.fixture(name="key")
+def _key(installation: Installation) -> str:
+    """The private key that MSAL trips over, as one piece of base64."""
+    installation.enrol(ANN)
+    installation.sql("UPDATE mail_credentials SET client = 'fabrikam'")
+    directory = installation.directory
+    (directory / "client.pem").write_bytes(_pem(trustme.KeyType.RSA))
+    exchanged = _pem(trustme.KeyType.ECDSA)
+    (directory / "exchanged.pem").write_bytes(exchanged)
+    installation.environment |= {
+        "WORKER_CLIENTS__FABRIKAM__CLIENT_ID": DEFAULT_CLIENT_ID,
+        "WORKER_CLIENTS__FABRIKAM__AUTHORITY": installation.server.authority,
+        _CERTIFICATE: str(directory / "client.pem"),
+    }
+    return exchanged.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
+
+
+def _said(installation: Installation, script: str, *, meanwhile: str = "") -> tuple[str, str]:
+    """What the process has printed to standard output and to standard error."""
+    done = installation.run([sys.executable, "-c", _IMPORTS + script + _READ.format(meanwhile=meanwhile)])
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def _shows(text: str, key: str) -> bool:
+    """Whether any stretch of the key stands there, long enough to be no accident."""
+    plain = re.sub(r"[^A-Za-z0-9+/]", "", text.replace("\\n", ""))
+    return any(key[at : at + 12] in plain for at in range(len(key) - 12))
+
+
+def test_a_consumer_that_set_no_logging_up_prints_nothing(installation: Installation) -> None:
+    """Its standard output is the application's."""
+    installation.enrol(ANN)
+
+    assert _said(installation, "") == ("", "")
+
+
+def test_its_lines_are_the_standard_librarys(installation: Installation) -> None:
+    """An application has them as it has those of any other library."""
+    installation.enrol(ANN)
+
+    printed, logged = _said(installation, _WITH_TEXT)
+
+    assert printed == ""
+    assert re.search(rf"^INFO worker\.\S+: Token persisted to database .*email={ANN}", logged, re.MULTILINE)
+
+
+@pytest.mark.parametrize("setup", ["", _WITH_TEXT], ids=["nothing", "logging"])
+def test_what_fails_unexpectedly_shows_no_key(installation: Installation, key: str, setup: str) -> None:
+    """The frames it went through hold the private key."""
+    printed, logged = _said(installation, setup, meanwhile=_EXCHANGED)
+
+    assert printed == ""
+    assert "Refresh failed unexpectedly" in logged
+    assert "Traceback (most recent call last)" in logged
+    assert not _shows(logged, key)
+
+
+def test_an_application_keeps_its_own_structlog(installation: Installation, key: str) -> None:
+    """It has the traceback as text, of which no renderer can make locals again."""
+    printed, logged = _said(installation, _STRUCTLOG, meanwhile=_EXCHANGED)
+
+    assert '"event": "Refresh failed unexpectedly"' in printed
+    assert "Traceback (most recent call last)" in printed
+    assert not _shows(printed + logged, key)
+
+
+def test_an_application_that_shows_locals_shows_none_of_ours(installation: Installation, key: str) -> None:
+    """structlog's own default does, where rich is installed."""
+    default = "structlog.configure(processors=structlog.get_config()['processors'])\n"
+
+    printed, logged = _said(installation, default, meanwhile=_EXCHANGED)
+
+    assert "Refresh failed unexpectedly" in printed
+    assert not _shows(printed + logged, key)

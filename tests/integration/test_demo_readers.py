@@ -1,0 +1,20 @@
+"""The demo's readers: what goes wrong with one of them is in the verdict."""
+
+import time
+
+from worker.bootstrap import Services
+from worker.devkit.demo import Readers
+from worker.devkit.emulator import Emulator
+
+
+def test_a_reader_that_fails_in_an_unexpected_way_is_no_silence(services: Services, emulator: Emulator) -> None:
+    """Or the verdict would be good, with nobody left to read."""
+    readers = Readers(services.tokens, emulator, [None])  # type: ignore[list-item]  # a bug, as there might be one
+    readers.start()
+    end = time.monotonic() + 10
+    while len(readers.errors) < 10 and time.monotonic() < end:
+        time.sleep(0.01)
+    readers.stop()
+
+    assert len(readers.errors) >= 10, "each of them goes on"
+    assert all("AttributeError" in error for error in readers.errors)
