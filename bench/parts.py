@@ -45,7 +45,11 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
             connections=sizes.connections,
         ),
         floor,
-        Naive(site, sizes.naive_accounts, children=sizes.naive_children),
+        Naive(
+            site,
+            sizes.naive_accounts,
+            children=sizes.naive_children_waiting if latency else sizes.naive_children,
+        ),
     )
     with site.provider(latency=latency * _MILLISECOND) as provider:
         turns = [

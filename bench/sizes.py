@@ -23,6 +23,7 @@ class Sizes:
     floor_processes_waiting: int = 8
     floor_batch_waiting: int = 150
     naive_children: int = 4
+    naive_children_waiting: int = 24  # each waits for one answer at a time, and costs nothing meanwhile
 
     readers: int = 1_000  # accounts that are read
     reads: int = 3_000  # of each way in a turn
@@ -63,6 +64,7 @@ QUICK = Sizes(
     children=2,
     floor_processes=1,
     naive_children=2,
+    naive_children_waiting=2,
     readers=20,
     reads=20,
     read_turns=1,
