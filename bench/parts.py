@@ -9,7 +9,7 @@ from itertools import cycle, islice, permutations, starmap
 from bench import memory as memories
 from bench import plot
 from bench import scale as scales
-from bench.contenders import Contender, Floor, Naive, Real
+from bench.contenders import Contender, Floor, Naive, Worker
 from bench.enrolment import enrolment
 from bench.reads import BARE_GET, GET_AND_OPEN, MSAL, WITH_MEMORY, WITHOUT_MEMORY
 from bench.reads import reads as measure_reads
@@ -38,11 +38,12 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
         else Floor(site, sizes.accounts, processes=sizes.floor_processes, batch=sizes.floor_batch)
     )
     contenders: Sequence[Contender] = (
-        Real(
+        Worker(
             site,
             sizes.accounts,
             children=sizes.children_waiting if latency else sizes.children,
             connections=sizes.connections,
+            batch=sizes.batch,
         ),
         floor,
         Naive(
@@ -171,13 +172,18 @@ def _flatness(part: str, costs: Sequence[scales.Cost]) -> list[Line]:
 
 
 def memory(sizes: Sizes) -> list[Line]:
-    """One child and many refreshes."""
+    """One child and many refreshes, with the connections that a child has by default and a large batch."""
     with Site() as site, site.provider() as provider:
         site.enrol(sizes.accounts)
         grown = memories.growth(site, provider, accounts=sizes.accounts, first=sizes.first, refreshes=sizes.refreshes)
     figure = f"growth of a child between {grown.first:,} and {grown.refreshes:,} refreshes"
     return [
-        Line(part="memory", figure="a child", value=grown.after_all / 1_000_000, unit="MB"),
+        Line(
+            part="memory",
+            figure=f"a child with {memories.CONNECTIONS} connections",
+            value=grown.after_all / 1_000_000,
+            unit="MB",
+        ),
         Line(part="memory", figure=figure, unit="MB", **at_most(10, grown.megabytes)),
     ]
 

@@ -18,6 +18,7 @@ class Sizes:
     children: int = 3
     children_waiting: int = 4  # where answers take their time
     connections: int = 256  # of each child
+    batch: int = 1_000
     floor_processes: int = 4
     floor_batch: int = 250  # and as many connections
     floor_processes_waiting: int = 8
