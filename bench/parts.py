@@ -117,15 +117,16 @@ def scale(sizes: Sizes) -> list[Line]:
             Line(part=part, figure="that, of a bare COPY of the same rows", value=enrolled.of_copy),
             Line(part=part, figure="Redis", value=enrolled.redis_bytes, unit="bytes per account"),
         ]
+        scales.hurry_vacuum(site)
         with scales.filled(site, sizes.tables) as tables, closing(scales.Disk(site.directory)) as disk:
             for _ in range(sizes.batches):
                 for table in tables:
                     table.work()
                 disk.work()
-            costs = [cost for table in tables for cost in table.costs(sizes.turns)]
+            costs = [cost for table in tables for cost in table.costs(sizes.stretches)]
             lines += [line for cost in costs for line in _cost_lines(part, cost)]
             figure = "1 MB written and synced, no Postgres, p99"
-            lines.append(Line(part=part, figure=figure, value=disk.p99(sizes.turns), unit="ms"))
+            lines.append(Line(part=part, figure=figure, value=disk.p99(sizes.stretches), unit="ms"))
             lines += [line for table in tables for line in _weight_lines(part, table.weight())]
         with scales.filled(site, [sizes.bloat_accounts]) as [table]:
             bloat = scales.bloat(table, sizes.cycles)
@@ -140,10 +141,12 @@ def scale(sizes: Sizes) -> list[Line]:
 
 def _cost_lines(part: str, cost: scales.Cost) -> list[Line]:
     what = f"{cost.accounts:,}: {cost.work}"
+    wal = Line(part=part, figure=f"{what}, WAL", value=cost.wal, unit="bytes per account")
     return [
         Line(part=part, figure=f"{what}, p50", value=cost.p50, unit="ms"),
         Line(part=part, figure=f"{what}, p99", value=cost.p99, unit="ms"),
         Line(part=part, figure=f"{what}, p99 before commit", value=cost.p99_before_commit, unit="ms"),
+        *([wal] if cost.work != "sweep" else []),  # which writes nothing
     ]
 
 
@@ -152,6 +155,7 @@ def _weight_lines(part: str, weight: scales.Weight) -> list[Line]:
     return [
         Line(part=part, figure=f"{what}: table", value=weight.table, unit="bytes per account"),
         Line(part=part, figure=f"{what}: indexes", value=weight.indexes, unit="bytes per account"),
+        Line(part=part, figure=f"{what}: ledger", value=weight.ledger, unit="bytes per event"),
         Line(part=part, figure=f"{what}: index used", **at_least(1, float(weight.index_used))),
     ]
 

@@ -32,6 +32,7 @@ class Sizes:
 
     tables: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # accounts
     batches: int = 1_000
+    stretches: int = 6  # of the batches, each with a p99 of its own
     bloat_accounts: int = 20_000
     cycles: int = 10
     imports: int = 20_000
