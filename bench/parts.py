@@ -201,14 +201,13 @@ def shape(sizes: Sizes, *, draw: bool = False) -> list[Line]:
         mean = sizes.fleet / 36
         title = f"Requests per minute, {sizes.fleet:,} accounts imported in the first (which leaves the picture)"
         plot.write(ROOT / "docs" / "shape.svg", usual.per_minute, title=title, mean=mean, top=2 * mean)
-    back = outage(sizes.fleet, sizes.rate)
+    back = outage(sizes.fleet, sizes.rate, sizes.ends)
+    longest = f"the longest of {sizes.ends} ends"
     return [
         Line(part=part, figure="peak to mean after the first cycle", **at_most(1.3, usual.peak_to_mean)),
-        Line(part=part, figure="most in a second", unit="requests", **at_most(sizes.rate, usual.most_at_once)),
-        Line(part=part, figure="most in a second after an outage", **at_most(sizes.rate, back.most_at_once)),
         Line(part=part, figure="overdue after two hours' outage", value=back.backlog, unit="accounts"),
-        Line(part=part, figure="until it is noticed", value=back.noticed.total_seconds(), unit="s"),
-        Line(part=part, figure="until all are fresh", value=back.healthy.total_seconds(), unit="s"),
-        Line(part=part, figure="that, of the arithmetic minimum", **at_most(1.1, back.ratio)),
+        Line(part=part, figure=f"until it is noticed, {longest}", value=back.noticed.total_seconds(), unit="s"),
+        Line(part=part, figure=f"until all are fresh, {longest}", value=back.healthy.total_seconds(), unit="s"),
+        Line(part=part, figure="that, of the arithmetic minimum", **at_most(1.1, back.healthy / back.minimum)),
         Line(part=part, figure="peak to mean after that", value=back.peak_to_mean),
     ]

@@ -42,6 +42,7 @@ class Sizes:
 
     fleet: int = 100_000
     rate: int = 500  # questions per second
+    ends: int = 10  # of an outage, half a minute apart: a canary goes every five minutes
 
     def given(self, settings: Sequence[str]) -> Self:
         """Raises ValueError for an unknown name or a value that is no number."""
@@ -79,4 +80,5 @@ QUICK = Sizes(
     refreshes=900,
     fleet=1_000,
     rate=5,
+    ends=2,
 )
