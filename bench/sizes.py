@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +52,16 @@ class Sizes:
             name, _, value = setting.partition("=")
             if name not in kinds:
                 raise ValueError(f"unknown size {name!r}; there are: {', '.join(kinds)}")
-            kind = kinds[name]
-            changes[name] = tuple(map(int, value.split(","))) if isinstance(kind, tuple) else type(kind)(value)
+            changes[name] = _read(name, value, kinds[name])
         return replace(self, **changes)  # type: ignore[arg-type]  # each of the type of its field
+
+
+def _read(name: str, value: str, like: Any) -> object:
+    try:
+        return tuple(map(int, value.split(","))) if isinstance(like, tuple) else type(like)(value)
+    except ValueError:
+        wanted = "whole numbers with commas" if isinstance(like, tuple) else "a number"
+        raise ValueError(f"{name} must be {wanted}, not {value!r}") from None
 
 
 FULL = Sizes()
