@@ -31,12 +31,17 @@ def growth(site: Site, provider: Provider, *, accounts: int, first: int, refresh
 
         def reach(number: int) -> int:
             while provider.granted() - granted < number:
-                wait_for(lambda: provider.granted() - granted >= number or _is_idle(site), *processes, seconds=1200)
+                wait_for(
+                    f"refresh {number:,}, or an idle fleet",
+                    lambda: provider.granted() - granted >= number or _is_idle(site),
+                    *processes,
+                    seconds=1200,
+                )
                 site.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE lease_id IS NULL")
                 time.sleep(0.5)
             return resident(child)
 
-        wait_for(lambda: provider.granted() > granted, *processes)
+        wait_for("the first refresh", lambda: provider.granted() > granted, *processes)
         [child] = children(processes[0].pid)
         after_first = reach(first)
         return Growth(after_first, reach(refreshes), first, refreshes)

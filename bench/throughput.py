@@ -39,7 +39,8 @@ def trial(contender: Contender, provider: Provider, *, seconds: float) -> Trial:
     stored = 0 if contender.may_lose else contender.stored()
     last = granted + int(contender.accounts * _SPENT)
     with work(contender) as processes:
-        wait_for(lambda: provider.granted() - granted >= contender.accounts * _WARM, *processes)
+        first = granted + contender.accounts * _WARM
+        wait_for("the first refreshes", lambda: provider.granted() >= first, *processes)
         roots = [process.pid for process in processes]
         stores = [site.stack.postgres.pid, site.stack.valkey.pid]
 
@@ -51,6 +52,7 @@ def trial(contender: Contender, provider: Provider, *, seconds: float) -> Trial:
         before = probe()
         end = before[0] + seconds
         wait_for(
+            "the end of the turn",
             lambda: time.monotonic() >= end or provider.granted() >= last,
             *processes,
             provider.process,
