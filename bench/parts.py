@@ -65,7 +65,9 @@ def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
             Line(part=part, figure=f"{name}, refreshes", value=_median(trials, lambda t: t.rate), unit="per s"),
             Line(part=part, figure=f"{name}, own CPU", value=_median(trials, lambda t: t.cpu), unit="ms each"),
             Line(part=part, figure=f"{name}, stores' CPU", value=_median(trials, lambda t: t.stores), unit="ms each"),
-            Line(part=part, figure=f"{name}, stub's CPU", value=_median(trials, lambda t: t.provider), unit="ms each"),
+            Line(
+                part=part, figure=f"{name}, provider's CPU", value=_median(trials, lambda t: t.provider), unit="ms each"
+            ),
             Line(part=part, figure=f"{name}, WAL", value=_median(trials, lambda t: t.wal), unit="bytes each"),
             Line(part=part, figure=f"{name}, commits", value=_median(trials, lambda t: t.commits), unit="each"),
         ]
