@@ -204,12 +204,16 @@ def shape(sizes: Sizes, *, draw: bool = False) -> list[Line]:
         title = f"Requests per minute, {sizes.fleet:,} accounts imported in the first (which leaves the picture)"
         plot.write(ROOT / "docs" / "shape.svg", usual.per_minute, title=title, mean=mean, top=2 * mean)
     back = outage(sizes.fleet, sizes.rate, sizes.ends)
-    longest = f"the longest of {sizes.ends} ends"
     return [
         Line(part=part, figure="peak to mean after the first cycle", **at_most(1.3, usual.peak_to_mean)),
         Line(part=part, figure="overdue after two hours' outage", value=back.backlog, unit="accounts"),
-        Line(part=part, figure=f"until it is noticed, {longest}", value=back.noticed.total_seconds(), unit="s"),
-        Line(part=part, figure=f"until all are fresh, {longest}", value=back.healthy.total_seconds(), unit="s"),
-        Line(part=part, figure="that, of the arithmetic minimum", **at_most(1.1, back.healthy / back.minimum)),
+        Line(
+            part=part,
+            figure=f"until it is noticed, the longest of {sizes.ends} ends",
+            value=back.noticed.total_seconds(),
+            unit="s",
+        ),
+        Line(part=part, figure="until all are fresh", value=back.healthy.total_seconds(), unit="s"),
+        Line(part=part, figure="that, of the arithmetic minimum", **at_most(1.1, back.ratio)),
         Line(part=part, figure="peak to mean after that", value=back.peak_to_mean),
     ]

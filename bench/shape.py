@@ -157,62 +157,48 @@ def day(accounts: int, rate: int) -> Day:
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
-    """How a fleet came back."""
-
-    noticed: timedelta  # from the end of the outage to the first answer
-    healthy: timedelta  # from then until nobody is overdue
-
-
-@dataclass(frozen=True, slots=True)
 class Outage:
-    """Two hours without answers, and what follows if it ends then, or half a minute later, and so on."""
+    """Two hours without answers, and how the fleet came back."""
 
     backlog: int
-    returns: Sequence[Return]
-    minimum: timedelta  # until nobody is overdue, at full rate from the first answer on
-    peak_to_mean: float  # of the hours after the first return
+    noticed: timedelta  # from the end of the outage to the first answer, the longest of several ends
+    healthy: timedelta  # from then until nobody is overdue
+    minimum: timedelta  # the same at full rate from the first moment on
+    peak_to_mean: float  # of the hours after that
 
     @property
-    def noticed(self) -> timedelta:
-        """The longest."""
-        return max(each.noticed for each in self.returns)
-
-    @property
-    def healthy(self) -> timedelta:
-        """The longest."""
-        return max(each.healthy for each in self.returns)
+    def ratio(self) -> float:
+        return self.healthy / self.minimum
 
 
 def outage(accounts: int, rate: int, ends: int) -> Outage:
-    """Microsoft fails for everybody, then answers again: after two hours, half a minute later, and so on.
+    """Microsoft fails for everybody, then answers again: after two hours, or half a minute later, and so on.
 
-    When that is noticed depends on when the next canary goes. The minimum is the first end's: everybody is overdue at
-    each of them.
+    When that is noticed depends on when the next canary goes. What follows is always the same, and done but once.
     """
     begin = BEGIN + timedelta(hours=2)
     away = _imported(accounts, rate, is_away=lambda at: at >= begin)
     end = _run(away, BEGIN, partial(le, begin + timedelta(hours=2)))
-    backlog, first, ideal = away.overdue(end), away.answered(), away.answered()
+    backlog, fleet, ideal = away.overdue(end), away.answered(), away.answered()
     ideal.breaker = Breaker(client="default")
-    returns = [_come_back(first, end)]
-    noticed = end + returns[0].noticed
+    noticed = _notice(fleet, end)
+    waits = [noticed - end]
     for number in range(1, ends):
         later = end + number * MINUTE / 2
         _run(away, later - MINUTE / 2, partial(le, later))
-        returns.append(_come_back(away.answered(), later))
+        waits.append(_notice(away.answered(), later) - later)
+    healthy = _run(fleet, noticed, lambda at: not fleet.is_overdue(at))
     return Outage(
         backlog=backlog,
-        returns=returns,
+        noticed=max(waits),
+        healthy=healthy - noticed,
         minimum=_run(ideal, noticed, lambda at: not ideal.is_overdue(at)) - noticed,
-        peak_to_mean=_aftermath(first, noticed + returns[0].healthy),
+        peak_to_mean=_aftermath(fleet, healthy),
     )
 
 
-def _come_back(fleet: Fleet, end: datetime) -> Return:
-    noticed = _run(fleet, end, lambda _: fleet.breaker.open_until is None)
-    healthy = _run(fleet, noticed, lambda at: not fleet.is_overdue(at))
-    return Return(noticed=noticed - end, healthy=healthy - noticed)
+def _notice(fleet: Fleet, end: datetime) -> datetime:
+    return _run(fleet, end, lambda _: fleet.breaker.open_until is None)
 
 
 def _aftermath(fleet: Fleet, healthy: datetime) -> float:
