@@ -10,6 +10,7 @@ from bench import memory as memories
 from bench import plot
 from bench import scale as scales
 from bench.contenders import Contender, Floor, Naive, Worker
+from bench.disk import Disk
 from bench.enrolment import enrolment
 from bench.reads import BARE_GET, GET_AND_OPEN, MSAL, WITH_MEMORY, WITHOUT_MEMORY
 from bench.reads import reads as measure_reads
@@ -122,7 +123,7 @@ def scale(sizes: Sizes) -> list[Line]:
             Line(part=part, figure="Redis", value=enrolled.redis_bytes, unit="bytes per account"),
         ]
         scales.hurry_vacuum(site)
-        with scales.filled(site, sizes.tables) as tables, closing(scales.Disk(site.directory)) as disk:
+        with scales.filled(site, sizes.tables) as tables, closing(Disk(site.directory)) as disk:
             for _ in range(sizes.batches):
                 for table in tables:
                     table.work()

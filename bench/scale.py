@@ -5,7 +5,6 @@ batch of the small one, a batch of the large one, and again. Each has a database
 """
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +12,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Connection, text
 
 from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
+from bench.quantiles import p99
 from bench.site import Site, sql
 from worker import clock
 from worker.db import claims, events
@@ -140,8 +139,8 @@ class Table:
                 self.accounts,
                 work,
                 p50=statistics.median(each.total for each in spent),
-                p99=_p99([each.total for each in spent], stretches),
-                p99_before_commit=_p99([each.before_commit for each in spent], stretches),
+                p99=p99([each.total for each in spent], stretches),
+                p99_before_commit=p99([each.before_commit for each in spent], stretches),
                 wal=statistics.median(each.wal for each in spent) / batch,
             )
             for work, spent in self._spent.items()
@@ -211,46 +210,8 @@ class Table:
         return "ix_mail_credentials_due" in told and "Seq Scan" not in told
 
 
-class Disk:
-    """What the disk takes on its own, beside the stores and whatever they leave to it: the least a commit can wait."""
-
-    _PIECES = 64
-
-    def __init__(self, directory: Path) -> None:
-        self._file = os.open(directory / "synced", os.O_RDWR | os.O_CREAT)
-        self._piece = os.urandom(1_000_000)  # as much log as a batch
-        self._spent: list[float] = []
-        for _ in range(self._PIECES):
-            os.write(self._file, self._piece)
-        os.fsync(self._file)
-
-    def close(self) -> None:
-        os.close(self._file)
-
-    def work(self) -> None:
-        """Write a piece over an old one, as Postgres does with its log, and sync it."""
-        begin = time.perf_counter()
-        os.pwrite(self._file, self._piece, len(self._spent) % self._PIECES * len(self._piece))
-        os.fdatasync(self._file)
-        self._spent.append(_since(begin))
-
-    def p99(self, stretches: int) -> float:
-        """Milliseconds, the median of so many stretches'."""
-        return _p99(self._spent, stretches)
-
-
 def _since(begin: float) -> float:
     return (time.perf_counter() - begin) * 1000
-
-
-def _parts(spent: Sequence[float], number: int) -> list[Sequence[float]]:
-    """In the order they came; fewer, if there would not be two in each."""
-    number = max(1, min(number, len(spent) // 2))
-    return [spent[len(spent) * part // number : len(spent) * (part + 1) // number] for part in range(number)]
-
-
-def _p99(spent: Sequence[float], stretches: int) -> float:
-    return statistics.median(statistics.quantiles(part, n=100)[-1] for part in _parts(spent, stretches))
 
 
 def _event(claim: Claim, now: datetime) -> RefreshEvent:

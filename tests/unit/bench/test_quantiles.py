@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.scale import _p99, _parts
+from bench.quantiles import _parts, p99
 
 
 @pytest.mark.parametrize(("length", "number", "lengths"), [(12, 3, [4, 4, 4]), (7, 3, [2, 2, 3]), (6, 1, [6])])
@@ -19,8 +19,8 @@ def test_no_part_has_less_than_two() -> None:
 
 def test_stall_in_one_stretch_is_not_the_p99_of_all() -> None:
     calm, stalled = [1.0] * 100, [1.0] * 98 + [500.0] * 2
-    assert _p99(calm + stalled + calm, 3) == 1.0
+    assert p99(calm + stalled + calm, 3) == 1.0
 
 
-def test_slow_ones_in_every_stretch_are_the_p99() -> None:
-    assert _p99(([1.0] * 97 + [9.0] * 3) * 3, 3) == 9.0
+def test_slow_ones_in_every_stretch_are_thep99() -> None:
+    assert p99(([1.0] * 97 + [9.0] * 3) * 3, 3) == 9.0
