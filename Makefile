@@ -36,7 +36,7 @@ chaos: $(STAMP) ## Break everything again and again, about a quarter of an hour;
 bench: $(STAMP) ## Measure, half an hour on a quiet machine; writes docs/benchmarks.md
 	$(BIN)/python -m bench all --write
 
-bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute; measures nothing
+bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute or two; measures nothing
 	$(BIN)/python -m bench all --quick
 
 check: format lint types contracts test bench-smoke ## Everything CI runs

@@ -23,26 +23,29 @@ _PARTS: dict[str, Callable[[Sizes], list[report.Line]]] = {
 @click.argument("part", type=click.Choice([*_PARTS, "all"]))
 @click.option("--quick", is_flag=True, help="Small sizes: proves that everything runs, measures nothing.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A size, see bench/sizes.py.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
-@click.option("--write", is_flag=True, help="Put the table and the plot into docs/.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures into this file as well.")
+@click.option("--write", is_flag=True, help="Put the table and the plot into docs/. Only all parts in full sizes.")
 def main(part: str, settings: tuple[str, ...], json_file: Path | None, *, quick: bool, write: bool) -> None:
+    if write and (part != "all" or quick or settings):
+        raise click.UsageError("--write is for all parts in full sizes: without --quick and --set")
     try:
         sizes = (QUICK if quick else FULL).given(settings)
+        if write:
+            report.frame()  # now rather than after half an hour
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     chosen = _PARTS if part == "all" else {part: _PARTS[part]}
-    if write and "shape" in chosen:
+    if write:
         chosen = {**chosen, "shape": partial(parts.shape, draw=True)}
     lines: list[report.Line] = []
     for name, measure in chosen.items():
         begin = time.monotonic()
         found = measure(sizes)
-        missed = [f"{line.part}, {line.figure}: {line.value:.3g}" for line in found if line.met is False]
-        verdict = "; ".join(missed) if missed else "nothing"
-        click.echo(f"{name}: {time.monotonic() - begin:.0f} s, missed: {verdict}", err=True)
+        if quick:  # the figures mean nothing
+            found = [line.without_target() for line in found]
+        click.echo(f"{name}, {time.monotonic() - begin:.0f} s\n")
+        click.echo("\n".join([*report.table(found), ""]))
         lines += found
-    click.echo("\n".join(report.table(lines)))
-    click.echo(report.as_json(lines))
     if json_file:
         json_file.write_text(report.as_json(lines) + "\n")
     if write:

@@ -6,34 +6,30 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 
 from bench import naive
 from bench.provider import REFRESH_TOKEN, token
 from bench.site import Site
 from worker.devkit.stack.process import Process
 
-_DUE = "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = now() - random() * interval '1 minute'"
-
 
 @dataclass(frozen=True, slots=True)
 class Contender(ABC):
-    """How a fleet is kept fresh, with ``size`` of whatever it is made of."""
+    """How a fleet is kept fresh."""
 
+    name: ClassVar[str]
     may_lose: ClassVar[bool] = False  # tokens that are under way when it is stopped
     site: Site
     accounts: int
-
-    @property
-    @abstractmethod
-    def name(self) -> str: ...
 
     @abstractmethod
     def make_due(self) -> None:
         """All accounts, at once."""
 
     @abstractmethod
-    def start(self) -> list[Process]: ...
+    def start(self) -> Iterator[Process]:
+        """One after the other."""
 
     @abstractmethod
     def stored(self) -> int:
@@ -42,76 +38,69 @@ class Contender(ABC):
     @contextmanager
     def running(self) -> Iterator[list[Process]]:
         with ExitStack() as undo:
-            processes = self.start()
-            for process in processes:
+            processes = []
+            for process in self.start():
                 undo.callback(process.stop)
+                processes.append(process)
             yield processes
 
 
 @dataclass(frozen=True, slots=True)
-class Real(Contender):
-    """The worker and beat, as an operator starts them."""
-
-    children: int = 2
-    connections: int = 64
-    batch: int = 1000
-
-    @property
-    def name(self) -> str:
-        return "worker"
+class _OnCredentials(Contender):
+    """One that works on the product's own table, where the site has enrolled the accounts."""
 
     def make_due(self) -> None:
-        self.site.sql(_DUE)
+        self.site.sql(
+            "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = now() - random() * interval '1 minute'"
+        )
 
-    def start(self) -> list[Process]:
+    def stored(self) -> int:
+        return int(self.site.sql("SELECT sum(version - 1) FROM mail_credentials")[0][0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker(_OnCredentials):
+    """The worker and beat, as an operator starts them."""
+
+    name = "worker"
+    children: int
+    connections: int  # of each child
+    batch: int
+
+    def start(self) -> Iterator[Process]:
         settings = {
             "WORKER_THREADS": str(self.connections),
             "WORKER_BATCH_SIZE": str(self.batch),
             "WORKER_SWEEP_INTERVAL": "1",
         }
         celery = ("-m", "celery", "-A", "worker")
-        worker = (*celery, "worker", "--concurrency", str(self.children))
-        return [self.site.start("worker", *worker, **settings), self.site.start("beat", *celery, "beat", **settings)]
-
-    def stored(self) -> int:
-        return int(self.site.sql("SELECT sum(version - 1) FROM mail_credentials")[0][0])
+        yield self.site.start("worker", *celery, "worker", "--concurrency", str(self.children), **settings)
+        yield self.site.start("beat", *celery, "beat", **settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Floor(Contender):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor(_OnCredentials):
     """The hand-written loop."""
 
-    processes: int = 4
-    batch: int = 100
+    name = "floor"
+    processes: int
+    batch: int
 
-    @property
-    def name(self) -> str:
-        return "floor"
-
-    def make_due(self) -> None:
-        self.site.sql(_DUE)
-
-    def start(self) -> list[Process]:
-        arguments = ("-m", "bench.floor", str(self.batch))
-        return [self.site.start(f"floor{number}", *arguments) for number in range(self.processes)]
-
-    def stored(self) -> int:
-        return int(self.site.sql("SELECT sum(version - 1) FROM mail_credentials")[0][0])
+    def start(self) -> Iterator[Process]:
+        for number in range(self.processes):
+            yield self.site.start(f"floor{number}", "-m", "bench.floor", str(self.batch))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Naive(Contender):
     """One task per account."""
 
+    name = "naive"
     may_lose = True  # and does
-    children: int = 2
-
-    @property
-    def name(self) -> str:
-        return "naive"
+    children: int
 
     def make_due(self) -> None:
-        naive.Base.metadata.create_all(create_engine(self.site.stack.database_url))
+        naive.Base.metadata.create_all(create_engine(self.site.stack.database_url, poolclass=NullPool))
         self.site.sql("TRUNCATE naive_accounts")
         self.site.sql(
             "INSERT INTO naive_accounts (id, email, refresh_token, due_at)"
@@ -120,13 +109,11 @@ class Naive(Contender):
             accounts=self.accounts,
         )
 
-    def start(self) -> list[Process]:
+    def start(self) -> Iterator[Process]:
         celery = ("-m", "celery", "-A", "bench.naive")
         worker = (*celery, "worker", "--concurrency", str(self.children))
-        return [
-            self.site.start("naive", *worker, "--loglevel", "INFO"),
-            self.site.start("naive-beat", *celery, "beat"),
-        ]
+        yield self.site.start("naive", *worker, "--loglevel", "INFO")
+        yield self.site.start("naive-beat", *celery, "beat")
 
     def stored(self) -> int:
         return int(self.site.sql("SELECT count(*) FROM naive_accounts WHERE access_token IS NOT NULL")[0][0])
@@ -134,9 +121,10 @@ class Naive(Contender):
 
 @contextmanager
 def work(contender: Contender) -> Iterator[list[Process]]:
-    """The contender at work on a fleet that is due."""
+    """The contender at work on a fleet that is due, and not amid what another has left to autovacuum."""
     contender.site.redis().flushdb()
     contender.make_due()
+    contender.site.sql("VACUUM (ANALYZE)")  # every table, the others' as well
     contender.site.sql("CHECKPOINT")
     with contender.running() as processes:
         yield processes

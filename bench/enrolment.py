@@ -59,7 +59,8 @@ def _import_and_copy(site: Site, services: Services, lines: Sequence[str]) -> tu
     begin = time.monotonic()
     stored, bad = services.credentials.import_lines(lines, progress=lambda _: None)
     imported = time.monotonic() - begin
-    assert (stored, bad) == (len(lines), []), "an import has lost lines"
+    if (stored, bad) != (len(lines), []):
+        raise RuntimeError(f"an import has lost lines: {len(lines)} were given, {stored} are stored")
     with psycopg.connect(site.dsn) as connection, connection.cursor() as cursor:
         with cursor.copy("COPY mail_credentials TO STDOUT (FORMAT binary)") as out:
             rows = b"".join(out)

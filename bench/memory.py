@@ -3,9 +3,11 @@
 import time
 from dataclasses import dataclass
 
-from bench.contenders import Real, work
+from bench.contenders import Worker, work
 from bench.meter import children, resident
 from bench.site import Provider, Site, wait_for
+
+CONNECTIONS, _BATCH = 64, 1_000  # not those of throughput: each connection takes its share of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,21 @@ class Growth:
 def growth(site: Site, provider: Provider, *, accounts: int, first: int, refreshes: int) -> Growth:
     """One child does it all; accounts are made due again as they are used up."""
     granted = provider.granted()
-    with work(Real(site, accounts, children=1)) as processes:
+    with work(Worker(site, accounts, children=1, connections=CONNECTIONS, batch=_BATCH)) as processes:
 
         def reach(number: int) -> int:
             while provider.granted() - granted < number:
-                wait_for(lambda: provider.granted() - granted >= number or _is_idle(site), *processes, seconds=1200)
+                wait_for(
+                    f"refresh {number:,}, or an idle fleet",
+                    lambda: provider.granted() - granted >= number or _is_idle(site),
+                    *processes,
+                    seconds=1200,
+                )
                 site.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE lease_id IS NULL")
                 time.sleep(0.5)
             return resident(child)
 
-        wait_for(lambda: provider.granted() > granted, *processes)
+        wait_for("the first refresh", lambda: provider.granted() > granted, *processes)
         [child] = children(processes[0].pid)
         after_first = reach(first)
         return Growth(after_first, reach(refreshes), first, refreshes)

@@ -1,7 +1,8 @@
 """A token endpoint that costs almost nothing: one asyncio protocol over TLS, answers made beforehand.
 
 Runs as a process of its own, so that its CPU time can be told apart: ``python -m bench.provider DIRECTORY LATENCY``.
-Prints its port, and keeps the number of tokens it has granted in the first 8 bytes of ``DIRECTORY/granted``.
+Writes its port into ``DIRECTORY/port``, and keeps the number of tokens it has granted in the first 8 bytes of
+``DIRECTORY/granted``.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ import msal
 from bench.provider import ACCESS_TOKEN, LIFETIME, REFRESH_TOKEN, token
 from bench.site import Provider, Site
 from worker.bootstrap import bootstrap
-from worker.cache import connect
+from worker.cache import connect, entries
 from worker.client import TokenClient
 from worker.domain.credential import Sealed, account_id
 from worker.settings import Settings, load
@@ -24,7 +24,6 @@ WITHOUT_MEMORY, WITH_MEMORY = "get without memory", "get with memory"
 MSAL = "MSAL cache in Redis"
 
 _SCOPES = ["https://outlook.office.com/IMAP.AccessAsUser.All"]
-_HEADER = 23  # bytes in front of a sealed entry: version and format
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +66,14 @@ def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: in
 def _timed(read: Callable[[str], object], emails: list[str]) -> float:
     begin = time.perf_counter()
     for email in emails:
-        assert read(email), "a read has found nothing"
+        if not read(email):
+            raise RuntimeError("a read has found nothing")
     return (time.perf_counter() - begin) / len(emails) * 1_000_000
 
 
 def _bare_get() -> Callable[[str], object]:
     redis = connect(load(Settings).redis_url.get_secret_value())
-    return lambda email: redis.get(f"token-worker:entry:{account_id(email)}")
+    return lambda email: redis.get(entries._key(account_id(email)))
 
 
 def _get_and_open() -> Callable[[str], object]:
@@ -83,9 +83,11 @@ def _get_and_open() -> Callable[[str], object]:
 
     def read(email: str) -> object:
         account = account_id(email)
-        value = redis.get(f"token-worker:entry:{account}")
+        value = redis.get(entries._key(account))
         assert isinstance(value, bytes)
-        return json.loads(vault.open(Sealed(value[_HEADER:]), account, Purpose.CACHE_ENTRY).reveal())["access_token"]
+        return json.loads(vault.open(Sealed(value[entries._HEADER :]), account, Purpose.CACHE_ENTRY).reveal())[
+            "access_token"
+        ]
 
     return read
 

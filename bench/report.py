@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ class Line:
     met: bool | None = None
 
     def cells(self) -> tuple[str, ...]:
+        """As they stand in the table."""
         met = {None: "", True: "met", False: "**missed**"}[self.met]
         return self.part, self.figure, f"{_number(self.value)} {self.unit}".strip(), self.target, met
+
+    def without_target(self) -> "Line":
+        return replace(self, target="", met=None)
 
 
 def at_least(target: float, value: float) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def at_most(target: float, value: float) -> dict[str, Any]:
 def table(lines: Sequence[Line]) -> list[str]:
     """In Markdown, and aligned for the eye."""
     rows = [_COLUMNS, *(line.cells() for line in lines)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     ruler = tuple("-" * width for width in widths)
     return [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
@@ -55,10 +59,19 @@ def as_json(lines: Sequence[Line]) -> str:
 
 
 def write(lines: Sequence[Line], document: Path = DOCUMENT) -> None:
-    """Replace the generated part of the document."""
-    before, _, rest = document.read_text().partition(_BEGIN)
-    after = rest.partition(_END)[2]
+    """Replace the generated part of the document. Raises ValueError if there is none."""
+    before, after = frame(document)
     document.write_text("\n".join([before + _BEGIN, "", *table(lines), "", _END]) + after)
+
+
+def frame(document: Path = DOCUMENT) -> tuple[str, str]:
+    """What stands before and after the generated part. Raises ValueError if that is not marked."""
+    before, begin, rest = document.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    for found, marker in ((begin, _BEGIN), (end, _END)):
+        if not found:
+            raise ValueError(f"{document} has no {marker!r}, or it stands in the wrong place")
+    return before, after
 
 
 def _number(value: float) -> str:

@@ -5,7 +5,6 @@ batch of the small one, a batch of the large one, and again. Each has a database
 """
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +12,13 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Connection, text
 
 from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
+from bench.quantiles import p99
 from bench.site import Site, sql
 from worker import clock
 from worker.db import claims, events
@@ -60,22 +59,25 @@ class Cost:
     p50: float
     p99: float
     p99_before_commit: float
+    wal: float  # bytes per account, of the median batch
 
 
 class _Spent(NamedTuple):
-    """Milliseconds of one transaction."""
+    """Milliseconds of one transaction, and the bytes by which the log has grown meanwhile."""
 
     before_commit: float
     total: float
+    wal: float
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What a size weighs. Bytes per account; seconds for the filling."""
+    """What a size weighs: bytes per account, and of the ledger per event."""
 
     accounts: int
     table: float
     indexes: float
+    ledger: float  # with its indexes
     index_used: bool
 
 
@@ -126,15 +128,20 @@ class Table:
             self.refreshed += len(claimed)
         self._now += self._step
 
-    def costs(self, turns: int) -> list[Cost]:
-        """Over all batches; p99 is the median of so many turns', or a stall of the disk would pass for the table's."""
+    def costs(self, stretches: int) -> list[Cost]:
+        """Over all batches; p99 is the median of so many stretches', or a stall of the disk would pass for the table's.
+
+        Bytes of the log are the median batch's, because vacuum writes there, too.
+        """
+        batch = self.refreshed / len(self._spent["claim"])
         return [
             Cost(
                 self.accounts,
                 work,
                 p50=statistics.median(each.total for each in spent),
-                p99=_p99([each.total for each in spent], turns),
-                p99_before_commit=_p99([each.before_commit for each in spent], turns),
+                p99=p99([each.total for each in spent], stretches),
+                p99_before_commit=p99([each.before_commit for each in spent], stretches),
+                wal=statistics.median(each.wal for each in spent) / batch,
             )
             for work, spent in self._spent.items()
         ]
@@ -143,19 +150,27 @@ class Table:
         [(table, indexes)] = self.sql(
             "SELECT pg_table_size('mail_credentials')::float8, pg_indexes_size('mail_credentials')::float8"
         )
-        return Weight(self.accounts, table / self.accounts, indexes / self.accounts, self._uses_index())
+        [(ledger,)] = self.sql("SELECT pg_total_relation_size('refresh_events')::float8 / count(*) FROM refresh_events")
+        return Weight(self.accounts, table / self.accounts, indexes / self.accounts, ledger, self._uses_index())
 
     def size(self) -> float:
         """Bytes, with indexes and all."""
         return float(self.sql("SELECT pg_total_relation_size('mail_credentials')::float8")[0][0])
 
     def _timed(self, work: str, do: Callable[[Connection], Result]) -> Result:
+        written = self._written()
         begin = time.perf_counter()
         with self._database.begin() as connection:
             result = do(connection)
             before_commit = _since(begin)
-        self._spent[work].append(_Spent(before_commit, _since(begin)))
+        total = _since(begin)
+        self._spent[work].append(_Spent(before_commit, total, self._written() - written))
         return result
+
+    def _written(self) -> float:
+        """Bytes of write-ahead log so far."""
+        with self._database.begin() as connection:
+            return float(connection.execute(text("SELECT pg_current_wal_insert_lsn() - '0/0'")).scalar_one())
 
     def _sweep(self, now: datetime, connection: Connection) -> int:
         return claims.count_due(connection, client="default", limit=64 * _BATCH, now=now)
@@ -195,46 +210,8 @@ class Table:
         return "ix_mail_credentials_due" in told and "Seq Scan" not in told
 
 
-class Disk:
-    """What the disk takes on its own, beside the stores and whatever they leave to it: the least a commit can wait."""
-
-    _PIECES = 64
-
-    def __init__(self, directory: Path) -> None:
-        self._file = os.open(directory / "synced", os.O_RDWR | os.O_CREAT)
-        self._piece = os.urandom(1_000_000)  # as much log as a batch
-        self._spent: list[float] = []
-        for _ in range(self._PIECES):
-            os.write(self._file, self._piece)
-        os.fsync(self._file)
-
-    def close(self) -> None:
-        os.close(self._file)
-
-    def work(self) -> None:
-        """Write a piece over an old one, as Postgres does with its log, and sync it."""
-        begin = time.perf_counter()
-        os.pwrite(self._file, self._piece, len(self._spent) % self._PIECES * len(self._piece))
-        os.fdatasync(self._file)
-        self._spent.append(_since(begin))
-
-    def p99(self, turns: int) -> float:
-        """Milliseconds, the median of so many turns'."""
-        return _p99(self._spent, turns)
-
-
 def _since(begin: float) -> float:
     return (time.perf_counter() - begin) * 1000
-
-
-def _parts(spent: Sequence[float], number: int) -> list[Sequence[float]]:
-    """In the order they came; fewer, if there would not be two in each."""
-    number = max(1, min(number, len(spent) // 2))
-    return [spent[len(spent) * part // number : len(spent) * (part + 1) // number] for part in range(number)]
-
-
-def _p99(spent: Sequence[float], turns: int) -> float:
-    return statistics.median(statistics.quantiles(turn, n=100)[-1] for turn in _parts(spent, turns))
 
 
 def _event(claim: Claim, now: datetime) -> RefreshEvent:
@@ -261,6 +238,17 @@ class Bloat:
     autovacuums: int
 
 
+def hurry_vacuum(site: Site) -> None:
+    """Let autovacuum look every second instead of every minute, and not rest in between.
+
+    A cycle of half an hour goes by in seconds here, so at the least of its settings it still comes less often per cycle
+    than it would. Otherwise the smallest table, which goes through the most cycles, would have the most dead rows.
+    """
+    site.sql("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    site.sql("ALTER SYSTEM SET autovacuum_vacuum_cost_delay = 0")
+    site.sql("SELECT pg_reload_conf()")
+
+
 @contextmanager
 def filled(site: Site, sizes: Sequence[int]) -> Iterator[list[Table]]:
     """A table of each size. Nobody may be connected to the site's own database."""
@@ -275,16 +263,13 @@ def filled(site: Site, sizes: Sequence[int]) -> Iterator[list[Table]]:
 def bloat(table: Table, cycles: int) -> Bloat:
     """Every account refreshed so many times, with autovacuum as the migrations set it.
 
-    A cycle of half an hour goes by in seconds, and autovacuum looks every second instead of every minute and does not
-    rest in between: at the least of its settings it still comes less often per cycle than it would.
+    Vacuum is to be in a hurry.
     """
-    table.sql("ALTER SYSTEM SET autovacuum_naptime = '1s'")
-    table.sql("ALTER SYSTEM SET autovacuum_vacuum_cost_delay = 0")
-    table.sql("SELECT pg_reload_conf()")
     before = table.size()
     for _ in range(cycles * table.accounts // _BATCH):
         table.work()
-    assert table.refreshed > 0.8 * cycles * table.accounts, "the cycles have not been worked through"  # some are paused
+    if table.refreshed <= 0.8 * cycles * table.accounts:  # some are paused
+        raise RuntimeError("the cycles have not been worked through")
     [(dead, live, vacuums)] = table.sql(
         "SELECT n_dead_tup, n_live_tup, autovacuum_count FROM pg_stat_user_tables WHERE relname = 'mail_credentials'"
     )

@@ -1,10 +1,11 @@
 """Part 5: a day of a large fleet on a virtual clock, by the product's own policy, breaker and rate."""
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from operator import le
 from uuid import UUID
 
 from worker.domain.breaker import Breaker, judge
@@ -23,7 +24,7 @@ _AFTERMATH = timedelta(hours=4)
 _TOKEN = Secret("")
 _SEALED = Sealed(b"")
 _LEASE = LeaseId(UUID(int=0))
-_GROUP = 50  # answers that are judged together
+_GROUP = 250  # answers that are judged together at the most, as in worker/identity/talks.py
 
 
 @dataclass(slots=True)
@@ -45,17 +46,24 @@ class Fleet:
     breaker: Breaker = field(default_factory=lambda: Breaker(client="default"))
     due: list[tuple[datetime, int, Mailbox]] = field(default_factory=list)
     asked: list[int] = field(default_factory=lambda: [0] * (2 * 24 * 60))
-    most_at_once: int = 0  # questions within one second
-    _seconds: deque[datetime] = field(default_factory=deque)
     _number: int = 0
 
     def add(self, mailbox: Mailbox, due_at: datetime) -> None:
         self._number += 1
         heapq.heappush(self.due, (due_at, self._number, mailbox))
 
+    def answered(self) -> "Fleet":
+        """A copy, for which Microsoft answers."""
+        due = [(due_at, number, replace(mailbox)) for due_at, number, mailbox in self.due]
+        return replace(self, is_away=lambda _: False, due=due, asked=self.asked.copy())
+
     def overdue(self, now: datetime) -> int:
         """How many should have been refreshed a sweep ago."""
-        return sum(due_at <= now - SWEEP for due_at, _, _ in self.due) if self.due[0][0] <= now - SWEEP else 0
+        return sum(due_at <= now - SWEEP for due_at, _, _ in self.due)
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether any should."""
+        return self.due[0][0] <= now - SWEEP
 
     def sweep(self, now: datetime) -> int:
         """What beat and the workers do until the next sweep. Returns how many were asked."""
@@ -93,7 +101,7 @@ class Fleet:
         return len(claimed)
 
     def _ask(self, mailbox: Mailbox, due_at: datetime, at: datetime, *, full: bool) -> tuple[AccountId, Outcome]:
-        self._count(at)
+        self.asked[(at - BEGIN) // MINUTE] += 1
         outcome: Outcome = (
             Transient(code="http_503", scope=Scope.SERVICE)
             if self.is_away(at)
@@ -106,13 +114,6 @@ class Fleet:
             mailbox.version, mailbox.refreshed = mailbox.version + 1, True
         self.add(mailbox, transition.due_at)
         return mailbox.id, outcome
-
-    def _count(self, at: datetime) -> None:
-        self.asked[(at - BEGIN) // MINUTE] += 1
-        self._seconds.append(at)
-        while self._seconds[0] <= at - timedelta(seconds=1):
-            self._seconds.popleft()
-        self.most_at_once = max(self.most_at_once, len(self._seconds))
 
 
 def _claim(mailbox: Mailbox, now: datetime, *, in_crowd: bool) -> Claim:
@@ -139,7 +140,6 @@ class Day:
     accounts: int
     rate: int
     per_minute: Sequence[int]
-    most_at_once: int
     first_cycle: int  # minutes
 
     @property
@@ -151,20 +151,19 @@ class Day:
 def day(accounts: int, rate: int) -> Day:
     """All accounts imported within the first minute, with nothing but their refresh tokens."""
     fleet = _imported(accounts, rate, is_away=lambda _: False)
-    _run(fleet, BEGIN, lambda at: at >= BEGIN + DAY)
+    _run(fleet, BEGIN, partial(le, BEGIN + DAY))
     first_cycle = int(fleet.policy.latest * LIFETIME / MINUTE) + -(-accounts // rate // 60) + 1
-    return Day(accounts, rate, fleet.asked[: 24 * 60], fleet.most_at_once, first_cycle)
+    return Day(accounts, rate, fleet.asked[: 24 * 60], first_cycle)
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """How a fleet came back."""
+    """Two hours without answers, and how the fleet came back."""
 
     backlog: int
-    noticed: timedelta  # from the end of the outage to the first answer
+    noticed: timedelta  # from the end of the outage to the first answer, the longest of several ends
     healthy: timedelta  # from then until nobody is overdue
     minimum: timedelta  # the same at full rate from the first moment on
-    most_at_once: int
     peak_to_mean: float  # of the hours after that
 
     @property
@@ -172,27 +171,42 @@ class Outage:
         return self.healthy / self.minimum
 
 
-def outage(accounts: int, rate: int, span: timedelta = timedelta(hours=2)) -> Outage:
-    """Microsoft fails for everybody, then answers again."""
+def outage(accounts: int, rate: int, ends: int) -> Outage:
+    """Microsoft fails for everybody, then answers again: after two hours, or half a minute later, and so on.
+
+    When that is noticed depends on when the next canary goes. What follows is always the same, and done but once.
+    """
     begin = BEGIN + timedelta(hours=2)
-    end = begin + span
-    fleet = _imported(accounts, rate, is_away=lambda at: begin <= at < end)
-    now = _run(fleet, BEGIN, lambda at: at >= end)
-    backlog = fleet.overdue(now)
-    ideal = Fleet(rate=rate, is_away=lambda _: False, due=[(at, number, replace(box)) for at, number, box in fleet.due])
-    noticed = _run(fleet, now, lambda _: fleet.breaker.open_until is None)
-    healthy = _run(fleet, noticed, lambda at: not fleet.overdue(at))
-    _run(fleet, healthy, lambda at: at >= healthy + _AFTERMATH)
-    first = (healthy - BEGIN) // MINUTE + 1
-    after = fleet.asked[first : first + _AFTERMATH // MINUTE - 1]
+    away = _imported(accounts, rate, is_away=lambda at: at >= begin)
+    end = _run(away, BEGIN, partial(le, begin + timedelta(hours=2)))
+    backlog, fleet, ideal = away.overdue(end), away.answered(), away.answered()
+    ideal.breaker = Breaker(client="default")
+    noticed = _notice(fleet, end)
+    waits = [noticed - end]
+    for number in range(1, ends):
+        later = end + number * MINUTE / 2
+        _run(away, later - MINUTE / 2, partial(le, later))
+        waits.append(_notice(away.answered(), later) - later)
+    healthy = _run(fleet, noticed, lambda at: not fleet.is_overdue(at))
     return Outage(
         backlog=backlog,
-        noticed=noticed - end,
+        noticed=max(waits),
         healthy=healthy - noticed,
-        minimum=_run(ideal, noticed, lambda at: not ideal.overdue(at)) - noticed,
-        most_at_once=fleet.most_at_once,
-        peak_to_mean=max(after) / (sum(after) / len(after)),
+        minimum=_run(ideal, noticed, lambda at: not ideal.is_overdue(at)) - noticed,
+        peak_to_mean=_aftermath(fleet, healthy),
     )
+
+
+def _notice(fleet: Fleet, end: datetime) -> datetime:
+    return _run(fleet, end, lambda _: fleet.breaker.open_until is None)
+
+
+def _aftermath(fleet: Fleet, healthy: datetime) -> float:
+    """Peak to mean of the hours from then on."""
+    _run(fleet, healthy, partial(le, healthy + _AFTERMATH))
+    first = (healthy - BEGIN) // MINUTE + 1
+    after = fleet.asked[first : first + _AFTERMATH // MINUTE - 1]
+    return max(after) / (sum(after) / len(after))
 
 
 def _run(fleet: Fleet, now: datetime, until: Callable[[datetime], bool]) -> datetime:

@@ -66,12 +66,14 @@ class Site:
     def __enter__(self) -> Self:
         forget()
         with ExitStack() as undo:
+            undo.callback(forget)
             self.directory = Path(tempfile.mkdtemp(prefix="token-worker-bench-"))
             self.directory.chmod(0o711)
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
             self._tune()
             self.stack = undo.enter_context(Stack(self.directory / "stores"))
             certificates = self._certificates()
+            undo.callback(os.environ.pop, "REQUESTS_CA_BUNDLE", None)
             adopt(
                 {
                     "WORKER_DATABASE_URL": self.stack.database_url,
@@ -85,7 +87,6 @@ class Site:
                     "REQUESTS_CA_BUNDLE": str(certificates),  # for those who use MSAL as it comes
                 }
             )
-            undo.callback(os.environ.pop, "REQUESTS_CA_BUNDLE", None)
             schema.upgrade()
             self._undo = undo.pop_all()
         return self
@@ -94,7 +95,6 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._undo.close()
-        forget()
 
     @contextmanager
     def provider(self, *, latency: timedelta = timedelta(0)) -> Iterator[Provider]:
@@ -102,7 +102,7 @@ class Site:
         (self.directory / "port").unlink(missing_ok=True)
         process = self.start("provider", "-m", "bench.provider", str(self.directory), str(latency.total_seconds()))
         try:
-            wait_for((self.directory / "port").exists, process)
+            wait_for("the provider's port", (self.directory / "port").exists, process)
             authority = f"https://localhost:{(self.directory / 'port').read_text()}/common"
             adopt({"WORKER_AUTHORITY": authority})
             yield Provider(process, self.directory, authority)
@@ -145,8 +145,10 @@ class Site:
         own, name = make_url(self.stack.database_url), f"beside_{uuid4().hex}"
         aside = _text(own.set(database="postgres"))
         sql(aside, f"CREATE DATABASE {name} TEMPLATE {own.database}")
-        yield _text(own.set(database=name))
-        sql(aside, f"DROP DATABASE {name} WITH (FORCE)")
+        try:
+            yield _text(own.set(database=name))
+        finally:
+            sql(aside, f"DROP DATABASE {name} WITH (FORCE)")
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url(self.stack.redis_url)
@@ -180,17 +182,21 @@ def sql(url: str, statement: str, **values: Any) -> list[Any]:
         return cursor.fetchall() if cursor.description else []
 
 
-def wait_for(condition: Callable[[], Any], *processes: Process, seconds: float = _PATIENCE) -> None:
+def wait_for(what: str, condition: Callable[[], Any], *processes: Process, seconds: float = _PATIENCE) -> None:
     """Return once the condition holds. Raises RuntimeError when time is up, or one of the processes has ended."""
     end = time.monotonic() + seconds
     while not condition():
         for process in processes:
             if not process.alive():
-                raise RuntimeError(f"a process has ended:\n{process.output()[-3000:]}")
+                raise RuntimeError(f"a process has ended during the wait for {what}; {_tail(process)}")
         if time.monotonic() > end:
-            tails = "\n\n".join(process.output()[-1500:] for process in processes)
-            raise RuntimeError(f"nothing happened within {seconds:.0f} s:\n{tails}")
+            tails = "\n\n".join(map(_tail, processes))
+            raise RuntimeError(f"{what} has not come within {seconds:.0f} s; {tails}")
         time.sleep(0.02)
+
+
+def _tail(process: Process) -> str:
+    return f"{process._log.name}:\n{process.output()[-3000:]}"
 
 
 def _grant(email: str) -> Grant:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +18,13 @@ class Sizes:
     children: int = 3
     children_waiting: int = 4  # where answers take their time
     connections: int = 256  # of each child
+    batch: int = 1_000
     floor_processes: int = 4
     floor_batch: int = 250  # and as many connections
     floor_processes_waiting: int = 8
     floor_batch_waiting: int = 150
     naive_children: int = 4
+    naive_children_waiting: int = 24  # each waits for one answer at a time, and costs nothing meanwhile
 
     readers: int = 1_000  # accounts that are read
     reads: int = 3_000  # of each way in a turn
@@ -30,6 +32,7 @@ class Sizes:
 
     tables: tuple[int, ...] = (10_000, 100_000, 1_000_000)  # accounts
     batches: int = 1_000
+    stretches: int = 6  # of the batches, each with a p99 of its own
     bloat_accounts: int = 20_000
     cycles: int = 10
     imports: int = 20_000
@@ -39,6 +42,7 @@ class Sizes:
 
     fleet: int = 100_000
     rate: int = 500  # questions per second
+    ends: int = 10  # of an outage, half a minute apart: a canary goes every five minutes
 
     def given(self, settings: Sequence[str]) -> Self:
         """Raises ValueError for an unknown name or a value that is no number."""
@@ -48,9 +52,16 @@ class Sizes:
             name, _, value = setting.partition("=")
             if name not in kinds:
                 raise ValueError(f"unknown size {name!r}; there are: {', '.join(kinds)}")
-            kind = kinds[name]
-            changes[name] = tuple(map(int, value.split(","))) if isinstance(kind, tuple) else type(kind)(value)
+            changes[name] = _read(name, value, kinds[name])
         return replace(self, **changes)  # type: ignore[arg-type]  # each of the type of its field
+
+
+def _read(name: str, value: str, like: Any) -> object:
+    try:
+        return tuple(map(int, value.split(","))) if isinstance(like, tuple) else type(like)(value)
+    except ValueError:
+        wanted = "whole numbers with commas" if isinstance(like, tuple) else "a number"
+        raise ValueError(f"{name} must be {wanted}, not {value!r}") from None
 
 
 FULL = Sizes()
@@ -59,10 +70,11 @@ QUICK = Sizes(
     seconds=1.0,
     turns=1,
     naive_accounts=60,
-    latencies=(0,),
+    latencies=(0, 10),
     children=2,
     floor_processes=1,
     naive_children=2,
+    naive_children_waiting=2,
     readers=20,
     reads=20,
     read_turns=1,
@@ -75,4 +87,5 @@ QUICK = Sizes(
     refreshes=900,
     fleet=1_000,
     rate=5,
+    ends=2,
 )

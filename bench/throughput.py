@@ -34,26 +34,35 @@ class Trial:
 
 
 def trial(contender: Contender, provider: Provider, *, seconds: float) -> Trial:
-    """One turn. Raises AssertionError if what was granted is not what is stored."""
-    site = contender.site
-    stored, granted = (contender.stored() if contender.name != "naive" else 0), provider.granted()
+    """One turn. Raises RuntimeError if a process ends by itself, or if what was granted is not what is stored."""
+    site, granted = contender.site, provider.granted()
+    stored = 0 if contender.may_lose else contender.stored()
     last = granted + int(contender.accounts * _SPENT)
     with work(contender) as processes:
-        wait_for(lambda: provider.granted() - granted >= contender.accounts * _WARM, *processes)
+        first = granted + contender.accounts * _WARM
+        wait_for("the first refreshes", lambda: provider.granted() >= first, *processes)
         roots = [process.pid for process in processes]
         stores = [site.stack.postgres.pid, site.stack.valkey.pid]
 
         def probe() -> list[float]:
+            at = time.monotonic(), float(provider.granted())  # at one instant; the rest takes some time to look up
             cpu = [cpu_seconds(pids) * 1000 for pids in (roots, stores, [provider.process.pid])]
-            return [float(provider.granted()), *cpu, *_written(site)]
+            return [*at, *cpu, *_written(site)]
 
-        before, begin = probe(), time.monotonic()
-        while time.monotonic() - begin < seconds and provider.granted() < last:
-            time.sleep(0.05)
-        elapsed, after = time.monotonic() - begin, probe()
-    refreshes, *spent = (new - old for new, old in zip(after, before, strict=True))
+        before = probe()
+        end = before[0] + seconds
+        wait_for(
+            "the end of the turn",
+            lambda: time.monotonic() >= end or provider.granted() >= last,
+            *processes,
+            provider.process,
+            seconds=2 * seconds + 60,
+        )
+        after = probe()
+    elapsed, refreshes, *spent = (new - old for new, old in zip(after, before, strict=True))
     kept, given = contender.stored() - stored, provider.granted() - granted
-    assert kept == given or contender.may_lose, f"{contender.name}: {given} tokens were granted, {kept} are stored"
+    if kept != given and not contender.may_lose:
+        raise RuntimeError(f"{contender.name}: {given} tokens were granted, {kept} are stored")
     return Trial(int(refreshes), elapsed, *(figure / refreshes for figure in spent))
 
 

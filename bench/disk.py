@@ -1,0 +1,35 @@
+"""What the disk takes without Postgres."""
+
+import os
+import time
+from pathlib import Path
+
+from bench.quantiles import p99
+
+
+class Disk:
+    """What the disk takes on its own, beside the stores and whatever they leave to it: the least a commit can wait."""
+
+    _PIECES = 64
+
+    def __init__(self, directory: Path) -> None:
+        self._file = os.open(directory / "synced", os.O_RDWR | os.O_CREAT)
+        self._piece = os.urandom(1_000_000)  # as much log as a batch
+        self._spent: list[float] = []
+        for _ in range(self._PIECES):
+            os.write(self._file, self._piece)
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def work(self) -> None:
+        """Write a piece over an old one, as Postgres does with its log, and sync it."""
+        begin = time.perf_counter()
+        os.pwrite(self._file, self._piece, len(self._spent) % self._PIECES * len(self._piece))
+        os.fdatasync(self._file)
+        self._spent.append((time.perf_counter() - begin) * 1000)
+
+    def p99(self, stretches: int) -> float:
+        """Milliseconds, the median of so many stretches'."""
+        return p99(self._spent, stretches)
