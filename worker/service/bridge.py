@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.cache import Locks, RateLimiter
-from worker.db.claims import UnsavedUpdate
+from worker.db.unsaved import UnsavedUpdate
 from worker.domain.credential import AccessToken, CacheEntry, Sealed, Status
 from worker.domain.errors import (
     AccountError,

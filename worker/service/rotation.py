@@ -24,11 +24,15 @@ _PURPOSES = tuple(Purpose(column) for column in sealed.SEALED_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class RotationReport:
-    """``remaining`` rows still hold something under an older key; ``unreadable`` of them open with no key at hand."""
+    """``remaining`` rows still hold something under an older key; ``unreadable`` of them open with no key at hand.
+
+    ``waiting`` entries of the outbox cannot be stored, and may be under an older key as well.
+    """
 
     rotated: int
     unreadable: int
     remaining: int
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Rotation:
 
     def rotate(self, *, progress: Callable[[int], None]) -> RotationReport:
         """Go through all rows once. Calls ``progress`` with the number of rows done. Raises Unavailable."""
-        self._recovery.drain()  # what waits in the outbox may be sealed under the key that is to go
+        waiting = self._recovery.drain_all()  # it may be sealed under the key that is to go
         rotated = unreadable = 0
         after: UUID | None = UUID(int=0)
         while after is not None:
@@ -59,7 +63,7 @@ class Rotation:
             progress(rotated + unreadable)
         with self._database.begin() as connection:
             remaining = sealed.count_other_than(connection, key_prefix(self._vault.newest_key_id))
-        return RotationReport(rotated, unreadable, remaining)
+        return RotationReport(rotated, unreadable, remaining, waiting)
 
     def _rotate_page(self, after: UUID) -> tuple[_Page, int]:
         with self._database.begin() as connection:

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.factories import NOW
-from tests.integration.db.rows import HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
-from worker.db import claims
-from worker.domain.credential import Claim, Sealed, Status
+from tests.integration.db.rows import ANN, BOB, CAT, HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
+from worker.db import unsaved
+from worker.domain.credential import Claim, Sealed, Status, account_id
 
 LATER = NOW + HOUR
 
@@ -13,7 +13,7 @@ LATER = NOW + HOUR
 def restore(rows: Rows, claim: Claim, **changes: object) -> bool:
     """What the outbox brings home: the tokens of an answer to this claim."""
     with rows.database.begin() as connection:
-        return claims.restore(connection, refreshed(claim, **changes).unsaved(), now=LATER)
+        return bool(unsaved.restore(connection, [refreshed(claim, **changes).unsaved()], now=LATER))
 
 
 def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Claim) -> None:
@@ -78,3 +78,13 @@ def test_a_late_write_for_an_account_that_left_oauth_is_no_error(rows: Rows, cla
     restore(rows, claim)
 
     assert rows.row()["refresh_due_at"] is None
+
+
+def test_a_row_that_somebody_else_writes_is_not_waited_for(rows: Rows, claim: Claim) -> None:
+    """Two that write many rows in different orders would wait for each other. Who has no row waits for none."""
+    rows.save(grant(BOB), grant(CAT))
+    ids = [account_id(email) for email in (ANN, BOB, CAT, "nobody@contoso.com")]
+    with rows.database.begin() as rival, rows.database.begin() as connection:
+        assert unsaved.hold(rival, ids[1:2]) == {ids[1]}
+
+        assert unsaved.hold(connection, ids) == {ids[0], *ids[2:]}

@@ -9,6 +9,7 @@ import pytest
 
 from tests.factories import NOW, TurnedClock
 from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
+from tests.integration.outboxes import kept
 from worker.bootstrap import Services
 from worker.cache import Outbox
 from worker.devkit.emulator import Hang, oauth_error
@@ -38,7 +39,7 @@ def cure(mailboxes: Mailboxes) -> None:
 
 def waiting(mailboxes: Mailboxes) -> set[str]:
     """The ids of those in the outbox."""
-    return {str(account) for account in Outbox(mailboxes.services.redis).some()}
+    return {str(account) for account in kept(Outbox(mailboxes.services.redis))}
 
 
 def assert_stored(mailboxes: Mailboxes, email: str, version: int) -> None:
@@ -180,14 +181,14 @@ def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: M
     ]
     values = [b"garbage", b"\xff\xfe", b"[]", b"{}", *(json.dumps(shape | each).encode() for each in odd)]
     victims = emails(len(values))
-    kept = {account_id(email): value for email, value in zip(victims, values, strict=True)}
+    left = {account_id(email): value for email, value in zip(victims, values, strict=True)}
     mailboxes.sign_in(*victims, BOB)
     outbox = Outbox(mailboxes.services.redis)
-    outbox.put(kept)
+    outbox.put(left)
 
     assert mailboxes.refresh_due() == {"claimed": len(values) + 1, "refreshed": 1, "returned": len(values)}
 
-    assert outbox.some() == kept
+    assert kept(outbox) == left
     assert_stored(mailboxes, BOB, version=2)
     assert mailboxes.requests == 1
 
@@ -208,6 +209,21 @@ def test_a_missing_ledger_loses_no_token(mailboxes: Mailboxes, rival: Services) 
     mailboxes.clock.advance(hours=2)
     assert mailboxes.refresh_due() == {"claimed": 6, "refreshed": 6}
     assert mailboxes.query("SELECT count(*) FROM refresh_events") == [(6,)]
+
+
+def test_a_row_that_postgres_refuses_does_not_keep_others_waiting(mailboxes: Mailboxes, rival: Services) -> None:
+    """They are stored many at a time, and one of them spoils the statement."""
+    mailboxes.sign_in(ANN, *emails(19), strict=True)
+    mailboxes.query("ALTER TABLE refresh_events RENAME TO elsewhere")
+    mailboxes.refresh_due()
+    assert len(waiting(mailboxes)) == 20
+    poison(mailboxes)
+
+    assert rival.refresher.refresh_due("default") == {"claimed": 0}
+
+    assert waiting(mailboxes) == {str(account_id(ANN))}
+    for email in emails(19):
+        assert_stored(mailboxes, email, version=2)
 
 
 def test_a_failure_that_cannot_be_stored_is_found_again(mailboxes: Mailboxes, clock: TurnedClock) -> None:
