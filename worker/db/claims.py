@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from worker.db.rows import as_columns, as_dicts, as_failure, as_mail
-from worker.db.unsaved import UnsavedUpdate
+from worker.db.unsaved import UnsavedUpdate, mark
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
 
@@ -46,7 +46,7 @@ _CLAIM_ONE = text(f"""
 """)
 
 # A rival that took over an expired lease, or a sign-in meanwhile, has changed version or lease: then this answer is
-# the older one, and is dropped.
+# the older one, and is dropped; but for new tokens whose predecessor is what is still stored, see unsaved.restore.
 _PERSIST = text("""
     UPDATE mail_credentials AS c
     SET access_token = coalesce(n.access_token, c.access_token),
@@ -115,6 +115,7 @@ class SealedUpdate:
             email=self.claim.email,
             base=self.claim.version,
             version=self.version,
+            spent=mark(self.claim.refresh_token) if self.refresh_token else b"",
             access_token=self.access_token,
             refresh_token=self.refresh_token,
             previous_refresh_token=self.previous_refresh_token,

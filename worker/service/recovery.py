@@ -16,6 +16,8 @@ from worker.db.session import Database
 from worker.db.unsaved import UnsavedUpdate
 from worker.domain.credential import AccountId, Sealed
 from worker.domain.errors import StorageError, Unavailable, UnreadableSecret, WorkerError
+from worker.service.accounts import Accounts
+from worker.service.entries import Entries
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +29,19 @@ _AT_A_TIME = timedelta(seconds=5)
 class Recovery:
     """The way of rotated tokens around a database outage. Thread-safe."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, utcnow: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        accounts: Accounts,
+        entries: Entries,
+        utcnow: Callable[[], datetime],
+    ) -> None:
         self._database = database
         self._outbox = outbox
+        self._accounts = accounts
+        self._entries = entries
         self._utcnow = utcnow
         self._cursor = 0  # in the outbox: where the next drain begins
 
@@ -60,6 +72,7 @@ class Recovery:
                 update = replace(
                     update,
                     base=before.base,
+                    spent=before.spent + update.spent,  # the first may have come home just now
                     refresh_token=rotated.refresh_token,
                     previous_refresh_token=rotated.previous_refresh_token,
                 )
@@ -113,7 +126,13 @@ class Recovery:
                 log.info("Token persisted to database", email=update.email, expires_at=update.expires_at.isoformat())
             elif update.account_id in settled:
                 log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
+        self._publish([update for update in updates if settled.get(update.account_id) not in {None, update.version}])
         return home
+
+    def _publish(self, moved: Sequence[UnsavedUpdate]) -> None:
+        """What has become another version than the cache has it under: what was spent would outrank it there."""
+        if moved:
+            self._entries.publish(self._accounts.entries([update.account_id for update in moved]))
 
     def _store(self, updates: Sequence[UnsavedUpdate]) -> dict[AccountId, int | None]:
         """The versions they have become, None where something newer is stored; without those that must wait."""
@@ -151,6 +170,7 @@ def _encode(update: UnsavedUpdate) -> bytes:
             "email": update.email,
             "base": update.base,
             "version": update.version,
+            "spent": base64.b64encode(update.spent).decode(),
             "tokens": [token and base64.b64encode(token).decode() for token in tokens],
             "times": [moment.isoformat() for moment in (update.obtained_at, update.expires_at, update.due_at)],
         }
@@ -169,6 +189,7 @@ def _decode(account: AccountId, value: bytes) -> UnsavedUpdate:
             email=data["email"],
             base=data["base"],
             version=data["version"],
+            spent=base64.b64decode(data.get("spent", "")),  # an older worker has left it out
             access_token=access_token,
             refresh_token=refresh_token,
             previous_refresh_token=previous,

@@ -14,6 +14,8 @@ from worker.bootstrap import Services
 from worker.cache import Outbox
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.credential import Status, account_id
+from worker.service.entries import Entries
+from worker.vault import Vault
 
 OUTBOX = "token-worker:outbox"
 POISONED = f"""
@@ -167,6 +169,30 @@ def test_a_sign_in_while_it_waits_wins(poisoned: Mailboxes) -> None:
     assert waiting(poisoned) == set()
     assert not poisoned.emulator.accepts(granted)  # it is the new one that has been spent
     assert_stored(poisoned, ANN, version=3)
+
+
+@pytest.mark.parametrize("verbs", [("pause",), ("pause", "resume"), ("resume",)])
+def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Mailboxes, verbs: tuple[str, ...]) -> None:
+    """What is stored is as spent as before, and what waits is what there is to go on with. The cache learns it."""
+    cure(poisoned)
+    for verb in verbs:
+        getattr(poisoned.services.credentials, verb)(ANN)
+    status = poisoned.account(ANN).status
+
+    poisoned.services.refresher.batches_due(at_most=1)
+
+    account = poisoned.account(ANN)
+    assert waiting(poisoned) == set()
+    assert account.status is status
+    newest = poisoned.emulator.newest_refresh_token(ANN)
+    assert poisoned.stored_refresh_token(ANN) == newest
+    assert poisoned.emulator.accepts(newest)
+    entry = Entries(poisoned.services.cache, Vault(poisoned.settings.keys)).read(account.id)
+    assert entry
+    assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
+    poisoned.services.credentials.resume(ANN)
+    assert poisoned.services.renewal.refresh(account.id).version == poisoned.account(ANN).version
+    assert poisoned.emulator.accepts(poisoned.stored_refresh_token(ANN))
 
 
 def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: Mailboxes) -> None:

@@ -1,16 +1,16 @@
 """After an outage of hours the outbox holds more than fits in one look, and all of it comes home."""
 
 import json
+from contextlib import closing
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 from tests.factories import NOW
 from tests.integration.failures.mailboxes import Mailboxes, emails
 from tests.integration.outboxes import kept
-from worker.bootstrap import Services
+from worker.bootstrap import Services, bootstrap
 from worker.cache import Outbox
 from worker.domain.credential import AccountId, account_id
-from worker.service.recovery import Recovery
 
 MANY = 40_000  # of which Valkey looks through a part at a time, until it has found some
 TIMES = [NOW.isoformat(), *[(NOW + timedelta(hours=1)).isoformat()] * 2]
@@ -68,11 +68,10 @@ def test_claims_do_not_wait_until_all_is_home(mailboxes: Mailboxes) -> None:
     is not all that those get round to."""
     outbox = put(mailboxes.services, unreadable := strangers(2_000), b"garbage")
     put(mailboxes.services, strangers(500), ENTRY)
-    recovery = Recovery(database=mailboxes.services.database, outbox=outbox, utcnow=HurriedClock())
-
-    recovery.drain()
-    assert 2_000 < len(kept(outbox)) < 2_500
-    for _ in range(20):
-        recovery.drain()
+    with closing(bootstrap(mailboxes.settings, utcnow=HurriedClock())) as hurried:
+        hurried.refresher.batches_due(at_most=1)
+        assert 2_000 < len(kept(outbox)) < 2_500
+        for _ in range(20):
+            hurried.refresher.batches_due(at_most=1)
 
     assert kept(outbox).keys() == set(unreadable)
