@@ -4,6 +4,8 @@ Microsoft is strict here: whoever spends a refresh token twice has lost the acco
 """
 
 import json
+from collections.abc import Callable
+from subprocess import CalledProcessError
 
 import pytest
 
@@ -217,6 +219,17 @@ def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: M
     assert kept(outbox) == left
     assert_stored(mailboxes, BOB, version=2)
     assert mailboxes.requests == 1
+
+
+def test_rotate_keys_says_that_something_waits(mailboxes: Mailboxes, command: Callable[..., str]) -> None:
+    """It may be sealed under the key that is to go."""
+    Outbox(mailboxes.services.redis).put({account_id(ANN): b"garbage"})
+
+    with pytest.raises(CalledProcessError) as failed:
+        command("rotate-keys")
+
+    assert failed.value.returncode == 1
+    assert "1 wait in the outbox" in failed.value.stderr
 
 
 def test_a_missing_ledger_loses_no_token(mailboxes: Mailboxes, rival: Services) -> None:
