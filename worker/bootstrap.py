@@ -93,12 +93,12 @@ def bootstrap(
     database = Database(settings.database_url.get_secret_value())
     redis = connect(settings.redis_url.get_secret_value())
     cache = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
-    recovery = Recovery(database=database, outbox=Outbox(redis), utcnow=utcnow)
     vault = Vault(settings.keys)
     identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
     policy = settings.policy
     entries = Entries(cache, vault, memory=memory)
     accounts = Accounts(database=database, vault=vault, utcnow=utcnow)
+    recovery = Recovery(database=database, outbox=Outbox(redis), accounts=accounts, entries=entries, utcnow=utcnow)
     locks = Locks(redis)
     lease = timedelta(seconds=settings.lease)
     limiter = RateLimiter(redis, per_second=settings.rate)

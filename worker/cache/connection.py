@@ -2,10 +2,10 @@
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - redis names it so
+from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004 - redis names it so
 from redis.retry import Retry
 
-from worker.domain.errors import Unavailable
+from worker.domain.errors import CacheRefused, Unavailable
 
 _TIMEOUT = 1.0  # seconds; a consumer must not wait longer than this to learn that Redis is away
 
@@ -23,4 +23,5 @@ def connect(url: str) -> Redis:
 
 def unavailable(error: RedisError) -> Unavailable:
     """What to raise instead: without the server's words, which may repeat a value."""
-    return Unavailable(f"Redis cannot be used: {type(error).__name__}")
+    kind = CacheRefused if isinstance(error, ResponseError) else Unavailable
+    return kind(f"Redis cannot be used: {type(error).__name__}")

@@ -1,6 +1,6 @@
 """What Microsoft has given and Postgres could not take: kept without expiry until it can. Values come sealed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 from uuid import UUID
 
@@ -12,11 +12,12 @@ from worker.domain.credential import AccountId
 
 _KEY = "token-worker:outbox"  # a hash: one value per account, the newest
 
-_SOME = 500
+_PAGE = 250  # values of up to 12 KB: one command each way, far within its timeout
 
 _DISCARD = """
-if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
-return 0
+for number = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[number]) == ARGV[number + 1] then redis.call('HDEL', KEYS[1], ARGV[number]) end
+end
 """
 
 
@@ -61,13 +62,21 @@ class Outbox:
             raise unavailable(error) from None
         return frozenset(account for account, value in zip(accounts, kept, strict=True) if value is not None)
 
-    def some(self) -> dict[AccountId, bytes]:
-        """A part of what is kept, all of it if it is little: after a long outage it may be more than fits in memory."""
-        try:
-            _cursor, kept = cast("tuple[int, dict[bytes, bytes]]", self._redis.hscan(_KEY, count=_SOME))
-        except RedisError as error:
-            raise unavailable(error) from None
-        return {account: value for field, value in kept.items() if (account := _account(field))}
+    def pages(self, cursor: int = 0) -> Iterator[tuple[int, dict[AccountId, bytes]]]:
+        """What is kept, in parts that fit in memory, each with the cursor from which to go on after it: 0 at the end.
+
+        A part may be empty though more follow. What is there all the while is in at least one of them, and cursors stay
+        good, whatever is put or discarded meanwhile (https://valkey.io/commands/scan/, guarantees).
+        """
+        while True:
+            try:
+                page = cast("tuple[int, dict[bytes, bytes]]", self._redis.hscan(_KEY, cursor, count=_PAGE))
+            except RedisError as error:
+                raise unavailable(error) from None
+            cursor, kept = page
+            yield cursor, {account: value for field, value in kept.items() if (account := _account(field))}
+            if cursor == 0:
+                return
 
     def size(self) -> int:
         """How many accounts have something here."""
@@ -76,10 +85,11 @@ class Outbox:
         except RedisError as error:
             raise unavailable(error) from None
 
-    def discard(self, account: AccountId, value: bytes) -> None:
-        """Forget a value that has been stored, unless it has been replaced by a newer one meanwhile."""
+    def discard(self, values: Mapping[AccountId, bytes]) -> None:
+        """Forget values that have been stored, but none that has been replaced by a newer one meanwhile."""
+        arguments = [part for account, value in values.items() for part in (str(account), value)]
         try:
-            self._discard(keys=[_KEY], args=[str(account), value])
+            self._discard(keys=[_KEY], args=arguments)
         except RedisError as error:
             raise unavailable(error) from None
 

@@ -18,9 +18,19 @@ class Questions:
 
     def is_new(self, account: AccountId, question: str, span: timedelta) -> bool:
         """Note a question; False if somebody has asked the very same within ``span``."""
-        digest = blake2b(question.encode(), digest_size=12).hexdigest()
         try:
-            key = f"token-worker:asked:{account}:{digest}"
-            return bool(self._redis.set(key, b"", nx=True, px=int(span.total_seconds() * 1000)))
+            return bool(self._redis.set(_key(account, question), b"", nx=True, px=int(span.total_seconds() * 1000)))
         except RedisError as error:
             raise unavailable(error) from None
+
+    def forget(self, account: AccountId, question: str) -> None:
+        """Strike out a note: the question has reached nobody."""
+        try:
+            self._redis.delete(_key(account, question))
+        except RedisError as error:
+            raise unavailable(error) from None
+
+
+def _key(account: AccountId, question: str) -> str:
+    digest = blake2b(question.encode(), digest_size=12).hexdigest()
+    return f"token-worker:asked:{account}:{digest}"

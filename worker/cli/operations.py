@@ -83,7 +83,9 @@ def rotate_keys() -> None:
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
     click.echo(f"{report.rotated} re-sealed, {report.unreadable} unreadable, {report.remaining} left under older keys")
-    if report.remaining:
+    if report.waiting:
+        click.echo(f"{report.waiting} wait in the outbox and cannot be stored: the log says why", err=True)
+    if report.remaining or report.waiting:
         raise SystemExit(1)
 
 

@@ -1,13 +1,14 @@
 """Claims on accounts: leasing what is due, writing back what was spent. Callers own the transaction."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, bindparam, text
+from sqlalchemy import Connection, text
 
 from worker.db.rows import as_columns, as_dicts, as_failure, as_mail
+from worker.db.unsaved import UnsavedUpdate, mark
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
 
@@ -45,7 +46,7 @@ _CLAIM_ONE = text(f"""
 """)
 
 # A rival that took over an expired lease, or a sign-in meanwhile, has changed version or lease: then this answer is
-# the older one, and is dropped.
+# the older one, and is dropped; but for new tokens whose predecessor is what is still stored, see unsaved.restore.
 _PERSIST = text("""
     UPDATE mail_credentials AS c
     SET access_token = coalesce(n.access_token, c.access_token),
@@ -104,7 +105,7 @@ class SealedUpdate:
         """Of the account once this is stored: new tokens make a new one."""
         return self.claim.version + (self.access_token is not None)
 
-    def unsaved(self) -> "UnsavedUpdate":
+    def unsaved(self) -> UnsavedUpdate:
         """What must outlive an outage. Only for an update that carries tokens."""
         assert self.access_token is not None
         assert self.obtained_at is not None
@@ -114,6 +115,7 @@ class SealedUpdate:
             email=self.claim.email,
             base=self.claim.version,
             version=self.version,
+            spent=mark(self.claim.refresh_token) if self.refresh_token else b"",
             access_token=self.access_token,
             refresh_token=self.refresh_token,
             previous_refresh_token=self.previous_refresh_token,
@@ -121,22 +123,6 @@ class SealedUpdate:
             expires_at=self.expires_at,
             due_at=self.due_at,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnsavedUpdate:
-    """New tokens that make ``version``, if what is stored is still ``base``."""
-
-    account_id: AccountId
-    email: str
-    base: int
-    version: int
-    access_token: Sealed
-    refresh_token: Sealed | None
-    previous_refresh_token: Sealed | None
-    obtained_at: datetime
-    expires_at: datetime
-    due_at: datetime
 
 
 def claim_due(
@@ -251,32 +237,6 @@ def find_stored(connection: Connection, updates: Sequence[SealedUpdate]) -> dict
           ON c.id = n.id AND c.access_token = n.access_token
     """)
     return {AccountId(account): version for account, version in connection.execute(statement, arrays)}
-
-
-def restore(connection: Connection, update: UnsavedUpdate, *, now: datetime) -> bool:
-    """Store tokens that had to wait for the database; False if something newer is stored.
-
-    The lease they were asked under may have run out and been taken over; the holder loses, having spent an older token.
-    """
-    statement = text("""
-        UPDATE mail_credentials
-        SET access_token = :access_token, token_obtained_at = :obtained_at, token_expiry = :expires_at,
-            refresh_token = coalesce(:refresh_token, refresh_token),
-            previous_refresh_token = coalesce(:previous_refresh_token, previous_refresh_token),
-            refresh_token_issued_at =
-                CASE WHEN :refresh_token IS NULL THEN refresh_token_issued_at ELSE :obtained_at END,
-            last_refreshed_at = :obtained_at, version = :version,
-            status_changed_at = CASE WHEN status = 'active' THEN status_changed_at ELSE CAST(:now AS timestamptz) END,
-            status = 'active',
-            refresh_due_at = CASE WHEN use_oauth THEN CAST(:due_at AS timestamptz) END, lease_id = NULL,
-            updated_at = :now,
-            failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
-            strikes = 0, struck_at = NULL
-        WHERE id = :account_id AND version = :base AND status NOT IN ('paused', 'disconnected')
-    """).bindparams(
-        bindparam("refresh_token", type_=LargeBinary), bindparam("previous_refresh_token", type_=LargeBinary)
-    )
-    return connection.execute(statement, {**asdict(update), "now": now}).rowcount == 1
 
 
 def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime) -> bool:

@@ -67,7 +67,7 @@ def list_accounts(
 def set_status(
     connection: Connection, account: AccountId, status: Status, *, due_at: datetime | None, now: datetime
 ) -> int | None:
-    """Put an account into a state by hand, forgiving its failures; a refresh in flight loses its swap.
+    """Put an account into a state by hand, forgiving its failures; of a refresh in flight only tokens are stored.
 
     Returns the new version, or None if there is no such account.
     """

@@ -35,9 +35,12 @@ def page(connection: Connection, *, after: UUID, size: int) -> Page:
     return [AccountId(id_) for id_ in connection.execute(statement, {"after": after, "size": size}).scalars()]
 
 
-def find(connection: Connection, page: Page) -> list[SealedRow]:
-    """What a page's accounts hold."""
-    statement = text(f"SELECT id, {', '.join(SEALED_COLUMNS)} FROM mail_credentials WHERE {_IN_PAGE} ORDER BY id")
+def find_readable(connection: Connection, page: Page) -> list[SealedRow]:
+    """What a page's accounts hold, but for those that are known to hold what cannot be opened."""
+    statement = text(
+        f"SELECT id, {', '.join(SEALED_COLUMNS)} FROM mail_credentials"
+        f" WHERE {_IN_PAGE} AND status <> 'unreadable' ORDER BY id"
+    )
     return _rows(connection, statement, page)
 
 

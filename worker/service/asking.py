@@ -1,6 +1,7 @@
 """How a process that holds neither refresh tokens nor a client secret comes by a better token: it asks the workers."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -76,9 +77,16 @@ class AskingRenewal:
     def _ask(self, account: AccountId, wish: Wish, cached: CacheEntry | None) -> None:
         """Once for all who want the same and have seen the same. Raises Unavailable."""
         seen = (cached.version, cached.problem and cached.problem.noted_at) if cached else None
-        if self._questions.is_new(account, repr((wish, seen)), timedelta(seconds=_PATIENTLY)):
-            min_ttl = None if wish.min_ttl is None else wish.min_ttl.total_seconds()
+        question = repr((wish, seen))
+        if not self._questions.is_new(account, question, timedelta(seconds=_PATIENTLY)):
+            return
+        min_ttl = None if wish.min_ttl is None else wish.min_ttl.total_seconds()
+        try:
             self._sender.ask(account, min_ttl=min_ttl, rejected=wish.newer_than)
+        except Unavailable:
+            with suppress(Unavailable):  # it ends by itself
+                self._questions.forget(account, question)
+            raise
 
     def _awaited(
         self, account: AccountId, email: str, wish: Wish, cached: CacheEntry | None, known: CacheEntry | None

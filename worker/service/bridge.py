@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.cache import Locks, RateLimiter
-from worker.db.claims import UnsavedUpdate
+from worker.db.unsaved import UnsavedUpdate, mark
 from worker.domain.credential import AccessToken, CacheEntry, Sealed, Status
 from worker.domain.errors import (
     AccountError,
@@ -103,6 +103,7 @@ class Bridge:
             email=entry.email,
             base=entry.version,
             version=version,
+            spent=mark(entry.refresh_token) if rotated else b"",
             access_token=self._vault.seal(outcome.access_token, account, Purpose.ACCESS_TOKEN),
             refresh_token=self._vault.seal(rotated, account, Purpose.REFRESH_TOKEN) if rotated else None,
             previous_refresh_token=self._previous(entry) if rotated else None,

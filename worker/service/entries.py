@@ -9,7 +9,7 @@ import structlog
 from worker.cache import Cache, Item
 from worker.domain import entry as wire
 from worker.domain.credential import AccountId, CacheEntry
-from worker.domain.errors import Unavailable, UnreadableSecret
+from worker.domain.errors import CacheRefused, Unavailable, UnreadableSecret
 from worker.service.memory import Memory
 from worker.vault import Purpose, Vault
 
@@ -45,12 +45,13 @@ class Entries:
     def read(self, account: AccountId) -> CacheEntry | None:
         """The account's entry, or None if there is none that opens."""
         try:
-            self.catch_up()
-            item = self._cache.get(account)
+            takes_all = self._is_told()
+            item = self._newer(account, self._cache.get(account))
         except Unavailable as error:
             self._lost(error)
             return None
-        self._found()
+        if takes_all:
+            self._found()
         entry = self._open(item) if item else None
         self.keep([entry] if entry else [])
         return entry
@@ -58,13 +59,15 @@ class Entries:
     def read_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, CacheEntry]:
         """Those of the accounts that have an entry that opens, in one round trip."""
         try:
-            self.catch_up()
-            items = self._cache.get_many(accounts) if accounts else {}
+            takes_all = self._is_told()
+            cached = self._cache.get_many(accounts) if accounts else {}
         except Unavailable as error:
             self._lost(error)
             return {}
-        self._found()
-        found = {account: entry for account, item in items.items() if (entry := self._open(item))}
+        if takes_all:
+            self._found()
+        items = (self._newer(account, cached.get(account)) for account in accounts)
+        found = {item.account_id: entry for item in items if item and (entry := self._open(item))}
         self.keep(list(found.values()))
         return found
 
@@ -97,14 +100,30 @@ class Entries:
 
     def catch_up(self) -> None:
         """Write what could not be written before. Raises Unavailable."""
+        number = 1  # at first: readers come through here, and Redis may still refuse
         while self._owed:
             with self._lock:
-                some = list(islice(self._owed.values(), _AT_A_TIME))
+                some = list(islice(self._owed.values(), number))
             self._cache.put(some)
+            number = _AT_A_TIME
             with self._lock:
                 for item in some:
                     if self._owed.get(item.account_id) is item:
                         del self._owed[item.account_id]
+
+    def _is_told(self) -> bool:
+        """Catch up; False if Redis takes nothing more, but may well be read. Raises Unavailable if it is away."""
+        try:
+            self.catch_up()
+        except CacheRefused as error:
+            self._lost(error)
+            return False
+        return True
+
+    def _newer(self, account: AccountId, cached: Item | None) -> Item | None:
+        """What Redis has, or would have if it had taken what it is owed."""
+        owed = self._owed.get(account)
+        return owed if owed and (cached is None or owed.version >= cached.version) else cached
 
     def _owe(self, items: Sequence[Item]) -> None:
         with self._lock:

@@ -2,40 +2,58 @@
 
 import base64
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from worker.cache import Outbox
-from worker.db import claims
-from worker.db.claims import SealedUpdate, UnsavedUpdate
+from worker.db import unsaved
+from worker.db.claims import SealedUpdate
 from worker.db.session import Database
+from worker.db.unsaved import UnsavedUpdate
 from worker.domain.credential import AccountId, Sealed
-from worker.domain.errors import StorageError, Unavailable, UnreadableSecret
+from worker.domain.errors import StorageError, Unavailable, UnreadableSecret, WorkerError
+from worker.service.accounts import Accounts
+from worker.service.entries import Entries
 
 log = structlog.get_logger(__name__)
+
+# Enough for what minutes of an outage leave. After a longer one there may be a million, which take many minutes: they
+# must not keep batches from claiming the others, nor their tasks until Celery kills them.
+_AT_A_TIME = timedelta(seconds=5)
 
 
 class Recovery:
     """The way of rotated tokens around a database outage. Thread-safe."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, utcnow: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        accounts: Accounts,
+        entries: Entries,
+        utcnow: Callable[[], datetime],
+    ) -> None:
         self._database = database
         self._outbox = outbox
+        self._accounts = accounts
+        self._entries = entries
         self._utcnow = utcnow
+        self._cursor = 0  # in the outbox: where the next drain begins
 
     def keep(self, updates: Sequence[SealedUpdate]) -> bool:
         """Keep the tokens of these updates until Postgres is back; False if Redis is away as well."""
-        unsaved = [update.unsaved() for update in updates if update.access_token is not None]
-        if not unsaved:
+        granted = [update.unsaved() for update in updates if update.access_token is not None]
+        if not granted:
             return True
         try:
-            self._outbox.add({update.account_id: _encode(update) for update in unsaved})
+            self._outbox.add({update.account_id: _encode(update) for update in granted})
         except Unavailable as error:
-            log.error("Outbox cannot be written", accounts=len(unsaved), reason=str(error))  # noqa: TRY400
+            log.error("Outbox cannot be written", accounts=len(granted), reason=str(error))  # noqa: TRY400
             return False
         return True
 
@@ -54,20 +72,31 @@ class Recovery:
                 update = replace(
                     update,
                     base=before.base,
+                    spent=before.spent + update.spent,  # the first may have come home just now
                     refresh_token=rotated.refresh_token,
                     previous_refresh_token=rotated.previous_refresh_token,
                 )
         self._outbox.put({update.account_id: _encode(update)})
 
     def drain(self) -> None:
-        """Write what is kept to Postgres; what Postgres has a newer token for is dropped. Called before every claim."""
-        waiting: set[AccountId] = set()
+        """Write what is kept to Postgres; what Postgres has a newer token for is dropped. Called before every claim.
+
+        Stops after some seconds. The next call goes on from there: what cannot be stored holds up nothing else.
+        """
+        until = self._utcnow() + _AT_A_TIME
         try:
-            while kept := {account: value for account, value in self._outbox.some().items() if account not in waiting}:
-                waiting |= {account for account, value in kept.items() if not self._bring_home(account, value)}
+            for cursor, kept in self._outbox.pages(self._cursor):
+                self._bring_home(kept)
+                self._cursor = cursor
+                if self._utcnow() >= until:
+                    break
         except Unavailable as error:
             # Without Redis there is nothing to wait for; without Postgres the claim that follows fails by itself.
             log.warning("Outbox cannot be drained", reason=str(error))
+
+    def drain_all(self) -> int:
+        """Likewise all of it, however long that takes. Returns how many could not be stored. Raises Unavailable."""
+        return sum(len(kept) - len(self._bring_home(kept)) for _cursor, kept in self._outbox.pages())
 
     def waiting(self, accounts: Collection[AccountId]) -> frozenset[AccountId]:
         """Those of ``accounts`` whose newest refresh token Postgres has not got: the one before must not be spent.
@@ -84,26 +113,58 @@ class Recovery:
         """Bring home what is kept for one account; True if it still waits."""
         try:
             value = self._outbox.get(account)
-            return value is not None and not self._bring_home(account, value)
+            return value is not None and not self._bring_home({account: value})
         except Unavailable as error:
             log.warning("Outbox cannot be drained", reason=str(error))
             return False
 
-    def _bring_home(self, account: AccountId, value: bytes) -> bool:
+    def _bring_home(self, kept: Mapping[AccountId, bytes]) -> dict[AccountId, bytes]:
+        """Store what can be stored, and forget it. Returns what was forgotten. Raises Unavailable."""
+        updates = [update for account, value in kept.items() if (update := _read(account, value))]
+        settled = self._store(updates) if updates else {}
+        home = {account: kept[account] for account in settled}
+        if home:
+            self._outbox.discard(home)
+        for update in updates:
+            if settled.get(update.account_id):
+                log.info("Token persisted to database", email=update.email, expires_at=update.expires_at.isoformat())
+            elif update.account_id in settled:
+                log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
+        self._publish([update for update in updates if settled.get(update.account_id) not in {None, update.version}])
+        return home
+
+    def _publish(self, moved: Sequence[UnsavedUpdate]) -> None:
+        """What has become another version than the cache has it under: what was spent would outrank it there."""
+        if moved:
+            self._entries.publish(self._accounts.entries([update.account_id for update in moved]))
+
+    def _store(self, updates: Sequence[UnsavedUpdate]) -> dict[AccountId, int | None]:
+        """The versions they have become, None where something newer is stored; without those that must wait."""
         try:
-            update = _decode(account, value)
             with self._database.begin() as connection:
-                restored = claims.restore(connection, update, now=self._utcnow())
-        except (UnreadableSecret, StorageError) as error:
-            # Stays where it is, for a human: it may be the only copy. The others go on.
-            log.error("Outbox entry cannot be stored", account_id=str(account), reason=str(error))  # noqa: TRY400
-            return False
-        self._outbox.discard(account, value)
-        if restored:
-            log.info("Token persisted to database", email=update.email, expires_at=update.expires_at.isoformat())
-        else:
-            log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
-        return True
+                held = unsaved.hold(connection, [update.account_id for update in updates])
+                mine = [update for update in updates if update.account_id in held]
+                stored = unsaved.restore(connection, mine, now=self._utcnow())
+            return {account: stored.get(account) for account in held}
+        except StorageError as error:
+            if len(updates) == 1:
+                _complain(updates[0].account_id, error)
+                return {}
+        half = len(updates) // 2  # one of them spoils it for all, and is soon alone
+        return self._store(updates[:half]) | self._store(updates[half:])
+
+
+def _read(account: AccountId, value: bytes) -> UnsavedUpdate | None:
+    try:
+        return _decode(account, value)
+    except UnreadableSecret as error:
+        _complain(account, error)
+        return None
+
+
+def _complain(account: AccountId, error: WorkerError) -> None:
+    """It stays where it is, for a human: it may be the only copy. The others go on."""
+    log.error("Outbox entry cannot be stored", account_id=str(account), reason=str(error))
 
 
 def _encode(update: UnsavedUpdate) -> bytes:
@@ -113,6 +174,7 @@ def _encode(update: UnsavedUpdate) -> bytes:
             "email": update.email,
             "base": update.base,
             "version": update.version,
+            "spent": base64.b64encode(update.spent).decode(),
             "tokens": [token and base64.b64encode(token).decode() for token in tokens],
             "times": [moment.isoformat() for moment in (update.obtained_at, update.expires_at, update.due_at)],
         }
@@ -131,6 +193,7 @@ def _decode(account: AccountId, value: bytes) -> UnsavedUpdate:
             email=data["email"],
             base=data["base"],
             version=data["version"],
+            spent=base64.b64decode(data.get("spent", "")),  # an older worker has left it out
             access_token=access_token,
             refresh_token=refresh_token,
             previous_refresh_token=previous,

@@ -25,11 +25,15 @@ _PURPOSES = tuple(Purpose(column) for column in sealed.SEALED_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class RotationReport:
-    """``remaining`` rows still hold something under an older key; ``unreadable`` of them open with no key at hand."""
+    """``remaining`` rows still hold something under an older key; ``unreadable`` of them open with no key at hand.
+
+    ``waiting`` entries of the outbox cannot be stored, and may be under an older key as well.
+    """
 
     rotated: int
     unreadable: int
     remaining: int
+    waiting: int = 0
 
 
 class Rotation:
@@ -42,7 +46,7 @@ class Rotation:
 
     def rotate(self, *, progress: Callable[[int], None]) -> RotationReport:
         """Go through all rows once. Calls ``progress`` with the number looked at. Raises Unavailable."""
-        self._recovery.drain()  # what waits in the outbox may be sealed under the key that is to go
+        waiting = self._recovery.drain_all()  # it may be sealed under the key that is to go
         rotated = unreadable = looked_at = 0
         for page in self._pages():
             # A refresh of the same rows may be in the way: one of the two is told to try again.
@@ -51,13 +55,14 @@ class Rotation:
             unreadable += left
             looked_at += len(page)
             progress(looked_at)
-        return RotationReport(rotated, unreadable, sum(_patiently(self._remaining, page) for page in self._pages()))
+        remaining = sum(_patiently(self._remaining, page) for page in self._pages())
+        return RotationReport(rotated, unreadable, remaining, waiting)
 
     def check(self) -> None:
         """Open what some accounts hold, as a diagnosis. Raises ConfigurationError saying what does not open."""
         with self._database.begin() as connection:
             page = sealed.page(connection, after=_BEFORE_ALL, size=_PAGE_SIZE)  # at random: ids are hashes
-            rows = sealed.find(connection, page) if page else []
+            rows = sealed.find_readable(connection, page) if page else []
         for row in rows:
             try:
                 for value, purpose in zip(row.values, _PURPOSES, strict=True):

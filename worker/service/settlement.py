@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import stamina
 import structlog
 
-from worker.db import claims, events
+from worker.db import claims, events, unsaved
 from worker.db.claims import SealedUpdate
 from worker.db.events import RefreshEvent
 from worker.db.session import Database
@@ -93,16 +93,18 @@ class Settlement:
         now = self._utcnow()
         records = [self._record(spent, trigger, now) for spent in group]
         versions = self._persist(records, now)
-        found = ((record, versions.get(record.account_id)) for record in records)
-        won = [(record, version) for record, version in found if version is not None]
-        renewed = [_entry(record, version) for record, version in won if _is_new(record)]
-        self._entries.publish([*renewed, *self._noted([record for record, _ in won if not _is_new(record)])])
-        return [record.spent for record, _ in won]
+        won = [record for record in records if record.account_id in versions]
+        # What has become of the others, the row tells: of failures, and where an operator has said something meanwhile.
+        plain = [_is_new(record) and versions[record.account_id] == record.update.version for record in won]
+        renewed = [_entry(record) for record, is_plain in zip(won, plain, strict=True) if is_plain]
+        others = [record for record, is_plain in zip(won, plain, strict=True) if not is_plain]
+        self._entries.publish([*renewed, *self._noted(others)])
+        return [record.spent for record in won]
 
-    def _noted(self, failed: Sequence[_Record]) -> list[CacheEntry]:
+    def _noted(self, others: Sequence[_Record]) -> list[CacheEntry]:
         """Entries that say what is wrong, so that however many ask, nobody has to find it out again."""
         with suppress(Unavailable):  # or the next to ask notes it
-            return self._accounts.entries([record.account_id for record in failed]) if failed else []
+            return self._accounts.entries([record.account_id for record in others]) if others else []
         return []
 
     def _persist(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
@@ -142,9 +144,11 @@ class Settlement:
             lost = [record.update for record in records if _is_new(record) and record.account_id not in versions]
             # The try before may have been committed, and its confirmation lost.
             stored = claims.find_stored(connection, lost) if lost else {}
+            late = [update.unsaved() for update in lost if update.claim.account_id not in stored]
+            restored = unsaved.restore(connection, late, now=now)
             if unstored := [record.event for record in records if record.account_id not in stored]:
                 events.record(connection, unstored)
-        return versions | stored
+        return versions | stored | restored
 
     def _record(self, spent: Spent, trigger: Trigger, now: datetime) -> _Record:
         return _Record(spent, self._seal(spent, now), self._event(spent, trigger))
@@ -204,8 +208,8 @@ def _is_new(record: _Record) -> bool:
     return isinstance(record.spent.outcome, Refreshed)
 
 
-def _entry(record: _Record, version: int) -> CacheEntry:
-    claim, outcome = record.spent.claim, record.spent.outcome
+def _entry(record: _Record) -> CacheEntry:
+    claim, outcome, version = record.spent.claim, record.spent.outcome, record.update.version
     assert isinstance(outcome, Refreshed)
     return CacheEntry(
         account_id=claim.account_id,

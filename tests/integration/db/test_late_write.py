@@ -3,9 +3,9 @@
 import pytest
 
 from tests.factories import NOW
-from tests.integration.db.rows import HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
-from worker.db import claims
-from worker.domain.credential import Claim, Sealed, Status
+from tests.integration.db.rows import ANN, BOB, CAT, HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
+from worker.db import unsaved
+from worker.domain.credential import Claim, Sealed, Status, account_id
 
 LATER = NOW + HOUR
 
@@ -13,7 +13,7 @@ LATER = NOW + HOUR
 def restore(rows: Rows, claim: Claim, **changes: object) -> bool:
     """What the outbox brings home: the tokens of an answer to this claim."""
     with rows.database.begin() as connection:
-        return claims.restore(connection, refreshed(claim, **changes).unsaved(), now=LATER)
+        return bool(unsaved.restore(connection, [refreshed(claim, **changes).unsaved()], now=LATER))
 
 
 def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Claim) -> None:
@@ -53,13 +53,50 @@ def test_a_late_write_wins_over_whoever_has_taken_the_lease_over(rows: Rows, cla
     assert rows.row()["refresh_token"] == b"refresh 2"
 
 
-@pytest.mark.parametrize("overtake", [Rows.sign_in, Rows.pause, Rows.disconnect])
+@pytest.mark.parametrize("overtake", [Rows.sign_in, Rows.disconnect])
 def test_a_late_write_loses_against_what_is_newer(rows: Rows, claim: Claim, overtake: Overtake) -> None:
-    """It may come hours late, and must not bring back what somebody has replaced, stopped or erased."""
+    """It may come hours late, and must not bring back what somebody has replaced or erased."""
     overtake(rows)
     before = rows.row()
 
     assert not restore(rows, claim)
+
+    assert rows.row() == before
+
+
+def test_a_late_write_brings_a_paused_account_its_tokens_and_nothing_else(rows: Rows, claim: Claim) -> None:
+    """It stays paused, as an operator said; but the refresh token it holds has been spent."""
+    rows.pause()
+    before = rows.row()
+
+    assert restore(rows, claim)
+
+    after = rows.row()
+    assert (after["refresh_token"], after["access_token"], after["version"]) == (b"refresh 2", b"access 2", 3)
+    kept = ("status", "status_changed_at", "refresh_due_at", "lease_id")
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert not restore(rows, claim)
+
+
+def test_a_late_write_finds_its_account_paused_and_resumed(rows: Rows, claim: Claim) -> None:
+    """Two versions on, and still with the refresh token that was spent."""
+    rows.pause()
+    rows.set_status(Status.ACTIVE, due_at=LATER)
+
+    assert restore(rows, claim)
+
+    after = rows.row()
+    assert (after["refresh_token"], after["status"], after["version"]) == (b"refresh 2", "active", 4)
+    assert after["refresh_due_at"] == refreshed(claim).due_at
+    assert not restore(rows, claim)
+
+
+def test_a_late_write_that_replaces_nothing_loses_against_any_newer_version(rows: Rows, claim: Claim) -> None:
+    """Its refresh token was not spent for good, and the access token that is stored may be the newer one."""
+    rows.pause()
+    before = rows.row()
+
+    assert not restore(rows, claim, refresh_token=None, previous_refresh_token=None)
 
     assert rows.row() == before
 
@@ -78,3 +115,13 @@ def test_a_late_write_for_an_account_that_left_oauth_is_no_error(rows: Rows, cla
     restore(rows, claim)
 
     assert rows.row()["refresh_due_at"] is None
+
+
+def test_a_row_that_somebody_else_writes_is_not_waited_for(rows: Rows, claim: Claim) -> None:
+    """Two that write many rows in different orders would wait for each other. Who has no row waits for none."""
+    rows.save(grant(BOB), grant(CAT))
+    ids = [account_id(email) for email in (ANN, BOB, CAT, "nobody@contoso.com")]
+    with rows.database.begin() as rival, rows.database.begin() as connection:
+        assert unsaved.hold(rival, ids[1:2]) == {ids[1]}
+
+        assert unsaved.hold(connection, ids) == {ids[0], *ids[2:]}

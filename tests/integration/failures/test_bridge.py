@@ -107,6 +107,28 @@ def test_a_long_outage_is_bridged_and_comes_home_at_once(
     assert_home(outage, version=9)
 
 
+def test_what_is_replaced_while_it_is_brought_home_follows_it(
+    outage: Mailboxes, rival: Services, stores: Stack
+) -> None:
+    """A worker has looked into the outbox, and stores what it saw there a moment after that was spent for the next."""
+    redis, field = outage.services.redis, str(account_id(ANN))
+    read(outage.services)
+    seen = redis.hget("token-worker:outbox", field)
+    for version in (4, 5):
+        outage.clock.advance(hours=1)
+        assert read(outage.services).version == version
+    replacement = redis.hget("token-worker:outbox", field)
+    stores.postgres.start()
+    redis.hset("token-worker:outbox", field, seen)
+    rival.refresher.batches_due(at_most=1)
+    assert outage.account(ANN).version == 3
+    redis.hset("token-worker:outbox", field, replacement)
+
+    rival.refresher.batches_due(at_most=1)
+
+    assert_home(outage, version=5)
+
+
 def test_a_token_that_is_stale_when_postgres_is_back_is_refreshed_from_the_newest(
     outage: Mailboxes, stores: Stack
 ) -> None:

@@ -21,9 +21,12 @@ from worker.bootstrap import Services, bootstrap
 from worker.cache import Locks, Outbox
 from worker.db import claims
 from worker.domain.credential import AccessToken, Claim, LeaseId, account_id
+from worker.service.accounts import Accounts
 from worker.service.custody import Custody
+from worker.service.entries import Entries
 from worker.service.recovery import Recovery
 from worker.settings import Settings
+from worker.vault import Vault
 
 LEASE = timedelta(seconds=60)
 IN_TIME = 12  # seconds; who is asking waits no longer than fifteen for its answer
@@ -56,8 +59,14 @@ def claim(mailboxes: Mailboxes) -> Claim:
 
 
 def custody(mailboxes: Mailboxes) -> Custody:
-    redis = mailboxes.services.redis
-    recovery = Recovery(database=mailboxes.services.database, outbox=Outbox(redis), utcnow=mailboxes.clock)
+    redis, vault, utcnow = mailboxes.services.redis, Vault(mailboxes.settings.keys), mailboxes.clock
+    recovery = Recovery(
+        database=mailboxes.services.database,
+        outbox=Outbox(redis),
+        accounts=Accounts(database=mailboxes.services.database, vault=vault, utcnow=utcnow),
+        entries=Entries(mailboxes.services.cache, vault),
+        utcnow=utcnow,
+    )
     return Custody(locks=Locks(redis), recovery=recovery, lease=LEASE)
 
 

@@ -4,15 +4,20 @@ Microsoft is strict here: whoever spends a refresh token twice has lost the acco
 """
 
 import json
+from collections.abc import Callable
+from subprocess import CalledProcessError
 
 import pytest
 
 from tests.factories import NOW, TurnedClock
 from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
+from tests.integration.outboxes import kept
 from worker.bootstrap import Services
 from worker.cache import Outbox
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.credential import Status, account_id
+from worker.service.entries import Entries
+from worker.vault import Vault
 
 OUTBOX = "token-worker:outbox"
 POISONED = f"""
@@ -38,7 +43,7 @@ def cure(mailboxes: Mailboxes) -> None:
 
 def waiting(mailboxes: Mailboxes) -> set[str]:
     """The ids of those in the outbox."""
-    return {str(account) for account in Outbox(mailboxes.services.redis).some()}
+    return {str(account) for account in kept(Outbox(mailboxes.services.redis))}
 
 
 def assert_stored(mailboxes: Mailboxes, email: str, version: int) -> None:
@@ -168,6 +173,30 @@ def test_a_sign_in_while_it_waits_wins(poisoned: Mailboxes) -> None:
     assert_stored(poisoned, ANN, version=3)
 
 
+@pytest.mark.parametrize("verbs", [("pause",), ("pause", "resume"), ("resume",)])
+def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Mailboxes, verbs: tuple[str, ...]) -> None:
+    """What is stored is as spent as before, and what waits is what there is to go on with. The cache learns it."""
+    cure(poisoned)
+    for verb in verbs:
+        getattr(poisoned.services.credentials, verb)(ANN)
+    status = poisoned.account(ANN).status
+
+    poisoned.services.refresher.batches_due(at_most=1)
+
+    account = poisoned.account(ANN)
+    assert waiting(poisoned) == set()
+    assert account.status is status
+    newest = poisoned.emulator.newest_refresh_token(ANN)
+    assert poisoned.stored_refresh_token(ANN) == newest
+    assert poisoned.emulator.accepts(newest)
+    entry = Entries(poisoned.services.cache, Vault(poisoned.settings.keys)).read(account.id)
+    assert entry
+    assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
+    poisoned.services.credentials.resume(ANN)
+    assert poisoned.services.renewal.refresh(account.id).version == poisoned.account(ANN).version
+    assert poisoned.emulator.accepts(poisoned.stored_refresh_token(ANN))
+
+
 def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: Mailboxes) -> None:
     """A value of a version to come, or half of one: everybody else's is stored, and these accounts are let be."""
     shape = {"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": [NOW.isoformat()] * 3}
@@ -180,16 +209,27 @@ def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: M
     ]
     values = [b"garbage", b"\xff\xfe", b"[]", b"{}", *(json.dumps(shape | each).encode() for each in odd)]
     victims = emails(len(values))
-    kept = {account_id(email): value for email, value in zip(victims, values, strict=True)}
+    left = {account_id(email): value for email, value in zip(victims, values, strict=True)}
     mailboxes.sign_in(*victims, BOB)
     outbox = Outbox(mailboxes.services.redis)
-    outbox.put(kept)
+    outbox.put(left)
 
     assert mailboxes.refresh_due() == {"claimed": len(values) + 1, "refreshed": 1, "returned": len(values)}
 
-    assert outbox.some() == kept
+    assert kept(outbox) == left
     assert_stored(mailboxes, BOB, version=2)
     assert mailboxes.requests == 1
+
+
+def test_rotate_keys_says_that_something_waits(mailboxes: Mailboxes, command: Callable[..., str]) -> None:
+    """It may be sealed under the key that is to go."""
+    Outbox(mailboxes.services.redis).put({account_id(ANN): b"garbage"})
+
+    with pytest.raises(CalledProcessError) as failed:
+        command("rotate-keys")
+
+    assert failed.value.returncode == 1
+    assert "1 wait in the outbox" in failed.value.stderr
 
 
 def test_a_missing_ledger_loses_no_token(mailboxes: Mailboxes, rival: Services) -> None:
@@ -208,6 +248,21 @@ def test_a_missing_ledger_loses_no_token(mailboxes: Mailboxes, rival: Services) 
     mailboxes.clock.advance(hours=2)
     assert mailboxes.refresh_due() == {"claimed": 6, "refreshed": 6}
     assert mailboxes.query("SELECT count(*) FROM refresh_events") == [(6,)]
+
+
+def test_a_row_that_postgres_refuses_does_not_keep_others_waiting(mailboxes: Mailboxes, rival: Services) -> None:
+    """They are stored many at a time, and one of them spoils the statement."""
+    mailboxes.sign_in(ANN, *emails(19), strict=True)
+    mailboxes.query("ALTER TABLE refresh_events RENAME TO elsewhere")
+    mailboxes.refresh_due()
+    assert len(waiting(mailboxes)) == 20
+    poison(mailboxes)
+
+    assert rival.refresher.refresh_due("default") == {"claimed": 0}
+
+    assert waiting(mailboxes) == {str(account_id(ANN))}
+    for email in emails(19):
+        assert_stored(mailboxes, email, version=2)
 
 
 def test_a_failure_that_cannot_be_stored_is_found_again(mailboxes: Mailboxes, clock: TurnedClock) -> None:

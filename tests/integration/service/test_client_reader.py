@@ -10,6 +10,7 @@ import pytest
 from tests.integration.service import counting
 from tests.integration.service.house import ANN, BOB, HOUR, MINUTE, House
 from tests.integration.service.workers import queued, working
+from worker.broker import ON_DEMAND
 from worker.client import (
     AccessToken,
     AccountInactive,
@@ -197,6 +198,19 @@ def test_without_a_worker_a_token_that_lives_is_served_after_a_moment(house: Hou
     assert reader.get(ANN).ttl(house.clock()) == 3 * MINUTE
 
     assert queued(house.services.redis) == [[str(account_id(ANN)), None, None]]
+
+
+def test_a_question_that_could_not_be_sent_is_asked_again(house: House, reader: TokenClient) -> None:
+    """By whoever comes next, and not only when the note of it has ended."""
+    house.enrol(ANN)
+    house.services.redis.set(ON_DEMAND, "no queue")
+    with pytest.raises(Unavailable, match="cannot be asked"):
+        reader.get(ANN)
+    house.services.redis.delete(ON_DEMAND)
+
+    with working(house.services) as workers:
+        assert reader.get(ANN).version == 2
+    assert len(workers.asked) == 1
 
 
 def test_while_redis_is_away_postgres_serves_and_nobody_can_be_asked(

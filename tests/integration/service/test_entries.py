@@ -1,5 +1,6 @@
 """What Redis could not be told while it was away, it is told before anything else when it is back."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from tests.integration.service.house import ANN, BOB, House
@@ -74,6 +75,66 @@ def test_that_redis_is_away_is_told_once_and_that_it_is_back(house: House, store
 
     told = [line["event"] for line in house.logs if line["event"].startswith("Cache ")]
     assert told == ["Cache cannot be used", "Cache can be used again"]
+
+
+def _fill(house: House) -> Callable[[], object]:
+    """From now on Redis refuses what needs memory, until what is returned is called."""
+    house.services.redis.config_set("maxmemory", "1")
+    house.undo.callback(house.services.redis.config_set, "maxmemory", "0")
+    return lambda: house.services.redis.config_set("maxmemory", "0")
+
+
+def test_a_redis_that_is_full_is_read_all_the_same(house: House) -> None:
+    """What it could not take is known here, and everything else is there to be read. Told once."""
+    entries, ann, bob = _entries(house), account_id(ANN), account_id(BOB)
+    house.sign_in(ANN, BOB)
+    anns, bobs = house.cached(), house.cached(BOB)
+    assert anns
+    newer = _after(anns)
+    empty = _fill(house)
+    assert not entries.publish([newer])
+
+    assert (entries.read(bob), entries.read(ann)) == (bobs, newer)
+    assert entries.read_many([ann, bob]) == {ann: newer, bob: bobs}
+    assert _entries(house).read(ann) == anns
+    empty()
+    assert entries.read(bob) == bobs
+
+    assert _entries(house).read(ann) == newer
+    told = [line["event"] for line in house.logs if line["event"].startswith("Cache ")]
+    assert told == ["Cache cannot be used", "Cache can be used again"]
+
+
+def test_a_redis_that_is_full_may_have_what_is_newer(house: House) -> None:
+    """Another process has written it while there was room."""
+    entries, ann = _entries(house), account_id(ANN)
+    house.sign_in(ANN, BOB)
+    cached, bobs = house.cached(), house.cached(BOB)
+    assert cached
+    assert bobs
+    newest = _after(_after(cached))
+    empty = _fill(house)
+    assert not entries.publish([_after(bobs), _after(cached)])
+    empty()
+    assert _entries(house).publish([newest])
+    _fill(house)
+
+    assert entries.read(ann) == newest
+    assert entries.read_many([ann]) == {ann: newest}
+
+
+def test_what_redis_lost_while_it_was_full_is_known_here(house: House) -> None:
+    """An entry that expired there needs no memory to be gone."""
+    entries, ann = _entries(house), account_id(ANN)
+    house.sign_in(ANN)
+    cached = house.cached()
+    assert cached
+    _fill(house)
+    assert not entries.publish([_after(cached)])
+    house.services.redis.delete(f"token-worker:entry:{ann}")
+
+    assert entries.read(ann) == _after(cached)
+    assert entries.read_many([ann, account_id(BOB)]) == {ann: _after(cached)}
 
 
 def test_the_latest_word_on_a_version_is_what_redis_is_told(house: House, stores: Stack) -> None:

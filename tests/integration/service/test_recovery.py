@@ -7,6 +7,7 @@ import pytest
 import stamina
 
 from tests.e2e.installation import wait_for
+from tests.integration.outboxes import kept
 from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
 from worker.cache import Outbox
 from worker.devkit.emulator import RawAnswer
@@ -29,7 +30,7 @@ def _refresh_into_the_outbox(house: House, stores: Stack, *, answers: int = 1) -
 
 
 def _outbox(house: House) -> set[str]:
-    return {str(account) for account in Outbox(house.services.redis).some()}
+    return {str(account) for account in kept(Outbox(house.services.redis))}
 
 
 def test_what_postgres_could_not_take_comes_home_with_the_next_batch(house: House, stores: Stack) -> None:

@@ -100,6 +100,40 @@ def test_an_answer_that_outlives_its_lease_counts_if_nobody_took_over(house: Hou
     assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
 
 
+@pytest.mark.parametrize("verbs", [("pause",), ("pause", "resume"), ("resume",)])
+def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(house: House, verbs: tuple[str, ...]) -> None:
+    """The state is as the operator said; the tokens are stored, because the one that is has been spent. Microsoft is
+    strict here."""
+    house.enrol(ANN, strict=True)
+
+    with house.in_flight(house.services.refresher.refresh_due) as late:
+        for verb in verbs:
+            getattr(house.services.credentials, verb)(ANN)
+        status = house.account().status
+
+    assert late.result() == {"claimed": 1, "refreshed": 1}
+    account, entry = house.account(), house.cached()
+    assert entry
+    assert account.status is entry.status is status
+    assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
+    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
+    house.services.credentials.resume(ANN)
+    house.services.renewal.refresh(account.id)
+    assert house.emulator.accepts(house.emulator.newest_refresh_token(ANN))
+
+
+def test_an_answer_that_outlives_its_lease_counts_if_it_was_given_back(house: House) -> None:
+    """Another worker took the account over, and returned it unasked: what is stored is what was spent. Microsoft is
+    strict here."""
+    house.enrol(ANN, strict=True)
+
+    with house.in_flight(house.services.refresher.refresh_due) as late:
+        house.query("UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = :now", now=house.clock())
+
+    assert late.result() == {"claimed": 1, "refreshed": 1}
+    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
+
+
 def test_a_lost_answer_is_in_the_ledger_all_the_same(house: House) -> None:
     """Microsoft was asked, and counts that; who looks for a stray refresh must find it."""
     house.enrol(ANN)

@@ -8,8 +8,10 @@ from pydantic import SecretStr
 
 from tests.integration.service.house import ANN, BOB, CAT, House
 from worker.bootstrap import Services
+from worker.cache import Outbox
+from worker.devkit.stack import Stack
 from worker.domain.credential import Grant, Secret, Status, account_id
-from worker.domain.errors import ConfigurationError, UnreadableSecret
+from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
 from worker.service.rotation import RotationReport
 from worker.vault import generate_key
 
@@ -123,6 +125,10 @@ def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(house: 
     with pytest.raises(ConfigurationError, match=str(account_id(ANN))):
         house.services.rotation.check()
 
+    house.services.refresher.refresh_due()
+    assert house.account().status is Status.UNREADABLE
+    house.services.rotation.check()  # `status` tells of it
+
 
 def test_what_opens_with_no_key_is_counted_and_left_as_it_is(house: House) -> None:
     """Its key may be found in an old backup; until then the old ones must stay, and the report says so."""
@@ -137,6 +143,23 @@ def test_what_opens_with_no_key_is_counted_and_left_as_it_is(house: House) -> No
     assert [house.account(email).refresh_token for email in (BOB, CAT)] == untouched
     reported = [entry["account_id"] for entry in house.logs if entry["event"].startswith("Secret cannot be opened")]
     assert sorted(reported) == sorted(str(house.account(email).id) for email in (BOB, CAT))
+
+
+def test_what_cannot_be_stored_yet_is_counted(house: House) -> None:
+    """It may be sealed under the old key, and comes home some day: that key must not go."""
+    house.sign_in(ANN)
+    Outbox(house.services.redis).put({account_id(ANN): b"of a version to come"})
+
+    assert _rotate(_with_both(house)) == RotationReport(rotated=1, unreadable=0, remaining=0, waiting=1)
+
+
+def test_without_redis_nobody_knows_what_is_sealed_under_the_old_key(house: House, stores: Stack) -> None:
+    """So it is not claimed that nothing is."""
+    house.sign_in(ANN)
+    stores.valkey.stop()
+
+    with pytest.raises(Unavailable):
+        _rotate(_with_both(house))
 
 
 def test_refreshes_go_on_while_keys_are_rotated(house: House) -> None:
