@@ -84,7 +84,7 @@ def rotate_keys() -> None:
         click.echo("\r", nl=False, err=True)
     click.echo(f"{report.rotated} re-sealed, {report.unreadable} unreadable, {report.remaining} left under older keys")
     if report.waiting:
-        click.echo(f"{report.waiting} wait in the outbox and cannot be stored: the log says why", err=True)
+        click.echo(f"{report.waiting} still wait in the outbox: run this again, or see the log", err=True)
     if report.remaining or report.waiting:
         raise SystemExit(1)
 

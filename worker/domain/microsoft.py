@@ -96,13 +96,13 @@ BY_CODE: Mapping[int, Verdict] = _table(
         # certificate or assertion invalid
         (Verdict.MISCONFIGURED, (700027, 700030, 50012, 50013, 50048, 900384)),
         # app not found or disabled in this tenant: an administrator can have removed it, and the others go on
-        (Verdict.TENANT_MISCONFIGURED, (700016, 700011, 7000112, 1000031)),
+        (Verdict.TENANT_MISCONFIGURED, (700016, 700011, 7000112, 7000229, 1000031)),
         (Verdict.MISCONFIGURED, (70001,)),
         # authority does not fit the app's audience
         (Verdict.MISCONFIGURED, (50194, 9002332, 9002331, 9001023, 90130, 90124)),
         # scope or resource wrong or unconsented
         (Verdict.SCOPES_REFUSED, (70011, 28002, 700022, 700023, 650057)),
-        (Verdict.TENANT_MISCONFIGURED, (500011, 650056, 65005, 50001)),  # or only not in this tenant
+        (Verdict.TENANT_MISCONFIGURED, (500011, 500014, 650052, 650056, 65005, 50001)),  # or only not in this tenant
         # malformed request; not 9002313, which with `invalid_grant` is about a malformed refresh token
         (Verdict.MISCONFIGURED, (90014, 900144)),
         (Verdict.TENANT_MISCONFIGURED, (90002,)),  # tenant not found

@@ -154,9 +154,11 @@ class Exchange(Generic[Key]):
         seen, end = monotonic(), self._waited + seconds
         done = self._lines.ended()
         while self._flights and not done and self._waited < end:
-            self._lines.go_on(max(0.0, min(end, self._look_at) - self._waited))
+            left = max(0.0, min(end, self._look_at) - self._waited)
+            self._lines.go_on(left)
             now = monotonic()
-            self._waited, seen = self._waited + now - seen, now
+            # A machine that stood still has waited for nobody: what came meanwhile may be readable only now.
+            self._waited, seen = self._waited + min(now - seen, left), now
             # What can be read has been read now: only what is still missing is late.
             done = self._lines.ended() or self._late()
         return [self._landed(line, error) for line, error in done]

@@ -96,7 +96,12 @@ class Recovery:
 
     def drain_all(self) -> int:
         """Likewise all of it, however long that takes. Returns how many could not be stored. Raises Unavailable."""
-        return sum(len(kept) - len(self._bring_home(kept)) for _cursor, kept in self._outbox.pages())
+        left: set[AccountId] = set()
+        for _cursor, kept in self._outbox.pages():
+            left |= kept.keys() - self._bring_home(kept).keys()
+        # Some were only held by others, who drain as well: what is still there is tried once more.
+        again = ((account, self._outbox.get(account)) for account in left)
+        return sum(not self._bring_home({account: value}) for account, value in again if value is not None)
 
     def waiting(self, accounts: Collection[AccountId]) -> frozenset[AccountId]:
         """Those of ``accounts`` whose newest refresh token Postgres has not got: the one before must not be spent.
@@ -130,11 +135,12 @@ class Recovery:
                 log.info("Token persisted to database", email=update.email, expires_at=update.expires_at.isoformat())
             elif update.account_id in settled:
                 log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
-        self._publish([update for update in updates if settled.get(update.account_id) not in {None, update.version}])
+        self._publish([update for update in updates if settled.get(update.account_id) not in {None, update.base + 1}])
         return home
 
     def _publish(self, moved: Sequence[UnsavedUpdate]) -> None:
-        """What has become another version than the cache has it under: what was spent would outrank it there."""
+        """What may be another than the cache has: under another version, what was spent would outrank it there; and of
+        several refreshes the version does not tell whether somebody has paused the account in between."""
         if moved:
             self._entries.publish(self._accounts.entries([update.account_id for update in moved]))
 

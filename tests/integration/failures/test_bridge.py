@@ -194,6 +194,21 @@ def test_an_account_paused_meanwhile_stays_paused(signed_in: Mailboxes, cut_off:
         read(cut_off)
 
 
+def test_a_pause_behind_several_refreshes_reaches_the_cache(signed_in: Mailboxes, cut_off: Services) -> None:
+    """The cache had the second of them already when the pause was published, and would have kept it."""
+    for _ in range(2):
+        read(cut_off)
+        signed_in.clock.advance(hours=1)
+    signed_in.services.credentials.pause(ANN)
+
+    signed_in.refresh_due()
+
+    account, cached = signed_in.account(ANN), entry(signed_in)
+    assert not waits_in_outbox(signed_in)
+    assert (account.status, account.version) == (Status.PAUSED, 4)
+    assert (cached.status, cached.version) == (Status.PAUSED, 4)
+
+
 def test_without_both_stores_the_consumer_still_gets_its_token(
     mailboxes: Mailboxes, stores: Stack, clock: TurnedClock
 ) -> None:

@@ -229,7 +229,7 @@ def test_rotate_keys_says_that_something_waits(mailboxes: Mailboxes, command: Ca
         command("rotate-keys")
 
     assert failed.value.returncode == 1
-    assert "1 wait in the outbox" in failed.value.stderr
+    assert "1 still wait in the outbox" in failed.value.stderr
 
 
 def test_a_missing_ledger_loses_no_token(mailboxes: Mailboxes, rival: Services) -> None:
