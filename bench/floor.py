@@ -1,11 +1,10 @@
-"""The floor: what a refresh costs at least in Python. No MSAL, no Celery, no ORM, one thread, no event loop.
+"""The floor: a plain loop by hand. No MSAL, no Celery, no ORM, one thread, no event loop.
 
 It does what the worker must do: claim in the worker's way, the same form over the same HTTP client (libcurl, many at a
-time, connections kept), the same sealing, one update and one ledger insert per batch with unnest, one call to Redis.
-What spares the worker CPU spares it here: values in binary, the form's fixed part encoded once, and tokens that need no
-escapes go into form and entry as they are. Claims, ledger lines and entries carry only what a refresh needs. There is
-no error handling, no breaker, no limits, no log. All questions of a batch are under way before the first answer is
-read, so a slow provider costs little CPU.
+time, connections kept), the same sealing, one update and one ledger insert per batch with unnest, one pipeline to
+Redis. Claims, ledger lines and entries carry only what a refresh needs. There is no error handling, no breaker, no
+limits, no log. All questions of a batch are under way before the first answer is read, so a slow provider costs little
+CPU. With the worker's own savings it could be faster still: docs/benchmarks.md has the figures.
 
 ``python -m bench.floor`` with the worker's settings; several of them share the work.
 """
@@ -13,7 +12,6 @@ read, so a slow provider costs little CPU.
 import base64
 import json
 import signal
-import string
 import sys
 import threading
 import time
@@ -33,7 +31,6 @@ from worker.vault import Purpose, Vault
 
 _LEASE = timedelta(seconds=150)
 _MORE = 25  # accounts, of each batch than of the one before, until there are enough
-_UNRESERVED = f"{string.ascii_letters}{string.digits}_.-~".encode()  # need no escapes in a form, nor in JSON
 _HEADERS = ("Accept: application/json", "Content-Type: application/x-www-form-urlencoded")
 
 _CLAIM = """
@@ -62,8 +59,6 @@ _RECORD = """
     SELECT n.id, %(now)s, 'schedule', 'refreshed', 'ok', 1, n.before, n.after
     FROM unnest(%(ids)b::uuid[], %(before)b::text[], %(after)b::text[]) AS n(id, before, after)
 """
-# A pipeline with a call for each costs its client a third more CPU.
-_PUBLISH = "for number, key in ipairs(KEYS) do redis.call('SET', key, ARGV[number + 1], 'PX', ARGV[1]) end"
 
 
 class Floor:
@@ -72,29 +67,26 @@ class Floor:
     def __init__(self, settings: Settings, most: int) -> None:
         self._vault = Vault(settings.keys)
         self._postgres = psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", ""))
-        self._set_all = redis.Redis.from_url(settings.redis_url.get_secret_value()).register_script(_PUBLISH)
+        self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
         self._wire = Wire(ca_bundle=settings.ca_bundle, connections=most)
         self._most = most
         self._batch = 0
         self._url = f"{settings.authority}/oauth2/v2.0/token"
         secret = settings.client_secret
-        self._form = urlencode(
-            {
-                "client_id": settings.client_id,
-                "client_secret": secret and secret.get_secret_value(),
-                "grant_type": "refresh_token",
-                "scope": f"offline_access {settings.scopes} profile openid",
-                "client_info": 1,
-            }
-        )
+        self._form = {
+            "client_id": settings.client_id,
+            "client_secret": secret and secret.get_secret_value(),
+            "grant_type": "refresh_token",
+            "scope": f"offline_access {settings.scopes} profile openid",
+            "client_info": 1,
+        }
 
     def work(self) -> None:
         """One batch. The first are small: a hundred TLS handshakes at once may take longer than they are given."""
         self._batch = min(self._most, self._batch + _MORE)
         now, lease_id = datetime.now(UTC), uuid4()
         with self._postgres.transaction():
-            given = now, self._batch, lease_id, now + _LEASE
-            rows = self._postgres.execute(_CLAIM, given, binary=True).fetchall()
+            rows = self._postgres.execute(_CLAIM, (now, self._batch, lease_id, now + _LEASE)).fetchall()
         if not rows:
             time.sleep(0.1)
             return
@@ -106,7 +98,7 @@ class Floor:
         answers: list[dict[str, Any]] = [{} for _ in tokens]
         with Exchange[int](self._wire) as exchange:
             for number, token in enumerate(tokens):
-                form = f"{self._form}&refresh_token={_plain(token.reveal())}"
+                form = urlencode({**self._form, "refresh_token": token.reveal()})
                 exchange.begin(number, Message(self._url, _HEADERS, form))
             while exchange:
                 for number, reply, _ in exchange.wait(60):
@@ -145,22 +137,18 @@ class Floor:
         self._publish(rows, answers, sealed, (now + lifetime).timestamp())
 
     def _publish(self, rows: list[Any], answers: list[dict[str, Any]], sealed: list[Sealed], expires_at: float) -> None:
-        values = []
+        pipeline = self._redis.pipeline(transaction=False)
         for (account, email, _, version), answer, refresh_token in zip(rows, answers, sealed, strict=True):
-            entry = (
-                f'{{"email":{json.dumps(email)},"version":{version + 1},"expires_at":{expires_at}'
-                f',"access_token":"{_plain(answer["access_token"])}"'
-                f',"refresh_token":"{base64.b64encode(refresh_token).decode()}"}}'
-            )
-            values.append(self._vault.seal(Secret(entry), account, Purpose.CACHE_ENTRY))
-        self._set_all(keys=[f"floor:entry:{row[0]}" for row in rows], args=[86_400_000, *values])
-
-
-def _plain(token: str) -> str:
-    """The token as it is. Raises ValueError for one that would need escapes, as none of the provider's does."""
-    if not token.isascii() or token.encode().translate(None, _UNRESERVED):
-        raise ValueError("a token needs escapes")
-    return token
+            entry = {
+                "email": email,
+                "version": version + 1,
+                "access_token": answer["access_token"],
+                "expires_at": expires_at,
+                "refresh_token": base64.b64encode(refresh_token).decode(),
+            }
+            value = self._vault.seal(Secret(json.dumps(entry)), account, Purpose.CACHE_ENTRY)
+            pipeline.set(f"floor:entry:{account}", value, px=86_400_000)
+        pipeline.execute()
 
 
 def main() -> None:
