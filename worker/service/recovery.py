@@ -135,7 +135,8 @@ class Recovery:
                 log.info("Token persisted to database", email=update.email, expires_at=update.expires_at.isoformat())
             elif update.account_id in settled:
                 log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
-        self._publish([update for update in updates if settled.get(update.account_id) not in {None, update.base + 1}])
+        stored = [update for update in updates if settled.get(update.account_id)]
+        self._publish([update for update in stored if settled[update.account_id] != update.base + 1])
         return home
 
     def _publish(self, moved: Sequence[UnsavedUpdate]) -> None:
