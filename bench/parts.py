@@ -32,27 +32,22 @@ def throughput(sizes: Sizes) -> list[Line]:
         return [line for latency in sizes.latencies for line in _throughput_at(site, sizes, latency)]
 
 
+def _contenders(site: Site, sizes: Sizes, *, waiting: bool) -> Sequence[Contender]:
+    """``waiting``: for answers, so that more of everything is worth while."""
+    children, floors, floor_batch, naive_children = (
+        (sizes.children_waiting, sizes.floor_processes_waiting, sizes.floor_batch_waiting, sizes.naive_children_waiting)
+        if waiting
+        else (sizes.children, sizes.floor_processes, sizes.floor_batch, sizes.naive_children)
+    )
+    return (
+        Worker(site, sizes.accounts, children=children, connections=sizes.connections, batch=sizes.batch),
+        Floor(site, sizes.accounts, processes=floors, batch=floor_batch),
+        Naive(site, sizes.naive_accounts, children=naive_children),
+    )
+
+
 def _throughput_at(site: Site, sizes: Sizes, latency: int) -> list[Line]:
-    floor = (
-        Floor(site, sizes.accounts, processes=sizes.floor_processes_waiting, batch=sizes.floor_batch_waiting)
-        if latency
-        else Floor(site, sizes.accounts, processes=sizes.floor_processes, batch=sizes.floor_batch)
-    )
-    contenders: Sequence[Contender] = (
-        Worker(
-            site,
-            sizes.accounts,
-            children=sizes.children_waiting if latency else sizes.children,
-            connections=sizes.connections,
-            batch=sizes.batch,
-        ),
-        floor,
-        Naive(
-            site,
-            sizes.naive_accounts,
-            children=sizes.naive_children_waiting if latency else sizes.naive_children,
-        ),
-    )
+    contenders = _contenders(site, sizes, waiting=latency > 0)
     with site.provider(latency=latency * _MILLISECOND) as provider:
         turns = [
             {each.name: trial(each, provider, seconds=sizes.seconds) for each in order}

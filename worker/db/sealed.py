@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from worker.domain.credential import AccountId, Sealed
 
@@ -37,20 +37,12 @@ def page(connection: Connection, *, after: UUID, size: int) -> Page:
 
 def find_readable(connection: Connection, page: Page) -> list[SealedRow]:
     """What a page's accounts hold, but for those that are known to hold what cannot be opened."""
-    statement = text(
-        f"SELECT id, {', '.join(SEALED_COLUMNS)} FROM mail_credentials"
-        f" WHERE {_IN_PAGE} AND status <> 'unreadable' ORDER BY id"
-    )
-    return _rows(connection, statement, page)
+    return _rows(connection, "status <> 'unreadable'", page)
 
 
 def find_other_than(connection: Connection, prefix: bytes, page: Page) -> list[SealedRow]:
     """Those of a page's accounts with any value that does not start with ``prefix``, in order of id."""
-    statement = text(
-        f"SELECT id, {', '.join(SEALED_COLUMNS)} FROM mail_credentials"
-        f" WHERE {_IN_PAGE} AND ({_UNDER_ANOTHER_KEY}) ORDER BY id"
-    )
-    return _rows(connection, statement, page, prefix=prefix)
+    return _rows(connection, _UNDER_ANOTHER_KEY, page, prefix=prefix)
 
 
 def count_other_than(connection: Connection, prefix: bytes, page: Page) -> int:
@@ -73,6 +65,8 @@ def swap(connection: Connection, old: Sequence[SealedRow], new: Sequence[SealedR
     return swapped
 
 
-def _rows(connection: Connection, statement: TextClause, page: Page, **values: object) -> list[SealedRow]:
+def _rows(connection: Connection, condition: str, page: Page, **values: object) -> list[SealedRow]:
+    columns = ", ".join(SEALED_COLUMNS)
+    statement = text(f"SELECT id, {columns} FROM mail_credentials WHERE {_IN_PAGE} AND ({condition}) ORDER BY id")
     rows = connection.execute(statement, {"first": page[0], "last": page[-1], **values})
     return [SealedRow(AccountId(row[0]), tuple(row[1:])) for row in rows]

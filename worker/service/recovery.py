@@ -136,14 +136,14 @@ class Recovery:
             elif update.account_id in settled:
                 log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
         stored = [update for update in updates if settled.get(update.account_id)]
-        self._publish([update for update in stored if settled[update.account_id] != update.base + 1])
+        self._publish([update.account_id for update in stored if settled[update.account_id] != update.base + 1])
         return home
 
-    def _publish(self, moved: Sequence[UnsavedUpdate]) -> None:
+    def _publish(self, moved: Sequence[AccountId]) -> None:
         """What may be another than the cache has: under another version, what was spent would outrank it there; and of
         several refreshes the version does not tell whether somebody has paused the account in between."""
         if moved:
-            self._entries.publish(self._accounts.entries([update.account_id for update in moved]))
+            self._entries.publish(self._accounts.entries(moved))
 
     def _store(self, updates: Sequence[UnsavedUpdate]) -> dict[AccountId, int | None]:
         """The versions they have become, None where something newer is stored; without those that must wait."""
