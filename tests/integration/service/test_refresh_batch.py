@@ -98,7 +98,7 @@ def test_an_account_that_does_not_open_is_set_aside(house: House) -> None:
     assert house.services.refresher.refresh_due() == {"claimed": 3, "refreshed": 2}
 
     row = house.account(BOB)
-    assert (row.status, row.refresh_token, row.due_at, row.leased) == (Status.UNREADABLE, b"\xde\xad", None, False)
+    assert (row.status, row.refresh_token, row.due_at, row.lease_until) == (Status.UNREADABLE, b"\xde\xad", None, None)
     assert row.failure
     assert row.failure.kind == "unreadable"
     house.clock.advance(days=30)
@@ -138,7 +138,7 @@ def test_an_account_that_cannot_be_asked_for_backs_off(
 
     row = house.account(BOB)
     assert row.failure
-    assert (row.failure.code, row.status, row.leased) == (code, Status.ACTIVE, False)
+    assert (row.failure.code, row.status, row.lease_until) == (code, Status.ACTIVE, None)
     assert row.due_at
     assert row.due_at > house.clock()
     assert house.asked() == 2
