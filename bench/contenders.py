@@ -51,7 +51,8 @@ class _OnCredentials(Contender):
 
     def make_due(self) -> None:
         self.site.sql(
-            "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = now() - random() * interval '1 minute'"
+            "UPDATE mail_credentials SET lease_id = NULL, lease_until = NULL,"
+            " refresh_due_at = now() - random() * interval '1 minute'"
         )
 
     def stored(self) -> int:

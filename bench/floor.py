@@ -35,19 +35,21 @@ _HEADERS = ("Accept: application/json", "Content-Type: application/x-www-form-ur
 
 _CLAIM = """
     WITH due AS (
-        SELECT id FROM mail_credentials WHERE client = 'default' AND refresh_due_at <= %s
-        ORDER BY refresh_due_at LIMIT %s FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM mail_credentials
+        WHERE client = 'default' AND refresh_due_at <= %(now)s AND (lease_id IS NULL OR lease_until <= %(now)s)
+        ORDER BY refresh_due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
-    UPDATE mail_credentials AS c SET lease_id = %s, refresh_due_at = %s
-    FROM due WHERE c.id = due.id RETURNING c.id, c.email, c.refresh_token, c.version
+    UPDATE mail_credentials AS c SET lease_id = %(lease_id)s, lease_until = %(lease_until)s
+    FROM due WHERE c.ctid = due.ctid RETURNING c.id, c.email, c.refresh_token, c.version
 """
 _PERSIST = """
     UPDATE mail_credentials AS c
     SET access_token = n.access_token, token_obtained_at = %(now)s, token_expiry = %(expires_at)s,
         refresh_token = n.refresh_token, previous_refresh_token = n.previous_refresh_token,
         refresh_token_issued_at = %(now)s, last_refreshed_at = %(now)s, version = c.version + 1,
-        status = 'active', refresh_due_at = n.due_at, lease_id = NULL, failure_kind = NULL, failure_code = NULL,
-        failure_count = 0, failing_since = NULL, strikes = 0, struck_at = NULL, updated_at = %(now)s
+        status = 'active', refresh_due_at = n.due_at, lease_id = NULL, lease_until = NULL,
+        failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL,
+        strikes = 0, struck_at = NULL, updated_at = %(now)s
     FROM unnest(%(ids)b::uuid[], %(versions)b::bigint[], %(access_tokens)b::bytea[], %(refresh_tokens)b::bytea[],
                 %(previous)b::bytea[], %(due_ats)b::timestamptz[])
         AS n(id, version, access_token, refresh_token, previous_refresh_token, due_at)
@@ -86,7 +88,8 @@ class Floor:
         self._batch = min(self._most, self._batch + _MORE)
         now, lease_id = datetime.now(UTC), uuid4()
         with self._postgres.transaction():
-            rows = self._postgres.execute(_CLAIM, (now, self._batch, lease_id, now + _LEASE)).fetchall()
+            wanted = {"now": now, "limit": self._batch, "lease_id": lease_id, "lease_until": now + _LEASE}
+            rows = self._postgres.execute(_CLAIM, wanted).fetchall()
         if not rows:
             time.sleep(0.1)
             return

@@ -181,7 +181,8 @@ class Fleet:
         yield
         orphaned = self.write_off(since=killed_at)
         self.installation.sql(
-            "UPDATE mail_credentials SET refresh_due_at = now() WHERE lease_id = ANY(%s)", list(orphaned)
+            "UPDATE mail_credentials SET lease_until = now(), refresh_due_at = now() WHERE lease_id = ANY(%s)",
+            list(orphaned),
         )
 
     def write_off(self, *, since: datetime) -> Collection[UUID]:

@@ -38,7 +38,7 @@ def _accounts(fleet: Fleet) -> list[str]:
 def _account(fleet: Fleet, account: Account, token: str, entry: CacheEntry | None) -> list[str]:
     newest = fleet.witness.newest_refresh_token(account.email)
     checks = {
-        "its lease was left over": account.leased,
+        "its lease was left over": account.lease_until,
         "it is failing": account.failure,
         "Postgres has not got Microsoft's newest refresh token": token != newest,
         "it has no access token": account.access_token is None,

@@ -79,13 +79,13 @@ def _check_taken_over_when_the_lease_ends(installation: Installation, stuck: lis
     """Until then nobody asks for them; waiting for it would take a minute, so it is moved to now."""
     leased = "SELECT count(*) FROM mail_credentials WHERE lease_id IS NOT NULL"
     assert installation.sql(leased) == [(len(stuck),)]
-    assert installation.sql(f"{leased} AND refresh_due_at BETWEEN now() AND now() + %s", timedelta(seconds=LEASE)) == [
+    assert installation.sql(f"{leased} AND lease_until BETWEEN now() AND now() + %s", timedelta(seconds=LEASE)) == [
         (len(stuck),)
     ]
     asked = installation.emulator.statistics().by_account
     assert {asked[email].requests for email in stuck} == {1}
 
-    installation.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE lease_id IS NOT NULL")
+    installation.sql("UPDATE mail_credentials SET lease_until = now()")
     _send_batch(installation)
     wait_for(installation.all_refreshed, about="their refresh", processes=[worker])
     for email, token in _stored(installation).items():

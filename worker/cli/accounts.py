@@ -123,7 +123,9 @@ def list_(status: str | None, dying: float | None, *, json_output: bool) -> None
                     account.email,
                     account.status.value,
                     remaining(account.expires_at, now),
-                    remaining(account.due_at, now).replace("expired", "overdue"),
+                    "in flight"
+                    if account.is_leased(now)
+                    else remaining(account.due_at, now).replace("expired", "overdue"),
                     account.failure.code if account.failure else "",
                 )
                 for account in accounts

@@ -34,8 +34,7 @@ def migrate() -> None:
     try:
         with database.begin() as connection:
             is_newer, pending = schema.is_newer(connection), schema.pending(connection)
-        if not is_newer:
-            schema.upgrade()
+        schema.upgrade()
     finally:
         database.close()
     if is_newer:

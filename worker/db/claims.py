@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from worker.db.rows import as_columns, as_dicts, as_failure, as_mail
+from worker.db.rows import FREE, as_columns, as_dicts, as_failure, as_mail
 from worker.db.unsaved import UnsavedUpdate, mark
 from worker.domain.credential import AccountId, Claim, Failure, LeaseId, Sealed, Status
 from worker.domain.policy import LONG_OVERDUE
@@ -18,17 +18,18 @@ _CLAIM_COLUMNS = """
     c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
 """
 
+# By ctid, where a row is: it cannot move, for it is locked. Through the index it would have to be looked for once more.
 _CLAIM_DUE = text(f"""
     WITH due AS (
-        SELECT id, refresh_due_at FROM mail_credentials
-        WHERE client = :client AND refresh_due_at <= :now
+        SELECT ctid, refresh_due_at FROM mail_credentials
+        WHERE client = :client AND refresh_due_at <= :now AND {FREE}
         ORDER BY refresh_due_at           -- oldest first: after an outage the longest overdue are served first
         LIMIT :limit
         FOR UPDATE SKIP LOCKED            -- a rival's rows are as good as taken
     )
     UPDATE mail_credentials AS c
-    SET lease_id = :lease_id, refresh_due_at = :lease_until
-    FROM due WHERE c.id = due.id
+    SET lease_id = :lease_id, lease_until = :lease_until
+    FROM due WHERE c.ctid = due.ctid
     RETURNING {_CLAIM_COLUMNS}, (
         c.last_refreshed_at IS NULL OR c.last_refreshed_at < c.signed_in_at OR due.refresh_due_at < :long_ago
     ) IS TRUE AS out_of_step            -- new, or kept waiting by an outage
@@ -36,12 +37,12 @@ _CLAIM_DUE = text(f"""
 
 _CLAIM_ONE = text(f"""
     UPDATE mail_credentials AS c
-    SET lease_id = :lease_id, refresh_due_at = :lease_until
+    SET lease_id = :lease_id, lease_until = :lease_until
     WHERE c.id = :id AND c.use_oauth AND c.refresh_token IS NOT NULL
       AND c.status IN ('active', 'reauth_required', 'blocked')
       AND c.version = :version                                -- somebody refreshed it since we looked
-      AND c.refresh_due_at IS NOT DISTINCT FROM CAST(:seen_due_at AS timestamptz)  -- or was refused, or began
-      AND (c.lease_id IS NULL OR c.refresh_due_at <= :now)    -- somebody is refreshing it now
+      AND c.refresh_due_at IS NOT DISTINCT FROM CAST(:seen_due_at AS timestamptz)  -- or was refused
+      AND {FREE}                                              -- or is refreshing it now
     RETURNING {_CLAIM_COLUMNS}
 """)
 
@@ -59,7 +60,8 @@ _PERSIST = text("""
         last_refreshed_at = coalesce(n.obtained_at, c.last_refreshed_at),
         version = c.version + CASE WHEN n.access_token IS NULL THEN 0 ELSE 1 END,
         status_changed_at = CASE WHEN c.status = n.status THEN c.status_changed_at ELSE :now END,
-        status = n.status, refresh_due_at = CASE WHEN c.use_oauth THEN n.due_at END, lease_id = NULL,
+        status = n.status, refresh_due_at = CASE WHEN c.use_oauth THEN n.due_at END,
+        lease_id = NULL, lease_until = NULL,
         failure_kind = n.failure_kind, failure_code = n.failure_code, failure_count = coalesce(n.failure_count, 0),
         failing_since = n.failing_since, failure_claims = n.failure_claims,
         strikes = coalesce(n.strikes, 0), struck_at = n.struck_at,
@@ -135,7 +137,7 @@ def claim_due(
     now: datetime,
     in_crowd: bool = False,
 ) -> list[Claim]:
-    """Lease up to ``limit`` due accounts of one app registration. If their holder dies they become due again.
+    """Lease up to ``limit`` due accounts of one app registration. If their holder dies others may have them.
 
     ``in_crowd``: many are due together; then those of them that are out of step are claimed as such.
     """
@@ -166,9 +168,9 @@ def claim_one(
 
 def count_due(connection: Connection, *, client: str, limit: int, now: datetime) -> int:
     """How many accounts of one app registration are due, counting no further than ``limit``."""
-    statement = text("""
+    statement = text(f"""
         SELECT count(*) FROM (
-            SELECT 1 FROM mail_credentials WHERE client = :client AND refresh_due_at <= :now LIMIT :limit
+            SELECT 1 FROM mail_credentials WHERE client = :client AND refresh_due_at <= :now AND {FREE} LIMIT :limit
         ) AS due
     """)
     return int(connection.execute(statement, {"client": client, "now": now, "limit": limit}).scalar_one())
@@ -186,7 +188,7 @@ def release(connection: Connection, returned: Mapping[Claim, timedelta], *, now:
         for claim, wait in returned.items()
     )
     statement = text("""
-        UPDATE mail_credentials AS c SET lease_id = NULL, refresh_due_at = n.due_at
+        UPDATE mail_credentials AS c SET lease_id = NULL, lease_until = NULL, refresh_due_at = n.due_at
         FROM unnest(CAST(:ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:lease_ids AS uuid[]),
                     CAST(:due_ats AS timestamptz[])) AS n(id, version, lease_id, due_at)
         WHERE c.id = n.id AND c.version = n.version AND c.lease_id = n.lease_id
@@ -244,9 +246,9 @@ def quarantine(connection: Connection, claim: Claim, *, code: str, now: datetime
     result = connection.execute(
         text("""
             UPDATE mail_credentials
-            SET status = 'unreadable', status_changed_at = :now, refresh_due_at = NULL, lease_id = NULL,
-                failure_kind = 'unreadable',
-                failure_code = :code, failure_count = failure_count + 1, failing_since = :now, updated_at = :now
+            SET status = 'unreadable', status_changed_at = :now, refresh_due_at = NULL,
+                lease_id = NULL, lease_until = NULL, failure_kind = 'unreadable', failure_code = :code,
+                failure_count = failure_count + 1, failing_since = :now, updated_at = :now
             WHERE id = :id AND version = :version AND lease_id = :lease_id
         """),
         {"id": claim.account_id, "version": claim.version, "lease_id": claim.lease_id, "code": code, "now": now},

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import as_failure, as_mail
+from worker.db.rows import FREE, as_failure, as_mail
 from worker.domain.credential import Account, AccountId, Sealed, Status
 from worker.domain.forecast import INACTIVITY
 
@@ -14,7 +14,8 @@ _ACCOUNT_COLUMNS = """
     id, email, client, authority, scopes, use_oauth,
     imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
     access_token, refresh_token, token_obtained_at, token_expiry, refresh_token_issued_at, version,
-    status, refresh_due_at, lease_id IS NOT NULL AS leased,
+    status, refresh_due_at,
+    CASE WHEN lease_id IS NOT NULL THEN coalesce(lease_until, refresh_due_at) END AS lease_until,
     failure_kind, failure_code, failure_count, failing_since, failure_claims, last_refreshed_at,
     signed_in_at, grant_lifetime
 """
@@ -74,7 +75,8 @@ def set_status(
     statement = text("""
         UPDATE mail_credentials
         SET status_changed_at = CASE WHEN status = :status THEN status_changed_at ELSE CAST(:now AS timestamptz) END,
-            status = :status, refresh_due_at = :due_at, lease_id = NULL, version = version + 1, updated_at = :now,
+            status = :status, refresh_due_at = :due_at, lease_id = NULL, lease_until = NULL,
+            version = version + 1, updated_at = :now,
             failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
             strikes = 0, struck_at = NULL
         WHERE id = :id RETURNING version
@@ -103,14 +105,14 @@ def summary(connection: Connection, *, clients: Sequence[str], now: datetime) ->
     ``unconfigured``: accounts of app registrations other than ``clients``, which nobody here refreshes.
     """
     rows = connection.execute(
-        text("""
+        text(f"""
             SELECT status, count(*) AS accounts,
-                   count(*) FILTER (WHERE refresh_due_at <= :now) AS due,
-                   count(*) FILTER (WHERE lease_id IS NOT NULL AND refresh_due_at > :now) AS in_flight,
+                   count(*) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS due,
+                   count(*) FILTER (WHERE NOT {FREE}) AS in_flight,
                    count(*) FILTER (WHERE status = 'active' AND token_expiry <= :now) AS expired,
                    count(*) FILTER (WHERE failure_count > 0) AS failing,
                    count(*) FILTER (WHERE client <> ALL(CAST(:clients AS text[]))) AS unconfigured,
-                   min(refresh_due_at) FILTER (WHERE refresh_due_at <= :now) AS oldest_due_at,
+                   min(refresh_due_at) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS oldest_due_at,
                    max(last_refreshed_at) AS last_refreshed_at
             FROM mail_credentials GROUP BY status
         """),
@@ -143,7 +145,7 @@ def _account(row: RowMapping) -> Account:
         version=row["version"],
         status=Status(row["status"]),
         due_at=row["refresh_due_at"],
-        leased=row["leased"],
+        lease_until=row["lease_until"],
         failure=as_failure(row),
         claims=row["failure_claims"],
         last_refreshed_at=row["last_refreshed_at"],

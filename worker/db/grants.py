@@ -41,7 +41,8 @@ _SAVE = text("""
         refresh_token = excluded.refresh_token, previous_refresh_token = NULL,
         refresh_token_issued_at = excluded.refresh_token_issued_at,
         status_changed_at = CASE WHEN c.status = 'active' THEN c.status_changed_at ELSE excluded.updated_at END,
-        version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at, lease_id = NULL,
+        version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at,
+        lease_id = NULL, lease_until = NULL,
         failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
         strikes = 0, struck_at = NULL, signed_in_at = excluded.signed_in_at,
         updated_at = excluded.updated_at

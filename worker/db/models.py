@@ -106,7 +106,9 @@ class MailCredential(Base):
     status: Mapped[str] = mapped_column(server_default=text("'active'"))
     status_changed_at: Mapped[datetime | None]  # NULL: not since the account was stored
     refresh_due_at: Mapped[datetime | None]
+    # Of whoever is refreshing it now, and until when; in no index, so that Postgres need not touch one for a claim.
     lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
     failure_kind: Mapped[str | None]
     failure_code: Mapped[str | None]
     failure_count: Mapped[int] = mapped_column(server_default=text("0"))

@@ -5,12 +5,13 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import ResolutionError
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from alembic import command
-from worker.domain.errors import ConfigurationError, Unavailable
+from worker.domain.errors import Unavailable
 
 _HERE = Path(__file__).parent.parent
 _PLACES = (_HERE / "migrations", _HERE.parent / "alembic")  # in an installed package; in a checkout
@@ -20,15 +21,16 @@ def upgrade() -> None:
     """Run the migrations that are missing, on the database of WORKER_DATABASE_URL. Safe to run twice at once.
 
     Raises Unavailable if Postgres cannot be reached, or a long transaction is in the way: each migration is complete or
-    undone, so that it can be run again. Raises ConfigurationError for a database that is newer than this program.
+    undone, so that it can be run again. Tables of a newer program stay as they are.
     """
     try:
         command.upgrade(_config(), "head")
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise Unavailable(f"the migration could not be run, run it again: {reason}") from None
-    except CommandError:
-        raise ConfigurationError("the database is newer than this program; upgrade the program") from None
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):  # a revision that this program does not know: see is_newer
+            raise
 
 
 def pending(connection: Connection) -> list[str]:

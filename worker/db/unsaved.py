@@ -23,7 +23,8 @@ _RESTORE = text("""
         last_refreshed_at = n.obtained_at, version = greatest(n.version, c.version + 1),
         status_changed_at = CASE WHEN c.status IN ('active', 'paused') THEN c.status_changed_at ELSE :now END,
         status = CASE WHEN c.status = 'paused' THEN c.status ELSE 'active' END,
-        refresh_due_at = CASE WHEN c.use_oauth AND c.status <> 'paused' THEN n.due_at END, lease_id = NULL,
+        refresh_due_at = CASE WHEN c.use_oauth AND c.status <> 'paused' THEN n.due_at END,
+        lease_id = NULL, lease_until = NULL,
         failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
         strikes = 0, struck_at = NULL, updated_at = :now
     FROM unnest(

@@ -12,6 +12,8 @@ def _table(rows: Iterable[tuple[str, tuple[int, ...]]]) -> Mapping[str, str]:
     return MappingProxyType({f"AADSTS{code}": sentence for sentence, codes in rows for code in codes})
 
 
+_NO_TENANT = "Your organization is no longer known to Microsoft; please ask your administrator."
+
 #: By Microsoft's code, as far as a user can do something about it.
 BY_REASON: Mapping[str, str] = MappingProxyType(
     {
@@ -48,6 +50,11 @@ BY_REASON: Mapping[str, str] = MappingProxyType(
                     "You have not been assigned to this application; please ask your administrator.",
                     (50105,),
                 ),
+                (
+                    "Your organization has removed or not yet allowed this application; please ask your administrator.",
+                    (700016, 700011, 7000112, 7000229, 1000031),
+                ),
+                (_NO_TENANT, (90002,)),
                 ("Your account is disabled; please ask your administrator.", (50057,)),
                 (
                     "Your account is not known in this organization; please ask your administrator.",
@@ -59,6 +66,7 @@ BY_REASON: Mapping[str, str] = MappingProxyType(
                 ),
             ]
         ),
+        "discovery_http_400": _NO_TENANT,
         "consent_required": "Please sign in again and allow access to your mailbox.",
     }
 )

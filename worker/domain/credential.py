@@ -245,7 +245,7 @@ class Account:
     version: int
     status: Status
     due_at: datetime | None
-    leased: bool
+    lease_until: datetime | None  # None: nobody has claimed it
     failure: Failure | None
     claims: str | None
     last_refreshed_at: datetime | None
@@ -254,4 +254,4 @@ class Account:
 
     def is_leased(self, now: datetime) -> bool:
         """Whether somebody is refreshing it at this moment."""
-        return self.leased and self.due_at is not None and self.due_at > now
+        return self.lease_until is not None and self.lease_until > now

@@ -8,7 +8,7 @@ MSAL.NET "Client and server throttling" (AADSTS50196 arrives as ``invalid_grant`
 
 import enum
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -59,6 +59,7 @@ class Verdict(enum.Enum):
     MISCONFIGURED = enum.auto()
     TENANT_MISCONFIGURED = enum.auto()
     SCOPES_REFUSED = enum.auto()  #: misconfigured is whoever chose them: the app registration, or the account
+    AUTHORITY_REFUSED = enum.auto()  #: likewise
     THROTTLED = enum.auto()
     TENANT_THROTTLED = enum.auto()
     TRANSIENT = enum.auto()
@@ -99,7 +100,7 @@ BY_CODE: Mapping[int, Verdict] = _table(
         (Verdict.TENANT_MISCONFIGURED, (700016, 700011, 7000112, 7000229, 1000031)),
         (Verdict.MISCONFIGURED, (70001,)),
         # authority does not fit the app's audience
-        (Verdict.MISCONFIGURED, (50194, 9002332, 9002331, 9001023, 90130, 90124)),
+        (Verdict.AUTHORITY_REFUSED, (50194, 9002332, 9002331, 9001023, 90130, 90124)),
         # scope or resource wrong or unconsented
         (Verdict.SCOPES_REFUSED, (70011, 28002, 700022, 700023, 650057)),
         (Verdict.TENANT_MISCONFIGURED, (500011, 500014, 650052, 650056, 65005, 50001)),  # or only not in this tenant
@@ -161,10 +162,10 @@ BY_ERROR: Mapping[str, Verdict] = MappingProxyType(
 )
 
 
-def classify(answer: Answer, *, obtained_at: datetime, own_scopes: bool = False) -> Outcome:
+def classify(answer: Answer, *, obtained_at: datetime, own: Container[Verdict] = ()) -> Outcome:
     """The one place where an answer gets its meaning. ``obtained_at`` is the instant before the request.
 
-    ``own_scopes``: what was asked for is the account's own choice, and not the app registration's.
+    ``own``: what would be the account's own fault, since it and not the app registration has chosen that.
     """
     body = answer.body or {}
     if answer.status == _OK:
@@ -183,7 +184,7 @@ def classify(answer: Answer, *, obtained_at: datetime, own_scopes: bool = False)
             scope=Scope.SERVICE,
             correlation_id=answer.correlation_id,
         )
-    return _refused(answer, body, own_scopes=own_scopes)
+    return _refused(answer, body, own)
 
 
 def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -> Outcome:
@@ -201,9 +202,10 @@ def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -
     )
 
 
-def _refused(answer: Answer, body: Mapping[str, Any], *, own_scopes: bool) -> Outcome:  # noqa: C901, PLR0911 - a case per verdict
+def _refused(answer: Answer, body: Mapping[str, Any], own: Container[Verdict]) -> Outcome:  # noqa: C901, PLR0911 - a case per verdict
     code, trace = _code(answer, body), answer.correlation_id
-    match _verdict(body):
+    verdict = _verdict(body)
+    match verdict:
         case Verdict.REAUTH:
             return ReauthRequired(code=code, claims=_claims(body.get("claims")), correlation_id=trace)
         case Verdict.UNPROVEN:
@@ -214,8 +216,9 @@ def _refused(answer: Answer, body: Mapping[str, Any], *, own_scopes: bool) -> Ou
             return Misconfigured(code=code, correlation_id=trace)
         case Verdict.TENANT_MISCONFIGURED:
             return Misconfigured(code=code, scope=Scope.TENANT, correlation_id=trace)
-        case Verdict.SCOPES_REFUSED:
-            return Misconfigured(code=code, scope=Scope.ACCOUNT if own_scopes else Scope.CLIENT, correlation_id=trace)
+        case Verdict.SCOPES_REFUSED | Verdict.AUTHORITY_REFUSED:
+            scope = Scope.ACCOUNT if verdict in own else Scope.CLIENT
+            return Misconfigured(code=code, scope=scope, correlation_id=trace)
         case Verdict.THROTTLED:
             return Throttled(code=code, retry_after=answer.retry_after or _LONG_WAIT, correlation_id=trace)
         case Verdict.TENANT_THROTTLED:

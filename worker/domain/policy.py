@@ -13,6 +13,7 @@ from worker.domain.outcome import (
     Outcome,
     ReauthRequired,
     Refreshed,
+    Scope,
     Throttled,
     Transient,
     kind,
@@ -133,7 +134,7 @@ class RefreshPolicy:
             case Throttled() | Transient():
                 return self._retry(claim, outcome, now=now, at_least=outcome.retry_after)
             case Misconfigured():
-                return self._retry(claim, outcome, now=now)
+                return self._await_repair(claim, outcome, now=now)
             case ReauthRequired(certain=True):
                 return self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
             case ReauthRequired():
@@ -152,6 +153,13 @@ class RefreshPolicy:
             wait = max(wait, at_least * (1 + keyed_fraction(claim.account_id, failure.count) / 10))
         return _failed(claim, outcome, failure, due_at=now + wait)
 
+    def _await_repair(self, claim: Claim, outcome: Misconfigured, *, now: datetime) -> Transition:
+        # A tenant without the app, or that is no more, may be somebody's slip that is mended within the hour. After a
+        # day of it nobody mends anything until they are told.
+        if outcome.scope is Scope.TENANT and streak(claim.failure, outcome, now=now).since <= now - self.recheck:
+            return self._end(claim, outcome, Status.BLOCKED, now=now)
+        return self._retry(claim, outcome, now=now)
+
     def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:
         strikes, since = claim.strikes + 1, claim.struck_at or now
         if strikes >= STRIKES and now - since >= STRIKES_OVER:
@@ -162,7 +170,7 @@ class RefreshPolicy:
             _failed(claim, outcome, failure, due_at=now + _BETWEEN_STRIKES), strikes=strikes, struck_at=since
         )
 
-    def _end(self, claim: Claim, outcome: ReauthRequired | Blocked, status: Status, *, now: datetime) -> Transition:
+    def _end(self, claim: Claim, outcome: Outcome, status: Status, *, now: datetime) -> Transition:
         failure = streak(claim.failure, outcome, now=now)
         # Looked at again tomorrow, and not with everybody else: the hash spreads the day's re-checks.
         due = now + self.recheck * (1 + keyed_fraction(claim.account_id, failure.count) / 10)

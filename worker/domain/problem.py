@@ -57,7 +57,7 @@ def problem_of(account: Account, *, now: datetime, asked: bool = False) -> Probl
         case unreachable:
             assert_never(unreachable)
     due_at = account.due_at
-    if failure is None or account.leased or due_at is None or (due_at <= now and not asked):
+    if failure is None or account.lease_until or due_at is None or (due_at <= now and not asked):
         return None
     return Problem(kind=kind, code=code, retry_at=due_at, noted_at=now)
 

@@ -10,7 +10,7 @@ import msal
 
 from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
-from worker.domain.microsoft import CREDENTIAL_CODES, Answer, classify
+from worker.domain.microsoft import CREDENTIAL_CODES, Answer, Verdict, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
 from worker.identity.http import NO_ANSWER, Letter, TokenEndpoint, dictated, patient, read
@@ -171,8 +171,7 @@ class Identity:
             reply = yield letter.about(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
-        own_scopes = tuple(question.scopes) not in ((), registration.scopes)
-        return classify(read(reply), obtained_at=now, own_scopes=own_scopes)
+        return classify(read(reply), obtained_at=now, own=_own_choices(question, registration))
 
     def _letter(
         self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round, *, now: datetime
@@ -189,6 +188,16 @@ class Identity:
         """Whoever asks next begins with the credential after this one."""
         numbers = range(len(registration.credentials))
         self._orders[registration.name] = (*numbers[number + 1 :], *numbers[: number + 1])
+
+
+def _own_choices(question: Question, registration: Registration) -> list[Verdict]:
+    """What would be the account's own fault."""
+    own = []
+    if tuple(question.scopes) not in ((), registration.scopes):
+        own.append(Verdict.SCOPES_REFUSED)
+    if question.authority not in (None, registration.authority):
+        own.append(Verdict.AUTHORITY_REFUSED)
+    return own
 
 
 def _refuses_credential(outcome: Outcome) -> bool:

@@ -68,6 +68,37 @@ def test_a_claim_is_a_lease(rows: Rows) -> None:
     assert taken_over.lease_id != held.lease_id
 
 
+def test_a_lease_that_has_ended_keeps_its_place(rows: Rows) -> None:
+    """Its holder has died: the account has waited longest of all, and is first again."""
+    save_overdue(rows, DAN, BOB)
+    assert emails(rows.claim(limit=1)) == {DAN}
+
+    assert emails(rows.claim(limit=1, now=NOW + LEASE)) == {DAN}
+
+
+def test_a_claim_changes_no_index(rows: Rows) -> None:
+    """There are three, and in a large table each would be another page for every account: see benchmarks.md."""
+    save_overdue(rows, ANN, BOB, CAT)
+    statistics = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'mail_credentials'"
+
+    with rows.database.begin() as connection:
+        claims.claim_due(connection, client="default", lease_id=new_lease(), limit=9, lease=LEASE, now=NOW)
+        updated = tuple(connection.execute(text(statistics)).one())
+
+    assert updated == (3, 3)
+
+
+def test_a_lease_of_an_older_program_is_one(rows: Rows) -> None:
+    """It has put its end into the due time, as was done before there was a column for it; it may run beside us."""
+    rows.save(grant())
+    rows.sql("UPDATE mail_credentials SET lease_id = gen_random_uuid(), refresh_due_at = :until", until=NOW + LEASE)
+
+    assert rows.find().is_leased(NOW)
+    assert rows.claim() == []
+    assert rows.claim_one() is None
+    assert emails(rows.claim(now=NOW + LEASE)) == {ANN}
+
+
 def test_a_claim_carries_all_that_a_refresh_needs(rows: Rows) -> None:
     """No second look at the row: between the claim and the write no transaction is open."""
     sealed = grant()

@@ -67,7 +67,7 @@ def test_old_and_new_accounts_may_come_together(rows: Rows) -> None:
         **{account_id(email): version + 1 for email, version in versions.items()},
     }
     ann = rows.find()
-    assert (ann.refresh_token, ann.status, ann.failure, ann.leased) == (b"new", Status.ACTIVE, None, False)
+    assert (ann.refresh_token, ann.status, ann.failure, ann.lease_until) == (b"new", Status.ACTIVE, None, None)
     assert ann.mail == _SERVERS
 
 

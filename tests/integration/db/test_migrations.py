@@ -223,12 +223,14 @@ def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
 
 
 def test_a_database_newer_than_this_program_lacks_nothing(url: str) -> None:
-    """Old workers run on, and their doctor too, between a migration and their restart."""
+    """Old workers run on, and their doctor too, between a migration and their restart; so they do after a rollback."""
     schema.upgrade()
     with connect(url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '29990101_0000'")
 
     assert pending(url) == []
+    schema.upgrade()
+    assert query(url, "SELECT version_num FROM alembic_version") == {"29990101_0000"}
 
 
 def run_as_psql_does(url: str, script: str) -> None:

@@ -46,7 +46,7 @@ def test_a_new_account_is_active_and_due_when_its_grant_says(rows: Rows) -> None
         version=1,
         status=Status.ACTIVE,
         due_at=LATER,
-        leased=False,
+        lease_until=None,
         failure=None,
         claims=None,
         last_refreshed_at=None,
@@ -165,7 +165,7 @@ def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Claim) -> 
 
     after, account = rows.row(), rows.find()
     assert {name: after[name] for name in tokens} == {name: before[name] for name in tokens}
-    assert (account.status, account.due_at, account.leased) == (Status.UNREADABLE, None, False)
+    assert (account.status, account.due_at, account.lease_until) == (Status.UNREADABLE, None, None)
     assert account.failure is not None
     assert (account.failure.kind, account.failure.since) == ("unreadable", NOW)
 
@@ -235,4 +235,4 @@ def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows,
     with rows.database.begin() as connection:
         summary = credentials.summary(connection, clients=["default"], now=NOW + LEASE)
 
-    assert (summary["due"], summary["in_flight"], summary["oldest_due_at"]) == (1, 0, claim.lease_until)
+    assert (summary["due"], summary["in_flight"], summary["oldest_due_at"]) == (1, 0, NOW)

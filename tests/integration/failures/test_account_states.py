@@ -29,7 +29,7 @@ def state(mailboxes: Mailboxes, email: str = ANN) -> tuple[Status, int]:
 def assert_well(mailboxes: Mailboxes, email: str = ANN) -> None:
     """As if nothing had ever been wrong, and with a token in hand."""
     account = mailboxes.account(email)
-    assert (account.failure, account.claims, account.leased) == (None, None, False)
+    assert (account.failure, account.claims, account.lease_until) == (None, None, None)
     assert state(mailboxes, email) == (Status.ACTIVE, 0)
     assert account.due_at is not None
     assert account.due_at > mailboxes.clock.now

@@ -158,6 +158,7 @@ def test_a_tenant_that_is_gone_does_not_stop_the_others(mailboxes: Mailboxes, fi
     assert mailboxes.refresh_due() == {"claimed": 80, "misconfigured": 30, "refreshed": 50}
 
     assert mailboxes.breakers() == []
+    assert mailboxes.harmed() == []
 
 
 def test_another_app_registration_goes_on(mailboxes: Mailboxes, settings: Settings, server: EmulatorServer) -> None:

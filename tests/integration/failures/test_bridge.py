@@ -45,7 +45,12 @@ def waits_in_outbox(mailboxes: Mailboxes) -> bool:
 def assert_home(mailboxes: Mailboxes, version: int) -> None:
     """Postgres has what Microsoft gave last, and nothing waits."""
     account = mailboxes.account(ANN)
-    assert (account.version, account.status, account.failure, account.leased) == (version, Status.ACTIVE, None, False)
+    assert (account.version, account.status, account.failure, account.lease_until) == (
+        version,
+        Status.ACTIVE,
+        None,
+        None,
+    )
     newest = mailboxes.emulator.newest_refresh_token(ANN)
     assert mailboxes.stored_refresh_token(ANN) == newest
     assert mailboxes.emulator.accepts(newest)

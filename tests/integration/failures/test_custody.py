@@ -112,7 +112,7 @@ def test_a_worker_gives_back_what_a_consumer_without_postgres_is_asking_about(
 
     assert signed_in.asked(signed_in.refresh_due) == 0
     account = signed_in.account(ANN)
-    assert (account.version, account.leased, account.failure) == (3, False, None)
+    assert (account.version, account.lease_until, account.failure) == (3, None, None)
     assert signed_in.stored_refresh_token(ANN) == signed_in.emulator.newest_refresh_token(ANN)
 
 

@@ -48,7 +48,12 @@ def waiting(mailboxes: Mailboxes) -> set[str]:
 
 def assert_stored(mailboxes: Mailboxes, email: str, version: int) -> None:
     account = mailboxes.account(email)
-    assert (account.version, account.status, account.failure, account.leased) == (version, Status.ACTIVE, None, False)
+    assert (account.version, account.status, account.failure, account.lease_until) == (
+        version,
+        Status.ACTIVE,
+        None,
+        None,
+    )
     newest = mailboxes.emulator.newest_refresh_token(email)
     assert mailboxes.stored_refresh_token(email) == newest
     assert mailboxes.emulator.accepts(newest)

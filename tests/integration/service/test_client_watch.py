@@ -51,6 +51,23 @@ def test_those_in_need_come_first_and_then_whoever_follows(house: House, client:
     assert "administrator" in second.advice
 
 
+def test_a_tenant_that_is_gone_is_told_after_a_day(house: House) -> None:
+    """Until then it may come back by itself; when it does, its mailbox is read again."""
+    house.enrol(ANN)
+    watch = house.services.attention.watch(None)
+    _lose(house, ANN, "AADSTS90002")
+    assert watch.poll() == []
+
+    house.clock.advance(days=1)
+    _lose(house, ANN, "AADSTS90002")
+
+    [event] = watch.poll()
+    assert (event.email, event.status, event.reason) == (ANN, Status.BLOCKED, "AADSTS90002")
+    assert "no longer known" in event.advice
+    house.clock.advance(days=1.1)
+    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+
 def test_each_is_told_once_until_it_happens_again(house: House) -> None:
     """A daily re-check that fails again is no news; a second death after a sign-in is."""
     house.enrol(ANN)

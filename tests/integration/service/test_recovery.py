@@ -53,7 +53,7 @@ def test_what_postgres_could_not_take_comes_home_with_the_next_batch(house: Hous
         row, entry = house.account(email), house.cached(email)
         assert entry
         assert entry.token
-        assert (row.version, row.leased, row.failure) == (2, False, None)
+        assert (row.version, row.lease_until, row.failure) == (2, None, None)
         assert house.opened(Purpose.REFRESH_TOKEN, email) == house.emulator.newest_refresh_token(email)
         assert (house.opened(Purpose.ACCESS_TOKEN, email), row.version) == (entry.token.value, entry.version)
     house.clock.advance(hours=2)

@@ -1,7 +1,7 @@
 """One batch of due accounts: who is in it, and that nothing one of them holds can stop the others."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -98,7 +98,7 @@ def test_an_account_that_does_not_open_is_set_aside(house: House) -> None:
     assert house.services.refresher.refresh_due() == {"claimed": 3, "refreshed": 2}
 
     row = house.account(BOB)
-    assert (row.status, row.refresh_token, row.due_at, row.leased) == (Status.UNREADABLE, b"\xde\xad", None, False)
+    assert (row.status, row.refresh_token, row.due_at, row.lease_until) == (Status.UNREADABLE, b"\xde\xad", None, None)
     assert row.failure
     assert row.failure.kind == "unreadable"
     house.clock.advance(days=30)
@@ -138,7 +138,7 @@ def test_an_account_that_cannot_be_asked_for_backs_off(
 
     row = house.account(BOB)
     assert row.failure
-    assert (row.failure.code, row.status, row.leased) == (code, Status.ACTIVE, False)
+    assert (row.failure.code, row.status, row.lease_until) == (code, Status.ACTIVE, None)
     assert row.due_at
     assert row.due_at > house.clock()
     assert house.asked() == 2
@@ -183,12 +183,26 @@ def test_once_an_answer_could_not_be_stored_nobody_else_is_asked(house: House, s
     assert {row.email: row.version for row in house.services.credentials.list()} == {BOB: 1, ANN: 2, CAT: 2}
 
 
-def _answered_together(house: House, answers: int) -> dict[str, int]:
+def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(house: House, stores: Stack, unwanted: None) -> None:
+    """Not even where the outbox is away as well; and whoever started the batch is told."""
+    others = [f"user{number}@contoso.com" for number in range(7)]
+    house.enrol(BOB, *others, strict=True)
+
+    with stamina.set_testing(True, attempts=1), pytest.raises(StorageError):
+        _answered_together(house, 8, meanwhile=stores.valkey.stop)
+
+    versions = {account.email: account.version for account in house.services.credentials.list()}
+    assert versions == {BOB: 1} | dict.fromkeys(others, 2)
+    assert sorted(house.told(PERSISTED)) == others
+
+
+def _answered_together(house: House, answers: int, *, meanwhile: Callable[[], None] = lambda: None) -> dict[str, int]:
     """A batch whose first answer finds Postgres busy, so that the others gather behind it."""
     with (
         ThreadPoolExecutor(1) as pool,
         house.in_flight(house.services.refresher.refresh_due, answers=answers) as batch,
     ):
+        meanwhile()
         not_busy_any_more = pool.submit(_let_gather, house, house.locked_table())
     not_busy_any_more.result()
     return batch.result()

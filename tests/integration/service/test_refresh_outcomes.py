@@ -76,7 +76,7 @@ def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(house: House) 
     assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 
     row = house.account()
-    assert (row.status, row.version, row.leased, row.failure) == (Status.ACTIVE, 2, False, None)
+    assert (row.status, row.version, row.lease_until, row.failure) == (Status.ACTIVE, 2, None, None)
     assert (row.obtained_at, row.last_refreshed_at, row.refresh_token_issued_at) == (house.clock(),) * 3
     assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN) != spent
     assert house.opened(Purpose.PREVIOUS_REFRESH_TOKEN) == spent
@@ -137,7 +137,7 @@ def test_a_refusal_changes_what_it_says_and_nothing_else(house: House, failed: F
 
     row = house.account()
     assert tally == {"claimed": 1, failed.kind: 1}
-    assert (row.status, row.claims, row.leased) == (failed.status, failed.claims, False)
+    assert (row.status, row.claims, row.lease_until) == (failed.status, failed.claims, None)
     assert row.failure == Failure(kind=failed.kind, code=failed.code, count=1, since=house.clock())
     assert failed.wait[0] <= _due_in(house, row) <= failed.wait[1]
     for name in ("access_token", "refresh_token", "version", "expires_at", "last_refreshed_at"):

@@ -160,8 +160,8 @@ def test_a_token_knows_how_long_it_lives() -> None:
     assert token.value == "t"
 
 
-def test_an_account_is_leased_until_its_lease_ends() -> None:
-    """A lease without an end, or one that has ended, holds nobody off."""
+def test_an_account_is_lease_until_its_lease_ends() -> None:
+    """One that has ended holds nobody off."""
     account = Account(
         id=account_id("a@b"),
         email="a@b",
@@ -177,8 +177,8 @@ def test_an_account_is_leased_until_its_lease_ends() -> None:
         refresh_token_issued_at=None,
         version=1,
         status=Status.ACTIVE,
-        due_at=NOW + timedelta(seconds=1),
-        leased=True,
+        due_at=NOW,
+        lease_until=NOW + timedelta(seconds=1),
         failure=None,
         claims=None,
         last_refreshed_at=None,
@@ -188,5 +188,4 @@ def test_an_account_is_leased_until_its_lease_ends() -> None:
 
     assert account.is_leased(NOW)
     assert not account.is_leased(NOW + timedelta(seconds=1))
-    assert not replace(account, leased=False).is_leased(NOW)
-    assert not replace(account, due_at=None).is_leased(NOW)
+    assert not replace(account, lease_until=None).is_leased(NOW)

@@ -36,7 +36,7 @@ def make_account(**changes: Any) -> Account:
         version=1,
         status=Status.ACTIVE,
         due_at=NOW,
-        leased=False,
+        lease_until=None,
         failure=None,
         claims=None,
         last_refreshed_at=None,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW
 from tests.vectors.answers import Vector, describe, load
-from worker.domain.microsoft import BY_CODE, BY_ERROR, BY_SUBERROR, Answer, classify
+from worker.domain.microsoft import BY_CODE, BY_ERROR, BY_SUBERROR, Answer, Verdict, classify
 from worker.domain.outcome import Blocked, Misconfigured, ReauthRequired, Refreshed, Throttled, Transient
 
 VECTORS = load()
@@ -41,15 +41,24 @@ def test_an_answer_means_what_the_golden_vector_says(vector: Vector) -> None:
     assert describe(outcome, obtained_at=NOW) == vector.expected
 
 
-def test_scopes_of_an_account_s_own_choice_are_its_own_affair() -> None:
-    """Refused are then those, and not the app registration's; nothing else is read otherwise."""
-    outcomes = {vector.name: classify(vector.answer, obtained_at=NOW, own_scopes=True) for vector in VECTORS}
+@pytest.mark.parametrize(
+    ("own", "codes", "errors"),
+    [
+        (Verdict.SCOPES_REFUSED, (70011, 28002, 700022, 700023, 650057), ("invalid_scope", "invalid_resource")),
+        (Verdict.AUTHORITY_REFUSED, (50194, 9002332, 9002331, 9001023, 90130, 90124), ()),
+    ],
+)
+def test_what_an_account_has_chosen_is_its_own_affair(
+    own: Verdict, codes: tuple[int, ...], errors: tuple[str, ...]
+) -> None:
+    """Refused is then that, and not the app registration's; nothing else is read otherwise."""
+    outcomes = {vector.name: classify(vector.answer, obtained_at=NOW, own={own}) for vector in VECTORS}
     read = {name: describe(outcome, obtained_at=NOW) for name, outcome in outcomes.items()}
 
     otherwise = {vector.name: vector.expected for vector in VECTORS if read[vector.name] != vector.expected}
     assert {name.removeprefix("misconfigured: ") for name in otherwise} == {
-        *(f"AADSTS{code}" for code in (70011, 28002, 700022, 700023, 650057)),
-        *(f"an unlisted code with error {error}" for error in ("invalid_scope", "invalid_resource")),
+        *(f"AADSTS{code}" for code in codes),
+        *(f"an unlisted code with error {error}" for error in errors),
     }
     assert all(read[name] == {**expected, "scope": "account"} for name, expected in otherwise.items())
 

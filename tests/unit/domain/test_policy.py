@@ -267,6 +267,40 @@ def test_a_blocked_account_is_looked_at_daily() -> None:
     assert timedelta(days=1) <= plan.due_at - NOW <= timedelta(days=1.1)
 
 
+GONE = Misconfigured(code="AADSTS90002", scope=Scope.TENANT)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failing_for", "status"),
+    [
+        pytest.param(GONE, timedelta(0), Status.ACTIVE, id="at first"),
+        pytest.param(GONE, timedelta(hours=23, minutes=59), Status.ACTIVE, id="hardly a day"),
+        pytest.param(GONE, timedelta(days=1), Status.BLOCKED, id="for a day"),
+        pytest.param(replace(GONE, scope=Scope.CLIENT), timedelta(days=9), Status.ACTIVE, id="ours to mend"),
+        pytest.param(replace(GONE, scope=Scope.ACCOUNT), timedelta(days=9), Status.ACTIVE, id="what we stored"),
+    ],
+)
+def test_a_tenant_that_stays_away_needs_its_administrator(
+    outcome: Misconfigured, failing_for: timedelta, status: Status
+) -> None:
+    """Until then it may be a slip, and is asked again soon; from then on somebody is told, and it is asked daily."""
+    claim = make_claim(failure=failing("misconfigured", count=90, since=NOW - failing_for))
+
+    plan = POLICY.plan(claim, outcome, now=NOW)
+
+    assert plan.status is status
+    assert (plan.due_at - NOW >= timedelta(days=1)) is (status is Status.BLOCKED)
+    assert plan.failure is not None
+    assert plan.failure.since == NOW - failing_for
+
+
+def test_an_outage_of_days_is_not_held_against_a_tenant() -> None:
+    """Only what the tenant itself has answered counts."""
+    claim = make_claim(failure=failing("transient", count=90, since=NOW - timedelta(days=3)))
+
+    assert POLICY.plan(claim, GONE, now=NOW).status is Status.ACTIVE
+
+
 def test_daily_looks_are_spread() -> None:
     """A tenant that blocked a thousand accounts in a minute does not meet them in one minute tomorrow."""
     claims = [make_claim(account_id=AccountId(UUID(int=n))) for n in range(100)]
