@@ -1,7 +1,7 @@
 """The end of a lease in a column of its own: a claim that leaves the due time alone changes no index.
 
-Old code runs on it unchanged: it puts the end of its leases into the due time, which new code understands. Old code in
-turn takes what new code has leased for due; then the locks in Redis keep the two apart.
+Old code runs on it, but not beside new code: it takes what that has leased for due, and refresh tokens are spent twice.
+The leases that it leaves, whose end is the due time, are understood.
 
 Revision: 20261126_2000
 Revises: 20261125_2200

@@ -239,6 +239,7 @@ def _describe(account: Account) -> dict[str, Any]:
         "version": account.version,
         "expires_at": account.expires_at,
         "due_at": account.due_at,
+        "in_flight_until": account.lease_until,
         "last_refreshed_at": account.last_refreshed_at,
         "refresh_token_issued_at": account.refresh_token_issued_at,
         "grant_dies_at": dies_at(account),

@@ -18,7 +18,8 @@ _CLAIM_COLUMNS = """
     c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
 """
 
-# By ctid, where a row is: it cannot move, for it is locked. Through the index it would have to be looked for once more.
+# By ctid, where a row is: once locked it cannot move, and through the index it would have to be looked for once more.
+# What has moved just before that is left to the next claim.
 _CLAIM_DUE = text(f"""
     WITH due AS (
         SELECT ctid, refresh_due_at FROM mail_credentials

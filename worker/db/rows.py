@@ -9,7 +9,7 @@ from sqlalchemy import CursorResult
 
 from worker.domain.credential import MICROSOFT, Failure, MailServers
 
-#: A condition: nobody is at it, or whoever was has died. (An older program puts the end of a lease into the due time.)
+#: A condition: nobody is at it, or whoever was has died. (Older programs put the end of a lease into the due time.)
 FREE = "(lease_id IS NULL OR coalesce(lease_until, refresh_due_at) <= :now)"
 
 _SERVERS = tuple(field.name for field in fields(MailServers))

@@ -12,8 +12,6 @@ def _table(rows: Iterable[tuple[str, tuple[int, ...]]]) -> Mapping[str, str]:
     return MappingProxyType({f"AADSTS{code}": sentence for sentence, codes in rows for code in codes})
 
 
-_NO_TENANT = "Your organization is no longer known to Microsoft; please ask your administrator."
-
 #: By Microsoft's code, as far as a user can do something about it.
 BY_REASON: Mapping[str, str] = MappingProxyType(
     {
@@ -51,10 +49,10 @@ BY_REASON: Mapping[str, str] = MappingProxyType(
                     (50105,),
                 ),
                 (
-                    "Your organization has removed or not yet allowed this application; please ask your administrator.",
+                    "Microsoft does not know this application in your organization; please ask your administrator.",
                     (700016, 700011, 7000112, 7000229, 1000031),
                 ),
-                (_NO_TENANT, (90002,)),
+                ("Microsoft does not know your organization; please ask your administrator.", (90002,)),
                 ("Your account is disabled; please ask your administrator.", (50057,)),
                 (
                     "Your account is not known in this organization; please ask your administrator.",
@@ -66,10 +64,11 @@ BY_REASON: Mapping[str, str] = MappingProxyType(
                 ),
             ]
         ),
-        "discovery_http_400": _NO_TENANT,
         "consent_required": "Please sign in again and allow access to your mailbox.",
     }
 )
+
+_OURS = "client_misconfigured"  # or not yet known to be the tenant's
 
 #: By the error's own code, where the reason says nothing more.
 BY_CODE: Mapping[str, str] = MappingProxyType(
@@ -83,11 +82,12 @@ BY_CODE: Mapping[str, str] = MappingProxyType(
         "mailbox_refused": "Your mailbox is closed to this application; please ask your administrator whether IMAP, POP"
         " and SMTP are switched on for it.",
         "backing_off": "Microsoft cannot be asked at the moment; it is tried again by itself.",
-        "client_misconfigured": "This application has a problem of its own; there is nothing you need to do.",
+        _OURS: "This application has a problem of its own; there is nothing you need to do.",
     }
 )
 
 
 def advice(code: str, reason: str = "") -> str:
     """The sentence for an AccountError's ``code`` and Microsoft's ``reason``, if it has one."""
-    return BY_REASON.get(reason) or BY_CODE.get(code) or "Your mailbox cannot be read at the moment."
+    by_reason = None if code == _OURS else BY_REASON.get(reason)
+    return by_reason or BY_CODE.get(code) or "Your mailbox cannot be read at the moment."

@@ -57,7 +57,7 @@ class Status(enum.StrEnum):
 
     ACTIVE = "active"  #: refreshed on schedule
     REAUTH_REQUIRED = "reauth_required"  #: the grant is dead; its user must sign in; looked at daily
-    BLOCKED = "blocked"  #: policy or an administrator refuses; looked at daily, because they change their minds
+    BLOCKED = "blocked"  #: policy, administrator or tenant refuse; looked at daily, because they change their minds
     UNREADABLE = "unreadable"  #: the stored secret opens with no key at hand; never overwritten by a refresh
     PAUSED = "paused"  #: an operator said so
     DISCONNECTED = "disconnected"  #: the tokens are gone; kept so that late writers lose

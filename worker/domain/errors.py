@@ -159,7 +159,10 @@ class BackingOff(AccountError):
 
 
 class ClientMisconfigured(AccountError):
-    """The app registration is wrong; no account of it can be refreshed until an operator acts."""
+    """The app registration is wrong, or unknown in the account's tenant, or what is stored of the account is wrong.
+
+    ``reason`` tells which. It cannot be refreshed until somebody acts.
+    """
 
     code = "client_misconfigured"
 

@@ -121,6 +121,9 @@ CREDENTIAL_CODES = frozenset(
     {"invalid_client", *(f"AADSTS{code}" for code in (7000215, 70002, 7000222, 700027, 700030, 50012, 50013, 50048))}
 )
 
+#: The tenant is gone, or its administrator has removed or disabled the app or its rights.
+ABANDONED = frozenset(f"AADSTS{code}" for code in (90002, 700016, 700011, 7000112, 7000229, 1000031, 500014, 650052))
+
 #: A grant that ended at a fixed age: sign-in frequency set by policy, or a redirect URI registered as SPA (24 h).
 AGED_OUT = frozenset({"AADSTS70043", "AADSTS700084"})
 

@@ -7,13 +7,13 @@ from hashlib import blake2b
 from typing import assert_never
 
 from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Failure, Status
+from worker.domain.microsoft import ABANDONED
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
     Outcome,
     ReauthRequired,
     Refreshed,
-    Scope,
     Throttled,
     Transient,
     kind,
@@ -156,9 +156,12 @@ class RefreshPolicy:
     def _await_repair(self, claim: Claim, outcome: Misconfigured, *, now: datetime) -> Transition:
         # A tenant without the app, or that is no more, may be somebody's slip that is mended within the hour. After a
         # day of it nobody mends anything until they are told.
-        if outcome.scope is Scope.TENANT and streak(claim.failure, outcome, now=now).since <= now - self.recheck:
+        if outcome.code in ABANDONED and (claim.status is Status.BLOCKED or self._has_lasted(claim.failure, now=now)):
             return self._end(claim, outcome, Status.BLOCKED, now=now)
         return self._retry(claim, outcome, now=now)
+
+    def _has_lasted(self, failure: Failure | None, *, now: datetime) -> bool:
+        return failure is not None and failure.code in ABANDONED and now - failure.since >= self.recheck
 
     def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:
         strikes, since = claim.strikes + 1, claim.struck_at or now

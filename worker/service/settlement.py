@@ -109,31 +109,30 @@ class Settlement:
 
     def _persist(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         """The commit that carries rotated tokens is worth several tries; asking Microsoft again is no substitute."""
+        versions, left = self._write_most(records, now)
+        return versions | self._rescue(left, now) if left else versions
+
+    def _write_most(self, records: Sequence[_Record], now: datetime) -> tuple[dict[AccountId, int], Sequence[_Record]]:
+        """Returns what could be written, and what could not."""
         try:
             # No arguments but the closure: stamina logs what it is given.
             versions = _shortly(lambda: self._write(records, now))
-        except Unavailable as error:
-            return self._rescue(records, now, error)
         except WorkerError as error:
-            if len(records) == 1:
-                return self._rescue(records, now, error)
-            return self._persist_apart(records, now)
+            if len(records) > 1 and not isinstance(error, Unavailable):
+                half = len(records) // 2  # one row spoils it for all, and is soon alone
+                (first, refused), (second, others) = (
+                    self._write_most(part, now) for part in (records[:half], records[half:])
+                )
+                return first | second, [*refused, *others]
+            for record in records:
+                email = record.spent.claim.email
+                log.error("Error persisting tokens to database", email=email, reason=str(error))  # noqa: TRY400
+            return {}, records
         _tell(records, versions)
-        return versions
+        return versions, []
 
-    def _persist_apart(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
-        """One row spoils the statement for the group: it is soon alone, and costs no other its tokens."""
-        half = len(records) // 2
-        try:
-            first = self._persist(records[:half], now)
-        finally:
-            second = self._persist(records[half:], now)
-        return first | second
-
-    def _rescue(self, records: Sequence[_Record], now: datetime, error: WorkerError) -> dict[AccountId, int]:
+    def _rescue(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
         """What is in hand may exist nowhere else: into the outbox, or wait for Postgres."""
-        for record in records:
-            log.error("Error persisting tokens to database", email=record.spent.claim.email, reason=str(error))
         if not self._recovery.keep([record.update for record in records]):
             versions = _stubbornly(lambda: self._write(records, now))
             _tell(records, versions)

@@ -89,7 +89,7 @@ def test_a_claim_changes_no_index(rows: Rows) -> None:
 
 
 def test_a_lease_of_an_older_program_is_one(rows: Rows) -> None:
-    """It has put its end into the due time, as was done before there was a column for it; it may run beside us."""
+    """It has put its end into the due time, and been stopped; whoever comes after it waits for that."""
     rows.save(grant())
     rows.sql("UPDATE mail_credentials SET lease_id = gen_random_uuid(), refresh_due_at = :until", until=NOW + LEASE)
 

@@ -224,11 +224,14 @@ def test_a_canary_that_is_not_sent_is_given_back(mailboxes: Mailboxes, rival: Se
     mailboxes.refresh_due()
     mailboxes.take_the_secret()
     mailboxes.clock.advance(seconds=10)
-    mailboxes.query("UPDATE mail_credentials SET lease_id = gen_random_uuid(), refresh_due_at = refresh_due_at + '1 h'")
+    mailboxes.query(
+        "UPDATE mail_credentials SET lease_id = gen_random_uuid(), lease_until = :until",
+        until=mailboxes.clock() + timedelta(hours=1),
+    )
 
     assert mailboxes.refresh_due() == NONE
     assert mailboxes.services.refresher.batches_due(at_most=64) == []
-    mailboxes.query("UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = refresh_due_at - interval '1 h'")
+    mailboxes.query("UPDATE mail_credentials SET lease_id = NULL")
 
     assert rival.tokens.ensure_fresh(fifty[0]).version == 2
 

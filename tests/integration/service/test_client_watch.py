@@ -63,7 +63,7 @@ def test_a_tenant_that_is_gone_is_told_after_a_day(house: House) -> None:
 
     [event] = watch.poll()
     assert (event.email, event.status, event.reason) == (ANN, Status.BLOCKED, "AADSTS90002")
-    assert "no longer known" in event.advice
+    assert "does not know your organization" in event.advice
     house.clock.advance(days=1.1)
     assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 

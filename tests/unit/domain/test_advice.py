@@ -3,7 +3,7 @@
 import pytest
 
 from worker.domain.advice import BY_CODE, BY_REASON, advice
-from worker.domain.errors import AccountError, BlockedByAdmin, NeedsUser
+from worker.domain.errors import AccountError, BlockedByAdmin, ClientMisconfigured, NeedsUser
 from worker.domain.microsoft import BY_CODE as VERDICTS
 from worker.domain.microsoft import Verdict
 from worker.mail import MailboxRefused
@@ -44,4 +44,6 @@ def test_an_error_advises_by_its_reason() -> None:
     assert "second proof" in NeedsUser(ANN, "AADSTS50076").advice
     assert "grant consent" in BlockedByAdmin(ANN, "AADSTS90094").advice
     assert NeedsUser(ANN, "AADSTS70000").advice == BY_CODE["needs_user"]
+    assert "does not know your organization" in BlockedByAdmin(ANN, "AADSTS90002").advice
+    assert ClientMisconfigured(ANN, "default", "AADSTS90002").advice == BY_CODE["client_misconfigured"]
     assert advice("a code to come") == "Your mailbox cannot be read at the moment."

@@ -160,7 +160,7 @@ def test_a_token_knows_how_long_it_lives() -> None:
     assert token.value == "t"
 
 
-def test_an_account_is_lease_until_its_lease_ends() -> None:
+def test_an_account_is_leased_until_its_lease_ends() -> None:
     """One that has ended holds nobody off."""
     account = Account(
         id=account_id("a@b"),

@@ -271,22 +271,25 @@ GONE = Misconfigured(code="AADSTS90002", scope=Scope.TENANT)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "failing_for", "status"),
+    ("before", "failing_for", "code", "status"),
     [
-        pytest.param(GONE, timedelta(0), Status.ACTIVE, id="at first"),
-        pytest.param(GONE, timedelta(hours=23, minutes=59), Status.ACTIVE, id="hardly a day"),
-        pytest.param(GONE, timedelta(days=1), Status.BLOCKED, id="for a day"),
-        pytest.param(replace(GONE, scope=Scope.CLIENT), timedelta(days=9), Status.ACTIVE, id="ours to mend"),
-        pytest.param(replace(GONE, scope=Scope.ACCOUNT), timedelta(days=9), Status.ACTIVE, id="what we stored"),
+        pytest.param("AADSTS90002", timedelta(0), "AADSTS90002", Status.ACTIVE, id="at first"),
+        pytest.param("AADSTS90002", timedelta(hours=23, minutes=59), "AADSTS90002", Status.ACTIVE, id="hardly a day"),
+        pytest.param("AADSTS90002", timedelta(days=1), "AADSTS90002", Status.BLOCKED, id="for a day"),
+        pytest.param("AADSTS700016", timedelta(days=1), "AADSTS90002", Status.BLOCKED, id="one way or another"),
+        pytest.param("AADSTS7000215", timedelta(days=9), "AADSTS90002", Status.ACTIVE, id="after something else"),
+        pytest.param("AADSTS90002", timedelta(days=9), "AADSTS7000215", Status.ACTIVE, id="and then something else"),
+        pytest.param("authority_refused", timedelta(days=9), "authority_refused", Status.ACTIVE, id="what is stored"),
     ],
 )
 def test_a_tenant_that_stays_away_needs_its_administrator(
-    outcome: Misconfigured, failing_for: timedelta, status: Status
+    before: str, failing_for: timedelta, code: str, status: Status
 ) -> None:
     """Until then it may be a slip, and is asked again soon; from then on somebody is told, and it is asked daily."""
-    claim = make_claim(failure=failing("misconfigured", count=90, since=NOW - failing_for))
+    failure = replace(failing("misconfigured", count=90, since=NOW - failing_for), code=before)
+    claim = make_claim(failure=failure)
 
-    plan = POLICY.plan(claim, outcome, now=NOW)
+    plan = POLICY.plan(claim, replace(GONE, code=code), now=NOW)
 
     assert plan.status is status
     assert (plan.due_at - NOW >= timedelta(days=1)) is (status is Status.BLOCKED)
@@ -294,11 +297,13 @@ def test_a_tenant_that_stays_away_needs_its_administrator(
     assert plan.failure.since == NOW - failing_for
 
 
-def test_an_outage_of_days_is_not_held_against_a_tenant() -> None:
+def test_an_outage_neither_blocks_a_tenant_nor_gives_it_another_day() -> None:
     """Only what the tenant itself has answered counts."""
     claim = make_claim(failure=failing("transient", count=90, since=NOW - timedelta(days=3)))
+    blocked = replace(claim, status=Status.BLOCKED)
 
     assert POLICY.plan(claim, GONE, now=NOW).status is Status.ACTIVE
+    assert POLICY.plan(blocked, GONE, now=NOW).due_at - NOW >= timedelta(days=1)
 
 
 def test_daily_looks_are_spread() -> None:
