@@ -6,16 +6,15 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import FREE, as_failure, as_mail
+from worker.db.rows import FREE, LEASE_UNTIL, as_failure, as_mail
 from worker.domain.credential import Account, AccountId, Sealed, Status
 from worker.domain.forecast import INACTIVITY
 
-_ACCOUNT_COLUMNS = """
+_ACCOUNT_COLUMNS = f"""
     id, email, client, authority, scopes, use_oauth,
     imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
     access_token, refresh_token, token_obtained_at, token_expiry, refresh_token_issued_at, version,
-    status, refresh_due_at,
-    CASE WHEN lease_id IS NOT NULL THEN coalesce(lease_until, refresh_due_at) END AS lease_until,
+    status, refresh_due_at, {LEASE_UNTIL} AS lease_until,
     failure_kind, failure_code, failure_count, failing_since, failure_claims, last_refreshed_at,
     signed_in_at, grant_lifetime
 """

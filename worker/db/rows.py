@@ -9,8 +9,13 @@ from sqlalchemy import CursorResult
 
 from worker.domain.credential import MICROSOFT, Failure, MailServers
 
-#: A condition: nobody is at it, or whoever was has died. (Older programs put the end of a lease into the due time.)
-FREE = "(lease_id IS NULL OR coalesce(lease_until, refresh_due_at) <= :now)"
+_LEASE_ENDS = "coalesce(lease_until, refresh_due_at)"  # older programs put it into the due time
+
+#: The end of the lease, NULL where there is none.
+LEASE_UNTIL = f"CASE WHEN lease_id IS NOT NULL THEN {_LEASE_ENDS} END"
+
+#: A condition: nobody is at it, or whoever was has died.
+FREE = f"(lease_id IS NULL OR {_LEASE_ENDS} <= :now)"
 
 _SERVERS = tuple(field.name for field in fields(MailServers))
 

@@ -115,7 +115,7 @@ class Apps:
             )
         except WireError as error:
             raise Discovery(Transient(code=error.code, scope=Scope.NETWORK)) from None
-        except Exception as error:
+        except Exception as error:  # whatever MSAL meets in a page that is no metadata: TypeError, RecursionError, ...
             raise Discovery(self._http.discovery_outcome()) from error
 
 

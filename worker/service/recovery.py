@@ -100,8 +100,7 @@ class Recovery:
         for _cursor, kept in self._outbox.pages():
             left |= kept.keys() - self._bring_home(kept).keys()
         # Some were only held by others, who drain as well: what is still there is tried once more.
-        again = ((account, self._outbox.get(account)) for account in left)
-        return sum(not self._bring_home({account: value}) for account, value in again if value is not None)
+        return sum(map(self._still_waits, left))
 
     def waiting(self, accounts: Collection[AccountId]) -> frozenset[AccountId]:
         """Those of ``accounts`` whose newest refresh token Postgres has not got: the one before must not be spent.
@@ -117,11 +116,14 @@ class Recovery:
     def is_waiting(self, account: AccountId) -> bool:
         """Bring home what is kept for one account; True if it still waits."""
         try:
-            value = self._outbox.get(account)
-            return value is not None and not self._bring_home({account: value})
+            return self._still_waits(account)
         except Unavailable as error:
             log.warning("Outbox cannot be drained", reason=str(error))
             return False
+
+    def _still_waits(self, account: AccountId) -> bool:
+        value = self._outbox.get(account)
+        return value is not None and not self._bring_home({account: value})
 
     def _bring_home(self, kept: Mapping[AccountId, bytes]) -> dict[AccountId, bytes]:
         """Store what can be stored, and forget it. Returns what was forgotten. Raises Unavailable."""
