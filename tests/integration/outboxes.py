@@ -1,7 +1,15 @@
-"""A look into the outbox, for all tests that put something there."""
+"""What tests put into the outbox, and a look into it."""
 
+import json
+from datetime import timedelta
+
+from tests.factories import NOW
 from worker.cache import Outbox
 from worker.domain.credential import AccountId
+
+TIMES = [NOW.isoformat(), *[(NOW + timedelta(hours=1)).isoformat()] * 2]
+#: New tokens of an account that is stored as version 1, whichever it is.
+ENTRY = json.dumps({"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": TIMES}).encode()
 
 
 def kept(outbox: Outbox) -> dict[AccountId, bytes]:

@@ -5,15 +5,18 @@ Microsoft is strict here: whoever spends a refresh token twice has lost the acco
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from subprocess import CalledProcessError
 
 import pytest
 
+from tests.e2e.installation import wait_for
 from tests.factories import NOW, TurnedClock
 from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
-from tests.integration.outboxes import kept
+from tests.integration.outboxes import ENTRY, kept
 from worker.bootstrap import Services
 from worker.cache import Outbox
+from worker.db import unsaved
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.credential import Status, account_id
 from worker.service.entries import Entries
@@ -235,6 +238,24 @@ def test_rotate_keys_says_that_something_waits(mailboxes: Mailboxes, command: Ca
 
     assert failed.value.returncode == 1
     assert "1 still wait in the outbox" in failed.value.stderr
+
+
+def test_what_only_somebody_else_held_does_not_count_as_waiting(mailboxes: Mailboxes) -> None:
+    """Workers drain as well while keys are rotated: what they held is tried once more at the end."""
+    held, other = map(account_id, emails(2))
+    mailboxes.sign_in(*emails(2))
+    Outbox(mailboxes.services.redis).put({held: ENTRY, other: ENTRY})
+    poison(mailboxes, seconds=0.5)
+    storing = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+
+    with ThreadPoolExecutor(1) as pool:
+        with mailboxes.services.database.begin() as rival:
+            assert unsaved.hold(rival, [held]) == {held}
+            drain = pool.submit(mailboxes.services.recovery.drain_all)
+            wait_for(lambda: mailboxes.query(storing), about="the other to be stored")
+        assert drain.result() == 0
+
+    assert {account.version for account in mailboxes.accounts()} == {2}
 
 
 def test_a_missing_ledger_loses_no_token(mailboxes: Mailboxes, rival: Services) -> None:

@@ -1,20 +1,17 @@
 """After an outage of hours the outbox holds more than fits in one look, and all of it comes home."""
 
-import json
 from contextlib import closing
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 from tests.factories import NOW
 from tests.integration.failures.mailboxes import Mailboxes, emails
-from tests.integration.outboxes import kept
+from tests.integration.outboxes import ENTRY, kept
 from worker.bootstrap import Services, bootstrap
 from worker.cache import Outbox
 from worker.domain.credential import AccountId, account_id
 
 MANY = 40_000  # of which Valkey looks through a part at a time, until it has found some
-TIMES = [NOW.isoformat(), *[(NOW + timedelta(hours=1)).isoformat()] * 2]
-ENTRY = json.dumps({"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": TIMES}).encode()
 
 
 class HurriedClock:
