@@ -16,6 +16,8 @@ from worker.cache.connection import unavailable
 
 _PREFIX = "token-worker:rate"
 _PATIENCE, _PAUSE = 5.0, 0.05  # seconds
+_LONGEST_PAUSE = 86_400.0  # seconds; what is read as Retry-After is capped at the same
+_LONGEST_TIME = 32  # characters of a time in Redis; a double has at most 24
 
 
 class RateLimiter:
@@ -77,8 +79,16 @@ class Pauses:
         except RedisError as error:
             raise unavailable(error) from None
         now = self._utcnow().timestamp()
-        spans = {domain: float(until) - now for domain, until in zip(domains, found, strict=True) if until}
-        return {domain: timedelta(seconds=span) for domain, span in spans.items() if span > 0}
+        spans = {domain: _seconds(until) - now for domain, until in zip(domains, found, strict=True) if until}
+        return {domain: timedelta(seconds=span) for domain, span in spans.items() if 0 < span <= _LONGEST_PAUSE}
+
+
+def _seconds(value: bytes) -> float:
+    """Seconds since the epoch; 0, which is over, for a value that no worker has written."""
+    try:
+        return float(value[:_LONGEST_TIME])
+    except ValueError:
+        return 0.0
 
 
 def _key(client: str, domain: str) -> str:
