@@ -93,7 +93,9 @@ class Locks:
             code, left = pipeline.execute()
         except RedisError as error:
             raise unavailable(error) from None
-        return (code.decode("utf-8", "replace"), timedelta(milliseconds=left)) if code is not None and left > 0 else None
+        return (
+            (code.decode("utf-8", "replace"), timedelta(milliseconds=left)) if code is not None and left > 0 else None
+        )
 
 
 def _lock(account: AccountId) -> str:
