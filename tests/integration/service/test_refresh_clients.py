@@ -6,7 +6,8 @@ from pydantic import SecretStr
 from tests.integration.service.house import ANN, House
 from worker.bootstrap import Services
 from worker.devkit.emulator import Registration
-from worker.domain.credential import Grant, Secret
+from worker.domain.account import Grant
+from worker.domain.secret import Secret
 from worker.settings.clients import ClientSettings
 
 
@@ -20,7 +21,7 @@ def _both(house: House) -> Services:
 
 def enrol_at_other(house: House, both: Services, *emails: str) -> None:
     granted = [house.emulator.enrol(email, client_id="other-app") for email in emails]
-    both.credentials.save(
+    both.accounts.save(
         [Grant(email=each.email, refresh_token=Secret(each.refresh_token), client="other") for each in granted]
     )
 
