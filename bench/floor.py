@@ -46,14 +46,14 @@ _CLAIM = """
 _PERSIST = """
     UPDATE mail_credentials AS c
     SET access_token = n.access_token, token_obtained_at = %(now)s, token_expiry = %(expires_at)s,
-        refresh_token = n.refresh_token, previous_refresh_token = n.previous_refresh_token,
-        refresh_token_issued_at = %(now)s, last_refreshed_at = %(now)s, version = c.version + 1,
+        refresh_token = n.refresh_token, refresh_token_issued_at = %(now)s,
+        last_refreshed_at = %(now)s, version = c.version + 1,
         status = 'active', refresh_due_at = n.due_at, lease_id = NULL, lease_until = NULL,
         failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL,
         strikes = 0, struck_at = NULL, updated_at = %(now)s
     FROM unnest(%(ids)b::uuid[], %(versions)b::bigint[], %(access_tokens)b::bytea[], %(refresh_tokens)b::bytea[],
-                %(previous)b::bytea[], %(due_ats)b::timestamptz[])
-        AS n(id, version, access_token, refresh_token, previous_refresh_token, due_at)
+                %(due_ats)b::timestamptz[])
+        AS n(id, version, access_token, refresh_token, due_at)
     WHERE c.id = n.id AND c.version = n.version AND c.lease_id = %(lease_id)s
 """
 _RECORD = """
@@ -128,9 +128,6 @@ class Floor:
                 for account, answer in zip(ids, answers, strict=True)
             ],
             "refresh_tokens": sealed,
-            "previous": [
-                seal(token, account, Purpose.PREVIOUS_REFRESH_TOKEN) for account, token in zip(ids, old, strict=True)
-            ],
             "due_ats": [now + lifetime * (0.5 + 0.2 * keyed_fraction(row[0], row[3] + 1)) for row in rows],
             "before": [fingerprint(token, account) for account, token in zip(ids, old, strict=True)],
             "after": [fingerprint(token, account) for account, token in zip(ids, new, strict=True)],

@@ -142,9 +142,9 @@ def _check_disconnect(installation: Installation, email: str) -> None:
     refused = installation.cli("token", email)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "disconnected" in refused.stderr
-    assert installation.sql(
-        "SELECT access_token, refresh_token, previous_refresh_token FROM mail_credentials WHERE email = %s", email
-    ) == [(None, None, None)]
+    assert installation.sql("SELECT access_token, refresh_token FROM mail_credentials WHERE email = %s", email) == [
+        (None, None, None)
+    ]
 
 
 def _self_signed() -> tuple[bytes, bytes]:

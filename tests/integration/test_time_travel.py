@@ -125,21 +125,6 @@ def test_a_rotated_refresh_token_is_stored_and_spent(world: World) -> None:
     world.assert_unattended(ANN)
 
 
-def test_the_refresh_token_before_is_kept_sealed(world: World) -> None:
-    """Microsoft does not revoke it, so it is the way back if the newest should turn out unusable."""
-    world.sign_in(ANN, access_token_lifetime=HOUR)
-    machine = world.start(5 * MINUTE)
-
-    for cycle in range(1, 4):
-        before = world.emulator.newest_refresh_token(ANN)
-        while len(world.refreshed_at(ANN)) < cycle:
-            machine.travel(5 * MINUTE)
-        assert world.opened(ANN, Purpose.PREVIOUS_REFRESH_TOKEN) == before
-        assert world.emulator.accepts(before)
-        [(kept,)] = world.query("SELECT previous_refresh_token FROM mail_credentials")
-        assert before.encode() not in kept
-
-
 def test_an_answer_without_a_refresh_token_keeps_the_old_one(world: World) -> None:
     """Absence is not an instruction: the token in use stays in use, cycle after cycle."""
     world.sign_in(ANN, access_token_lifetime=HOUR, rotate=False)
@@ -151,7 +136,6 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one(world: World) -> No
     assert len(world.refreshed_at(ANN)) > 12
     assert world.opened(ANN, Purpose.REFRESH_TOKEN) == only == world.emulator.newest_refresh_token(ANN)
     assert world.account(ANN).refresh_token_issued_at == issued_at
-    assert world.opened(ANN, Purpose.PREVIOUS_REFRESH_TOKEN) is None
     world.assert_unattended(ANN)
 
 

@@ -1,4 +1,4 @@
-"""What Microsoft's answer means to us. Six cases; every dispatch handles all six."""
+"""What Microsoft's answer means. Six cases; every dispatch handles all six."""
 
 import enum
 from dataclasses import dataclass
@@ -15,7 +15,18 @@ class Scope(enum.StrEnum):
     TENANT = "tenant"
     CLIENT = "client"  #: the app registration
     SERVICE = "service"  #: the identity platform
-    NETWORK = "network"  #: our way to it
+    NETWORK = "network"  #: the way from this process to the platform
+
+
+class Kind(enum.StrEnum):
+    """An outcome's class, as the ledger and the row store it."""
+
+    REFRESHED = "refreshed"
+    THROTTLED = "throttled"
+    TRANSIENT = "transient"
+    REAUTH_REQUIRED = "reauth_required"
+    BLOCKED = "blocked"
+    MISCONFIGURED = "misconfigured"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,16 +95,21 @@ class Misconfigured:
 Outcome: TypeAlias = Refreshed | Throttled | Transient | ReauthRequired | Blocked | Misconfigured
 
 
-def kind(outcome: Outcome) -> str:
-    """The outcome's class as stored in the ledger and on the row: ``refreshed``, ``reauth_required``, ..."""
+def outcome_of(result: Outcome | Exception) -> Outcome:
+    """The outcome; for an unexpected exception, one of its account alone, so that the rest of the batch goes on."""
+    return Transient(code="internal_error") if isinstance(result, Exception) else result
+
+
+def kind(outcome: Outcome) -> Kind:
+    """The outcome's class."""
     return _KINDS[type(outcome)]
 
 
-_KINDS: dict[type, str] = {
-    Refreshed: "refreshed",
-    Throttled: "throttled",
-    Transient: "transient",
-    ReauthRequired: "reauth_required",
-    Blocked: "blocked",
-    Misconfigured: "misconfigured",
+_KINDS: dict[type, Kind] = {
+    Refreshed: Kind.REFRESHED,
+    Throttled: Kind.THROTTLED,
+    Transient: Kind.TRANSIENT,
+    ReauthRequired: Kind.REAUTH_REQUIRED,
+    Blocked: Kind.BLOCKED,
+    Misconfigured: Kind.MISCONFIGURED,
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar, assert_never
 
-from worker.domain.breaker import is_suspicious
+from worker.domain.breaker import counts_against
 from worker.domain.outcome import Outcome, Scope
 from worker.identity.wire import Exchange, Message, Reply, Wire, WireError, monotonic
 
@@ -54,7 +54,7 @@ class Window:
     def learn(self, outcomes: Iterable[Outcome | Exception]) -> None:
         """Twice as many after good answers, few again after one that is not about its account."""
         of_others = [outcome for outcome in outcomes if speaks_for_others(outcome)]
-        bad = any(not isinstance(outcome, Exception) and is_suspicious(outcome) for outcome in of_others)
+        bad = any(not isinstance(outcome, Exception) and counts_against(outcome) for outcome in of_others)
         self.size = min(self._most, _CAREFUL if bad else 2 * self.size)
         self.is_trusted = self.size == self._most and not of_others
 

@@ -11,7 +11,7 @@ from tests.factories import TurnedClock
 from worker.bootstrap import Services
 from worker.devkit.emulator import Emulator, OAuthError, Registration, Tampered, oauth_error
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant
-from worker.domain.breaker import SUSPECTS
+from worker.domain.breaker import FAILING_ACCOUNTS
 from worker.domain.secret import Sealed, Secret
 from worker.domain.token import AccessToken
 from worker.settings import Settings
@@ -100,7 +100,7 @@ class Mailboxes:
     @property
     def handful(self) -> int:
         """As many as may be under way when the breaker opens, and those that open it."""
-        return self.settings.threads + SUSPECTS
+        return self.settings.threads + FAILING_ACCOUNTS
 
     def breakers(self) -> list[tuple[object, ...]]:
         rows = self.query("SELECT failures, failure_code, open_until FROM oauth_clients")

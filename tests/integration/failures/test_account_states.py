@@ -95,7 +95,7 @@ def by_sign_in(mailboxes: Mailboxes) -> None:
 
 
 def by_hand(mailboxes: Mailboxes) -> None:
-    mailboxes.services.on_demand.refresh(account_id(ANN))
+    mailboxes.services.on_demand.refresh_now(account_id(ANN))
 
 
 def by_resuming(mailboxes: Mailboxes) -> None:
@@ -199,7 +199,7 @@ def test_a_paused_account_comes_back_when_it_is_resumed(mailboxes: Mailboxes, ri
         with pytest.raises(AccountInactive, match="paused"):
             rival.tokens.get(ANN)
         with pytest.raises(AccountInactive, match="paused"):
-            rival.on_demand.refresh(account_id(ANN))
+            rival.on_demand.refresh_now(account_id(ANN))
 
     assert mailboxes.asked(an_hour) == 0
 

@@ -38,7 +38,7 @@ def test_a_refused_secret_costs_a_handful_of_questions_and_harms_nobody(
     assert [account.due_at for account in unasked] == [NOW] * (50 - asked)
     assert mailboxes.breakers() == [(1, "AADSTS7000215", NOW + timedelta(seconds=10))]
     assert rival.refresher.refresh_due("default") == NONE
-    assert rival.refresher.batches_due(at_most=64) == []
+    assert rival.refresher.batches_due(limit=64) == []
     assert mailboxes.requests == asked
 
 
@@ -79,7 +79,7 @@ def test_once_the_secret_is_right_the_canary_closes_the_breaker_and_a_ramp_bring
 
     mailboxes.clock.advance(seconds=10)
     steps = [mailboxes.asked(mailboxes.refresh_due) for _ in range(2)]
-    assert rival.refresher.batches_due(at_most=64) == ["default"]
+    assert rival.refresher.batches_due(limit=64) == ["default"]
     for _ in range(2):
         mailboxes.clock.advance(seconds=5)
         steps.append(mailboxes.asked(lambda: rival.refresher.refresh_due("default")))
@@ -172,7 +172,7 @@ def test_another_app_registration_goes_on(mailboxes: Mailboxes, settings: Settin
     both.refuse_the_secret()
 
     assert both.refresh_due()["returned"] > 0
-    assert services.refresher.batches_due(at_most=64) == ["other"]
+    assert services.refresher.batches_due(limit=64) == ["other"]
     assert both.refresh_due("other") == {"claimed": 20, "refreshed": 20}
     assert [(breaker.client, breaker.failures) for breaker in services.events.breakers()] == [("default", 1)]
     services.close()
@@ -230,7 +230,7 @@ def test_a_canary_that_is_not_sent_is_given_back(mailboxes: Mailboxes, rival: Se
     )
 
     assert mailboxes.refresh_due() == NONE
-    assert mailboxes.services.refresher.batches_due(at_most=64) == []
+    assert mailboxes.services.refresher.batches_due(limit=64) == []
     mailboxes.query("UPDATE mail_credentials SET lease_id = NULL")
 
     assert rival.tokens.get(fifty[0]).version == 2

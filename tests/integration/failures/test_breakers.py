@@ -36,7 +36,7 @@ def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
 )
 def test_the_way_is_open_if_anybody_got_through(gate: CircuitBreakers, outcomes: list[Outcome], is_open: bool) -> None:
     """Within one group there is no order: it was all asked at once."""
-    gate.observe(CLIENT, _answers(*outcomes))
+    gate.record(CLIENT, _answers(*outcomes))
 
     assert gate.is_open(CLIENT) == is_open
 
@@ -47,7 +47,7 @@ def test_a_lost_network_is_told_once_and_so_is_its_return(gate: CircuitBreakers)
 
     with capture_logs() as logs:
         for answers in (lost, lost, back, back):
-            gate.observe(CLIENT, answers)
+            gate.record(CLIENT, answers)
 
     assert [(entry["log_level"], entry["event"], entry.get("code")) for entry in logs] == [
         ("error", "Microsoft cannot be reached from here", "timeout"),

@@ -3,7 +3,6 @@
 Microsoft is strict here: whoever spends a refresh token twice has lost the account.
 """
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from subprocess import CalledProcessError
@@ -11,14 +10,15 @@ from subprocess import CalledProcessError
 import pytest
 
 from tests.e2e.installation import wait_for
-from tests.factories import NOW, TurnedClock
+from tests.factories import TurnedClock
 from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
-from tests.integration.outboxes import ENTRY, kept
+from tests.integration.outboxes import GARBAGE, kept, pending
 from worker.bootstrap import Services
 from worker.cache import OutboxStore
-from worker.db import late_writes
+from worker.db import updates
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.account import Status, account_id
+from worker.domain.errors import BackingOff
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Vault
 
@@ -124,24 +124,22 @@ def test_the_sweep_brings_home_what_waits(poisoned: Mailboxes, rival: Services) 
     """Nothing is due and Ann's row is leased until it is stored: no batch comes by to do it."""
     cure(poisoned)
 
-    assert rival.refresher.batches_due(at_most=10) == []
+    assert rival.refresher.batches_due(limit=10) == []
 
     assert waiting(poisoned) == set()
     assert_stored(poisoned, ANN, version=2)
 
 
-def test_who_waits_for_postgres_gets_new_tokens_from_the_cache(poisoned: Mailboxes, rival: Services) -> None:
-    """Her row is refused for longer than a token lives. What the cache holds is newer than what Postgres has, so it is
-    that which is spent; and all of it comes home in the end."""
-    for version in (3, 4):
-        poisoned.clock.advance(hours=2)
-        assert rival.tokens.get(ANN).version == version
-        assert rival.refresher.refresh_due("default")["returned"] == 1
+def test_a_consumer_learns_that_the_newest_token_waits(poisoned: Mailboxes, rival: Services) -> None:
+    """The row is refused for longer than a token lives. The stored refresh token is spent, so none is requested."""
+    poisoned.clock.advance(hours=2)
+
+    with pytest.raises(BackingOff, match="pending_result"):
+        rival.tokens.get(ANN)
 
     cure(poisoned)
-    rival.refresher.batches_due(at_most=10)
-
-    assert_stored(poisoned, ANN, version=4)
+    assert poisoned.services.tokens.get(ANN).version == 3
+    assert_stored(poisoned, ANN, version=3)
 
 
 def test_a_lease_that_ran_out_meanwhile_is_no_obstacle(poisoned: Mailboxes, rival: Services) -> None:
@@ -189,7 +187,7 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Mailboxes, verbs
         getattr(poisoned.services.accounts, verb)(ANN)
     status = poisoned.account(ANN).status
 
-    poisoned.services.refresher.batches_due(at_most=1)
+    poisoned.services.refresher.batches_due(limit=1)
 
     account = poisoned.account(ANN)
     assert waiting(poisoned) == set()
@@ -201,37 +199,53 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Mailboxes, verbs
     assert entry
     assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
     poisoned.services.accounts.resume(ANN)
-    assert poisoned.services.on_demand.refresh(account.id).version == poisoned.account(ANN).version
+    assert poisoned.services.on_demand.refresh_now(account.id).version == poisoned.account(ANN).version
     assert poisoned.emulator.accepts(poisoned.stored_refresh_token(ANN))
 
 
-def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: Mailboxes) -> None:
-    """A value of a version to come, or half of one: everybody else's is stored, and these accounts are let be."""
-    shape = {"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": [NOW.isoformat()] * 3}
-    odd: list[dict[str, object]] = [
-        {"tokens": ["*"]},
-        {"tokens": [None] * 3},
-        {"times": ["T"] * 3},
-        {"times": None},
-        {"base": "?"},
-    ]
-    values = [b"garbage", b"\xff\xfe", b"[]", b"{}", *(json.dumps(shape | each).encode() for each in odd)]
-    victims = emails(len(values))
-    left = {account_id(email): value for email, value in zip(victims, values, strict=True)}
+def test_values_that_do_not_open_are_set_aside_and_block_no_account(mailboxes: Mailboxes) -> None:
+    """A writer to Redis cannot make a worker store anything, nor keep it from an account."""
+    victims = emails(len(GARBAGE))
     mailboxes.sign_in(*victims, BOB)
-    outbox = OutboxStore(mailboxes.services.redis)
-    outbox.put(left)
+    store = OutboxStore(mailboxes.services.redis)
+    store.put({account_id(email): value for email, value in zip(victims, GARBAGE, strict=True)})
 
-    assert mailboxes.refresh_due() == {"claimed": len(values) + 1, "refreshed": 1, "returned": len(values)}
+    assert mailboxes.refresh_due() == {"claimed": len(victims) + 1, "refreshed": len(victims) + 1}
 
-    assert kept(outbox) == left
-    assert_stored(mailboxes, BOB, version=2)
-    assert mailboxes.requests == 1
+    assert kept(store) == {}
+    assert mailboxes.services.redis.hlen(f"{OUTBOX}:unreadable") == len(GARBAGE)
+    assert mailboxes.services.redis.ttl(f"{OUTBOX}:unreadable") > 0
+
+
+def test_a_value_under_another_key_waits_for_a_worker_that_has_it(mailboxes: Mailboxes) -> None:
+    """Keys are added to one worker after the other. The account itself goes on."""
+    mailboxes.sign_in(ANN)
+    store = OutboxStore(mailboxes.services.redis)
+    store.put({account_id(ANN): (value := b"\x01\x03new" + bytes(60))})
+
+    assert mailboxes.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+    assert kept(store) == {account_id(ANN): value}
+
+
+def test_a_value_of_another_account_is_no_value(mailboxes: Mailboxes) -> None:
+    """The account is bound to the seal: a writer to Redis cannot move results between accounts."""
+    mailboxes.sign_in(ANN, BOB)
+    store = OutboxStore(mailboxes.services.redis)
+    mailboxes.services.outbox.add([pending(account_id(ANN))])
+    [value] = kept(store).values()
+    store.discard({account_id(ANN): value})
+    store.put({account_id(BOB): value})
+
+    assert mailboxes.refresh_due() == {"claimed": 2, "refreshed": 2}
+
+    assert mailboxes.account(BOB).version == 2
+    assert mailboxes.stored_refresh_token(BOB) == mailboxes.emulator.newest_refresh_token(BOB)
 
 
 def test_rotate_keys_says_that_something_waits(mailboxes: Mailboxes, command: Callable[..., str]) -> None:
     """It may be sealed under the key that is to go."""
-    OutboxStore(mailboxes.services.redis).put({account_id(ANN): b"garbage"})
+    mailboxes.services.outbox.add([pending(account_id(ANN))])
 
     with pytest.raises(CalledProcessError) as failed:
         command("rotate-keys")
@@ -244,14 +258,14 @@ def test_what_only_somebody_else_held_does_not_count_as_waiting(mailboxes: Mailb
     """Workers drain as well while keys are rotated: what they held is tried once more at the end."""
     held, other = map(account_id, emails(2))
     mailboxes.sign_in(*emails(2))
-    OutboxStore(mailboxes.services.redis).put({held: ENTRY, other: ENTRY})
+    mailboxes.services.outbox.add([pending(held), pending(other)])
     poison(mailboxes, seconds=0.5)
     storing = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
     with ThreadPoolExecutor(1) as pool:
         with mailboxes.services.database.begin() as rival:
-            assert late_writes.hold(rival, [held]) == {held}
-            drain = pool.submit(mailboxes.services.outbox.drain_all)
+            assert updates.lock(rival, [held]) == {held}
+            drain = pool.submit(mailboxes.services.outbox.deliver_all)
             wait_for(lambda: mailboxes.query(storing), about="the other to be stored")
         assert drain.result() == 0
 
@@ -319,7 +333,7 @@ def test_who_refreshes_a_row_that_is_refused_gets_the_token(mailboxes: Mailboxes
     mailboxes.refresh_due()
     assert_stored(mailboxes, ANN, version=2)
     poison(mailboxes)
-    assert rival.on_demand.refresh(account_id(ANN)).version == 3
+    assert rival.on_demand.refresh_now(account_id(ANN)).version == 3
     cure(mailboxes)
     mailboxes.refresh_due()
     assert_stored(mailboxes, ANN, version=3)

@@ -47,7 +47,7 @@ def _limiter(redis_url: str) -> Iterator[Callable[..., RateLimiter]]:
 
 def paused(redis_url: str, client: str = "default", *, at: datetime = NOW) -> dict[str, timedelta]:
     with connect(redis_url) as redis:
-        return TenantThrottle(redis, utcnow=lambda: at).left(client, {"contoso.com", "fabrikam.com"})
+        return TenantThrottle(redis, utcnow=lambda: at).waits(client, {"contoso.com", "fabrikam.com"})
 
 
 def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: float) -> tuple[int, int]:
@@ -55,7 +55,7 @@ def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: fl
     where the machine has been too busy for that, with an app registration that nobody has asked for yet."""
     for number in range(20):
         began = monotonic()
-        taken = first.take(f"client-{number}", wanted), second.take(f"client-{number}", 100)
+        taken = first.acquire(f"client-{number}", wanted), second.acquire(f"client-{number}", 100)
         if monotonic() - began < within:
             return taken
     raise AssertionError("the machine is too busy")
@@ -93,7 +93,7 @@ def test_a_batch_takes_no_more_of_the_rate_than_is_due(
 
     assert process(rate=RATE).refresher.refresh_due("default") == {"claimed": 3, "refreshed": 3}
 
-    assert limiter().take("default", RATE) >= RATE - 3
+    assert limiter().acquire("default", RATE) >= RATE - 3
 
 
 def test_without_redis_each_process_keeps_the_rate_by_itself(
@@ -117,7 +117,7 @@ def test_what_one_has_taken_the_other_has_to_wait_for(limiter: Callable[..., Rat
     assert 1 <= given < RATE
 
     lonely = [limiter(NOBODY_THERE), limiter(NOBODY_THERE)]
-    assert [each.take("default", 100) for each in lonely] == [RATE, RATE]
+    assert [each.acquire("default", 100) for each in lonely] == [RATE, RATE]
 
 
 def test_no_more_is_taken_than_is_wanted(limiter: Callable[..., RateLimiter]) -> None:
@@ -129,7 +129,7 @@ def test_another_app_registration_has_a_rate_of_its_own(limiter: Callable[..., R
     """One that is busy does not slow the other down."""
     both = limiter()
 
-    assert (both.take("default", 100), both.take("other", 100)) == (RATE, RATE)
+    assert (both.acquire("default", 100), both.acquire("other", 100)) == (RATE, RATE)
 
 
 @pytest.fixture(name="throttled")
@@ -172,7 +172,7 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Mailboxes, rival: 
 
     account = throttled.account("new@contoso.com")
     with pytest.raises(BackingOff, match="AADSTS90055"):
-        rival.on_demand.refresh(account.id)
+        rival.on_demand.refresh_now(account.id)
 
 
 def test_when_its_time_is_over_the_tenant_is_asked_again(mailboxes: Mailboxes, redis_url: str) -> None:
@@ -190,9 +190,9 @@ def test_when_its_time_is_over_the_tenant_is_asked_again(mailboxes: Mailboxes, r
 def test_a_late_answer_does_not_shorten_a_pause(redis_url: str) -> None:
     """The longest that Microsoft has asked for counts; and it counts for the app registration that was told."""
     with connect(redis_url) as redis:
-        pauses = TenantThrottle(redis, utcnow=TurnedClock())
+        throttle = TenantThrottle(redis, utcnow=TurnedClock())
         for seconds in (30, 600, 5):
-            pauses.pause("default", "contoso.com", timedelta(seconds=seconds))
+            throttle.throttle("default", "contoso.com", timedelta(seconds=seconds))
 
     left = paused(redis_url)
     assert set(left) == {"contoso.com"}

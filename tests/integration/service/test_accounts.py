@@ -149,14 +149,14 @@ def test_a_sign_in_keeps_what_it_does_not_mention(house: House) -> None:
 
 
 def test_a_disconnected_account_leaves_no_token_behind(house: House) -> None:
-    """Not in Postgres, not in Redis, and not the refresh token before the last."""
+    """Not in Postgres, not in Redis."""
     house.enrol(ANN)
     house.services.refresher.refresh_due()
 
     house.services.accounts.disconnect(ANN)
 
-    [columns] = house.query("SELECT access_token, refresh_token, previous_refresh_token FROM mail_credentials")
-    assert columns == (None, None, None)
+    [columns] = house.query("SELECT access_token, refresh_token FROM mail_credentials")
+    assert columns == (None, None)
     entry = house.cached()
     assert entry
     assert (entry.status, entry.token, entry.refresh_token) == (Status.DISCONNECTED, None, None)

@@ -13,8 +13,10 @@ from worker.db import accounts
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
 from worker.domain.account import account_id
-from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import NeedsUser
+from worker.domain.requirement import TokenRequirement
+from worker.domain.token import CacheEntry
+from worker.service.tokens.lookup import Lookup
 
 _REPORTERS = 32
 
@@ -48,10 +50,13 @@ def test_who_has_read_the_row_before_it_was_replaced_is_not_told_that_the_new_on
     house.services.tokens.report_rejected(ANN, 1)
     house.services.redis.flushall()  # as it is between the commit and the write to the cache
 
-    standing = house.services.on_demand.obtain(ann, ANN, TokenRequirement(newer_than=1), seen=read_before)
+    assert read_before
+    seen = Lookup(CacheEntry.of(read_before), read_before)
+    lookup = house.services.on_demand.refresh(ann, ANN, TokenRequirement(newer_than=1), seen)
 
-    assert standing.error is None
-    assert standing.entry.version == 2
+    assert lookup.error is None
+    assert lookup.entry
+    assert lookup.entry.version == 2
     assert house.asked() == 1
 
 
@@ -106,7 +111,7 @@ def test_a_token_of_the_schedule_in_between_does_not_start_it_anew(house: House,
     """Ten minutes are ten minutes: the third token would be refused as well."""
     house.sign_in(ANN)
     client.report_rejected(ANN, 1)
-    house.services.on_demand.refresh(account_id(ANN))
+    house.services.on_demand.refresh_now(account_id(ANN))
 
     with pytest.raises(TokenRefused):
         client.report_rejected(ANN, 3)
@@ -145,7 +150,7 @@ def test_while_postgres_is_away_nothing_is_asked(house: House, client: TokenClie
     """Whether it was refused before, only Postgres knows; a newer token in the cache is another matter."""
     house.sign_in(ANN, BOB)
     house.clock.advance(minutes=40)
-    house.services.on_demand.refresh(account_id(BOB))
+    house.services.on_demand.refresh_now(account_id(BOB))
     stores.postgres.stop()
 
     with pytest.raises(Unavailable):

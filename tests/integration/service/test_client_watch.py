@@ -13,6 +13,7 @@ from worker.client import AttentionNeeded, TokenClient
 from worker.devkit.emulator import oauth_error
 from worker.devkit.stack import Stack
 from worker.domain.account import Status
+from worker.service.accounts.watch import AccountWatch
 
 _OFTEN = 0.02  # seconds
 
@@ -54,7 +55,7 @@ def test_those_in_need_come_first_and_then_whoever_follows(house: House, client:
 def test_a_tenant_that_is_gone_is_told_after_a_day(house: House) -> None:
     """Until then it may come back by itself; when it does, its mailbox is read again."""
     house.enrol(ANN)
-    watch = house.services.attention.watch(None)
+    watch = AccountWatch(house.services.database, None)
     _lose(house, ANN, "AADSTS90002")
     assert watch.poll() == []
 
@@ -72,7 +73,7 @@ def test_each_is_told_once_until_it_happens_again(house: House) -> None:
     """A daily re-check that fails again is no news; a second death after a sign-in is."""
     house.enrol(ANN)
     _lose(house, ANN)
-    watch = house.services.attention.watch(None)
+    watch = AccountWatch(house.services.database, None)
     assert [event.email for event in watch.poll()] == [ANN]
 
     house.clock.advance(days=1.2)
@@ -97,13 +98,13 @@ def test_a_listener_that_was_away_goes_on_from_where_it_was(house: House) -> Non
     house.clock.advance(hours=1)
     _lose(house, CAT)
 
-    assert [event.email for event in house.services.attention.watch(last).poll()] == [BOB, CAT]
+    assert [event.email for event in AccountWatch(house.services.database, last).poll()] == [BOB, CAT]
 
 
 def test_a_change_that_is_committed_late_is_not_missed(house: House) -> None:
     """Its time is that of the decision, and others may have been told of later ones before."""
     house.enrol(ANN, BOB)
-    watch = house.services.attention.watch(None)
+    watch = AccountWatch(house.services.database, None)
     house.clock.advance(minutes=2)
     _lose(house, BOB)
     assert [event.email for event in watch.poll()] == [BOB]
@@ -119,7 +120,7 @@ def test_an_account_that_died_under_an_older_program_is_told_too(house: House) -
     """The column came with a migration; old workers do not fill it."""
     house.enrol(ANN, BOB)
     _lose(house, BOB)
-    watch = house.services.attention.watch(house.clock())
+    watch = AccountWatch(house.services.database, house.clock())
     watch.poll()
     house.query("UPDATE mail_credentials SET status = 'blocked' WHERE email = :email", email=ANN)
 
@@ -133,7 +134,7 @@ def test_an_account_whose_key_is_lost_needs_an_operator(house: House) -> None:
     house.query("UPDATE mail_credentials SET refresh_token = '\\x0102'")
     house.services.refresher.refresh_due()
 
-    [event] = house.services.attention.watch(None).poll()
+    [event] = AccountWatch(house.services.database, None).poll()
 
     assert (event.status, event.code) == (Status.UNREADABLE, "inactive")
 

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pydantic import SecretStr
 
+from tests.integration.outboxes import pending
 from tests.integration.service.house import ANN, BOB, CAT, House
 from worker.bootstrap import Services
-from worker.cache import OutboxStore
 from worker.devkit.stack import Stack
 from worker.domain.account import Grant, Status, account_id
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
@@ -149,7 +149,7 @@ def test_what_opens_with_no_key_is_counted_and_left_as_it_is(house: House) -> No
 def test_what_cannot_be_stored_yet_is_counted(house: House) -> None:
     """It may be sealed under the old key, and comes home some day: that key must not go."""
     house.sign_in(ANN)
-    OutboxStore(house.services.redis).put({account_id(ANN): b"of a version to come"})
+    house.services.outbox.add([pending(account_id(BOB))])
 
     assert _rotate(_with_both(house)) == KeyRotationReport(rotated=1, unreadable=0, remaining=0, waiting=1)
 
@@ -176,7 +176,7 @@ def test_refreshes_go_on_while_keys_are_rotated(house: House) -> None:
 
     def refresh() -> None:
         for _ in range(80):
-            old_first.on_demand.refresh(account_id(ANN))
+            old_first.on_demand.refresh_now(account_id(ANN))
 
     with ThreadPoolExecutor(1) as pool:
         refreshing = pool.submit(refresh)

@@ -31,7 +31,7 @@ def test_a_backlog_leaves_the_others_their_share(house: House, both: Services) -
     house.enrol(*[f"user{number:02}@contoso.com" for number in range(30)])
     enrol_at_other(house, both, "ann@fabrikam.com", "bob@fabrikam.com", "cat@fabrikam.com")
 
-    assert both.refresher.batches_due(at_most=6) == ["default", "other", "default", "other", "default", "default"]
+    assert both.refresher.batches_due(limit=6) == ["default", "other", "default", "other", "default", "default"]
 
 
 def test_where_one_batch_fits_at_a_time_they_take_turns(house: House, both: Services) -> None:
@@ -39,7 +39,7 @@ def test_where_one_batch_fits_at_a_time_they_take_turns(house: House, both: Serv
     house.enrol(*[f"user{number:02}@contoso.com" for number in range(30)])
     enrol_at_other(house, both, "ann@fabrikam.com")
 
-    sent = [both.refresher.batches_due(at_most=1) for _sweep in range(4)]
+    sent = [both.refresher.batches_due(limit=1) for _sweep in range(4)]
 
     assert sorted(sent) == [["default"], ["default"], ["other"], ["other"]]
 

@@ -45,7 +45,7 @@ def test_three_unproven_refusals_within_ten_minutes_are_none(house: House) -> No
 
     for _ in range(5):
         with pytest.raises(AccountError):
-            house.services.on_demand.refresh(account_id(ANN))
+            house.services.on_demand.refresh_now(account_id(ANN))
         house.clock.advance(minutes=1)
 
     assert house.asked() == 5

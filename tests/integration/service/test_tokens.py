@@ -164,7 +164,7 @@ def test_an_account_that_was_never_stored_is_unknown(house: House) -> None:
     with pytest.raises(InvalidInput):
         house.services.tokens.get("bob")
     with pytest.raises(UnknownAccount):
-        house.services.on_demand.refresh(account_id(BOB))
+        house.services.on_demand.refresh_now(account_id(BOB))
     assert house.asked() == 0
 
 

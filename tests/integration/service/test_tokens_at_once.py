@@ -141,7 +141,7 @@ def test_an_operator_waits_for_who_is_refreshing_and_takes_what_it_got(house: Ho
         house.in_flight(lambda: reader.tokens.get(ANN)) as reading,
         house.counted() as statements,
     ):
-        refresh = pool.submit(house.services.on_demand.refresh, account_id(ANN))
+        refresh = pool.submit(house.services.on_demand.refresh_now, account_id(ANN))
         wait_for(lambda: len(statements) >= 3, about="the operator to find the account leased")
 
     assert refresh.result() == reading.result()

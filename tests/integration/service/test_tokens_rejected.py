@@ -50,7 +50,7 @@ def _read(house: House) -> AccessToken:
 
 
 def _refresh(house: House) -> AccessToken:
-    return house.services.on_demand.refresh(account_id(ANN))
+    return house.services.on_demand.refresh_now(account_id(ANN))
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
