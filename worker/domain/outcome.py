@@ -17,6 +17,21 @@ class Scope(enum.StrEnum):
     SERVICE = "service"  #: the identity platform
     NETWORK = "network"  #: our way to it
 
+    @property
+    def is_about_others(self) -> bool:
+        """Whether the outcome says something about further accounts, those of the tenant at least."""
+        return self is not Scope.ACCOUNT
+
+    @property
+    def is_about_registration(self) -> bool:
+        """Whether the outcome says something about every account of the app registration."""
+        return self not in (Scope.ACCOUNT, Scope.TENANT)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether only the way from this machine to Microsoft is concerned."""
+        return self is Scope.NETWORK
+
 
 @dataclass(slots=True, kw_only=True)
 class Refreshed:

@@ -13,7 +13,7 @@ from worker.db.session import Database
 from worker.domain.breaker import PROBE_LEASE, Breaker, is_suspicious, judge
 from worker.domain.credential import AccountId
 from worker.domain.errors import AccountError, BackingOff, ClientMisconfigured, Unavailable
-from worker.domain.outcome import Outcome, Scope
+from worker.domain.outcome import Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -82,8 +82,8 @@ class Gate:
     def observe(self, client: str, answers: Answers) -> None:
         """Take note of answers at once, before they are stored."""
         now = self._utcnow()
-        unheard = [answer for answer in answers if answer[1].scope is Scope.NETWORK]
-        heard = [answer for answer in answers if answer[1].scope is not Scope.NETWORK]
+        unheard = [answer for answer in answers if answer[1].scope.is_network]
+        heard = [answer for answer in answers if not answer[1].scope.is_network]
         with self._lock:
             before = after = self._own.get(client, Breaker(client=client))
             if heard:
@@ -99,7 +99,7 @@ class Gate:
         """Share what a group of answers says, if it says anything new. Raises Unavailable without Postgres."""
         by_client: dict[str, Answers] = {}
         for client, account, outcome in answers:
-            if outcome.scope is not Scope.NETWORK:
+            if not outcome.scope.is_network:
                 by_client.setdefault(client, []).append((account, outcome))
         for client, given in by_client.items():
             if any(is_suspicious(outcome) for _, outcome in given) or not self._was_clean(client):
