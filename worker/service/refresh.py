@@ -17,7 +17,7 @@ from worker.domain.credential import DEFAULT_CLIENT, Account, Claim, LeaseId, Se
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled, kind
 from worker.domain.turns import in_turn
-from worker.identity import Answered, Identity, Question
+from worker.identity import Identity, TokenRequest, TokenResponse
 from worker.service.custody import Custody
 from worker.service.gate import Gate
 from worker.service.recovery import Recovery
@@ -268,11 +268,13 @@ class Refresher:
         """Ask about each, many at a time; groups of whatever has been answered. Exhaust it. ``expected`` are of one app
         registration."""
 
-        def questions() -> Iterator[tuple[_Asked, Question]]:
+        def questions() -> Iterator[tuple[_Asked, TokenRequest]]:
             for claim, token in opened:
                 yield (
                     (claim, token, self._utcnow()),
-                    Question(refresh_token=token, client=claim.client, authority=claim.authority, scopes=claim.scopes),
+                    TokenRequest(
+                        refresh_token=token, client=claim.client, authority=claim.authority, scopes=claim.scopes
+                    ),
                 )
 
         endpoints = {(claim.client, claim.authority) for claim in expected}
@@ -281,7 +283,7 @@ class Refresher:
             self._gate.observe(expected[0].client, [(one.claim.account_id, one.outcome) for one in spent])
             yield spent
 
-    def _spent(self, answered: Answered[_Asked]) -> Spent:
+    def _spent(self, answered: TokenResponse[_Asked]) -> Spent:
         claim, token, at = answered.key
         outcome = foreseen(answered.outcome, claim.email)
         latency = timedelta(seconds=answered.seconds)

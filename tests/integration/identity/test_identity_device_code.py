@@ -16,7 +16,7 @@ from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
 from worker.identity import Identity
-from worker.identity.client import DeviceFlow, SignedIn
+from worker.identity.device_flow import DeviceFlow, SignedIn
 
 ANN = "ann@contoso.com"
 NO_ANSWERS = {

@@ -5,7 +5,7 @@ Whoever asks drives all connections himself: while he fetches metadata in the mi
 
 from collections.abc import Sequence
 
-from tests.integration.identity.test_identity_many import ask_all, question
+from tests.integration.identity.test_identity_pipeline import ask_all, question
 from tests.integration.identity.verbatim import Verbatim
 from worker.domain.outcome import Refreshed
 from worker.identity import Identity

@@ -2,7 +2,7 @@
 
 from tests.factories import make_refreshed
 from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
-from worker.identity.talks import Window
+from worker.identity.pipeline import ConcurrencyWindow
 
 GOOD: Outcome = make_refreshed()
 DEAD: Outcome = ReauthRequired(code="AADSTS50173")
@@ -13,10 +13,10 @@ AWAY: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
 
 def test_it_grows_while_all_goes_well() -> None:
     """Twice as many with each group, up to the connections there may be."""
-    window = Window(100)
+    window = ConcurrencyWindow(100)
     sizes = [window.size]
     for _ in range(4):
-        window.learn([GOOD, DEAD])
+        window.adjust([GOOD, DEAD])
         sizes.append(window.size)
 
     assert sizes == [16, 32, 64, 100, 100]
@@ -25,27 +25,27 @@ def test_it_grows_while_all_goes_well() -> None:
 def test_trouble_makes_it_careful_again() -> None:
     """What speaks against the app, the platform or the way there speaks against asking many more."""
     for trouble in (OURS, AWAY):
-        window = Window(100)
-        window.learn([GOOD])
-        window.learn([GOOD, trouble])
+        window = ConcurrencyWindow(100)
+        window.adjust([GOOD])
+        window.adjust([GOOD, trouble])
 
         assert window.size == 16
 
 
 def test_an_account_that_cannot_be_asked_says_nothing_about_the_others() -> None:
     """Nor does a small limit grow."""
-    window = Window(3)
-    window.learn([ValueError("a scope")])
+    window = ConcurrencyWindow(3)
+    window.adjust([ValueError("a scope")])
 
     assert window.size == 3
 
 
 def test_questions_flow_only_once_it_is_wide_open_and_nothing_speaks_against_it() -> None:
     """Until then, and after what concerns a whole tenant, each group is looked at before anybody else is asked."""
-    window = Window(40)
-    trust = [window.is_trusted]
+    window = ConcurrencyWindow(40)
+    trust = [window.allows_refill]
     for outcome in (GOOD, DEAD, TENANT, GOOD, AWAY):
-        window.learn([outcome])
-        trust.append(window.is_trusted)
+        window.adjust([outcome])
+        trust.append(window.allows_refill)
 
     assert trust == [False, False, True, False, True, False]

@@ -14,20 +14,20 @@ from tests.integration.identity.verbatim import Verbatim
 from worker import clock
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.domain.credential import Secret
-from worker.identity import Identity, Question
-from worker.identity.http import TokenEndpoint
+from worker.identity import Identity, TokenRequest
+from worker.identity.curl import CurlPool
+from worker.identity.msal_transport import MsalTransport
 from worker.identity.registration import ClientCredential
-from worker.identity.wire import Wire
 
 _SCOPE = "https://outlook.office.com/IMAP.AccessAsUser.All"
 _TOKENS = ("first-token", "token with a space & ümlaut=", "third+token%2Bthem~")
 
 
-def _question(refresh_token: str) -> Question:
-    return Question(refresh_token=Secret(refresh_token), client="default", authority=None, scopes=())
+def _question(refresh_token: str) -> TokenRequest:
+    return TokenRequest(refresh_token=Secret(refresh_token), client="default", authority=None, scopes=())
 
 
-def _ask(identity: Identity, questions: Iterator[tuple[int, Question]]) -> None:
+def _ask(identity: Identity, questions: Iterator[tuple[int, TokenRequest]]) -> None:
     for _group in identity.refresh_all(questions, now=clock.utcnow):
         pass
 
@@ -43,17 +43,17 @@ def test_every_question_is_as_msal_would_ask_it(says: Verbatim) -> None:
     with opened(says.authority, says.ca_bundle) as identity:
         _ask(identity, iter([(number, _question(token)) for number, token in enumerate(_TOKENS)]))
     ours = sorted(says.posts(), key=lambda asked: _TOKENS.index(asked.form["refresh_token"]))
-    wire = Wire(ca_bundle=says.ca_bundle, connections=1)
+    pool = CurlPool(ca_bundle=says.ca_bundle, connections=1)
     app = msal.ConfidentialClientApplication(
         DEFAULT_CLIENT_ID,
         client_credential=DEFAULT_CLIENT_SECRET,
         authority=says.authority,
-        http_client=TokenEndpoint(wire),
+        http_client=MsalTransport(pool),
         instance_discovery=False,
     )
     for token in _TOKENS:
         app.acquire_token_by_refresh_token(token, [_SCOPE])
-    wire.close()
+    pool.close()
     msals = says.posts()[len(_TOKENS) :]
 
     assert [asked.form for asked in ours] == [asked.form for asked in msals]
@@ -74,7 +74,7 @@ def test_a_question_proves_the_registration_anew_before_the_proof_is_too_old(say
         freeze_time(NOW) as frozen,
     ):
 
-        def questions() -> Iterator[tuple[int, Question]]:
+        def questions() -> Iterator[tuple[int, TokenRequest]]:
             yield 1, _question("first")
             yield 2, _question("second")
             frozen.tick(timedelta(minutes=10))

@@ -11,23 +11,25 @@ from tests.integration.identity.verbatim import Reply, Verbatim, answer
 from worker.devkit.emulator import EmulatorServer
 from worker.domain.credential import Secret
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope
-from worker.identity import Answered, Identity, Question
+from worker.identity import Identity, TokenRequest, TokenResponse
 
 AUTHORITY = None  # the registration's own
 
 
-def question(refresh_token: str = "an-old-token", *, authority: str | None = AUTHORITY, scopes: str = "") -> Question:
-    return Question(
+def question(
+    refresh_token: str = "an-old-token", *, authority: str | None = AUTHORITY, scopes: str = ""
+) -> TokenRequest:
+    return TokenRequest(
         refresh_token=Secret(refresh_token), client="default", authority=authority, scopes=tuple(scopes.split())
     )
 
 
 def ask_all(
-    identity: Identity, questions: Iterable[Question], **more: Iterable[tuple[str, str | None]]
+    identity: Identity, questions: Iterable[TokenRequest], **more: Iterable[tuple[str, str | None]]
 ) -> list[Outcome | Exception]:
     """The outcomes in the order of the questions."""
     groups = identity.refresh_all(iter(enumerate(questions)), now=lambda: NOW, **more)
-    answered: list[Answered[int]] = sorted((one for group in groups for one in group), key=lambda one: one.key)
+    answered: list[TokenResponse[int]] = sorted((one for group in groups for one in group), key=lambda one: one.key)
     return [one.outcome for one in answered]
 
 
@@ -50,7 +52,7 @@ def test_a_question_is_taken_when_its_turn_comes(server: EmulatorServer) -> None
     token = server.emulator.enrol("ann@contoso.com").refresh_token
     taken: list[int] = []
 
-    def questions() -> Iterable[tuple[int, Question]]:
+    def questions() -> Iterable[tuple[int, TokenRequest]]:
         for number in range(9):
             taken.append(number)
             yield number, question(token)
