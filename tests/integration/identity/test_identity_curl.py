@@ -1,77 +1,79 @@
-"""What may come over the wire once the metadata are known, and what it is taken for."""
+"""Responses and errors of the transport once the metadata are known."""
 
 import json
 import time
 
 import pytest
 
-from tests.integration.identity.asking import ask, opened
-from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
+from tests.integration.identity.identities import open_identity, refresh
+from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
 from worker.devkit.emulator import EmulatorServer
 from worker.domain.outcome import Refreshed, Scope, Transient
 from worker.identity import Identity
 
 
-def _says_token_endpoint(says: Verbatim, url: str) -> None:
-    says.discovery = Reply(answer(200, json.dumps(says.document(token_endpoint=url)).encode()))
+def _move_token_endpoint(scripted: ScriptedServer, url: str) -> None:
+    scripted.discovery = RawResponse(http_response(200, json.dumps(scripted.document(token_endpoint=url)).encode()))
 
 
-def test_a_platform_that_goes_away_is_transient(server: EmulatorServer) -> None:
-    """The connection of the question before is gone as well."""
+def test_a_platform_that_goes_down_is_transient(server: EmulatorServer) -> None:
+    """The kept-alive connection is gone as well."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
-    with opened(server.authority, server.ca_bundle) as identity:
-        assert isinstance(ask(identity, token), Refreshed)
+    with open_identity(server.authority, server.ca_bundle) as identity:
+        assert isinstance(refresh(identity, token), Refreshed)
         server.stop()
         time.sleep(1.1)  # libcurl looks at a kept connection again only after a second
 
-        assert ask(identity, token) == Transient(code="connect_failed", scope=Scope.NETWORK)
+        assert refresh(identity, token) == Transient(code="connect_failed", scope=Scope.NETWORK)
         server.start()
 
-        assert isinstance(ask(identity, token), Refreshed)
+        assert isinstance(refresh(identity, token), Refreshed)
 
 
 @pytest.mark.parametrize(
     ("host", "code"), [("127.0.0.1", "tls"), ("login.invalid", "dns")], ids=["of another name", "unknown"]
 )
-def test_a_token_endpoint_elsewhere_is_held_to_the_same(
-    says: Verbatim, identity: Identity, host: str, code: str
+def test_a_token_endpoint_on_another_host_needs_a_valid_certificate(
+    scripted: ScriptedServer, identity: Identity, host: str, code: str
 ) -> None:
-    """The metadata may name any host; its certificate must be its own."""
-    _says_token_endpoint(says, f"https://{host}:{says.port}/common/oauth2/v2.0/token")
+    """The metadata may name any host, which must have a certificate for its own name."""
+    _move_token_endpoint(scripted, f"https://{host}:{scripted.port}/common/oauth2/v2.0/token")
 
-    assert ask(identity) == Transient(code=code, scope=Scope.NETWORK)
-    assert says.posts() == []
+    assert refresh(identity) == Transient(code=code, scope=Scope.NETWORK)
+    assert scripted.posts() == []
 
 
-def test_an_answer_in_chunks_is_an_answer(says: Verbatim, identity: Identity) -> None:
-    """As any proxy in between may send it."""
-    body = granted()
+def test_a_chunked_response_is_read(scripted: ScriptedServer, identity: Identity) -> None:
+    """Any proxy on the way may send one."""
+    body = token_body()
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:])) + b"0\r\n\r\n"
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    says.token = Reply(head + chunks)
+    scripted.token = RawResponse(head + chunks)
 
     for _ in range(2):
-        assert isinstance(ask(identity), Refreshed)
+        assert isinstance(refresh(identity), Refreshed)
 
 
-def test_a_provisional_answer_is_not_the_answer(says: Verbatim, identity: Identity) -> None:
-    """RFC 9110 15.2: any number of them may come before."""
-    says.token = Reply(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + answer(200, granted()))
+def test_an_informational_response_is_skipped(scripted: ScriptedServer, identity: Identity) -> None:
+    """Any number of them may come before the final one (RFC 9110 15.2)."""
+    scripted.token = RawResponse(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + http_response(200, token_body()))
 
     for _ in range(2):
-        assert isinstance(ask(identity), Refreshed)
+        assert isinstance(refresh(identity), Refreshed)
 
 
-def test_a_head_without_end_is_no_answer(says: Verbatim, identity: Identity) -> None:
+def test_a_head_without_end_is_an_error(scripted: ScriptedServer, identity: Identity) -> None:
     """It must not fill the memory."""
-    says.token = Reply(answer(200, granted(), {f"X-{number}": "x" * 1000 for number in range(400)}))
+    scripted.token = RawResponse(http_response(200, token_body(), {f"X-{number}": "x" * 1000 for number in range(400)}))
 
-    assert ask(identity) == Transient(code="connection_lost", scope=Scope.NETWORK)
+    assert refresh(identity) == Transient(code="connection_lost", scope=Scope.NETWORK)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate"])
-def test_a_packed_answer_that_does_not_unpack_is_odd(says: Verbatim, identity: Identity, encoding: str) -> None:
-    """Nobody has asked for it, and half of it would be worse than nothing."""
-    says.token = Reply(answer(200, granted(), {"Content-Encoding": encoding}))
+def test_a_body_that_does_not_decompress_is_malformed(
+    scripted: ScriptedServer, identity: Identity, encoding: str
+) -> None:
+    """The worker has not asked for compression, and half a body would be worse than none."""
+    scripted.token = RawResponse(http_response(200, token_body(), {"Content-Encoding": encoding}))
 
-    assert ask(identity) == Transient(code="malformed_answer", scope=Scope.SERVICE)
+    assert refresh(identity) == Transient(code="malformed_answer", scope=Scope.SERVICE)

@@ -1,4 +1,4 @@
-"""MSAL writes a token request once for many refresh tokens: what is sent is what it would have written for each."""
+"""MSAL writes one token request for many refresh tokens: each request sent is the one that MSAL would have written."""
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -9,8 +9,8 @@ import trustme
 from freezegun import freeze_time
 
 from tests.factories import NOW
-from tests.integration.identity.asking import opened
-from tests.integration.identity.verbatim import Verbatim
+from tests.integration.identity.identities import open_identity, token_request
+from tests.integration.identity.scripted_server import ScriptedServer
 from worker import clock
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.domain.credential import Secret
@@ -23,65 +23,61 @@ _SCOPE = "https://outlook.office.com/IMAP.AccessAsUser.All"
 _TOKENS = ("first-token", "token with a space & ümlaut=", "third+token%2Bthem~")
 
 
-def _question(refresh_token: str) -> TokenRequest:
-    return TokenRequest(refresh_token=Secret(refresh_token), client="default", authority=None, scopes=())
-
-
-def _ask(identity: Identity, questions: Iterator[tuple[int, TokenRequest]]) -> None:
-    for _group in identity.refresh_all(questions, now=clock.utcnow):
+def _refresh_all(identity: Identity, requests: Iterator[tuple[int, TokenRequest]]) -> None:
+    for _group in identity.refresh_all(requests, now=clock.utcnow):
         pass
 
 
 def _lasting(headers: Mapping[str, str]) -> dict[str, str]:
-    """Without what differs from question to question, or must not be told at all."""
+    """Without the headers that differ from request to request or must not be sent."""
     own = ("client-request-id", "x-client-last-telemetry")
     return {name.lower(): value for name, value in headers.items() if name.lower() not in own}
 
 
-def test_every_question_is_as_msal_would_ask_it(says: Verbatim) -> None:
-    """Form and headers, but for the correlation id: each has one of its own."""
-    with opened(says.authority, says.ca_bundle) as identity:
-        _ask(identity, iter([(number, _question(token)) for number, token in enumerate(_TOKENS)]))
-    ours = sorted(says.posts(), key=lambda asked: _TOKENS.index(asked.form["refresh_token"]))
-    pool = CurlPool(ca_bundle=says.ca_bundle, connections=1)
+def test_every_request_is_as_msal_would_write_it(scripted: ScriptedServer) -> None:
+    """Form and headers are the same. Only the correlation id differs, because each request has its own."""
+    with open_identity(scripted.authority, scripted.ca_bundle) as identity:
+        _refresh_all(identity, iter([(number, token_request(token)) for number, token in enumerate(_TOKENS)]))
+    ours = sorted(scripted.posts(), key=lambda request: _TOKENS.index(request.form["refresh_token"]))
+    pool = CurlPool(ca_bundle=scripted.ca_bundle, connections=1)
     app = msal.ConfidentialClientApplication(
         DEFAULT_CLIENT_ID,
         client_credential=DEFAULT_CLIENT_SECRET,
-        authority=says.authority,
+        authority=scripted.authority,
         http_client=MsalTransport(pool),
         instance_discovery=False,
     )
     for token in _TOKENS:
         app.acquire_token_by_refresh_token(token, [_SCOPE])
     pool.close()
-    msals = says.posts()[len(_TOKENS) :]
+    msals = scripted.posts()[len(_TOKENS) :]
 
-    assert [asked.form for asked in ours] == [asked.form for asked in msals]
-    assert [_lasting(asked.headers) for asked in ours] == [_lasting(asked.headers) for asked in msals]
-    assert [asked.path for asked in ours] == [asked.path for asked in msals]
-    ids = {UUID(asked.headers["client-request-id"]) for asked in ours}
+    assert [request.form for request in ours] == [request.form for request in msals]
+    assert [_lasting(request.headers) for request in ours] == [_lasting(request.headers) for request in msals]
+    assert [request.path for request in ours] == [request.path for request in msals]
+    ids = {UUID(request.headers["client-request-id"]) for request in ours}
     assert len(ids) == len(_TOKENS)
     assert {each.version for each in ids} == {4}
 
 
-def test_a_question_proves_the_registration_anew_before_the_proof_is_too_old(says: Verbatim) -> None:
-    """A batch may wait for its turn for minutes, and an assertion is good for ten."""
+def test_a_client_assertion_is_replaced_before_it_expires(scripted: ScriptedServer) -> None:
+    """A batch may wait for its turn for minutes, and an assertion is valid for ten."""
     authority = trustme.CA(key_type=trustme.KeyType.RSA)
     pem = authority.private_key_pem.bytes() + authority.cert_pem.bytes()
     credentials = (ClientCredential(certificate=Secret(pem.decode())),)
     with (
-        opened(says.authority, says.ca_bundle, connections=1, credentials=credentials) as identity,
+        open_identity(scripted.authority, scripted.ca_bundle, connections=1, credentials=credentials) as identity,
         freeze_time(NOW) as frozen,
     ):
 
-        def questions() -> Iterator[tuple[int, TokenRequest]]:
-            yield 1, _question("first")
-            yield 2, _question("second")
+        def requests() -> Iterator[tuple[int, TokenRequest]]:
+            yield 1, token_request("first")
+            yield 2, token_request("second")
             frozen.tick(timedelta(minutes=10))
-            yield 3, _question("third")
+            yield 3, token_request("third")
 
-        _ask(identity, questions())
+        _refresh_all(identity, requests())
 
-    first, second, third = [asked.form["client_assertion"] for asked in says.posts()]
+    first, second, third = [request.form["client_assertion"] for request in scripted.posts()]
     assert first == second
     assert first != third

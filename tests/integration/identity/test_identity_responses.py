@@ -1,12 +1,12 @@
-"""What MSAL and the wire make of an answer: exactly what the golden vectors say, whatever MSAL thinks of it."""
+"""A response means exactly what the golden vectors say, whatever MSAL would make of it."""
 
 import json
 
 import pytest
 
 from tests.factories import NOW
-from tests.integration.identity.asking import ask
-from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
+from tests.integration.identity.identities import refresh
+from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
 from tests.vectors.answers import Vector, describe, load
 from worker.domain.credential import Secret
 from worker.domain.outcome import Refreshed, Transient
@@ -14,17 +14,17 @@ from worker.identity import Identity
 
 
 @pytest.mark.parametrize("vector", load(), ids=lambda vector: vector.name)
-def test_an_answer_off_the_wire_means_what_the_golden_vector_says(
-    says: Verbatim, identity: Identity, vector: Vector
+def test_a_response_means_what_the_golden_vector_says(
+    scripted: ScriptedServer, identity: Identity, vector: Vector
 ) -> None:
-    """Between the wire and the outcome stands MSAL, which must neither lose nor colour anything."""
-    says.token = Reply(answer(vector.status, vector.content, vector.headers))
+    """The transport neither loses nor changes anything."""
+    scripted.token = RawResponse(http_response(vector.status, vector.content, vector.headers))
 
-    outcome = ask(identity)
+    outcome = refresh(identity)
 
     assert describe(outcome, obtained_at=NOW) == vector.expected
-    # The one that is asked once more, as the public client that the grant may belong to.
-    assert len(says.posts()) == (2 if outcome.code == "AADSTS700025" else 1)
+    # The one that is request once more, as the public client that the grant may belong to.
+    assert len(scripted.posts()) == (2 if outcome.code == "AADSTS700025" else 1)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_an_answer_off_the_wire_means_what_the_golden_vector_says(
     ],
     ids=str,
 )
-def test_what_msal_stumbles_over_does_not_cost_a_rotated_refresh_token(
-    says: Verbatim, identity: Identity, spoiled: dict[str, object]
+def test_a_response_that_msal_rejects_keeps_its_rotated_refresh_token(
+    scripted: ScriptedServer, identity: Identity, spoiled: dict[str, object]
 ) -> None:
-    """MSAL raises after the rotation; the tokens were in the answer all the same, and they are the only copy."""
-    says.token = Reply(answer(200, granted(access_token="new", refresh_token="rotated", **spoiled)))
+    """MSAL would raise after the rotation, although the response holds the only copy of the tokens."""
+    scripted.token = RawResponse(http_response(200, token_body(access_token="new", refresh_token="rotated", **spoiled)))
 
-    outcome = ask(identity)
+    outcome = refresh(identity)
 
     assert isinstance(outcome, Refreshed)
     assert (outcome.access_token, outcome.refresh_token) == (Secret("new"), Secret("rotated"))
@@ -60,44 +60,46 @@ def test_what_msal_stumbles_over_does_not_cost_a_rotated_refresh_token(
     [{"error": {"code": "ServiceUnavailable"}}, {"error": None}, {"error": "line\nbreak"}, {"error": "\u2603"}],
     ids=str,
 )
-def test_an_odd_error_does_not_spoil_the_next_question(says: Verbatim, identity: Identity, odd: object) -> None:
-    """MSAL remembers the last error for a header of its next request, of whichever account: one oddity, no oracle."""
-    says.token = Reply(answer(400, json.dumps(odd).encode()))
-    assert isinstance(ask(identity), Transient)
+def test_an_odd_error_does_not_affect_the_next_request(
+    scripted: ScriptedServer, identity: Identity, odd: object
+) -> None:
+    """MSAL would repeat the last error in a header of its next request, for whichever account."""
+    scripted.token = RawResponse(http_response(400, json.dumps(odd).encode()))
+    assert isinstance(refresh(identity), Transient)
 
-    says.token = Reply(answer(200, granted()))
+    scripted.token = RawResponse(http_response(200, token_body()))
 
-    assert isinstance(ask(identity), Refreshed)
+    assert isinstance(refresh(identity), Refreshed)
 
 
-def test_a_refusal_is_asked_about_again(says: Verbatim, identity: Identity) -> None:
-    """MSAL would replay a 400 for a minute and a 429 for as long as it says; pacing is the schedule's business."""
+def test_a_refusal_is_not_replayed(scripted: ScriptedServer, identity: Identity) -> None:
+    """MSAL would replay a 400 for a minute and a 429 until its Retry-After. The schedule decides when to try again."""
     for status in (400, 429):
-        says.token = Reply(answer(status, b'{"error": "invalid_grant"}', {"Retry-After": "3600"}))
-        ask(identity)
+        scripted.token = RawResponse(http_response(status, b'{"error": "invalid_grant"}', {"Retry-After": "3600"}))
+        refresh(identity)
 
-    says.token = Reply(answer(200, granted()))
+    scripted.token = RawResponse(http_response(200, token_body()))
 
-    assert isinstance(ask(identity), Refreshed)
-    assert len(says.posts()) == 3
-
-
-def test_the_correlation_id_comes_from_the_header(says: Verbatim, identity: Identity) -> None:
-    """It is what Microsoft's support asks for, also where the body says nothing."""
-    says.token = Reply(answer(503, b"", {"x-ms-request-id": "trace-me"}))
-
-    assert ask(identity).correlation_id == "trace-me"
+    assert isinstance(refresh(identity), Refreshed)
+    assert len(scripted.posts()) == 3
 
 
-def test_the_lifetime_counts_from_before_the_request(says: Verbatim, identity: Identity) -> None:
-    """Counted from the arrival of the answer, a token would be served after its end."""
-    before = len(says.posts())
-    asked_when_read: list[int] = []
+def test_the_correlation_id_comes_from_the_header(scripted: ScriptedServer, identity: Identity) -> None:
+    """Microsoft's support needs it, also where the body is empty."""
+    scripted.token = RawResponse(http_response(503, b"", {"x-ms-request-id": "trace-me"}))
+
+    assert refresh(identity).correlation_id == "trace-me"
+
+
+def test_the_lifetime_counts_from_before_the_request(scripted: ScriptedServer, identity: Identity) -> None:
+    """Counted from the arrival of the response, a token would be served after its end."""
+    before = len(scripted.posts())
+    sent_when_read: list[int] = []
 
     def now() -> object:
-        asked_when_read.append(len(says.posts()) - before)
+        sent_when_read.append(len(scripted.posts()) - before)
         return NOW
 
-    ask(identity, now=now)
+    refresh(identity, now=now)
 
-    assert asked_when_read == [0]
+    assert sent_when_read == [0]
