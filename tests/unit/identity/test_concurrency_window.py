@@ -1,4 +1,4 @@
-"""How many questions are under way at once."""
+"""How many requests may be under way at once."""
 
 from tests.factories import make_refreshed
 from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
@@ -6,9 +6,9 @@ from worker.identity.pipeline import ConcurrencyWindow
 
 GOOD: Outcome = make_refreshed()
 DEAD: Outcome = ReauthRequired(code="AADSTS50173")
-OURS: Outcome = Misconfigured(code="AADSTS7000215")
+APP: Outcome = Misconfigured(code="AADSTS7000215")
 TENANT: Outcome = Throttled(code="AADSTS90009", scope=Scope.TENANT)
-AWAY: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
+NETWORK: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
 
 
 def test_it_grows_while_all_goes_well() -> None:
@@ -22,9 +22,9 @@ def test_it_grows_while_all_goes_well() -> None:
     assert sizes == [16, 32, 64, 100, 100]
 
 
-def test_trouble_makes_it_careful_again() -> None:
-    """What speaks against the app, the platform or the way there speaks against asking many more."""
-    for trouble in (OURS, AWAY):
+def test_it_is_reset_by_an_outcome_about_the_registration() -> None:
+    """If the app, the platform or the network is at fault, further requests would fail as well."""
+    for trouble in (APP, NETWORK):
         window = ConcurrencyWindow(100)
         window.adjust([GOOD])
         window.adjust([GOOD, trouble])
@@ -32,20 +32,20 @@ def test_trouble_makes_it_careful_again() -> None:
         assert window.size == 16
 
 
-def test_an_account_that_cannot_be_asked_says_nothing_about_the_others() -> None:
-    """Nor does a small limit grow."""
+def test_a_request_that_cannot_be_built_says_nothing_about_the_others() -> None:
+    """A small limit does not grow."""
     window = ConcurrencyWindow(3)
     window.adjust([ValueError("a scope")])
 
     assert window.size == 3
 
 
-def test_questions_flow_only_once_it_is_wide_open_and_nothing_speaks_against_it() -> None:
-    """Until then, and after what concerns a whole tenant, each group is looked at before anybody else is asked."""
+def test_it_allows_refills_at_its_full_size_after_outcomes_about_their_own_account_only() -> None:
+    """Otherwise, also after an outcome about a tenant, the caller sees each group before further requests start."""
     window = ConcurrencyWindow(40)
-    trust = [window.allows_refill]
-    for outcome in (GOOD, DEAD, TENANT, GOOD, AWAY):
+    refills = [window.allows_refill]
+    for outcome in (GOOD, DEAD, TENANT, GOOD, NETWORK):
         window.adjust([outcome])
-        trust.append(window.allows_refill)
+        refills.append(window.allows_refill)
 
-    assert trust == [False, False, True, False, True, False]
+    assert refills == [False, False, True, False, True, False]
