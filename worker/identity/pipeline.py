@@ -1,4 +1,4 @@
-"""Many token requests under way at once, and how many."""
+"""Keeps many token requests under way at once, and decides how many."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice

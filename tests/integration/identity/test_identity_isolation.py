@@ -19,7 +19,7 @@ from worker.domain.outcome import ReauthRequired, Refreshed
 from worker.identity import Identity
 
 _THREADS = 50
-_QUESTIONS = 4
+_REFRESHES = 4
 _KINDS = frozenset({str, bytes, bytearray, dict, list, tuple, set, frozenset})
 
 
@@ -107,7 +107,7 @@ def _confused(server: EmulatorServer, identity: Identity, email: str, start: Bar
     """The e-mail if any of its responses was not its own."""
     token = server.emulator.enrol(email).refresh_token
     start.wait(30)
-    for _ in range(_QUESTIONS):
+    for _ in range(_REFRESHES):
         outcome = refresh(identity, token)
         if isinstance(outcome, ReauthRequired):
             if int(email[4:].partition("@")[0]) % 5:

@@ -1,5 +1,7 @@
 """The caller does something else, e.g. waits for the stores: only the time spent waiting for a response counts."""
 
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -70,3 +72,38 @@ def test_a_silent_server_gets_its_full_time_limit(scripted: ScriptedServer, sess
         assert transfer.result.code == "connect_timeout"
         assert _CONNECT <= transfer.seconds < _CONNECT + 0.5
         assert limit - 0.2 < time.monotonic() - began < limit + 1
+
+
+@pytest.fixture(name="uninterrupted")
+def _uninterrupted() -> Iterator[None]:
+    """Threads keep the interpreter until they wait for something."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def _occupy_the_interpreter(seconds: float) -> None:
+    time.sleep(0.1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_process_that_stood_still_has_not_waited(
+    scripted: ScriptedServer, session: CurlSession[str], uninterrupted: None
+) -> None:
+    """A suspended machine or a busy interpreter must not make a response late that could not be read before."""
+    scripted.accepts.clear()
+    session.start("ann", HttpRequest(scripted.authority, ()))
+    busy = threading.Thread(target=_occupy_the_interpreter, args=(_CONNECT + 0.5,))
+    busy.start()
+    began = time.monotonic()
+
+    assert session.wait(0.5) == []
+
+    assert time.monotonic() - began > _CONNECT
+    busy.join()
+    scripted.accepts.set()
+    [transfer] = session.wait(_CONNECT)
+    assert isinstance(transfer.result, HttpResponse)
