@@ -5,9 +5,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.outcome import Outcome
+from worker.domain.secret import Secret
 from worker.identity.curl import CurlPool, TransferError
 from worker.identity.device_flow import DeviceFlow
 from worker.identity.msal_apps import PUBLIC_CLIENT, DiscoveryFailed, MsalApps

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import msal
 
-from worker.domain.credential import Secret
+from worker.domain.secret import Secret
 from worker.identity.curl import HttpRequest, header_lines
 from worker.identity.msal_transport import FORM_TYPE, with_query
 

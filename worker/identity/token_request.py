@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from worker.domain.credential import Secret
 from worker.domain.outcome import Outcome
+from worker.domain.secret import Secret
 
 Key = TypeVar("Key")
 

@@ -17,9 +17,9 @@ from worker.devkit.emulator import (
     Registration,
     oauth_error,
 )
-from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
+from worker.domain.secret import Secret
 from worker.identity import Identity
 from worker.identity.registration import ClientCredential
 

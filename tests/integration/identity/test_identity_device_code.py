@@ -12,9 +12,9 @@ from tests.factories import NOW, make_registration
 from tests.integration.identity.identities import open_identity, refresh
 from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
 from worker.devkit.emulator import DEFAULT_CLIENT_SECRET, EmulatorServer, oauth_error
-from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
+from worker.domain.secret import Secret
 from worker.identity import Identity
 from worker.identity.device_flow import DeviceFlow, SignedIn
 from worker.identity.registration import ClientCredential

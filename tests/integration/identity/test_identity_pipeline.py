@@ -9,8 +9,8 @@ from tests.factories import NOW
 from tests.integration.identity.identities import open_identity, refresh_all, token_request
 from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response
 from worker.devkit.emulator import EmulatorServer
-from worker.domain.credential import Secret
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
+from worker.domain.secret import Secret
 from worker.identity import Identity, TokenRequest
 
 

@@ -8,8 +8,8 @@ from tests.factories import NOW
 from tests.integration.identity.identities import refresh
 from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
 from tests.vectors.answers import Vector, describe, load
-from worker.domain.credential import Secret
 from worker.domain.outcome import Refreshed, Transient
+from worker.domain.secret import Secret
 from worker.identity import Identity
 
 
