@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker.domain.account import AccountId
-from worker.domain.outcome import Outcome, Throttled, Transient, kind
+from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
 
 SUSPECTS = 3  #: distinct accounts in a row, without an answer in between that shows all is well
 PROBE_LEASE = timedelta(seconds=60)  #: how long a canary may take before another is sent
@@ -82,7 +82,7 @@ def judge(breaker: Breaker, answers: Iterable[tuple[AccountId, Outcome]], *, now
 
 def is_suspicious(outcome: Outcome) -> bool:
     """Whether an outcome is about our app, Microsoft or the way there, rather than about the account."""
-    return outcome.scope.is_about_registration
+    return outcome.scope not in (Scope.ACCOUNT, Scope.TENANT)
 
 
 def _closed(breaker: Breaker, *, now: datetime) -> Breaker:

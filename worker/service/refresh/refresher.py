@@ -18,7 +18,7 @@ from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, U
 from worker.domain.outcome import Outcome, Scope, Throttled, kind
 from worker.domain.secret import Secret
 from worker.domain.turns import in_turn
-from worker.identity import Identity, TokenRequest, TokenResponse
+from worker.identity import Answered, Identity, Question
 from worker.service.custody import Custody
 from worker.service.refresh.breakers import CircuitBreakers
 from worker.service.refresh.outbox import Outbox
@@ -271,13 +271,11 @@ class Refresher:
         """Ask about each, many at a time; groups of whatever has been answered. Exhaust it. ``expected`` are of one app
         registration."""
 
-        def questions() -> Iterator[tuple[_Asked, TokenRequest]]:
+        def questions() -> Iterator[tuple[_Asked, Question]]:
             for claim, token in opened:
                 yield (
                     (claim, token, self._utcnow()),
-                    TokenRequest(
-                        refresh_token=token, client=claim.client, authority=claim.authority, scopes=claim.scopes
-                    ),
+                    Question(refresh_token=token, client=claim.client, authority=claim.authority, scopes=claim.scopes),
                 )
 
         endpoints = {(claim.client, claim.authority) for claim in expected}
@@ -286,7 +284,7 @@ class Refresher:
             self._gate.observe(expected[0].client, [(one.claim.account_id, one.outcome) for one in spent])
             yield spent
 
-    def _spent(self, answered: TokenResponse[_Asked]) -> RefreshResult:
+    def _spent(self, answered: Answered[_Asked]) -> RefreshResult:
         claim, token, at = answered.key
         outcome = foreseen(answered.outcome, claim.email)
         latency = timedelta(seconds=answered.seconds)
