@@ -24,9 +24,10 @@ import psycopg
 import redis
 
 from worker.domain.account import AccountId
+from worker.domain.http import HttpResponse
 from worker.domain.policy import keyed_fraction
 from worker.domain.secret import Sealed, Secret
-from worker.identity.wire import Exchange, Message, Reply, Wire
+from worker.identity.curl import CurlPool, CurlSession, HttpRequest
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
@@ -71,7 +72,7 @@ class Floor:
         self._vault = Vault(settings.keys)
         self._postgres = psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", ""))
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
-        self._wire = Wire(ca_bundle=settings.ca_bundle, connections=most)
+        self._pool = CurlPool(ca_bundle=settings.ca_bundle, connections=most)
         self._most = most
         self._batch = 0
         self._url = f"{settings.authority}/oauth2/v2.0/token"
@@ -100,14 +101,14 @@ class Floor:
 
     def _ask(self, tokens: list[Secret]) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = [{} for _ in tokens]
-        with Exchange[int](self._wire) as exchange:
+        with CurlSession[int](self._pool) as session:
             for number, token in enumerate(tokens):
                 form = urlencode({**self._form, "refresh_token": token.reveal()})
-                exchange.begin(number, Message(self._url, _HEADERS, form))
-            while exchange:
-                for number, reply, _ in exchange.wait(60):
-                    assert isinstance(reply, Reply), reply
-                    answers[number] = json.loads(reply.body)
+                session.start(number, HttpRequest(self._url, _HEADERS, form))
+            while session:
+                for transfer in session.wait(60):
+                    assert isinstance(transfer.result, HttpResponse), transfer.result
+                    answers[transfer.key] = json.loads(transfer.result.body)
         return answers
 
     def _store(

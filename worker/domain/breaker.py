@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker.domain.account import AccountId
-from worker.domain.outcome import Kind, Outcome, Scope, Throttled, Transient, kind
+from worker.domain.outcome import Kind, Outcome, Throttled, Transient, kind
 
 FAILING_ACCOUNTS = 3  #: distinct accounts in a row, without a good answer in between, that open a breaker
 PROBE_LEASE = timedelta(seconds=60)  #: how long a probe may take before another is sent
@@ -59,7 +59,7 @@ def judge(breaker: Breaker, answers: Iterable[tuple[AccountId, Outcome]], *, now
     only their Retry-After counts.
     """
     given = list(answers)
-    bad = [(account, outcome) for account, outcome in given if counts_against(outcome)]
+    bad = [(account, outcome) for account, outcome in given if outcome.scope.is_about_registration]
     if breaker.open_until is not None:
         waits = [now + wait for wait in _waits(outcome for _, outcome in bad)]
         return replace(breaker, open_until=max([breaker.open_until, *waits]))
@@ -78,11 +78,6 @@ def judge(breaker: Breaker, answers: Iterable[tuple[AccountId, Outcome]], *, now
     if breaker.failures == 0 and len(suspected.failing_accounts) < FAILING_ACCOUNTS:
         return suspected
     return _opened(suspected, [outcome for _, outcome in bad], now=now)
-
-
-def counts_against(outcome: Outcome) -> bool:
-    """Whether an outcome is about the app registration, Microsoft or the way there, rather than about the account."""
-    return outcome.scope not in (Scope.ACCOUNT, Scope.TENANT)
 
 
 def _closed(breaker: Breaker, *, now: datetime) -> Breaker:

@@ -17,6 +17,21 @@ class Scope(enum.StrEnum):
     SERVICE = "service"  #: the identity platform
     NETWORK = "network"  #: the way from this process to the platform
 
+    @property
+    def is_about_others(self) -> bool:
+        """Whether the outcome says something about further accounts, those of the tenant at least."""
+        return self is not Scope.ACCOUNT
+
+    @property
+    def is_about_registration(self) -> bool:
+        """Whether the outcome says something about every account of the app registration."""
+        return self not in (Scope.ACCOUNT, Scope.TENANT)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether only the way from this machine to Microsoft is concerned."""
+        return self is Scope.NETWORK
+
 
 class Kind(enum.StrEnum):
     """An outcome's class, as the ledger and the row store it."""
@@ -93,11 +108,6 @@ class Misconfigured:
 
 
 Outcome: TypeAlias = Refreshed | Throttled | Transient | ReauthRequired | Blocked | Misconfigured
-
-
-def outcome_of(result: Outcome | Exception) -> Outcome:
-    """The outcome; for an unexpected exception, one of its account alone, so that the rest of the batch goes on."""
-    return Transient(code="internal_error") if isinstance(result, Exception) else result
 
 
 def kind(outcome: Outcome) -> Kind:

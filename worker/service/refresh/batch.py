@@ -71,11 +71,11 @@ class Batch:
         """Take from results what concerns the accounts that are still to be requested."""
         for result in results:
             if wait := tenant_wait(result.outcome):
-                self.throttled[tenant_domain(result.lease)] = wait
+                self.throttled[tenant_domain(result.key)] = wait
 
     def count(self, results: Sequence[RefreshResult], written: Collection[AccountId]) -> None:
         """Count the results that were written."""
-        self.tally.update(kind(each.outcome) for each in results if each.lease.account_id in written)
+        self.tally.update(kind(each.outcome) for each in results if each.key.account_id in written)
 
     def unrequested(self) -> dict[Lease, timedelta]:
         """The leases to be released, and the wait of each."""

@@ -12,9 +12,9 @@ import structlog
 from worker.db import breakers as rows
 from worker.db.session import Database
 from worker.domain.account import AccountId
-from worker.domain.breaker import PROBE_LEASE, Breaker, counts_against, judge
+from worker.domain.breaker import PROBE_LEASE, Breaker, judge
 from worker.domain.errors import AccountError, BackingOff, ClientMisconfigured, Unavailable
-from worker.domain.outcome import Kind, Outcome, Scope
+from worker.domain.outcome import Kind, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +119,9 @@ class CircuitBreakers:
     def share(self, client: str, answers: Answers) -> None:
         """Let answers change the breaker in Postgres, if they change it at all. Raises Unavailable."""
         state, (_, answered) = self._state(client), _partition(answers)
-        if not answered or (state.is_clean_stored and not any(counts_against(outcome) for _, outcome in answered)):
+        if not answered or (
+            state.is_clean_stored and not any(outcome.scope.is_about_registration for _, outcome in answered)
+        ):
             return
         now = self._utcnow()
         with self._database.begin() as connection:
@@ -142,8 +144,8 @@ class CircuitBreakers:
 
 def _partition(answers: Answers) -> tuple[Answers, Answers]:
     """Answers that never came, and those that did."""
-    unreached = [answer for answer in answers if answer[1].scope is Scope.NETWORK]
-    answered = [answer for answer in answers if answer[1].scope is not Scope.NETWORK] if unreached else answers
+    unreached = [answer for answer in answers if answer[1].scope.is_network]
+    answered = [answer for answer in answers if not answer[1].scope.is_network] if unreached else answers
     return unreached, answered
 
 

@@ -3,7 +3,7 @@
 import threading
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count, islice
@@ -13,10 +13,9 @@ import structlog
 from worker.cache import RateLimiter, TenantThrottle
 from worker.domain.account import DEFAULT_CLIENT, Account, AccountId, Lease
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey
-from worker.domain.outcome import outcome_of
 from worker.domain.secret import Secret
 from worker.domain.token import CacheEntry
-from worker.identity import Answered, Identity, Question
+from worker.identity import Identity, TokenRequest
 from worker.service.refresh.batch import Batch, tenant_domain, tenant_wait
 from worker.service.refresh.breakers import Answers, CircuitBreakers
 from worker.service.refresh.leases import Leases
@@ -28,8 +27,6 @@ log = structlog.get_logger(__name__)
 _LEASING_LIMIT = timedelta(seconds=30)  # a batch ends within this, a lease and a request, whatever the rate
 _RETRY_ELSEWHERE = timedelta(minutes=1)  # before another process may try, or this one again
 _BACKLOG_MIN = 3  # due accounts; fewer are not spread over the cycle
-
-_Key = tuple[Lease, Secret, datetime]
 
 
 class Refresher:
@@ -175,27 +172,23 @@ class Refresher:
         ``expected``: all leases that may come, of one app registration.
         """
         endpoints = {(lease.client, lease.authority) for lease in expected}
-        for group in self._identity.refresh_all(self._requests(tokens), expected=endpoints, now=self._utcnow):
-            results = [_result(answered) for answered in group]
+        requests = ((lease, _token_request(lease, token)) for lease, token in tokens)
+        for results in self._identity.refresh_all(requests, expected=endpoints, now=self._utcnow):
+            for result in results:
+                if result.error:
+                    _log_unexpected(result.error, result.key.email)
             self._breakers.record(expected[0].client, _answers(results))
             yield results
-
-    def _requests(self, tokens: Iterable[tuple[Lease, Secret]]) -> Iterator[tuple[_Key, Question]]:
-        for lease, token in tokens:
-            question = Question(
-                refresh_token=token, client=lease.client, authority=lease.authority, scopes=lease.scopes
-            )
-            yield (lease, token, self._utcnow()), question
 
     def _write(self, results: Sequence[RefreshResult], trigger: Trigger) -> dict[AccountId, CacheEntry | None]:
         written = self._writer.write(results, trigger)
         # What the results say about other accounts is advice: without it they are merely requested one by one.
         with suppress(Unavailable):
-            client = results[0].lease.client
+            client = results[0].key.client
             self._breakers.share(client, _answers(results))
             for result in results:
                 if wait := tenant_wait(result.outcome):
-                    self._throttle.throttle(client, tenant_domain(result.lease), wait)
+                    self._throttle.throttle(client, tenant_domain(result.key), wait)
         return written
 
     def _throttled(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
@@ -207,18 +200,8 @@ class Refresher:
         return self._stopping.is_set() or self._breakers.is_open(client)
 
 
-def _result(answered: Answered[_Key]) -> RefreshResult:
-    lease, token, requested_at = answered.key
-    if isinstance(answered.outcome, Exception):
-        _log_unexpected(answered.outcome, lease.email)
-    latency = timedelta(seconds=answered.seconds)
-    return RefreshResult(
-        lease=lease,
-        refresh_token=token,
-        outcome=outcome_of(answered.outcome),
-        requested_at=requested_at,
-        latency=latency,
-    )
+def _token_request(lease: Lease, token: Secret) -> TokenRequest:
+    return TokenRequest(refresh_token=token, client=lease.client, authority=lease.authority, scopes=lease.scopes)
 
 
 def _log_unexpected(error: Exception, email: str) -> None:
@@ -229,7 +212,7 @@ def _log_unexpected(error: Exception, email: str) -> None:
 
 
 def _answers(results: Sequence[RefreshResult]) -> Answers:
-    return [(result.lease.account_id, result.outcome) for result in results]
+    return [(result.key.account_id, result.outcome) for result in results]
 
 
 def round_robin(wanted: Mapping[str, int], places: int, *, first: int) -> list[str]:

@@ -3,8 +3,7 @@
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -17,10 +16,10 @@ from worker.db.session import Database
 from worker.domain.account import AccountId, Lease
 from worker.domain.account_update import AccountUpdate
 from worker.domain.errors import Unavailable, WorkerError
-from worker.domain.outcome import Outcome, Refreshed, kind
+from worker.domain.outcome import Refreshed, kind
 from worker.domain.policy import RefreshPolicy
-from worker.domain.secret import Secret
 from worker.domain.token import AccessToken, CacheEntry
+from worker.identity import RefreshAttempt
 from worker.service.accounts.reader import AccountReader
 from worker.service.refresh.outbox import Outbox
 from worker.service.tokens.cache import TokenCache
@@ -43,17 +42,9 @@ class Trigger(enum.StrEnum):
     REJECTED = "rejected"  #: a mail server has rejected the consumer's token
 
 
-@dataclass(slots=True, kw_only=True)
-class RefreshResult:
-    """One refresh and its outcome. ``requested_at`` is the instant before the request."""
-
-    lease: Lease
-    refresh_token: Secret
-    outcome: Outcome
-    requested_at: datetime
-    latency: timedelta
-
-
+#: One refresh of a leased account and its outcome.
+RefreshResult: TypeAlias = RefreshAttempt[Lease]
+#: A result, and what it changes in the row.
 Write: TypeAlias = tuple[RefreshResult, AccountUpdate]
 
 
@@ -153,7 +144,7 @@ class ResultWriter:
         return versions | stored
 
     def _update(self, result: RefreshResult, now: datetime) -> AccountUpdate:
-        lease, outcome = result.lease, result.outcome
+        lease, outcome = result.key, result.outcome
         update = self._policy.plan(lease, outcome, now=now)
         if isinstance(outcome, Refreshed):
             account, seal = lease.account_id, self._vault.seal
@@ -165,7 +156,7 @@ class ResultWriter:
         return update
 
     def _event(self, result: RefreshResult, trigger: Trigger) -> RefreshEvent:
-        account, outcome = result.lease.account_id, result.outcome
+        account, outcome = result.key.account_id, result.outcome
         rotated = outcome.refresh_token if isinstance(outcome, Refreshed) else None
         return RefreshEvent(
             account_id=account,
@@ -175,7 +166,7 @@ class ResultWriter:
             code=outcome.code,
             latency_ms=round(result.latency.total_seconds() * 1000),
             correlation_id=outcome.correlation_id,
-            fingerprint_before=self._vault.fingerprint(result.refresh_token, account),
+            fingerprint_before=self._vault.fingerprint(result.request.refresh_token, account),
             fingerprint_after=self._vault.fingerprint(rotated, account) if rotated else None,
         )
 
@@ -197,7 +188,7 @@ def _is_granted(result: RefreshResult) -> bool:
 
 
 def _entry(result: RefreshResult, update: AccountUpdate) -> CacheEntry:
-    lease, outcome = result.lease, result.outcome
+    lease, outcome = result.key, result.outcome
     assert isinstance(outcome, Refreshed)
     return CacheEntry(
         account_id=lease.account_id,
