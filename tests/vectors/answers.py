@@ -16,6 +16,7 @@ from worker.domain.outcome import (
     Transient,
     kind,
 )
+from worker.domain.token_response import decode
 from worker.identity.http import parse_retry_after
 
 
@@ -33,7 +34,7 @@ class Vector:
     def answer(self) -> Answer:
         return Answer(
             status=self.status,
-            body=_json_object(self.content),
+            body=decode(self.content),
             retry_after=parse_retry_after(self.headers.get("Retry-After"), self.headers.get("Date")),
         )
 
@@ -78,19 +79,16 @@ def _seconds(span: timedelta | None) -> float | None:
 
 
 def _vector(group: str, case: dict[str, Any]) -> Vector:
-    content = case["text"] if "text" in case else json.dumps(case["body"])
     return Vector(
         name=f"{group}: {case['name']}",
         status=case["status"],
-        content=content.encode(),
+        content=_content(case),
         expected=case["expected"],
         headers=case.get("headers", {}),
     )
 
 
-def _json_object(content: bytes) -> dict[str, Any] | None:
-    try:
-        parsed = json.loads(content)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+def _content(case: dict[str, Any]) -> bytes:
+    if "raw_latin1" in case:
+        return str(case["raw_latin1"]).encode("latin-1")
+    return (case["text"] if "text" in case else json.dumps(case["body"])).encode()

@@ -1,21 +1,11 @@
 """What Microsoft's answer means to us. Six cases; every dispatch handles all six."""
 
-import enum
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, TypeAlias
 
 from worker.domain.credential import Secret
-
-
-class Scope(enum.StrEnum):
-    """How far an answer reaches."""
-
-    ACCOUNT = "account"
-    TENANT = "tenant"
-    CLIENT = "client"  #: the app registration
-    SERVICE = "service"  #: the identity platform
-    NETWORK = "network"  #: our way to it
+from worker.domain.scope import Scope as Scope
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import msal
 
 from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
-from worker.domain.microsoft import CREDENTIAL_CODES, Answer, Verdict, classify
+from worker.domain.microsoft import CREDENTIAL_CODES, Answer, Verdict, belongs_to_public_client, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
 from worker.identity.http import NO_ANSWER, Letter, TokenEndpoint, dictated, patient, read
@@ -21,7 +21,6 @@ from worker.identity.wire import Wire, WireError
 Key = TypeVar("Key")
 
 _OK = 200
-_IS_PUBLIC = "AADSTS700025"
 _LETTER_LASTS = timedelta(seconds=10)
 
 
@@ -151,7 +150,7 @@ class Identity:
             if not _refuses_credential(outcome):
                 break
             self._put_last(registration, number)
-        if outcome.code == _IS_PUBLIC:
+        if belongs_to_public_client(outcome):
             return (yield from self._attempt(registration, PUBLIC, question, round_))
         return outcome
 
@@ -171,7 +170,7 @@ class Identity:
             reply = yield letter.about(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
-        return classify(read(reply), obtained_at=now, own=_own_choices(question, registration))
+        return classify(read(reply), obtained_at=now, own=_own_choices(question, registration, number))
 
     def _letter(
         self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round, *, now: datetime
@@ -190,8 +189,13 @@ class Identity:
         self._orders[registration.name] = (*numbers[number + 1 :], *numbers[: number + 1])
 
 
-def _own_choices(question: Question, registration: Registration) -> list[Verdict]:
-    """What would be the account's own fault."""
+def _own_choices(question: Question, registration: Registration, number: int) -> list[Verdict]:
+    """The refusals that would be the account's own fault.
+
+    Microsoft is asked without the credential for one grant alone, which says nothing about the registration.
+    """
+    if number == PUBLIC:
+        return list(Verdict)
     own = []
     if tuple(question.scopes) not in ((), registration.scopes):
         own.append(Verdict.SCOPES_REFUSED)

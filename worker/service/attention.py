@@ -87,6 +87,6 @@ def _needed(row: RowMapping) -> AttentionNeeded:
         code=code,
         reason=reason,
         claims=row["failure_claims"],
-        advice=advice(code, reason),
+        advice=advice(code, reason, row["email"]),
         since=row["since"],
     )
