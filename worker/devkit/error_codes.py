@@ -71,7 +71,7 @@ _SECTIONS: tuple[tuple[str, str, frozenset[Verdict]], ...] = (
         "The app registration or a setting must be corrected",
         (
             "Accounts stay `active` and are tried again. A code of the app registration opens its circuit breaker after"
-            " three accounts; a code that says that a tenant has removed the app makes its accounts `blocked` after a day."
+            " three accounts; a code of a tenant that has removed the app makes its accounts `blocked` after a day."
         ),
         frozenset({Verdict.MISCONFIGURED, Verdict.SCOPES_REFUSED, Verdict.AUTHORITY_REFUSED}),
     ),

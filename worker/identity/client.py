@@ -151,7 +151,8 @@ class Identity:
                 break
             self._put_last(registration, number)
         if belongs_to_public_client(outcome):
-            return (yield from self._attempt(registration, PUBLIC, question, round_))
+            without = yield from self._attempt(registration, PUBLIC, question, round_)
+            return outcome if isinstance(without, Misconfigured) else without
         return outcome
 
     def _attempt(self, registration: Registration, number: int, question: Question, round_: _Round) -> Talk:
@@ -170,7 +171,7 @@ class Identity:
             reply = yield letter.about(question.refresh_token)
         except WireError as error:
             return Transient(code=error.code, scope=Scope.NETWORK)
-        return classify(read(reply), obtained_at=now, own=_own_choices(question, registration, number))
+        return classify(read(reply), obtained_at=now, own=_own_choices(question, registration))
 
     def _letter(
         self, registration: Registration, key: AppKey, scopes: tuple[str, ...], round_: _Round, *, now: datetime
@@ -189,13 +190,8 @@ class Identity:
         self._orders[registration.name] = (*numbers[number + 1 :], *numbers[: number + 1])
 
 
-def _own_choices(question: Question, registration: Registration, number: int) -> list[Verdict]:
-    """The refusals that would be the account's own fault.
-
-    Microsoft is asked without the credential for one grant alone, which says nothing about the registration.
-    """
-    if number == PUBLIC:
-        return list(Verdict)
+def _own_choices(question: Question, registration: Registration) -> list[Verdict]:
+    """What would be the account's own fault."""
     own = []
     if tuple(question.scopes) not in ((), registration.scopes):
         own.append(Verdict.SCOPES_REFUSED)

@@ -44,27 +44,41 @@ def test_a_code_entered_elsewhere_signs_a_mailbox_in(server: EmulatorServer) -> 
         assert isinstance(ask(identity, signed_in.refresh_token.reveal()), Refreshed)
 
 
-def test_a_grant_of_a_public_client_is_asked_for_without_the_credential(server: EmulatorServer) -> None:
+@pytest.mark.parametrize("code", ["700025", "90023"])
+def test_a_grant_of_a_public_client_is_asked_for_without_the_credential(server: EmulatorServer, code: str) -> None:
     """Microsoft refuses a secret there; one account of that kind must not look like a wrong registration."""
     with opened(server.authority, server.ca_bundle) as identity:
         signed_in = sign_in(server, identity)
-        server.emulator.add_fault(oauth_error("700025"), ANN, times=1)
+        server.emulator.add_fault(oauth_error(code), ANN, times=1)
 
         assert isinstance(ask(identity, signed_in.refresh_token.reveal()), Refreshed)
 
     assert server.emulator.statistics().failures == 1
 
 
-def test_if_that_is_refused_too_it_is_about_this_account(server: EmulatorServer) -> None:
-    """The breaker of the registration stays closed."""
+@pytest.mark.parametrize("code", ["700025", "90023"])
+@pytest.mark.parametrize("second", ["700025", "90023", "7000218", "7000215", "50194"])
+def test_if_that_is_refused_too_it_is_about_this_account(server: EmulatorServer, code: str, second: str) -> None:
+    """The breaker of the registration stays closed, and the first refusal is what is said."""
     grant = server.emulator.enrol(ANN)
-    server.emulator.add_fault(oauth_error("700025"), ANN)
+    server.emulator.add_fault(oauth_error(code), ANN, times=1)
+    server.emulator.add_fault(oauth_error(second), ANN)
 
     with opened(server.authority, server.ca_bundle) as identity:
         outcome = ask(identity, grant.refresh_token)
 
     assert isinstance(outcome, Misconfigured)
-    assert (outcome.code, outcome.scope) == ("AADSTS700025", Scope.TENANT)
+    assert (outcome.code, outcome.scope) == (f"AADSTS{code}", Scope.ACCOUNT)
+
+
+def test_what_is_wrong_with_the_grant_itself_comes_to_light_without_the_credential(server: EmulatorServer) -> None:
+    """The second answer is about the grant, the first was about how it was asked for."""
+    grant = server.emulator.enrol(ANN)
+    server.emulator.add_fault(oauth_error("90023"), ANN, times=1)
+    server.emulator.add_fault(oauth_error("50173"), ANN)
+
+    with opened(server.authority, server.ca_bundle) as identity:
+        assert ask(identity, grant.refresh_token).code == "AADSTS50173"
 
 
 @pytest.mark.parametrize("reply", [answer(503, b""), answer(200, b"<html>")], ids=["503", "HTML"])

@@ -145,13 +145,6 @@ def test_an_invalid_grant_is_never_the_registration_s(code: str) -> None:
     assert outcome == ReauthRequired(code=code, certain=False)
 
 
-def test_without_its_credential_nothing_is_the_registration_s() -> None:
-    """The worker asks that way for one grant alone."""
-    for vector in VECTORS:
-        outcome = classify(vector.answer, obtained_at=NOW, own=list(Verdict))
-        assert not isinstance(outcome, Misconfigured) or outcome.scope is Scope.ACCOUNT, vector.name
-
-
 @pytest.mark.parametrize(
     "word", sorted([*BY_SUBERROR, "invalid_grant", "interaction_required", "temporarily_unavailable"])
 )

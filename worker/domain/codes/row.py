@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from worker.domain.scope import Scope
 
@@ -33,8 +33,7 @@ Flag: TypeAlias = Literal["credential", "abandoned", "aged out", "general"]
 PUBLISHED = "published list"
 
 
-@dataclass(frozen=True, slots=True)
-class CodeRow:
+class CodeRow(NamedTuple):
     """What is known of one code: an AADSTS number, an OAuth error name, or a code of the worker's own.
 
     ``code`` is spelled as it stands in the ledger. ``name`` is Microsoft's, or empty. ``advice`` is a key of
