@@ -32,7 +32,7 @@ _INTRODUCTION = """\
 # Error codes
 
 `token-worker show`, `doctor`, the log and the metrics name the code of the last failure. Find it on this page with your
-browser's search. Each row tells what the code means and what you can do; the heading above it tells what the worker
+browser's search. Each row says what the code means and what you can do; the heading above it says what the worker
 does. What users are advised is at the end.
 
 A code that is not on this page is new to the worker. It counts as a matter of the one account: after three such answers

@@ -65,7 +65,7 @@ def test_the_registration_s_own_scopes_are_its_own_affair(mailboxes: Mailboxes, 
     ids=["90023", "9002327", "70011", "9002332", "client", "unauthorized", "denied", "new", "HTML"],
 )
 def test_answers_that_a_few_accounts_get_do_not_stop_the_others(mailboxes: Mailboxes, fault: Fault) -> None:
-    """Nor what nobody has listed yet, whatever error name it comes with."""
+    """The same holds for codes that are not listed, with any error name."""
     store(mailboxes, DAMAGED)
     for email in DAMAGED:
         mailboxes.emulator.add_fault(fault, email)

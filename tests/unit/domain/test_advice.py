@@ -1,4 +1,4 @@
-"""What users are told: a sentence for every code that stands for them, and none that their kind of account belies."""
+"""What users are advised: a sentence for every code, and one that fits their kind of account."""
 
 from datetime import timedelta
 
@@ -72,7 +72,7 @@ def test_a_personal_address_is_known_by_its_domain(email: str) -> None:
 
 @pytest.mark.parametrize("email", [ANN, "", "p@live.contoso.com", "p@mail.outlook.com", "p@outlook"])
 def test_other_addresses_are_taken_for_work_accounts(email: str) -> None:
-    """Some are personal all the same; nothing tells."""
+    """Some are personal all the same; their addresses do not show it."""
     assert not is_personal(email)
 
 
@@ -89,7 +89,7 @@ def test_an_error_advises_by_its_reason() -> None:
     assert advice("a code to come") == "Your mailbox cannot be read at the moment."
 
 
-def test_while_the_worker_tries_by_itself_nobody_is_sent_to_sign_in() -> None:
+def test_while_the_worker_tries_by_itself_no_user_is_sent_to_sign_in() -> None:
     """The reason may yet turn out to pass; what locks an account for a while is said."""
     assert BackingOff(ANN, "AADSTS9002313", MINUTE).advice == SENTENCES["wait"]
     assert BackingOff(ANN, "invalid_grant", MINUTE).advice == SENTENCES["wait"]

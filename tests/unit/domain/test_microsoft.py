@@ -108,7 +108,7 @@ def test_a_listed_error_name_means_what_its_row_says(row: CodeRow) -> None:
 @pytest.mark.parametrize("error", [*BY_ERROR, "brand_new_error", "access denied", None])
 @pytest.mark.parametrize("suberror", [None, *BY_SUBERROR, "brand_new"])
 def test_nothing_unlisted_is_held_against_others(error: str | None, suberror: str | None) -> None:
-    """A breaker that opened for a code nobody knows would let a few odd accounts stop the healthy ones."""
+    """A breaker that opened for an unknown code would let a few odd accounts stop the healthy ones."""
     assert refused(error, codes=[5099990], suberror=suberror).scope is Scope.ACCOUNT
 
 
@@ -117,7 +117,7 @@ def test_nothing_unlisted_is_held_against_others(error: str | None, suberror: st
     error=st.text(max_size=20).filter(lambda error: error not in BY_ERROR) | st.none(),
     code=st.integers(min_value=1, max_value=10**9).filter(lambda code: f"AADSTS{code}" not in BY_NUMBER) | st.none(),
 )
-def test_a_refusal_that_nobody_knows_is_about_its_account(status: int, error: str | None, code: int | None) -> None:
+def test_an_unknown_refusal_is_about_its_account(status: int, error: str | None, code: int | None) -> None:
     """And counts as a strike, if it is a refusal by the token endpoint at all."""
     outcome = refused(error, codes=[] if code is None else [code], status=status)
 

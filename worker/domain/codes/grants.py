@@ -1,4 +1,4 @@
-"""Codes about the grant or its user: somebody must sign in again, or may have to."""
+"""Codes about the grant or its user: the user must sign in again, or may have to."""
 
 from worker.domain.codes.row import Group, Verdict
 from worker.domain.scope import Scope
@@ -19,7 +19,7 @@ GROUPS: tuple[Group, ...] = (
         50132 SsoArtifactInvalidOrExpired: The session ended because the password expired or was changed.
         50133 SsoArtifactRevoked: The session ended because the password expired or was changed a short time ago.
         50058 UserInformationNotProvided: No user is signed in; a new sign-in must begin.
-        50197 ConflictingIdentities: Microsoft cannot tell which user is meant; a new sign-in settles it.
+        50197 ConflictingIdentities: It is not clear which user is meant; a new sign-in settles it.
         70019 CodeExpired: The device code has expired before its user signed in; start the sign-in again.
         70020 -: The device code has expired before its user signed in; start the sign-in again. @this project
         70018 BadVerificationCode: The user has typed a wrong device code; start the sign-in again.

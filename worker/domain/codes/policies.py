@@ -106,14 +106,14 @@ GROUPS: tuple[Group, ...] = (
         50020 UserUnauthorized: The account belongs to another provider or tenant and was not invited here.
         500211 SshUserUnauthorized: The account belongs to another tenant and was not invited here. @B2B guide
         50014 GuestUserInPendingState: The guest has not accepted the invitation, or is not in this tenant.
-        50059 MissingTenantRealmAndNoUserInformationProvided: Nothing in the request tells the user's tenant.
-        50128 InvalidDomainName: Nothing in the request tells the user's tenant.
+        50059 MissingTenantRealmAndNoUserInformationProvided: The request does not name the user's tenant.
+        50128 InvalidDomainName: The request does not name the user's tenant.
         16000 InteractionRequired: The account is not in this tenant and must be invited first.
         16003 SsoUserAccountNotFoundInResourceTenant: The user was not added to this tenant.
         90072 PassThroughUserMfaError: The guest is not in this tenant, or its identifiers do not match.
         81011 DesktopSsoLookupUserBySidFailed: The user of the Windows sign-in is not in the directory.
         90125 DebugModeEnrollTenantNotFound: The user is not in the directory.
-        90126 DebugModeEnrollTenantNotInferred: The user's tenant cannot be told from the name.
+        90126 DebugModeEnrollTenantNotInferred: The name does not show the user's tenant.
         1000000 UserNotBoundError: The account is not yet bound to its external identity provider.
         """,
     ),
