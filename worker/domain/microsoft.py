@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, assert_never
 
 from worker.domain.codes import BY_ERROR, BY_NUMBER, CodeRow, Verdict, flagged
-from worker.domain.credential import Secret, is_visible
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -26,6 +25,7 @@ from worker.domain.outcome import (
     Throttled,
     Transient,
 )
+from worker.domain.secret import Secret, is_visible
 
 __all__ = [
     "ABANDONED",

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, TypeAlias
 
-from worker.domain.credential import Secret
 from worker.domain.scope import Scope as Scope
+from worker.domain.secret import Secret
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from tests.factories import NOW
 from tests.integration.identity.asking import opened
 from worker.devkit.emulator import EmulatorServer, oauth_error
 from worker.domain.codes import BY_NUMBER, Verdict
-from worker.domain.credential import Secret
 from worker.domain.outcome import Outcome, Scope, kind
+from worker.domain.secret import Secret
 from worker.identity import Question
 
 _KINDS = {
