@@ -15,7 +15,6 @@ from uuid import uuid4
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
 from worker.domain.secret import Secret
-from worker.domain.token_response import decode
 from worker.identity.wire import Message, Reply, Wire, WireError, header_lines
 
 _FORM = "application/x-www-form-urlencoded"
@@ -57,7 +56,7 @@ def patient(post: Callable[..., Any]) -> Callable[..., Any]:
             response = post(url, **request)
         except WireError:
             return _NOT_YET
-        useful = response.status_code < _SERVER_ERROR and decode(response.text) is not None
+        useful = response.status_code < _SERVER_ERROR and _json_object(response.text) is not None
         return response if useful else _NOT_YET
 
     return ask
@@ -100,10 +99,7 @@ class TokenEndpoint:
 
 
 def _response(reply: Reply) -> _Response:
-    """For MSAL, which reads strict JSON only."""
-    decoded = decode(reply.body)
-    text = reply.body.decode("utf-8", "replace") if decoded is None else json.dumps(decoded)
-    return _Response(reply.status, text, {})
+    return _Response(reply.status, reply.body.decode("utf-8", "replace"), {})
 
 
 def _with(url: str, params: Mapping[str, str] | None) -> str:
@@ -187,7 +183,7 @@ def read(reply: Reply) -> Answer:
     headers = reply.headers
     return Answer(
         status=reply.status,
-        body=decode(reply.body),
+        body=_json_object(reply.body),
         retry_after=parse_retry_after(headers.get("retry-after"), headers.get("date")),
         correlation_id=headers.get("x-ms-request-id") or headers.get("client-request-id"),
     )
@@ -211,3 +207,11 @@ def _http_date(value: str) -> datetime | None:
     except ValueError:
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _json_object(body: bytes | str) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None

@@ -12,10 +12,10 @@ from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, TokenRefused
 from worker.domain.secret import Secret
 from worker.domain.token import AccessToken, MailAccount
-from worker.mail.login import Login, TokenRejected, TokenRequirement, log_in
+from worker.mail.login import Login, TokenRejected, Wish, log_in
 
 ANN = "ann@contoso.com"
-WISH = TokenRequirement(email=ANN, user=None, min_ttl=900, timeout=30, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+WISH = Wish(email=ANN, user=None, min_ttl=900, timeout=30, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 TOKEN = AccessToken(email=ANN, secret=Secret("token"), obtained_at=NOW, expires_at=NOW + timedelta(hours=1), version=7)
 NEWER = replace(TOKEN, version=8)
 ACCOUNT = MailAccount(email=ANN, servers=MailServers(), use_oauth=True, token=TOKEN)
