@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos bench bench-smoke check format lint types contracts lock clean
+.PHONY: help install demo up docs test chaos bench bench-smoke check format lint types contracts lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ demo: $(STAMP) ## Show it all at work, about two minutes, ends with a verdict
 
 up: $(STAMP) ## Run everything until Ctrl-C, data kept in .data
 	@$(BIN)/token-worker up
+
+docs: $(STAMP) ## Write docs/error-codes.md from the table of codes
+	@$(BIN)/python -m worker.devkit.error_codes
 
 test: $(STAMP) ## Run all tests on real, embedded servers
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.integration.failures.mailboxes import Mailboxes, emails
-from worker.devkit.emulator import oauth_error
+from worker.devkit.emulator import Fault, RawAnswer, oauth_error
 from worker.domain.account import Grant, Status
 from worker.domain.secret import Secret
 from worker.settings.clients import MAIL_SCOPES
@@ -44,10 +44,39 @@ def test_scopes_of_their_own_do_not_stop_the_others(mailboxes: Mailboxes) -> Non
 def test_the_registration_s_own_scopes_are_its_own_affair(mailboxes: Mailboxes, scopes: tuple[str, ...]) -> None:
     """If Microsoft refuses those, asking for the others is pointless."""
     store(mailboxes, DAMAGED, scopes=scopes)
-    refuse(mailboxes, DAMAGED, "70011")
+    refuse(mailboxes, DAMAGED, "700022")
 
     assert mailboxes.refresh_due()["misconfigured"] <= mailboxes.handful
     assert len(mailboxes.breakers()) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        oauth_error("90023"),
+        oauth_error("9002327"),
+        oauth_error("70011"),
+        oauth_error("9002332"),
+        oauth_error("5099990", error="invalid_client", status=401),
+        oauth_error("5099990", error="unauthorized_client"),
+        RawAnswer(b'{"error": "access_denied"}', 400),
+        RawAnswer(b'{"error": "brand_new_error"}', 400),
+        RawAnswer(b"<html>Request header too large</html>", 400, "text/html"),
+    ],
+    ids=["90023", "9002327", "70011", "9002332", "client", "unauthorized", "denied", "new", "HTML"],
+)
+def test_answers_that_a_few_accounts_get_do_not_stop_the_others(mailboxes: Mailboxes, fault: Fault) -> None:
+    """The same holds for codes that are not listed, with any error name."""
+    store(mailboxes, DAMAGED)
+    for email in DAMAGED:
+        mailboxes.emulator.add_fault(fault, email)
+    mailboxes.clock.advance(seconds=1)
+    mailboxes.sign_in(*emails(10))
+
+    counts = mailboxes.refresh_due()
+
+    assert (counts["claimed"], counts["refreshed"]) == (50, 10)
+    assert mailboxes.breakers() == []
 
 
 def test_authorities_of_their_own_do_not_stop_the_others(mailboxes: Mailboxes) -> None:
