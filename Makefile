@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos bench bench-smoke check format lint types contracts lock clean
+.PHONY: help install demo up test chaos bench bench-smoke map check format lint types contracts lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ bench: $(STAMP) ## Measure, half an hour on a quiet machine; writes docs/benchma
 
 bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute or two; measures nothing
 	$(BIN)/python -m bench all --quick
+	$(BIN)/python -m bench.map
+
+map: $(STAMP) ## Print how large the product is and how far a call travels; WRITE=--write for docs/architecture.md
+	$(BIN)/python -m bench.map $(WRITE)
 
 check: format lint types contracts test bench-smoke ## Everything CI runs
 
