@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos bench bench-smoke map check format lint types contracts lock clean
+.PHONY: help install demo up test chaos bench bench-smoke map picture check format lint types contracts lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute or two; meas
 
 map: $(STAMP) ## Print how large the product is and how far a call travels; WRITE=--write for docs/architecture.md
 	$(BIN)/python -m bench.map $(WRITE)
+
+picture: $(STAMP) ## Draw the demo's table, about two minutes; writes docs/demo.svg
+	$(BIN)/python -m bench.picture
 
 check: format lint types contracts test bench-smoke ## Everything CI runs
 
