@@ -53,6 +53,7 @@ format: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+#	$(BIN)/python -m bench.prose
 
 types: $(STAMP)
 	$(BIN)/mypy
