@@ -8,7 +8,7 @@ from uuid import UUID
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.domain.account import Lease, LeaseId, Status, account_id
 from worker.domain.outcome import Refreshed
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 from worker.identity.registration import ClientCredential, Registration
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)

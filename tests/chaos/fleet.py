@@ -20,8 +20,8 @@ from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emu
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
 from worker.domain.account import Account, Grant, account_id
-from worker.domain.secret import Secret
-from worker.domain.token import CacheEntry
+from worker.domain.cache_entry import CacheEntry
+from worker.domain.token import Secret
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key, parse_keys
 

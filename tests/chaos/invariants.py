@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.chaos.fleet import Fleet
 from tests.e2e.foreground import at_work_in
 from worker.domain.account import Account, Status
-from worker.domain.token import CacheEntry
+from worker.domain.cache_entry import CacheEntry
 
 _OUTBOX, _LOCKS = "token-worker:outbox", "token-worker:lock:*"
 

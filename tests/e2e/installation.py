@@ -22,7 +22,7 @@ from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack.process import Process
 from worker.domain.account import Account, Grant
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings import Settings
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from worker.bootstrap import Services
 from worker.cache import connect
 from worker.devkit.emulator import Emulator
 from worker.domain.account import Grant, account_id
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 ANN, BOB = "ann@contoso.com", "bob@fabrikam.com"
 DEEP = b"[" * 200_000

@@ -11,7 +11,7 @@ from redis.connection import Connection
 from worker.cache import Cache, Item, OutboxStore, connect
 from worker.domain.account import AccountId, account_id
 from worker.domain.errors import Unavailable
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 ANN, BOB = account_id("ann@contoso.com"), account_id("bob@contoso.com")
 KEY = f"token-worker:entry:{ANN}"

@@ -9,7 +9,7 @@ from redis import Redis
 from tests.integration.outboxes import kept
 from worker.cache import Cache, Item, OutboxStore, connect
 from worker.domain.account import account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 ANN, BOB = account_id("ann@contoso.com"), account_id("bob@contoso.com")
 KEY = "token-worker:outbox"

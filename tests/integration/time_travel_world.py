@@ -24,8 +24,7 @@ from worker.bootstrap import Services
 from worker.celery import Worker
 from worker.devkit.emulator import Emulator
 from worker.domain.account import Account, Grant, Status
-from worker.domain.secret import Sealed, Secret
-from worker.domain.token import AccessToken
+from worker.domain.token import AccessToken, Sealed, Secret
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 

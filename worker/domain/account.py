@@ -9,7 +9,7 @@ from typing import NewType
 from uuid import UUID, uuid5
 
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 
 AccountId = NewType("AccountId", UUID)
 LeaseId = NewType("LeaseId", UUID)

@@ -1,16 +1,78 @@
-"""The text inside a sealed cache entry: JSON, so that a consumer in any language can read it; docs/cache-entry.md."""
+"""An account as Redis keeps it, and its text: JSON, which a consumer in any language can read; docs/cache-entry.md."""
 
 import base64
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from worker.domain.account import AccountId, MailServers, Status
+from worker.domain.account import DEFAULT_CLIENT, MICROSOFT, Account, AccountId, MailServers, Status
 from worker.domain.errors import UnreadableSecret
-from worker.domain.secret import Sealed, Secret, is_visible
-from worker.domain.token import AccessToken, CachedFailure, CacheEntry
+from worker.domain.token import AccessToken, Sealed, Secret, is_visible
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedFailure:
+    """Why no better token can be had for an account, so that no consumer finds it out again (negative caching)."""
+
+    kind: str  # of the last failure; or one of cached_failure.py's own
+    code: str
+    claims: str | None = None
+    retry_at: datetime | None = None  # None if only a person can end the failure
+    noted_at: datetime
+
+
+@dataclass(slots=True, kw_only=True)
+class CacheEntry:
+    """One account as Redis keeps it; tokens are None once they are erased."""
+
+    account_id: AccountId
+    email: str
+    status: Status
+    version: int
+    client: str = DEFAULT_CLIENT
+    authority: str | None = None
+    scopes: tuple[str, ...] = ()
+    token: AccessToken | None = None
+    refresh_token: Sealed | None = None  # sealed for its own purpose: a reader of the entry cannot spend it
+    use_oauth: bool = True
+    mail: MailServers = MICROSOFT
+    failure: CachedFailure | None = None
+
+    @classmethod
+    def of(
+        cls, account: Account, *, token: AccessToken | None = None, failure: CachedFailure | None = None
+    ) -> "CacheEntry":
+        """A stored account as the cache keeps it."""
+        return cls(
+            account_id=account.id,
+            email=account.email,
+            status=account.status,
+            version=account.version,
+            client=account.client,
+            authority=account.authority,
+            scopes=account.scopes,
+            token=token,
+            refresh_token=account.refresh_token,
+            use_oauth=account.use_oauth,
+            mail=account.mail,
+            failure=failure,
+        )
+
+    def with_failure(self, failure: CachedFailure | None) -> "CacheEntry":
+        return replace(self, failure=failure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailAccount:
+    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth."""
+
+    email: str
+    servers: MailServers
+    use_oauth: bool
+    token: AccessToken | None
+
 
 _SERVERS = tuple(field.name for field in fields(MailServers))
 _JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every entry

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, TypeAlias
 
 from worker.domain.scope import Scope as Scope
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 
 class Kind(enum.StrEnum):

@@ -18,7 +18,7 @@ from worker.db.grants import SealedGrant
 from worker.devkit.stack import Stack
 from worker.domain.account import AccountId, MailServers, Status, account_id
 from worker.domain.errors import StorageError, Unavailable
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 _FILLER = [grant(f"user{number:02}@contoso.com") for number in range(60)]
 _SERVERS = MailServers(

@@ -20,7 +20,7 @@ from tests.integration.db.rows import (
     refreshed,
 )
 from worker.domain.account import Lease, Status, account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 LATER = NOW + HOUR
 

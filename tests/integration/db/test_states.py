@@ -22,7 +22,7 @@ from tests.integration.db.rows import (
 from worker.db import accounts, leases
 from worker.db.key_rotation import SEALED_COLUMNS
 from worker.domain.account import Account, Lease, MailServers, Status, account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 LATER = NOW + HOUR
 

@@ -12,8 +12,7 @@ from worker.bootstrap import Services
 from worker.devkit.emulator import Emulator, OAuthError, Registration, Tampered, oauth_error
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant
 from worker.domain.breaker import FAILING_ACCOUNTS
-from worker.domain.secret import Sealed, Secret
-from worker.domain.token import AccessToken
+from worker.domain.token import AccessToken, Sealed, Secret
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 

@@ -7,7 +7,7 @@ import pytest
 from tests.integration.failures.mailboxes import Mailboxes, emails
 from worker.devkit.emulator import Fault, RawAnswer, oauth_error
 from worker.domain.account import Grant, Status
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings.clients import MAIL_SCOPES
 
 DAMAGED = emails(40, "damaged.example")

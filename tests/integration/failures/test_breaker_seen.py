@@ -15,7 +15,7 @@ from worker.clock import utcnow
 from worker.devkit.emulator import fault_named
 from worker.domain.account import Grant, account_id
 from worker.domain.errors import BackingOff, ClientMisconfigured
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 MINUTE = timedelta(minutes=1)
 

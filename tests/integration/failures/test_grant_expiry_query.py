@@ -12,7 +12,7 @@ from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
 from worker.clock import utcnow
 from worker.devkit.emulator import oauth_error
 from worker.domain.account import Grant, Status, grant_expires_at
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 

@@ -15,7 +15,7 @@ from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
 from tests.integration.outboxes import GARBAGE, kept, pending
 from worker.bootstrap import Services
 from worker.cache import OutboxStore
-from worker.db import updates
+from worker.db import leases
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.account import Status, account_id
 from worker.domain.errors import BackingOff
@@ -264,7 +264,7 @@ def test_what_only_somebody_else_held_does_not_count_as_waiting(mailboxes: Mailb
 
     with ThreadPoolExecutor(1) as pool:
         with mailboxes.services.database.begin() as rival:
-            assert updates.lock(rival, [held]) == {held}
+            assert leases.lock(rival, [held]) == {held}
             drain = pool.submit(mailboxes.services.outbox.deliver_all)
             wait_for(lambda: mailboxes.query(storing), about="the other to be stored")
         assert drain.result() == 0

@@ -16,8 +16,8 @@ from tests.integration.service.stage import Stage
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator
 from worker.domain.account import Account, Grant, account_id
-from worker.domain.secret import Sealed, Secret
-from worker.domain.token import CacheEntry
+from worker.domain.cache_entry import CacheEntry
+from worker.domain.token import Sealed, Secret
 from worker.service.tokens.cache import TokenCache
 from worker.settings import Settings
 from worker.vault import Purpose, Vault

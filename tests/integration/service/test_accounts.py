@@ -11,7 +11,7 @@ from worker.devkit.emulator import oauth_error
 from worker.devkit.stack import Stack
 from worker.domain.account import Grant, MailServers, Status
 from worker.domain.errors import AccountInactive, InvalidInput, Unavailable, UnknownAccount
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key
 

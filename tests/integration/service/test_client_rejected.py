@@ -13,10 +13,10 @@ from worker.db import accounts
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
 from worker.domain.account import account_id
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import NeedsUser
-from worker.domain.requirement import TokenRequirement
-from worker.domain.token import CacheEntry
-from worker.service.tokens.lookup import Lookup
+from worker.domain.token import TokenRequirement
+from worker.service.tokens.on_demand import Lookup
 
 _REPORTERS = 32
 

@@ -12,7 +12,7 @@ from worker.bootstrap import Services
 from worker.devkit.stack import Stack
 from worker.domain.account import Grant, Status, account_id
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.service.accounts.key_rotation import KeyRotationReport
 from worker.vault import generate_key
 

@@ -7,7 +7,7 @@ from tests.integration.service.house import ANN, House
 from worker.bootstrap import Services
 from worker.devkit.emulator import Registration
 from worker.domain.account import Grant
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings.clients import ClientSettings
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from tests.integration.service.house import ANN, House
 from worker.devkit.stack import Stack
 from worker.domain.account import account_id
-from worker.domain.token import CacheEntry
+from worker.domain.cache_entry import CacheEntry
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Vault
 

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW
 from worker.domain.account import MailServers, Status, account_id
-from worker.domain.cache_entry import decode, encode
+from worker.domain.cache_entry import CachedFailure, CacheEntry, decode, encode
 from worker.domain.errors import UnreadableSecret
-from worker.domain.secret import Sealed, Secret
-from worker.domain.token import AccessToken, CachedFailure, CacheEntry
+from worker.domain.token import AccessToken, Sealed, Secret
 
 ANN = account_id("ann@contoso.com")
 TOKEN = AccessToken(
