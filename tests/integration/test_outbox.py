@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 
 from tests.integration.outboxes import kept
-from worker.cache import Cache, Item, OutboxStore, connect
+from worker.cache import Cache, OutboxStore, connect
 from worker.domain.account import account_id
 from worker.domain.token import Sealed
 
@@ -87,7 +87,7 @@ def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: OutboxStore, re
     """They share a Redis, and one of them may be flushed by its age."""
     outbox.put({ANN: b"ann's"})
 
-    Cache(redis, ttl=timedelta(hours=1)).put([Item(ANN, 9, Sealed(b"entry"))])
+    Cache(redis, ttl=timedelta(hours=1)).put({ANN: (9, Sealed(b"entry"))})
 
     assert kept(outbox) == {ANN: b"ann's"}
 

@@ -1,6 +1,6 @@
 """Redis: copies of Postgres, results that wait for Postgres, and limits that workers share. Opens no sealed value."""
 
 from worker.cache.limits import RateLimiter, TenantThrottle
-from worker.cache.stores import Cache, Item, OutboxStore, RequestDedup, connect
+from worker.cache.stores import Cache, OutboxStore, RequestDedup, SealedEntry, connect
 
-__all__ = ["Cache", "Item", "OutboxStore", "RateLimiter", "RequestDedup", "TenantThrottle", "connect"]
+__all__ = ["Cache", "OutboxStore", "RateLimiter", "RequestDedup", "SealedEntry", "TenantThrottle", "connect"]

@@ -1,20 +1,19 @@
 """What Redis keeps: cache entries, results that wait for Postgres, and records of requests. Opens no sealed value."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from hashlib import blake2b, sha1
-from typing import ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError  # noqa: A004 - redis names it so
+from redis.exceptions import ConnectionError, NoScriptError, RedisError  # noqa: A004 - redis names it so
 from redis.retry import Retry
 
 from worker.domain.account import AccountId
-from worker.domain.errors import CacheRefused, Unavailable
+from worker.domain.errors import Unavailable
 from worker.domain.token import Sealed
 
 _TIMEOUT = 1.0  # seconds; a consumer must not wait longer than this to learn that Redis is away
@@ -50,8 +49,7 @@ def raises_unavailable(call: Callable[P, T]) -> Callable[P, T]:
 
 def unavailable(error: RedisError) -> Unavailable:
     """What to raise instead: without the server's words, which may repeat a value."""
-    kind = CacheRefused if isinstance(error, ResponseError) else Unavailable
-    return kind(f"Redis cannot be used: {type(error).__name__}")
+    return Unavailable(f"Redis cannot be used: {type(error).__name__}")
 
 
 _HEADER = len("1 ") + 20 + 1
@@ -69,13 +67,8 @@ end
 _PUT_SHA = sha1(_PUT.encode(), usedforsecurity=False).hexdigest()  # redis-py's own scripts cost a second round trip
 
 
-@dataclass(slots=True)
-class Item:
-    """One sealed entry and the version it carries."""
-
-    account_id: AccountId
-    version: int
-    sealed: Sealed
+#: An entry's version, and the entry itself.
+SealedEntry: TypeAlias = tuple[int, Sealed]
 
 
 class Cache:
@@ -86,32 +79,27 @@ class Cache:
         self._ttl = int(ttl.total_seconds() * 1000)
 
     @raises_unavailable
-    def get(self, account: AccountId) -> Item | None:
+    def get(self, account: AccountId) -> SealedEntry | None:
         """The account's entry, or None."""
-        value = self._redis.get(_entry_key(account))
-        return _item(account, value) if isinstance(value, bytes) else None
+        return _parsed(self._redis.get(_entry_key(account)))
 
     @raises_unavailable
-    def get_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, Item]:
+    def get_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, SealedEntry]:
         """Those of the accounts that have an entry, in one round trip."""
         values = cast("list[object]", self._redis.mget([_entry_key(account) for account in accounts]))
         found = zip(accounts, values, strict=True)
-        items = [_item(account, value) for account, value in found if isinstance(value, bytes)]
-        return {item.account_id: item for item in items if item}
+        return {account: entry for account, value in found if (entry := _parsed(value))}
 
     @raises_unavailable
-    def put(self, items: Sequence[Item]) -> None:
+    def put(self, entries: Mapping[AccountId, SealedEntry]) -> None:
         """Store entries in one round trip, each unless a newer one is there."""
+        keys = [_entry_key(account) for account in entries]
+        values = [b"1 %020d %s" % entry for entry in entries.values()]
         try:
-            self._put_all(items)
+            self._redis.evalsha(_PUT_SHA, len(keys), *keys, self._ttl, *values)
         except NoScriptError:  # Redis is new, or was flushed of its scripts
             self._redis.script_load(_PUT)
-            self._put_all(items)
-
-    def _put_all(self, items: Sequence[Item]) -> None:
-        keys = [_entry_key(item.account_id) for item in items]
-        values = [b"1 %020d %s" % (item.version, item.sealed) for item in items]
-        self._redis.evalsha(_PUT_SHA, len(keys), *keys, self._ttl, *values)
+            self._redis.evalsha(_PUT_SHA, len(keys), *keys, self._ttl, *values)
 
     @raises_unavailable
     def ping(self) -> None:
@@ -122,11 +110,14 @@ def _entry_key(account: AccountId) -> str:
     return f"token-worker:entry:{account}"
 
 
-def _item(account: AccountId, value: bytes) -> Item | None:
+def _parsed(value: object) -> SealedEntry | None:
+    """None for a value of another format, which is as good as a miss."""
+    if not isinstance(value, bytes):
+        return None
     header = value[:_HEADER]
     if len(header) != _HEADER or not header.startswith(b"1 ") or not header[2:-1].isdigit():
-        return None  # not ours, or of a format to come: as good as a miss
-    return Item(account, int(header[2:-1]), Sealed(value[_HEADER:]))
+        return None
+    return int(header[2:-1]), Sealed(value[_HEADER:])
 
 
 _OUTBOX = "token-worker:outbox"  # a hash: one value per account, the newest

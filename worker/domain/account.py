@@ -85,7 +85,7 @@ class MailServers:
 MICROSOFT = MailServers()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """A credential that this process, and no other, may spend until the lease ends."""
 

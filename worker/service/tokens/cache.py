@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from worker.cache import Cache, Item
-from worker.domain import cache_entry as codec
+from worker.cache import Cache, SealedEntry
 from worker.domain.account import AccountId
-from worker.domain.cache_entry import CacheEntry
+from worker.domain.cache_entry import CacheEntry, decode, encode
 from worker.domain.errors import Unavailable, UnreadableSecret
 from worker.vault import Purpose, Vault
 
@@ -88,13 +87,13 @@ class TokenCache:
     def read(self, account: AccountId) -> CacheEntry | None:
         """The account's entry from Redis, or None if there is none that opens."""
         try:
-            item = self._cache.get(account)
+            sealed = self._cache.get(account)
         except Unavailable as error:
             self._log_unavailable(error)
             return None
         if self._is_unavailable:
             self._log_available()
-        entry = self._open(item) if item else None
+        entry = self._open(account, sealed) if sealed else None
         if entry and self._local:
             self._local.put((entry,))
         return entry
@@ -102,12 +101,12 @@ class TokenCache:
     def read_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, CacheEntry]:
         """Those of the accounts that have an entry that opens, in one round trip."""
         try:
-            items = self._cache.get_many(accounts) if accounts else {}
+            sealed = self._cache.get_many(accounts) if accounts else {}
         except Unavailable as error:
             self._log_unavailable(error)
             return {}
         self._log_available()
-        found = {account: entry for account, item in items.items() if (entry := self._open(item))}
+        found = {account: entry for account, each in sealed.items() if (entry := self._open(account, each))}
         self.remember(list(found.values()))
         return found
 
@@ -117,7 +116,7 @@ class TokenCache:
             return True
         self.remember(entries)
         try:
-            self._cache.put([self._seal(entry) for entry in entries])
+            self._cache.put({entry.account_id: self._seal(entry) for entry in entries})
         except Unavailable as error:
             self._log_unavailable(error)
             return False
@@ -146,16 +145,15 @@ class TokenCache:
             self._is_unavailable = False
             log.info("Cache can be used again")
 
-    def _open(self, item: Item) -> CacheEntry | None:
+    def _open(self, account: AccountId, sealed: SealedEntry) -> CacheEntry | None:
+        version, value = sealed
         try:
-            text = self._vault.open(item.sealed, item.account_id, Purpose.CACHE_ENTRY)
-            entry = codec.decode(text, item.account_id)
+            entry = decode(self._vault.open(value, account, Purpose.CACHE_ENTRY), account)
         except UnreadableSecret as error:
-            log.warning("Cache entry cannot be opened", account_id=str(item.account_id), reason=str(error))
+            log.warning("Cache entry cannot be opened", account_id=str(account), reason=str(error))
             return None
         # Redis compares the version in front. One that was tampered with must not make an old entry look new.
-        return entry if entry.version == item.version else None
+        return entry if entry.version == version else None
 
-    def _seal(self, entry: CacheEntry) -> Item:
-        sealed = self._vault.seal(codec.encode(entry), entry.account_id, Purpose.CACHE_ENTRY)
-        return Item(entry.account_id, entry.version, sealed)
+    def _seal(self, entry: CacheEntry) -> SealedEntry:
+        return entry.version, self._vault.seal(encode(entry), entry.account_id, Purpose.CACHE_ENTRY)
