@@ -27,6 +27,10 @@ class TurnedClock:
         return self.now
 
 
+def emails(count: int, domain: str = "contoso.com") -> list[str]:
+    return [f"user{number:03}@{domain}" for number in range(count)]
+
+
 def make_claim(**changes: Any) -> Claim:
     claim = Claim(
         account_id=account_id("ann@contoso.com"),

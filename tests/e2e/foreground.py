@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.e2e.installation import BIN, inherited, wait_for
+from tests.e2e.deployment import BIN, inherited
+from tests.waiting import wait_for
 
 ENDING = 60.0  # seconds for servers and workers to end in good order, with the machine busy
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tests.e2e.installation import PATIENCE, Installation, wait_for
+from tests.e2e.deployment import Deployment
+from tests.waiting import HANG_LIMIT, wait_for
 
 ANN = "ann@contoso.com"
 
@@ -19,16 +20,16 @@ ANN = "ann@contoso.com"
     ],
 )
 def test_whoever_signs_in_the_mailbox_that_was_named_is_stored(
-    installation: Installation, username: str, note: str
+    deployment: Deployment, username: str, note: str
 ) -> None:
     """Microsoft says that a user's name is no address to rely on: it may be a telephone number."""
-    process = installation.start([sys.executable, "-m", "worker", "connect", " Ann@Contoso.com"])
+    process = deployment.start([sys.executable, "-m", "worker", "connect", " Ann@Contoso.com"])
     shown = wait_for(
         lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]
     )
 
-    installation.emulator.approve_device(shown[1], username)
+    deployment.emulator.approve_device(shown[1], username)
 
-    assert process.wait(PATIENCE) == 0, process.output()
+    assert process.wait(HANG_LIMIT) == 0, process.output()
     assert process.output()[shown.end() :] == f"{note}{ANN} is connected.\n"
-    assert list(installation.accounts()) == [ANN]
+    assert list(deployment.accounts()) == [ANN]

@@ -16,7 +16,7 @@ import redis
 
 from tests.e2e.flower import Pages
 from tests.e2e.foreground import Foreground, foreground, open_directory
-from tests.e2e.installation import wait_for
+from tests.waiting import wait_for
 from worker.devkit.demo import MAILBOXES
 
 # Tokens live 63 to 88 s here, the same in every run; the last mailbox is due after 59 s, and a sweep comes every 2 s.

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 import redis
 
+from tests.e2e.deployment import BIN, inherited
 from tests.e2e.foreground import Foreground, foreground
-from tests.e2e.installation import BIN, PATIENCE, inherited, wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.demo import MAILBOXES
 
 pytestmark = [
@@ -109,7 +110,7 @@ def _run(line: str, *, stdin: str = "") -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=HANG_LIMIT,
         env={**environment, "PATH": f"{BIN}:{environment['PATH']}"},
     )
     assert (done.returncode, done.stderr) == (0, ""), done

@@ -3,9 +3,11 @@
 import json
 from datetime import timedelta
 
+from tests.constants import ANN
 from tests.factories import NOW
+from worker.bootstrap import Services
 from worker.cache import Outbox
-from worker.domain.credential import AccountId
+from worker.domain.credential import AccessToken, AccountId
 
 TIMES = [NOW.isoformat(), *[(NOW + timedelta(hours=1)).isoformat()] * 2]
 #: New tokens of an account that is stored as version 1, whichever it is.
@@ -15,3 +17,7 @@ ENTRY = json.dumps({"email": "x", "base": 1, "version": 2, "tokens": ["AA==", No
 def kept(outbox: Outbox) -> dict[AccountId, bytes]:
     """All that is in it."""
     return {account: value for _cursor, page in outbox.pages() for account, value in page.items()}
+
+
+def read(services: Services, email: str = ANN) -> AccessToken:
+    return services.tokens.ensure_fresh(email)

@@ -16,7 +16,7 @@ import trustme
 import urllib3
 from freezegun import freeze_time
 
-from tests.e2e.installation import wait_for
+from tests.waiting import wait_for
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_ID,
     DEFAULT_CLIENT_SECRET,

@@ -9,11 +9,11 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.e2e.installation import wait_for
 from tests.factories import NOW
 from tests.integration.db.rows import ANN, BOB, FAILURE, HOUR, Rows, failed, grant
 from tests.integration.db.test_session import told
 from tests.stores import admin
+from tests.waiting import wait_for
 from worker.db.grants import SealedGrant
 from worker.devkit.stack import Stack
 from worker.domain.credential import AccountId, MailServers, Sealed, Status, account_id

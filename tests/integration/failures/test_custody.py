@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from uuid import uuid4
 
-import pytest
 from redis import Redis
 
-from tests.e2e.installation import wait_for
+from tests.constants import ANN
 from tests.factories import TurnedClock
+from tests.integration import counting
 from tests.integration.failures.lossy_proxy import LossyProxy
-from tests.integration.failures.mailboxes import ANN, GrantWith, Mailboxes, read
-from tests.integration.service import counting
+from tests.integration.installation import Installation
+from tests.integration.outboxes import read
+from tests.integration.side_effects import GrantWith
+from tests.waiting import wait_for
 from worker.bootstrap import Services, bootstrap
 from worker.cache import Locks, Outbox
 from worker.db import claims
@@ -26,45 +28,36 @@ from worker.service.custody import Custody
 from worker.service.entries import Entries
 from worker.service.recovery import Recovery
 from worker.settings import Settings
-from worker.vault import Vault
+from worker.vault import Purpose, Vault
 
 LEASE = timedelta(seconds=60)
 IN_TIME = 12  # seconds; who is asking waits no longer than fifteen for its answer
-NOBODY_THERE = "postgresql://nobody@127.0.0.1:9/nothing"
 
 
 def settings_with(settings: Settings, database_url: str) -> Settings:
     return Settings.model_validate(settings.model_dump() | {"database_url": database_url})
 
 
-@pytest.fixture(name="cut_off")
-def _cut_off(settings: Settings, clock: TurnedClock) -> Iterator[Services]:
-    """A process that cannot reach Postgres, while the others can."""
-    services = bootstrap(settings_with(settings, NOBODY_THERE), utcnow=clock)
-    yield services
-    services.close()
-
-
-def claim(mailboxes: Mailboxes) -> Claim:
-    with mailboxes.services.database.begin() as connection:
+def claim(installation: Installation) -> Claim:
+    with installation.services.database.begin() as connection:
         [claimed] = claims.claim_due(
             connection,
             client="default",
             lease_id=LeaseId(uuid4()),
             limit=1,
             lease=LEASE,
-            now=mailboxes.clock.now,
+            now=installation.clock.now,
         )
     return claimed
 
 
-def custody(mailboxes: Mailboxes) -> Custody:
-    redis, vault, utcnow = mailboxes.services.redis, Vault(mailboxes.settings.keys), mailboxes.clock
+def custody(installation: Installation) -> Custody:
+    redis, vault, utcnow = installation.services.redis, Vault(installation.settings.keys), installation.clock
     recovery = Recovery(
-        database=mailboxes.services.database,
+        database=installation.services.database,
         outbox=Outbox(redis),
-        accounts=Accounts(database=mailboxes.services.database, vault=vault, utcnow=utcnow),
-        entries=Entries(mailboxes.services.cache, vault),
+        accounts=Accounts(database=installation.services.database, vault=vault, utcnow=utcnow),
+        entries=Entries(installation.services.cache, vault),
         utcnow=utcnow,
     )
     return Custody(locks=Locks(redis), recovery=recovery, lease=LEASE)
@@ -79,7 +72,7 @@ def waiting_for(redis: Redis, command: str) -> Iterator[None]:
 
 
 def test_a_consumer_without_postgres_waits_for_the_worker_that_is_asking(
-    signed_in: Mailboxes, cut_off: Services
+    signed_in: Installation, without_postgres: Services
 ) -> None:
     """And then has what the worker got."""
     reads: list[Future[AccessToken]] = []
@@ -89,34 +82,34 @@ def test_a_consumer_without_postgres_waits_for_the_worker_that_is_asking(
 
         def want() -> None:
             with waiting_for(redis, "set"):
-                reads.append(consumer.submit(read, cut_off))
+                reads.append(consumer.submit(read, without_postgres))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
-        assert signed_in.asked(signed_in.refresh_due) == 1
+        assert signed_in.requests_during(signed_in.refresh_due) == 1
         token = reads[0].result()
 
     assert token.version == 3
     assert token == read(signed_in.services)
-    assert signed_in.emulator.accepts(signed_in.stored_refresh_token(ANN))
+    assert signed_in.emulator.accepts(signed_in.stored_secret(Purpose.REFRESH_TOKEN) or "")
 
 
 def test_a_worker_gives_back_what_a_consumer_without_postgres_is_asking_about(
-    signed_in: Mailboxes, cut_off: Services
+    signed_in: Installation, without_postgres: Services
 ) -> None:
     """What the consumer gets comes home with the next batch; nobody asks again."""
     swept: list[dict[str, int]] = []
     signed_in.emulator.add_fault(GrantWith(meanwhile=lambda: swept.append(signed_in.refresh_due())), times=1)
 
-    assert signed_in.asked(lambda: read(cut_off)) == 1
+    assert signed_in.requests_during(lambda: read(without_postgres)) == 1
     assert swept == [{"claimed": 1, "returned": 1}]
 
-    assert signed_in.asked(signed_in.refresh_due) == 0
+    assert signed_in.requests_during(signed_in.refresh_due) == 0
     account = signed_in.account(ANN)
     assert (account.version, account.lease_until, account.failure) == (3, None, None)
-    assert signed_in.stored_refresh_token(ANN) == signed_in.emulator.newest_refresh_token(ANN)
+    assert signed_in.stored_secret(Purpose.REFRESH_TOKEN, ANN) == signed_in.emulator.newest_refresh_token(ANN)
 
 
-def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Mailboxes, cut_off: Services) -> None:
+def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Installation, without_postgres: Services) -> None:
     """A refresh by hand spends no token that somebody has just spent."""
     refreshed: list[Future[AccessToken]] = []
     redis = signed_in.services.redis
@@ -128,23 +121,23 @@ def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Mailboxes,
                 refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
-        token = read(cut_off)
+        token = read(without_postgres)
 
         assert refreshed[0].result() == token
     assert signed_in.emulator.statistics().by_account[ANN].requests == 2
 
 
 def test_an_answer_that_waits_in_the_outbox_keeps_the_claim_from_being_spent(
-    signed_in: Mailboxes, cut_off: Services
+    signed_in: Installation, without_postgres: Services
 ) -> None:
     """The claim was made before; the lock was free again; only the outbox tells that the token is spent."""
     claimed = claim(signed_in)
-    read(cut_off)
+    read(without_postgres)
 
     assert list(custody(signed_in).take([claimed])) == [claimed]
 
 
-def test_what_a_dead_worker_has_shown_is_taken_over_with_its_lease(signed_in: Mailboxes) -> None:
+def test_what_a_dead_worker_has_shown_is_taken_over_with_its_lease(signed_in: Installation) -> None:
     """Among workers the lease decides. The dead one may even come back: what it gives up is not its own any more."""
     locks, first = custody(signed_in), claim(signed_in)
     assert locks.take([first]) == {}
@@ -159,7 +152,7 @@ def test_what_a_dead_worker_has_shown_is_taken_over_with_its_lease(signed_in: Ma
     assert Locks(signed_in.services.redis).acquire(second.account_id, lease=LEASE)
 
 
-def test_nothing_is_left_locked_after_a_batch(signed_in: Mailboxes) -> None:
+def test_nothing_is_left_locked_after_a_batch(signed_in: Installation) -> None:
     """Or a consumer would wait for a lease to end when Postgres is lost."""
     signed_in.refresh_due()
 
@@ -167,7 +160,7 @@ def test_nothing_is_left_locked_after_a_batch(signed_in: Mailboxes) -> None:
 
 
 def test_a_commit_whose_confirmation_is_lost_is_ones_own(
-    signed_in: Mailboxes, settings: Settings, clock: TurnedClock
+    signed_in: Installation, settings: Settings, clock: TurnedClock
 ) -> None:
     """The connection breaks after the commit: tried again, it looks as if another worker had been quicker. It counts,
     is published, and stands in the ledger once."""
@@ -181,5 +174,5 @@ def test_a_commit_whose_confirmation_is_lost_is_ones_own(
 
     token = read(signed_in.services)
     assert token.version == signed_in.account(ANN).version == 3
-    assert signed_in.asked(lambda: read(signed_in.services)) == 0
+    assert signed_in.requests_during(lambda: read(signed_in.services)) == 0
     assert len(signed_in.services.ledger.latest(account_id(ANN))) == 2

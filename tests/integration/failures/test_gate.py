@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.factories import make_refreshed
-from tests.integration.failures.mailboxes import Mailboxes
+from tests.integration.installation import Installation
 from worker.domain.credential import AccountId, account_id
 from worker.domain.outcome import Outcome, Scope, Transient
 from worker.service.gate import Gate
@@ -14,8 +14,8 @@ UNHEARD: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
 
 
 @pytest.fixture(name="gate")
-def _gate(mailboxes: Mailboxes) -> Gate:
-    gate = Gate(database=mailboxes.services.database, utcnow=mailboxes.clock)
+def _gate(installation: Installation) -> Gate:
+    gate = Gate(database=installation.services.database, utcnow=installation.clock)
     gate.admit(CLIENT, 1)
     return gate
 

@@ -4,8 +4,8 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from tests.factories import NOW
-from tests.integration.failures.mailboxes import Mailboxes, emails
+from tests.factories import NOW, emails
+from tests.integration.installation import Installation
 from tests.integration.outboxes import ENTRY, kept
 from worker.bootstrap import Services, bootstrap
 from worker.cache import Outbox
@@ -36,36 +36,36 @@ def strangers(number: int) -> list[AccountId]:
     return [AccountId(uuid4()) for _ in range(number)]
 
 
-def test_a_big_outbox_comes_home_to_its_last_entry(mailboxes: Mailboxes) -> None:
+def test_a_big_outbox_comes_home_to_its_last_entry(installation: Installation) -> None:
     """What has been brought home leaves a gap in front, behind which Valkey must be asked to look.
 
     Most of it is of accounts that are gone, which is quicker.
     """
-    mailboxes.sign_in(*emails(50))
-    outbox = put(mailboxes.services, [*strangers(MANY), *map(account_id, emails(50))], ENTRY)
+    installation.sign_in(*emails(50), due=True)
+    outbox = put(installation.services, [*strangers(MANY), *map(account_id, emails(50))], ENTRY)
 
-    assert mailboxes.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"claimed": 0}
 
     assert kept(outbox) == {}
-    assert {account.version for account in mailboxes.accounts()} == {2}
+    assert {account.version for account in installation.accounts()} == {2}
 
 
-def test_what_nobody_can_read_does_not_hide_the_others(mailboxes: Mailboxes) -> None:
+def test_what_nobody_can_read_does_not_hide_the_others(installation: Installation) -> None:
     """However much of it there is."""
-    outbox = put(mailboxes.services, unreadable := strangers(3_000), b"garbage")
-    put(mailboxes.services, strangers(50), ENTRY)
+    outbox = put(installation.services, unreadable := strangers(3_000), b"garbage")
+    put(installation.services, strangers(50), ENTRY)
 
-    mailboxes.refresh_due()
+    installation.refresh_due()
 
     assert kept(outbox).keys() == set(unreadable)
 
 
-def test_claims_do_not_wait_until_all_is_home(mailboxes: Mailboxes) -> None:
+def test_claims_do_not_wait_until_all_is_home(installation: Installation) -> None:
     """There may be a million, for many minutes. The rest comes home before the next claims, and what cannot be stored
     is not all that those get round to."""
-    outbox = put(mailboxes.services, unreadable := strangers(2_000), b"garbage")
-    put(mailboxes.services, strangers(500), ENTRY)
-    with closing(bootstrap(mailboxes.settings, utcnow=HurriedClock())) as hurried:
+    outbox = put(installation.services, unreadable := strangers(2_000), b"garbage")
+    put(installation.services, strangers(500), ENTRY)
+    with closing(bootstrap(installation.settings, utcnow=HurriedClock())) as hurried:
         hurried.refresher.batches_due(at_most=1)
         assert 2_000 < len(kept(outbox)) < 2_500
         for _ in range(20):

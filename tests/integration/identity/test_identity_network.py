@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.e2e.installation import wait_for
 from tests.integration.identity.asking import ask, opened
 from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
+from tests.waiting import wait_for
 from worker.devkit.emulator import EmulatorServer, Hang, Reset
 from worker.domain.credential import Secret
 from worker.domain.outcome import Outcome, Refreshed, Scope, Transient

@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.integration.service.house import ANN, BOB, House
+from tests.constants import ANN, BOB
+from tests.integration.installation import Installation
 from worker.devkit.stack import Stack
 from worker.domain.credential import CacheEntry, account_id
 from worker.service.entries import Entries
 from worker.vault import Vault
 
 
-def _entries(house: House) -> Entries:
+def _entries(installation: Installation) -> Entries:
     """As another process has them: it owes nothing."""
-    return Entries(house.services.cache, Vault(house.settings.keys))
+    return Entries(installation.services.cache, Vault(installation.settings.keys))
 
 
 def _after(entry: CacheEntry) -> CacheEntry:
@@ -21,10 +22,10 @@ def _after(entry: CacheEntry) -> CacheEntry:
     return entry.renewed(replace(entry.token, version=entry.version + 1), None)
 
 
-def _missed(house: House, stores: Stack, entries: Entries) -> CacheEntry:
+def _missed(installation: Installation, stores: Stack, entries: Entries) -> CacheEntry:
     """An entry newer than what Redis has, that Redis could not take."""
-    house.sign_in(ANN)
-    cached = house.cached()
+    installation.sign_in(ANN)
+    cached = installation.cached()
     assert cached
     newer = _after(cached)
     stores.valkey.stop()
@@ -33,39 +34,39 @@ def _missed(house: House, stores: Stack, entries: Entries) -> CacheEntry:
     return newer
 
 
-def test_what_was_missed_is_written_by_the_next_read(house: House, stores: Stack) -> None:
+def test_what_was_missed_is_written_by_the_next_read(installation: Installation, stores: Stack) -> None:
     """Of any account: Postgres may be lost next, and then what Redis has passes for the newest."""
-    entries = _entries(house)
-    newer = _missed(house, stores, entries)
+    entries = _entries(installation)
+    newer = _missed(installation, stores, entries)
 
     assert entries.read(account_id(BOB)) is None
 
-    assert _entries(house).read(account_id(ANN)) == newer
+    assert _entries(installation).read(account_id(ANN)) == newer
 
 
-def test_what_was_missed_is_written_with_the_next_entry(house: House, stores: Stack) -> None:
+def test_what_was_missed_is_written_with_the_next_entry(installation: Installation, stores: Stack) -> None:
     """A worker only writes."""
-    entries = _entries(house)
-    newer = _missed(house, stores, entries)
+    entries = _entries(installation)
+    newer = _missed(installation, stores, entries)
 
     assert entries.publish([replace(newer, account_id=account_id(BOB), email=BOB)])
 
-    assert _entries(house).read(account_id(ANN)) == newer
+    assert _entries(installation).read(account_id(ANN)) == newer
 
 
-def test_what_was_missed_does_not_replace_what_has_come_since(house: House, stores: Stack) -> None:
+def test_what_was_missed_does_not_replace_what_has_come_since(installation: Installation, stores: Stack) -> None:
     """Somebody else has refreshed the account meanwhile, and knew a way to Redis."""
-    entries = _entries(house)
-    newer = _missed(house, stores, entries)
+    entries = _entries(installation)
+    newer = _missed(installation, stores, entries)
     newest = _after(newer)
-    assert _entries(house).publish([newest])
+    assert _entries(installation).publish([newest])
 
     assert entries.read(account_id(ANN)) == newest
 
 
-def test_that_redis_is_away_is_told_once_and_that_it_is_back(house: House, stores: Stack) -> None:
+def test_that_redis_is_away_is_told_once_and_that_it_is_back(installation: Installation, stores: Stack) -> None:
     """A thousand readers would fill the disk with one and the same line."""
-    entries = _entries(house)
+    entries = _entries(installation)
     stores.valkey.stop()
     for _ in range(3):
         assert entries.read(account_id(ANN)) is None
@@ -73,74 +74,74 @@ def test_that_redis_is_away_is_told_once_and_that_it_is_back(house: House, store
     for _ in range(3):
         entries.read(account_id(ANN))
 
-    told = [line["event"] for line in house.logs if line["event"].startswith("Cache ")]
+    told = [line["event"] for line in installation.logs if line["event"].startswith("Cache ")]
     assert told == ["Cache cannot be used", "Cache can be used again"]
 
 
-def _fill(house: House) -> Callable[[], object]:
+def _fill(installation: Installation) -> Callable[[], object]:
     """From now on Redis refuses what needs memory, until what is returned is called."""
-    house.services.redis.config_set("maxmemory", "1")
-    house.undo.callback(house.services.redis.config_set, "maxmemory", "0")
-    return lambda: house.services.redis.config_set("maxmemory", "0")
+    installation.services.redis.config_set("maxmemory", "1")
+    installation.cleanup.callback(installation.services.redis.config_set, "maxmemory", "0")
+    return lambda: installation.services.redis.config_set("maxmemory", "0")
 
 
-def test_a_redis_that_is_full_is_read_all_the_same(house: House) -> None:
+def test_a_redis_that_is_full_is_read_all_the_same(installation: Installation) -> None:
     """What it could not take is known here, and everything else is there to be read. Told once."""
-    entries, ann, bob = _entries(house), account_id(ANN), account_id(BOB)
-    house.sign_in(ANN, BOB)
-    anns, bobs = house.cached(), house.cached(BOB)
+    entries, ann, bob = _entries(installation), account_id(ANN), account_id(BOB)
+    installation.sign_in(ANN, BOB)
+    anns, bobs = installation.cached(), installation.cached(BOB)
     assert anns
     newer = _after(anns)
-    empty = _fill(house)
+    empty = _fill(installation)
     assert not entries.publish([newer])
 
     assert (entries.read(bob), entries.read(ann)) == (bobs, newer)
     assert entries.read_many([ann, bob]) == {ann: newer, bob: bobs}
-    assert _entries(house).read(ann) == anns
+    assert _entries(installation).read(ann) == anns
     empty()
     assert entries.read(bob) == bobs
 
-    assert _entries(house).read(ann) == newer
-    told = [line["event"] for line in house.logs if line["event"].startswith("Cache ")]
+    assert _entries(installation).read(ann) == newer
+    told = [line["event"] for line in installation.logs if line["event"].startswith("Cache ")]
     assert told == ["Cache cannot be used", "Cache can be used again"]
 
 
-def test_a_redis_that_is_full_may_have_what_is_newer(house: House) -> None:
+def test_a_redis_that_is_full_may_have_what_is_newer(installation: Installation) -> None:
     """Another process has written it while there was room."""
-    entries, ann = _entries(house), account_id(ANN)
-    house.sign_in(ANN, BOB)
-    cached, bobs = house.cached(), house.cached(BOB)
+    entries, ann = _entries(installation), account_id(ANN)
+    installation.sign_in(ANN, BOB)
+    cached, bobs = installation.cached(), installation.cached(BOB)
     assert cached
     assert bobs
     newest = _after(_after(cached))
-    empty = _fill(house)
+    empty = _fill(installation)
     assert not entries.publish([_after(bobs), _after(cached)])
     empty()
-    assert _entries(house).publish([newest])
-    _fill(house)
+    assert _entries(installation).publish([newest])
+    _fill(installation)
 
     assert entries.read(ann) == newest
     assert entries.read_many([ann]) == {ann: newest}
 
 
-def test_what_redis_lost_while_it_was_full_is_known_here(house: House) -> None:
+def test_what_redis_lost_while_it_was_full_is_known_here(installation: Installation) -> None:
     """An entry that expired there needs no memory to be gone."""
-    entries, ann = _entries(house), account_id(ANN)
-    house.sign_in(ANN)
-    cached = house.cached()
+    entries, ann = _entries(installation), account_id(ANN)
+    installation.sign_in(ANN)
+    cached = installation.cached()
     assert cached
-    _fill(house)
+    _fill(installation)
     assert not entries.publish([_after(cached)])
-    house.services.redis.delete(f"token-worker:entry:{ann}")
+    installation.services.redis.delete(f"token-worker:entry:{ann}")
 
     assert entries.read(ann) == _after(cached)
     assert entries.read_many([ann, account_id(BOB)]) == {ann: _after(cached)}
 
 
-def test_the_latest_word_on_a_version_is_what_redis_is_told(house: House, stores: Stack) -> None:
+def test_the_latest_word_on_a_version_is_what_redis_is_told(installation: Installation, stores: Stack) -> None:
     """A note of failure does not raise the version; the one before it must not win."""
-    entries = _entries(house)
-    newer = _missed(house, stores, entries)
+    entries = _entries(installation)
+    newer = _missed(installation, stores, entries)
     stores.valkey.stop()
     entries.publish([replace(newer, scopes=("said-later",))])
     stores.valkey.start()
