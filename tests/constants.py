@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-ANN, BOB, CAT = "ann@contoso.com", "bob@fabrikam.com", "cat@contoso.com"
+ANN, BOB = "ann@contoso.com", "bob@fabrikam.com"
+CAT, DAN = "cat@contoso.com", "dan@contoso.com"
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 

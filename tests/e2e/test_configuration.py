@@ -6,13 +6,13 @@ from contextlib import closing
 
 import pytest
 
+from tests.constants import ANN
 from tests.e2e.deployment import BIN, Deployment
 from worker.cache import connect
 from worker.devkit.emulator import fault_named
 from worker.domain.credential import account_id
 from worker.vault import generate_key
 
-ANN = "ann@contoso.com"
 CELERY = [str(BIN / "celery"), "-A", "worker"]
 TOKEN_WORKER = [str(BIN / "token-worker")]
 COMMANDS = {
@@ -72,7 +72,7 @@ def test_a_misspelt_setting_is_found_by_the_doctor(deployment: Deployment) -> No
     assert answer.stderr == ""
 
 
-def test_the_exit_code_says_who_has_to_act(deployment: Deployment) -> None:
+def test_the_exit_code_names_the_actor(deployment: Deployment) -> None:
     """2: whoever typed the command. 1: the account is not there. 3: the mailbox's user."""
     deployment.add_due_accounts(ANN)
     deployment.emulator.add_fault(fault_named("50173"), ANN)
@@ -155,7 +155,7 @@ def test_a_refused_secret_is_diagnosed(deployment: Deployment) -> None:
     assert "FAIL  app registration default: refreshes meet misconfigured (AADSTS7000215)" in doctor.stdout
 
 
-def test_status_counts_what_waits_in_the_outbox(deployment: Deployment) -> None:
+def test_status_counts_the_results_in_the_outbox(deployment: Deployment) -> None:
     """And tells the rest while Redis is away."""
     with closing(connect(deployment.environment["WORKER_REDIS_URL"])) as redis:
         redis.hset("token-worker:outbox", str(account_id(ANN)), "{}")

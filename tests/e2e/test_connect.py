@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
+from tests.constants import ANN
 from tests.e2e.deployment import Deployment
 from tests.waiting import HANG_LIMIT, wait_for
-
-ANN = "ann@contoso.com"
 
 
 @pytest.mark.parametrize(
@@ -19,7 +18,7 @@ ANN = "ann@contoso.com"
         ("+4915112345678", "Note: signed in as +4915112345678, for the mailbox ann@contoso.com.\n"),
     ],
 )
-def test_whoever_signs_in_the_mailbox_that_was_named_is_stored(
+def test_the_mailbox_that_was_named_is_stored_under_any_user_name(
     deployment: Deployment, username: str, note: str
 ) -> None:
     """Microsoft says that a user's name is no address to rely on: it may be a telephone number."""

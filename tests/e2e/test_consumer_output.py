@@ -6,10 +6,10 @@ import sys
 import pytest
 import trustme
 
+from tests.constants import ANN
 from tests.e2e.deployment import Deployment
 from worker.devkit.emulator import DEFAULT_CLIENT_ID
 
-ANN = "ann@contoso.com"
 _READ = """
 client = TokenClient.from_env()
 {meanwhile}
@@ -82,7 +82,7 @@ def test_its_lines_are_the_standard_librarys(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize("setup", ["", _WITH_TEXT], ids=["nothing", "logging"])
-def test_what_fails_unexpectedly_shows_no_key(deployment: Deployment, key: str, setup: str) -> None:
+def test_an_unexpected_failure_shows_no_key(deployment: Deployment, key: str, setup: str) -> None:
     """The frames it went through hold the private key."""
     printed, logged = _said(deployment, setup, meanwhile=_EXCHANGED)
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 
+from tests.constants import PERSISTED
 from tests.e2e.deployment import Deployment
 from tests.factories import emails
 from tests.waiting import wait_for
@@ -34,7 +35,7 @@ def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(deployment: De
     assert min(account.requests for account in asked.by_account.values()) >= CYCLES
     assert min(_gaps(deployment)) >= CYCLE - ON_THE_WAY
     assert _shortest_gap(deployment) >= CYCLE
-    assert all("Token persisted to database" in worker.output() for worker in workers), "both workers take part"
+    assert all(PERSISTED in worker.output() for worker in workers), "both workers take part"
     assert all("Sending due task sweep" in beat.output() for beat in beats), "both beats take part"
 
 

@@ -4,11 +4,11 @@ import json
 import sys
 from pathlib import Path
 
+from tests.constants import ANN, BOB
 from tests.e2e.deployment import Deployment
 from worker.devkit.emulator import oauth_error
 from worker.domain.credential import account_id
 
-ANN, BOB = "ann@contoso.com", "bob@contoso.com"
 _SCRIPT = """
 import json
 from worker.client import TokenClient, WorkerError

@@ -8,12 +8,13 @@ import pytest
 from redis import Redis
 from redis.connection import Connection
 
+from tests.constants import ANN, BOB
 from worker.cache import Cache, Item, Outbox, connect
 from worker.domain.credential import AccountId, Sealed, account_id
 from worker.domain.errors import Unavailable
 
-ANN, BOB = account_id("ann@contoso.com"), account_id("bob@contoso.com")
-KEY = f"token-worker:entry:{ANN}"
+ANN_ID, BOB_ID = account_id(ANN), account_id(BOB)
+KEY = f"token-worker:entry:{ANN_ID}"
 VALUE = Sealed(b"\x01\x02k1 a sealed entry \x00\xff")
 OUTBOX = "token-worker:outbox"
 
@@ -29,7 +30,7 @@ def _cache(redis: Redis) -> Cache:
     return Cache(redis, ttl=timedelta(hours=24))
 
 
-def item(version: int, *, account: AccountId = ANN, sealed: Sealed = VALUE) -> Item:
+def item(version: int, *, account: AccountId = ANN_ID, sealed: Sealed = VALUE) -> Item:
     return Item(account, version, sealed)
 
 
@@ -37,15 +38,15 @@ def test_an_entry_comes_back_as_it_was_put(cache: Cache) -> None:
     """Byte for byte: it is ciphertext."""
     everything = Sealed(bytes(range(256)))
 
-    cache.put([item(7, sealed=everything), item(2, account=BOB)])
+    cache.put([item(7, sealed=everything), item(2, account=BOB_ID)])
 
-    assert cache.get(ANN) == item(7, sealed=everything)
-    assert cache.get(BOB) == item(2, account=BOB)
+    assert cache.get(ANN_ID) == item(7, sealed=everything)
+    assert cache.get(BOB_ID) == item(2, account=BOB_ID)
 
 
 def test_an_unknown_account_is_a_miss(cache: Cache) -> None:
     """Then Postgres is asked."""
-    assert cache.get(ANN) is None
+    assert cache.get(ANN_ID) is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_an_older_entry_never_replaces_a_newer(cache: Cache, stored: int, writte
 
     cache.put([item(written, sealed=Sealed(b"late"))])
 
-    assert cache.get(ANN) == item(stored)
+    assert cache.get(ANN_ID) == item(stored)
 
 
 @pytest.mark.parametrize(("stored", "written"), [(1, 2), (9, 10), (99, 100), (3, 3), (2**53, 2**53 + 1)], ids=str)
@@ -67,17 +68,17 @@ def test_a_newer_entry_replaces_an_older_and_an_equal_one(cache: Cache, stored: 
 
     cache.put([item(written, sealed=Sealed(b"new"))])
 
-    assert cache.get(ANN) == item(written, sealed=Sealed(b"new"))
+    assert cache.get(ANN_ID) == item(written, sealed=Sealed(b"new"))
 
 
 def test_one_late_entry_does_not_hold_up_the_others(cache: Cache) -> None:
     """They are written together, and guarded each for itself."""
     cache.put([item(5)])
 
-    cache.put([item(4, sealed=Sealed(b"late")), item(1, account=BOB)])
+    cache.put([item(4, sealed=Sealed(b"late")), item(1, account=BOB_ID)])
 
-    assert cache.get(ANN) == item(5)
-    assert cache.get(BOB) == item(1, account=BOB)
+    assert cache.get(ANN_ID) == item(5)
+    assert cache.get(BOB_ID) == item(1, account=BOB_ID)
 
 
 def test_an_entry_expires_and_every_write_begins_its_time_anew(redis: Redis) -> None:
@@ -106,7 +107,7 @@ def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: Redis, value: b
     """Somebody else's program, another version of this one, half a write: Postgres knows better."""
     redis.set(KEY, value)
 
-    assert cache.get(ANN) is None
+    assert cache.get(ANN_ID) is None
 
 
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
@@ -116,7 +117,7 @@ def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: Redis, value:
 
     cache.put([item(3)])
 
-    assert cache.get(ANN) == item(3)
+    assert cache.get(ANN_ID) == item(3)
 
 
 def test_many_entries_take_one_round_trip(redis_url: str) -> None:
@@ -149,16 +150,16 @@ def test_a_restarted_redis_is_taught_the_guard_again(cache: Cache, redis: Redis)
 
     cache.put([item(1, sealed=Sealed(b"late"))])
 
-    assert cache.get(ANN) == item(2)
+    assert cache.get(ANN_ID) == item(2)
 
 
 OPERATIONS: dict[str, Callable[[Redis], object]] = {
-    "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN),
+    "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN_ID),
     "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put([item(1)]),
     "ping": lambda redis: Cache(redis, ttl=timedelta(hours=1)).ping(),
-    "outbox put": lambda redis: Outbox(redis).put({ANN: VALUE}),
+    "outbox put": lambda redis: Outbox(redis).put({ANN_ID: VALUE}),
     "outbox pages": lambda redis: list(Outbox(redis).pages()),
-    "outbox discard": lambda redis: Outbox(redis).discard({ANN: VALUE}),
+    "outbox discard": lambda redis: Outbox(redis).discard({ANN_ID: VALUE}),
 }
 
 
@@ -180,7 +181,7 @@ def test_a_redis_that_refuses_is_unavailable_and_shows_nothing(redis: Redis, ope
     with pytest.raises(Unavailable) as refusal:
         OPERATIONS[operation](redis)
 
-    check_silence(refusal.value, str(ANN), "sealed entry", "WRONGTYPE")
+    check_silence(refusal.value, str(ANN_ID), "sealed entry", "WRONGTYPE")
 
 
 @pytest.mark.parametrize("operation", ["put", "outbox put"])

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import urllib3
 
+from tests.constants import ANN
 from tests.factories import TurnedClock
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer
 
-ANN = "ann@contoso.com"
 BASIC = urllib3.make_headers(basic_auth=f"{DEFAULT_CLIENT_ID}:{DEFAULT_CLIENT_SECRET}")
 
 

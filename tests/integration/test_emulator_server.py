@@ -337,7 +337,7 @@ def test_the_admin_api_approves_a_device_code(server: EmulatorServer, http: Http
         ("device/approve", {"user_code": "X", "email": EMAIL}, 404),
     ],
 )
-def test_the_admin_api_says_what_is_wrong(http: Http, path: str, body: dict[str, object], status: int) -> None:
+def test_the_admin_api_explains_a_bad_request(http: Http, path: str, body: dict[str, object], status: int) -> None:
     """A wrong order is refused with a reason, never half carried out."""
     answer = http.admin("POST", path, body)
     assert answer["_status"] == status

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from tests.constants import ANN, HOUR
 from tests.factories import NOW
 from worker.db import claims, credentials
 from worker.db import grants as incoming
@@ -27,9 +28,7 @@ from worker.domain.credential import (
     account_id,
 )
 
-ANN, BOB, CAT, DAN = "ann@contoso.com", "bob@contoso.com", "cat@contoso.com", "dan@contoso.com"
 LEASE = timedelta(minutes=2)
-HOUR = timedelta(hours=1)
 FAILURE = Failure(kind="transient", code="http_503", count=2, since=NOW - timedelta(minutes=3))
 
 

@@ -8,13 +8,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from tests.constants import ANN, BOB, CAT, DAN, HOUR, MINUTE
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, CAT, DAN, FAILURE, HOUR, LEASE, Rows, failed, grant, new_lease
+from tests.integration.db.rows import FAILURE, LEASE, Rows, failed, grant, new_lease
 from worker.db import claims, credentials
 from worker.domain.credential import AccountId, Claim, Status, account_id
 from worker.domain.errors import StorageError
 
-MINUTE, INSTANT = timedelta(minutes=1), timedelta(microseconds=1)
+INSTANT = timedelta(microseconds=1)
 
 
 def emails(claims: list[Claim]) -> set[str]:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.constants import ANN, BOB, CAT, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, CAT, HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
+from tests.integration.db.rows import LEASE, Overtake, Rows, failed, grant, refreshed
 from worker.db import unsaved
 from worker.domain.credential import Claim, Sealed, Status, account_id
 

@@ -5,20 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from tests.constants import ANN, BOB, CAT, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import (
-    ANN,
-    BOB,
-    CAT,
-    FAILURE,
-    HOUR,
-    LEASE,
-    Overtake,
-    Rows,
-    failed,
-    grant,
-    refreshed,
-)
+from tests.integration.db.rows import FAILURE, LEASE, Overtake, Rows, failed, grant, refreshed
 from worker.db.claims import SealedUpdate
 from worker.domain.credential import Claim, Sealed, Status, account_id
 

@@ -4,7 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.db.rows import ANN, BOB, CAT, Rows, grant, refreshed
+from tests.constants import ANN, BOB, CAT
+from tests.integration.db.rows import Rows, grant, refreshed
 from worker.db import sealed
 from worker.db.sealed import SEALED_COLUMNS, Page, SealedRow
 from worker.domain.credential import AccountId, Claim, Sealed, account_id

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, make_url, text
 
-from tests.integration.db.rows import ANN, Rows, grant
+from tests.constants import ANN
+from tests.integration.db.rows import Rows, grant
 from tests.stores import admin, sibling
 from worker.db.session import Database
 from worker.devkit.stack import Stack

@@ -4,21 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.constants import ANN, BOB, CAT, DAN, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import (
-    ANN,
-    BOB,
-    CAT,
-    DAN,
-    FAILURE,
-    HOUR,
-    LEASE,
-    Overtake,
-    Rows,
-    failed,
-    grant,
-    refreshed,
-)
+from tests.integration.db.rows import FAILURE, LEASE, Overtake, Rows, failed, grant, refreshed
 from worker.db import claims, credentials
 from worker.db.sealed import SEALED_COLUMNS
 from worker.domain.credential import Account, Claim, MailServers, Sealed, Status, account_id

@@ -241,7 +241,7 @@ def test_a_consumer_that_met_the_old_grants_end_gets_the_new_grants_token(instal
 
 @pytest.mark.parametrize("granted", [False, True])
 @pytest.mark.parametrize(("act", "status"), [("pause", Status.PAUSED), ("disconnect", Status.DISCONNECTED)])
-def test_what_an_operator_does_meanwhile_stands(
+def test_an_operators_decision_during_a_refresh_stands(
     installation: Installation, act: str, status: Status, granted: bool
 ) -> None:
     """Neither a refusal nor a new token changes what was decided while the question was under way."""

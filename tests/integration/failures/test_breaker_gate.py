@@ -19,7 +19,7 @@ from worker.settings.clients import ClientSettings
 NONE = {"claimed": 0}
 
 
-def test_a_refused_secret_costs_a_handful_of_questions_and_harms_nobody(
+def test_a_rejected_secret_costs_few_requests_and_blames_no_account(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
     """The secret has expired: that is no news about any mailbox, and fifty requests would not make it better."""
@@ -182,7 +182,7 @@ def test_another_app_registration_goes_on(installation: Installation) -> None:
     assert [(breaker.client, breaker.failures) for breaker in services.ledger.breakers()] == [("default", 1)]
 
 
-def test_a_machine_without_a_network_stops_itself_and_nobody_else(
+def test_a_machine_without_a_network_stops_only_itself(
     installation: Installation, without_microsoft: Services, fifty: list[str]
 ) -> None:
     """Nothing is known about the app registration; the others must not wait for this machine's cable."""

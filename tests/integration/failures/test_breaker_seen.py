@@ -18,7 +18,7 @@ from worker.domain.credential import Grant, Secret, account_id
 from worker.domain.errors import BackingOff, ClientMisconfigured
 
 
-def test_a_consumer_is_told_what_is_wrong_with_the_app(installation: Installation, other_process: Services) -> None:
+def test_a_consumer_gets_the_error_of_the_app_registration(installation: Installation, other_process: Services) -> None:
     """It cannot help it, and neither can the user: the operator can. Microsoft is not asked."""
     installation.sign_in(ANN, BOB, *emails(3), due=True)
     installation.reject_secret()
@@ -34,7 +34,7 @@ def test_a_consumer_is_told_what_is_wrong_with_the_app(installation: Installatio
     assert installation.requests_during(read) == 0
 
 
-def test_a_consumer_is_told_when_to_come_back(
+def test_a_consumer_gets_the_time_until_the_next_attempt(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
     """Also one whose own account has never been asked about."""

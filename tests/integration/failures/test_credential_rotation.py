@@ -58,7 +58,7 @@ def test_wrong_and_expired_both_bring_the_next_one_in(installation: Installation
     assert installation.account(ANN).failure is None
 
 
-def test_which_one_works_is_remembered_and_found_out_anew_when_it_changes(
+def test_the_accepted_secret_is_remembered_until_it_changes(
     installation: Installation, other_process: Services
 ) -> None:
     """One question per refresh, except for the first after each change; each process finds out for itself."""
@@ -76,7 +76,7 @@ def test_which_one_works_is_remembered_and_found_out_anew_when_it_changes(
     assert costs(installation.services, 2) == [1, 1]
 
 
-def test_a_whole_batch_changes_over_without_anybody_failing(installation: Installation) -> None:
+def test_a_whole_batch_changes_over_without_a_failure(installation: Installation) -> None:
     """The old secret expires while sixty are due: those under way ask twice, the others once."""
     installation.sign_in(*emails(60), due=True)
     accept(installation, NEW)
@@ -104,7 +104,7 @@ def test_both_refused_is_trouble_with_the_app(installation: Installation, other_
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_what_is_not_about_the_secret_is_not_asked_twice(installation: Installation) -> None:
+def test_a_failure_that_is_not_about_the_secret_is_requested_once(installation: Installation) -> None:
     """A dead grant, an unknown app, a loop detected, no answer at all: another secret would change none of them."""
     faults = ["50173", "700016", "50196", "html-503", "reset"]
     users = emails(len(faults))
@@ -116,7 +116,7 @@ def test_what_is_not_about_the_secret_is_not_asked_twice(installation: Installat
     assert installation.requests_during(installation.refresh_due) == len(faults)
 
 
-def test_a_dead_grant_found_with_the_next_secret_is_told_as_such(installation: Installation) -> None:
+def test_a_dead_grant_found_with_the_next_secret_is_reported_as_such(installation: Installation) -> None:
     """The second answer is the one that counts: it is the only one about the account."""
     installation.sign_in(ANN, BOB, due=True)
     accept(installation, NEW)

@@ -34,14 +34,16 @@ def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
     ],
     ids=["nobody was heard", "two are too few", "the last was heard", "the first was heard"],
 )
-def test_the_way_is_open_if_anybody_got_through(gate: Gate, outcomes: list[Outcome], is_open: bool) -> None:
+def test_the_network_counts_as_up_if_one_request_got_through(
+    gate: Gate, outcomes: list[Outcome], is_open: bool
+) -> None:
     """Within one group there is no order: it was all asked at once."""
     gate.observe(CLIENT, _answers(*outcomes))
 
     assert gate.is_open(CLIENT) == is_open
 
 
-def test_a_lost_network_is_told_once_and_so_is_its_return(gate: Gate) -> None:
+def test_a_lost_network_is_logged_once_and_so_is_its_return(gate: Gate) -> None:
     """It stands in no database: the log of the machine that has it is the only place to see it."""
     lost, back = _answers(UNHEARD, UNHEARD, UNHEARD), _answers(make_refreshed())
 

@@ -95,7 +95,7 @@ def test_without_redis_each_process_keeps_the_rate_by_itself(installation: Insta
     assert max(asked) - min(asked) >= 0.7 * SECOND
 
 
-def test_what_one_has_taken_the_other_has_to_wait_for(limiter: Callable[..., RateLimiter]) -> None:
+def test_two_limiters_share_one_rate_through_redis(limiter: Callable[..., RateLimiter]) -> None:
     """Through Redis; without it each has a rate of its own."""
     taken, given = promptly(limiter(), limiter(), 100, within=1.5)
     assert taken == RATE

@@ -60,7 +60,7 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def test_what_is_remembered_is_still_judged_by_its_expiry(installation: Installation, client: TokenClient) -> None:
+def test_a_token_in_the_local_cache_is_judged_by_its_expiry(installation: Installation, client: TokenClient) -> None:
     """A wish for more life is not answered from memory, and neither is a token that has become tight."""
     installation.sign_in(ANN, lifetime=8 * MINUTE)
     client.get(ANN)
@@ -73,7 +73,7 @@ def test_what_is_remembered_is_still_judged_by_its_expiry(installation: Installa
     assert installation.requests == 1
 
 
-def test_what_another_process_does_is_noticed_within_seconds(installation: Installation, client: TokenClient) -> None:
+def test_a_change_by_another_process_is_seen_within_seconds(installation: Installation, client: TokenClient) -> None:
     """Until then the memory serves what was true a moment ago."""
     installation.sign_in(ANN)
     client.get(ANN)
@@ -86,7 +86,7 @@ def test_what_another_process_does_is_noticed_within_seconds(installation: Insta
         client.get(ANN)
 
 
-def test_what_the_client_does_itself_is_seen_at_once(installation: Installation, client: TokenClient) -> None:
+def test_a_change_by_the_client_itself_is_seen_at_once(installation: Installation, client: TokenClient) -> None:
     """Whoever has just signed in or withdrawn looks at the result."""
     first, second = installation.grant(ANN), installation.grant(ANN)
     for grant in (first, second):
@@ -173,7 +173,7 @@ def test_a_closed_client_says_so(installation: Installation) -> None:
             call()
 
 
-def test_what_cannot_be_an_address_is_refused(client: TokenClient) -> None:
+def test_a_malformed_address_is_rejected(client: TokenClient) -> None:
     """Before anything is asked."""
     with pytest.raises(InvalidInput):
         client.get("ann")

@@ -41,7 +41,7 @@ def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(installation: In
     assert installation.requests == 1
 
 
-def test_what_is_remembered_needs_no_thread(installation: Installation) -> None:
+def test_a_token_in_the_local_cache_needs_no_thread(installation: Installation) -> None:
     """Neither for a token nor for a reason why there is none."""
     installation.sign_in(ANN)
     installation.sign_in(BOB, due=True)
@@ -61,7 +61,7 @@ def test_what_is_remembered_needs_no_thread(installation: Installation) -> None:
     _with_client(installation, use)
 
 
-def test_every_method_does_what_the_other_face_does(installation: Installation) -> None:
+def test_every_method_does_the_same_as_in_the_synchronous_client(installation: Installation) -> None:
     """They are the same methods, in a thread."""
     grant = installation.grant(ANN, lifetime=HOUR)
     installation.sign_in(BOB)

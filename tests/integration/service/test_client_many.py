@@ -10,7 +10,7 @@ from worker.devkit.emulator import oauth_error
 from worker.devkit.stack import Stack
 
 
-def test_what_is_cached_is_read_in_one_round_trip(installation: Installation, client: TokenClient) -> None:
+def test_cached_tokens_are_read_in_one_round_trip(installation: Installation, client: TokenClient) -> None:
     """A page lists a hundred mailboxes; asked again within seconds it costs nothing."""
     emails = [f"user{number}@contoso.com" for number in range(100)]
     installation.sign_in(*emails)
@@ -28,7 +28,7 @@ def test_what_is_cached_is_read_in_one_round_trip(installation: Installation, cl
     assert first == again
 
 
-def test_what_is_not_cached_is_one_query_and_comes_back_into_the_cache(
+def test_tokens_that_are_not_cached_cost_one_query_and_are_cached_again(
     installation: Installation, client: TokenClient
 ) -> None:
     """Redis is flushed: not a query for each of a hundred."""
@@ -80,7 +80,7 @@ def test_an_account_s_trouble_is_its_own(installation: Installation, client: Tok
     assert client.get_many([]) == {}
 
 
-def test_while_postgres_is_away_each_gets_what_there_is(
+def test_while_postgres_is_down_each_account_gets_its_token_or_error(
     installation: Installation, client: TokenClient, stores: Stack
 ) -> None:
     """From the cache, over the bridge, or a word that it cannot be said."""

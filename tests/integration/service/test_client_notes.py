@@ -144,7 +144,7 @@ def test_a_note_does_not_outlive_its_cause(
     assert installation.services.tokens.ensure_fresh(ANN).ttl(installation.clock()) > 50 * MINUTE
 
 
-def test_what_stops_one_process_is_noted_in_its_memory_alone(installation: Installation, client: TokenClient) -> None:
+def test_a_failure_of_one_process_is_noted_in_its_memory_alone(installation: Installation, client: TokenClient) -> None:
     """An app registration that only this process does not know: the others go on, and Postgres is spared."""
     installation.sign_in(ANN, due=True)
     installation.query("UPDATE mail_credentials SET client = 'theirs'")

@@ -64,7 +64,7 @@ def _with_postgres(installation: Installation) -> Iterator[TokenClient]:
         yield client
 
 
-def test_what_is_cached_is_read_in_one_command(installation: Installation, reader: TokenClient) -> None:
+def test_a_cached_token_is_read_in_one_command(installation: Installation, reader: TokenClient) -> None:
     """Token and servers; nobody is asked."""
     installation.sign_in(ANN)
     reader.get(ANN)
@@ -153,7 +153,7 @@ def test_a_refused_token_is_replaced_by_a_worker(installation: Installation, rea
     assert installation.requests == 1
 
 
-def test_what_is_wrong_reaches_the_reader_as_the_same_error(installation: Installation, reader: TokenClient) -> None:
+def test_a_failure_reaches_the_reader_as_the_same_error(installation: Installation, reader: TokenClient) -> None:
     """Whatever it is: of the account, of the app, or of the process that was to ask."""
     installation.sign_in(ANN, BOB, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50076", claims="{}"), ANN)
@@ -172,7 +172,7 @@ def test_what_is_wrong_reaches_the_reader_as_the_same_error(installation: Instal
     assert installation.requests == 2
 
 
-def test_a_breaker_that_is_open_is_told_at_once(installation: Installation, reader: TokenClient) -> None:
+def test_an_open_breaker_is_reported_at_once(installation: Installation, reader: TokenClient) -> None:
     """It stands on no row; the worker notes it for a few seconds, and a token that lives is served meanwhile."""
     others = [f"user{number}@contoso.com" for number in range(3)]
     installation.sign_in(BOB)
@@ -218,7 +218,7 @@ def test_a_question_that_could_not_be_sent_is_asked_again(installation: Installa
     assert len(workers.asked) == 1
 
 
-def test_while_redis_is_away_postgres_serves_and_nobody_can_be_asked(
+def test_while_redis_is_down_postgres_serves_and_no_worker_can_be_reached(
     installation: Installation, selecting: TokenClient, reader: TokenClient, stores: Stack
 ) -> None:
     """Each says in seconds what it can."""
@@ -245,7 +245,7 @@ def test_while_postgres_is_away_the_workers_bridge(
     assert installation.requests == 1
 
 
-def test_what_it_cannot_do_it_says_with_what_it_would_take(installation: Installation, reader: TokenClient) -> None:
+def test_an_error_names_the_setting_that_a_method_needs(installation: Installation, reader: TokenClient) -> None:
     """Before anything is changed."""
     installation.sign_in(ANN)
 

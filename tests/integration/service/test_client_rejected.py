@@ -42,7 +42,7 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(
     assert (line["trigger"], line["outcome"]) == ("rejected", "refreshed")
 
 
-def test_who_has_read_the_row_before_it_was_replaced_is_not_told_that_the_new_one_is_refused(
+def test_a_reader_that_saw_the_old_row_does_not_hear_that_the_new_token_is_rejected(
     installation: Installation,
 ) -> None:
     """The replacement is in the ledger by then, and must not pass for the token that the reporter means."""
@@ -61,7 +61,7 @@ def test_who_has_read_the_row_before_it_was_replaced_is_not_told_that_the_new_on
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-def test_a_report_of_an_old_token_asks_nobody(
+def test_a_report_of_an_old_token_causes_no_request(
     installation: Installation, client: TokenClient, *, flushed: bool
 ) -> None:
     """Somebody's stale copy was refused, which is no wonder: the newer token is in the cache, or in Postgres."""
@@ -168,7 +168,7 @@ def test_while_postgres_is_away_nothing_is_asked(
     assert installation.requests == 1
 
 
-def test_an_account_in_trouble_says_what_it_is(installation: Installation, client: TokenClient) -> None:
+def test_a_report_for_a_failing_account_raises_its_failure(installation: Installation, client: TokenClient) -> None:
     """And its refused token is not handed out again in place of an answer."""
     installation.sign_in(ANN, BOB, lifetime=HOUR)
     installation.services.credentials.pause(ANN)

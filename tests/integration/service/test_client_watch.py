@@ -27,7 +27,9 @@ def _lose(installation: Installation, email: str, code: str = "AADSTS50173", cla
     installation.refresh_due()
 
 
-def test_those_in_need_come_first_and_then_whoever_follows(installation: Installation, client: TokenClient) -> None:
+def test_accounts_in_need_come_first_and_later_ones_as_it_happens(
+    installation: Installation, client: TokenClient
+) -> None:
     """With all that a message to the user needs."""
     installation.sign_in(ANN, BOB, CAT, due=True)
     _lose(installation, ANN, claims='{"access_token":{}}')
@@ -52,7 +54,7 @@ def test_those_in_need_come_first_and_then_whoever_follows(installation: Install
     assert "administrator" in second.advice
 
 
-def test_a_tenant_that_is_gone_is_told_after_a_day(installation: Installation) -> None:
+def test_a_tenant_that_is_gone_is_reported_after_a_day(installation: Installation) -> None:
     """Until then it may come back by itself; when it does, its mailbox is read again."""
     installation.sign_in(ANN, due=True)
     watch = installation.services.attention.watch(None)
@@ -69,7 +71,7 @@ def test_a_tenant_that_is_gone_is_told_after_a_day(installation: Installation) -
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_each_is_told_once_until_it_happens_again(installation: Installation) -> None:
+def test_each_account_is_reported_once_until_it_happens_again(installation: Installation) -> None:
     """A daily re-check that fails again is no news; a second death after a sign-in is."""
     installation.sign_in(ANN, due=True)
     _lose(installation, ANN)
@@ -116,7 +118,7 @@ def test_a_change_that_is_committed_late_is_not_missed(installation: Installatio
     assert watch.poll() == []
 
 
-def test_an_account_that_died_under_an_older_program_is_told_too(installation: Installation) -> None:
+def test_an_account_that_died_under_an_older_version_is_reported_too(installation: Installation) -> None:
     """The column came with a migration; old workers do not fill it."""
     installation.sign_in(ANN, BOB, due=True)
     _lose(installation, BOB)

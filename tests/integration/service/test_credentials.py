@@ -139,7 +139,7 @@ def test_a_sign_in_brings_a_disconnected_account_back(installation: Installation
     assert statements == []
 
 
-def test_a_sign_in_keeps_what_it_does_not_mention(installation: Installation) -> None:
+def test_a_sign_in_keeps_the_values_it_does_not_mention(installation: Installation) -> None:
     """A mailbox on servers of its own stays there."""
     servers = MailServers(imap_host="imap.example", imap_port=1993, smtp_host="smtp.example", smtp_port=1587)
     installation.services.credentials.save([replace(installation.grant(ANN), mail=servers)])
@@ -249,7 +249,7 @@ def test_a_disconnected_account_cannot_be_resumed(installation: Installation) ->
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "disconnect", "find"])
-def test_what_is_not_there_cannot_be_acted_on(installation: Installation, verb: str) -> None:
+def test_an_unknown_account_cannot_be_acted_on(installation: Installation, verb: str) -> None:
     """A misspelt address must not pass in silence."""
     act: Callable[[str], object] = getattr(installation.services.credentials, verb)
 

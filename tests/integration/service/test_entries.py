@@ -34,7 +34,7 @@ def _missed(installation: Installation, stores: Stack, entries: Entries) -> Cach
     return newer
 
 
-def test_what_was_missed_is_written_by_the_next_read(installation: Installation, stores: Stack) -> None:
+def test_a_missed_write_is_repeated_by_the_next_read(installation: Installation, stores: Stack) -> None:
     """Of any account: Postgres may be lost next, and then what Redis has passes for the newest."""
     entries = _entries(installation)
     newer = _missed(installation, stores, entries)
@@ -44,7 +44,7 @@ def test_what_was_missed_is_written_by_the_next_read(installation: Installation,
     assert _entries(installation).read(account_id(ANN)) == newer
 
 
-def test_what_was_missed_is_written_with_the_next_entry(installation: Installation, stores: Stack) -> None:
+def test_a_missed_write_is_repeated_with_the_next_entry(installation: Installation, stores: Stack) -> None:
     """A worker only writes."""
     entries = _entries(installation)
     newer = _missed(installation, stores, entries)
@@ -54,7 +54,7 @@ def test_what_was_missed_is_written_with_the_next_entry(installation: Installati
     assert _entries(installation).read(account_id(ANN)) == newer
 
 
-def test_what_was_missed_does_not_replace_what_has_come_since(installation: Installation, stores: Stack) -> None:
+def test_a_missed_write_does_not_replace_a_newer_entry(installation: Installation, stores: Stack) -> None:
     """Somebody else has refreshed the account meanwhile, and knew a way to Redis."""
     entries = _entries(installation)
     newer = _missed(installation, stores, entries)
@@ -64,7 +64,7 @@ def test_what_was_missed_does_not_replace_what_has_come_since(installation: Inst
     assert entries.read(account_id(ANN)) == newest
 
 
-def test_that_redis_is_away_is_told_once_and_that_it_is_back(installation: Installation, stores: Stack) -> None:
+def test_an_outage_of_redis_is_logged_once_and_so_is_its_end(installation: Installation, stores: Stack) -> None:
     """A thousand readers would fill the disk with one and the same line."""
     entries = _entries(installation)
     stores.valkey.stop()
@@ -106,7 +106,7 @@ def test_a_redis_that_is_full_is_read_all_the_same(installation: Installation) -
     assert told == ["Cache cannot be used", "Cache can be used again"]
 
 
-def test_a_redis_that_is_full_may_have_what_is_newer(installation: Installation) -> None:
+def test_a_full_redis_may_have_a_newer_entry(installation: Installation) -> None:
     """Another process has written it while there was room."""
     entries, ann = _entries(installation), account_id(ANN)
     installation.sign_in(ANN, BOB)
@@ -124,7 +124,7 @@ def test_a_redis_that_is_full_may_have_what_is_newer(installation: Installation)
     assert entries.read_many([ann]) == {ann: newest}
 
 
-def test_what_redis_lost_while_it_was_full_is_known_here(installation: Installation) -> None:
+def test_an_entry_that_a_full_redis_lost_is_still_known_here(installation: Installation) -> None:
     """An entry that expired there needs no memory to be gone."""
     entries, ann = _entries(installation), account_id(ANN)
     installation.sign_in(ANN)
@@ -138,7 +138,7 @@ def test_what_redis_lost_while_it_was_full_is_known_here(installation: Installat
     assert entries.read_many([ann, account_id(BOB)]) == {ann: _after(cached)}
 
 
-def test_the_latest_word_on_a_version_is_what_redis_is_told(installation: Installation, stores: Stack) -> None:
+def test_the_latest_entry_of_a_version_is_written_to_redis(installation: Installation, stores: Stack) -> None:
     """A note of failure does not raise the version; the one before it must not win."""
     entries = _entries(installation)
     newer = _missed(installation, stores, entries)

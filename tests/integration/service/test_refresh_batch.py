@@ -61,7 +61,7 @@ def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(installatio
 
 
 @pytest.mark.parametrize(("batch_size", "in_crowd"), [(4, False), (3, True), (2, False)])
-def test_where_more_are_due_than_fit_they_are_spread_anew(
+def test_accounts_are_spread_anew_if_more_are_due_than_fit_into_a_batch(
     installation: Installation, batch_size: int, *, in_crowd: bool
 ) -> None:
     """As those of an import, who would all come back together. That one or two fit says nothing about a fleet."""
@@ -170,7 +170,7 @@ def test_an_answer_that_postgres_refuses_costs_no_other_account(installation: In
     assert installation.stored_secret(Purpose.REFRESH_TOKEN, BOB) == installation.emulator.newest_refresh_token(BOB)
 
 
-def test_once_an_answer_could_not_be_stored_nobody_else_is_asked(
+def test_no_further_request_is_sent_once_an_answer_could_not_be_stored(
     installation: Installation, stores: Stack, unwanted: None
 ) -> None:
     """Their tokens would be spent for nothing too. Those who wait for their turn are due again at once."""

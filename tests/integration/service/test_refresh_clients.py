@@ -1,5 +1,7 @@
 """Several app registrations: each has its turn, whoever has a backlog, and is refreshed by those who know it."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import SecretStr
 
@@ -7,7 +9,6 @@ from tests.constants import ANN
 from tests.integration.installation import Installation
 from worker.bootstrap import Services
 from worker.devkit.emulator import Registration
-from worker.domain.credential import Grant, Secret
 from worker.settings.clients import ClientSettings
 
 
@@ -21,34 +22,34 @@ def _both(installation: Installation) -> Services:
     return installation.another_process(clients={"other": other}, batch_size=2)
 
 
-def enrol_at_other(installation: Installation, both: Services, *emails: str) -> None:
-    granted = [installation.emulator.enrol(email, client_id="other-app") for email in emails]
-    both.credentials.save(
-        [Grant(email=each.email, refresh_token=Secret(each.refresh_token), client="other") for each in granted]
-    )
+def sign_in_at_other(installation: Installation, both: Services, *emails: str) -> None:
+    """The users sign in at the other app registration, and their accounts are due."""
+    replace(installation, services=both).sign_in(*emails, due=True, client="other", client_id="other-app")
 
 
 def test_a_backlog_leaves_the_others_their_share(installation: Installation, both: Services) -> None:
     """A million imported accounts of one wait for half an hour; the other's tokens must not end meanwhile."""
     installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
-    enrol_at_other(installation, both, "ann@fabrikam.com", "bob@fabrikam.com", "cat@fabrikam.com")
+    sign_in_at_other(installation, both, "ann@fabrikam.com", "bob@fabrikam.com", "cat@fabrikam.com")
 
     assert both.refresher.batches_due(at_most=6) == ["default", "other", "default", "other", "default", "default"]
 
 
-def test_where_one_batch_fits_at_a_time_they_take_turns(installation: Installation, both: Services) -> None:
+def test_registrations_take_turns_if_one_batch_fits_at_a_time(installation: Installation, both: Services) -> None:
     """At a low rate hardly more than one batch is worked off from sweep to sweep."""
     installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
-    enrol_at_other(installation, both, "ann@fabrikam.com")
+    sign_in_at_other(installation, both, "ann@fabrikam.com")
 
     sent = [both.refresher.batches_due(at_most=1) for _sweep in range(4)]
 
     assert sorted(sent) == [["default"], ["default"], ["other"], ["other"]]
 
 
-def test_a_batch_of_strangers_is_left_to_those_who_know_them(installation: Installation, both: Services) -> None:
+def test_a_batch_of_an_unknown_registration_is_left_to_other_workers(
+    installation: Installation, both: Services
+) -> None:
     """As while workers are restarted one by one with a new registration: the old ones must not note failures for it."""
-    enrol_at_other(installation, both, ANN)
+    sign_in_at_other(installation, both, ANN)
 
     assert installation.refresh_due("other") == {"claimed": 0}
 

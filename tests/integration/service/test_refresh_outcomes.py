@@ -5,13 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from tests.constants import ANN, DAY, HOUR, MINUTE, PERSISTED
+from tests.constants import ANN, DAY, HOUR, MINUTE, PERSISTED, SECOND
 from tests.integration.installation import Installation
 from worker.devkit.emulator import Fault, Hang, RawAnswer, oauth_error
 from worker.domain.credential import Account, Failure, Status, account_id
 from worker.vault import Purpose
 
-SECOND = timedelta(seconds=1)
 _CLAIMS = '{"access_token":{"essential":true}}'
 
 
@@ -130,7 +129,7 @@ def test_latency_is_how_long_microsoft_took(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
-def test_a_refusal_changes_what_it_says_and_nothing_else(installation: Installation, failed: Failed) -> None:
+def test_a_refusal_changes_the_state_and_no_token(installation: Installation, failed: Failed) -> None:
     """State, reason and due time move; tokens and version stay, because nothing was given. The cache tells why."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=50)
@@ -184,7 +183,7 @@ def test_a_refusal_is_over_with_the_next_success(installation: Installation, fai
     assert (row.status, row.failure, row.claims) == (Status.ACTIVE, None, None)
 
 
-def test_the_fleet_s_summary_counts_what_the_rows_say(installation: Installation) -> None:
+def test_the_summary_of_the_fleet_agrees_with_the_rows(installation: Installation) -> None:
     """It is what an operator looks at first in the morning."""
     installation.sign_in("due@contoso.com", "blocked@contoso.com", due=True)
     installation.sign_in(ANN)

@@ -118,7 +118,7 @@ def test_one_account_s_wait_is_its_own(installation: Installation) -> None:
     assert installation.account(BOB).failure is None
 
 
-def test_the_wait_grows_whoever_asks(installation: Installation) -> None:
+def test_the_wait_grows_with_each_failure_of_any_process(installation: Installation) -> None:
     """A consumer's failed refresh is a failed refresh: the schedule goes on from there."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(_BUSY)

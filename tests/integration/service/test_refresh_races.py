@@ -94,7 +94,7 @@ def test_an_answer_that_outlives_its_lease_is_dropped(installation: Installation
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
-def test_an_answer_that_outlives_its_lease_counts_if_nobody_took_over(installation: Installation) -> None:
+def test_an_answer_that_outlives_its_lease_counts_if_no_worker_took_over(installation: Installation) -> None:
     """It is the newest there is, and may be the only one that Microsoft still takes."""
     installation.sign_in(ANN, due=True, strict=True)
 
@@ -171,7 +171,9 @@ def test_one_account_is_refreshed_by_one_at_a_time(installation: Installation, t
 
 
 @pytest.mark.parametrize("code", ["AADSTS50173", "AADSTS53003", "AADSTS700016", "AADSTS999999"])
-def test_who_looked_before_a_refusal_does_not_ask_again(installation: Installation, code: str) -> None:
+def test_a_process_that_read_the_row_before_a_refusal_does_not_repeat_the_request(
+    installation: Installation, code: str
+) -> None:
     """A dozen processes meet at a stale account: the first is refused, and that is an answer to all of them."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error(code))

@@ -138,7 +138,7 @@ def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(install
     installation.services.rotation.check()  # `status` tells of it
 
 
-def test_what_opens_with_no_key_is_counted_and_left_as_it_is(installation: Installation) -> None:
+def test_a_token_that_no_key_opens_is_counted_and_left_as_it_is(installation: Installation) -> None:
     """Its key may be found in an old backup; until then the old ones must stay, and the report says so."""
     installation.sign_in(ANN, BOB, CAT, due=True)
     lost = installation.another_process(encryption_keys=SecretStr(generate_key("lost")))
@@ -155,7 +155,7 @@ def test_what_opens_with_no_key_is_counted_and_left_as_it_is(installation: Insta
     assert sorted(reported) == sorted(str(installation.account(email).id) for email in (BOB, CAT))
 
 
-def test_what_cannot_be_stored_yet_is_counted(installation: Installation) -> None:
+def test_a_result_that_waits_in_the_outbox_is_counted(installation: Installation) -> None:
     """It may be sealed under the old key, and comes home some day: that key must not go."""
     installation.sign_in(ANN)
     Outbox(installation.services.redis).put({account_id(ANN): b"of a version to come"})
@@ -163,7 +163,7 @@ def test_what_cannot_be_stored_yet_is_counted(installation: Installation) -> Non
     assert _rotate(_with_both(installation)) == RotationReport(rotated=1, unreadable=0, remaining=0, waiting=1)
 
 
-def test_without_redis_nobody_knows_what_is_sealed_under_the_old_key(installation: Installation, stores: Stack) -> None:
+def test_without_redis_the_entries_under_the_old_key_are_unknown(installation: Installation, stores: Stack) -> None:
     """So it is not claimed that nothing is."""
     installation.sign_in(ANN)
     stores.valkey.stop()

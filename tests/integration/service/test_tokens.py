@@ -29,7 +29,7 @@ def test_a_token_in_redis_costs_no_sql(installation: Installation) -> None:
     assert installation.requests == 0
 
 
-def test_a_miss_is_rebuilt_from_postgres_and_told(installation: Installation) -> None:
+def test_a_miss_is_rebuilt_from_postgres_and_logged(installation: Installation) -> None:
     """Redis is flushed: the caller does not notice, the operator does, and once is enough."""
     installation.sign_in(ANN)
     before = installation.services.tokens.ensure_fresh(ANN)
@@ -71,7 +71,7 @@ def test_a_stale_token_is_refreshed_once_and_by_a_consumer(installation: Install
     assert (line["trigger"], line["outcome"]) == ("consumer", "refreshed")
 
 
-def test_a_refresh_is_not_told_as_a_recovery(installation: Installation) -> None:
+def test_a_refresh_is_not_logged_as_a_recovery(installation: Installation) -> None:
     """The line is what operators count after a flush of Redis; here nothing was lost."""
     installation.sign_in(ANN, due=True)
 
@@ -127,7 +127,7 @@ def test_a_wish_that_no_token_can_grant_costs_one_refresh_and_not_one_per_read(i
     assert installation.requests == 1
 
 
-def test_a_wish_for_nothing_takes_what_lives(installation: Installation) -> None:
+def test_a_min_ttl_of_zero_is_served_any_live_token(installation: Installation) -> None:
     """A caller who is quick may use a token to its last second, never beyond."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=59, seconds=59)
@@ -176,7 +176,7 @@ def test_an_account_that_was_never_stored_is_unknown(installation: Installation)
     "value",
     [b"", b"garbage", b"1 00000000000000000001 ", b"2 00000000000000000009 sealed", b"1 99999999999999999999 x"],
 )
-def test_what_is_no_entry_is_a_miss(installation: Installation, value: bytes) -> None:
+def test_a_malformed_entry_is_a_miss(installation: Installation, value: bytes) -> None:
     """Redis is shared with others and restored from anywhere: what it holds is believed only if it opens."""
     installation.sign_in(ANN)
     token = installation.services.tokens.ensure_fresh(ANN)

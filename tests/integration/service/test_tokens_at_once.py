@@ -105,7 +105,7 @@ def test_a_refusal_is_shared_too(installation: Installation) -> None:
     assert installation.requests == 1
 
 
-def test_who_comes_while_somebody_else_refreshes_takes_the_token_that_lives(installation: Installation) -> None:
+def test_a_live_token_is_served_while_another_process_refreshes(installation: Installation) -> None:
     """Nobody waits for Microsoft who need not."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=57)
@@ -131,7 +131,7 @@ def test_accounts_do_not_wait_for_each_other(installation: Installation) -> None
         assert installation.services.tokens.ensure_fresh(BOB).email == BOB
 
 
-def test_an_operator_waits_for_who_is_refreshing_and_takes_what_it_got(installation: Installation) -> None:
+def test_an_operator_waits_for_a_refresh_in_flight_and_gets_its_token(installation: Installation) -> None:
     """Two refreshes within a second would only tell Microsoft that something loops here."""
     installation.sign_in(ANN, due=True)
     reader = installation.another_process()

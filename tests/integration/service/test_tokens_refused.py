@@ -54,7 +54,7 @@ def _refresh(installation: Installation) -> AccessToken:
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
-def test_a_refusal_is_raised_as_what_it_is(
+def test_each_refusal_raises_its_own_error(
     installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
     """The application shows a sign-in button, waits, or calls an administrator: it must know which."""
@@ -70,7 +70,7 @@ def test_a_refusal_is_raised_as_what_it_is(
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
-def test_while_a_refusal_stands_nobody_asks_again(
+def test_no_request_is_sent_while_a_refusal_stands(
     installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
     """However often the application reads, the pace is the schedule's: Microsoft punishes loops."""
@@ -117,7 +117,7 @@ def test_an_operator_s_refresh_asks_and_tells_the_outcome(
         assert installation.requests == asked
 
 
-def test_who_backs_off_says_until_when_and_then_asks_again(installation: Installation) -> None:
+def test_a_back_off_says_how_long_and_then_ends(installation: Installation) -> None:
     """The application can tell its user when to come back."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS90055", retry_after=90), times=1)
@@ -135,7 +135,7 @@ def test_who_backs_off_says_until_when_and_then_asks_again(installation: Install
     assert installation.requests == 2
 
 
-def test_whoever_needs_its_user_passes_the_challenge_on(installation: Installation) -> None:
+def test_an_account_that_needs_its_user_passes_the_challenge_on(installation: Installation) -> None:
     """Without the claims the sign-in that follows would be refused for the same reason."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50076", claims='{"access_token":{}}'))

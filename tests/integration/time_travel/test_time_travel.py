@@ -31,7 +31,7 @@ def test_nothing_is_asked_while_nothing_is_due(installation: Installation, start
     assert installation.requests == 0
 
 
-def test_what_becomes_due_is_refreshed_before_it_expires(installation: Installation, start: Start) -> None:
+def test_a_due_account_is_refreshed_before_its_token_expires(installation: Installation, start: Start) -> None:
     """Due between half and seven tenths of the lifetime, done at the next sweep."""
     installation.sign_in(ANN, lifetime=HOUR)
     [first] = read(installation, ANN)
@@ -55,7 +55,7 @@ def test_what_becomes_due_is_refreshed_before_it_expires(installation: Installat
         pytest.param(365 * DAY, 12 * HOUR, 2 * DAY, 200, id="a year"),
     ],
 )
-def test_time_passes_and_nobody_signs_in_again(
+def test_time_passes_without_a_new_sign_in(
     installation: Installation, start: Start, *, span: timedelta, sweep: timedelta, lifetime: timedelta, at_least: int
 ) -> None:
     """Ann's token is live whenever it is read. Bob's is read at the end only: being refreshed is what keeps an idle
@@ -151,7 +151,7 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one(installation: Insta
     assert_unattended(installation, ANN)
 
 
-def test_each_refresh_is_told_once_with_its_account(installation: Installation, start: Start) -> None:
+def test_each_refresh_is_logged_once_with_its_account(installation: Installation, start: Start) -> None:
     """Operators search for the line by a mailbox's address; the others would say that a store had failed."""
     installation.sign_in(ANN, BOB, lifetime=HOUR)
     machine = start(10 * MINUTE)
