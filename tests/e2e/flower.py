@@ -9,7 +9,7 @@ from typing import Any
 import urllib3
 
 from tests.e2e.deployment import Deployment
-from tests.waiting import wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 
 LOGIN = "ops:correct-horse"
 _ATTEMPTS = 3  # a port may be taken between looking and binding
@@ -21,7 +21,7 @@ class Pages:
     def __init__(self, url: str, login: str) -> None:
         self.url = url
         self._login = login
-        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(30))
+        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(HANG_LIMIT))
 
     def status(self, path: str, login: str | None = None, *, method: str = "GET") -> int | None:
         """None if nobody answers."""

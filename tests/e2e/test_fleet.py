@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from functools import partial
-from itertools import pairwise
 
 from tests.constants import PERSISTED
 from tests.e2e.deployment import Deployment
@@ -13,8 +12,6 @@ ACCOUNTS = 500
 CYCLES = 2
 LIFETIME = timedelta(seconds=24)
 CYCLE = LIFETIME / 2  # the shortest there is
-# From the worker's instant to the emulator's, with the machine busy.
-ON_THE_WAY = timedelta(seconds=8)
 
 
 def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(deployment: Deployment) -> None:
@@ -33,7 +30,6 @@ def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(deployment: De
     asked = deployment.emulator.statistics()
     assert asked.failures == 0
     assert min(account.requests for account in asked.by_account.values()) >= CYCLES
-    assert min(_gaps(deployment)) >= CYCLE - ON_THE_WAY
     assert _shortest_gap(deployment) >= CYCLE
     assert all(PERSISTED in worker.output() for worker in workers), "both workers take part"
     assert all("Sending due task sweep" in beat.output() for beat in beats), "both beats take part"
@@ -45,14 +41,11 @@ def _every_answer_is_stored(deployment: Deployment) -> bool:
     return versions == [(deployment.emulator.statistics().refreshes,)]
 
 
-def _gaps(deployment: Deployment) -> list[timedelta]:
-    """Between two requests about one account, as the emulator saw them."""
-    accounts = deployment.emulator.statistics().by_account.values()
-    return [later - earlier for account in accounts for earlier, later in pairwise(account.instants)]
-
-
 def _shortest_gap(deployment: Deployment) -> timedelta:
-    """Between two questions about one account, by the workers' own ledger."""
+    """The shortest time between two requests for one account, by the workers' own records.
+
+    The instants at which the emulator received them would depend on the load of the machine.
+    """
     rows = deployment.sql("""
         SELECT min(gap) FROM (
             SELECT at - lag(at) OVER (PARTITION BY account_id ORDER BY at) AS gap FROM refresh_events

@@ -28,13 +28,14 @@ def test_an_on_demand_refresh_overtakes_all_that_is_queued(deployment: Deploymen
     emulator.add_fault(Hang(12), times=1)
     worker = deployment.worker(concurrency=1, WORKER_BATCH_SIZE="1")
 
-    for _ in due:
-        deployment.send("worker.refresh_batch", queue="refresh")
-    wait_for(lambda: len(_received(worker.output())) == IN_HAND, about="a batch to run and one to be reserved")
-    for _ in range(2):
-        deployment.send("worker.sweep", queue="sweep")
-    for email in URGENT:
-        deployment.send("worker.refresh_account", str(account_id(email)), queue="ondemand")
+    with deployment.broker() as app:
+        for _ in due:
+            app.send_task("worker.refresh_batch", queue="refresh")
+        wait_for(lambda: len(_received(worker.output())) == IN_HAND, about="a batch to run and one to be reserved")
+        for _ in range(2):
+            app.send_task("worker.sweep", queue="sweep")
+        for email in URGENT:
+            app.send_task("worker.refresh_account", (str(account_id(email)),), queue="ondemand")
     assert emulator.statistics().successes == 0, "all this was queued while the first batch ran"
     wait_for(deployment.all_refreshed, about="every account to be refreshed", processes=[worker])
 

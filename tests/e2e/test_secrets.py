@@ -151,6 +151,10 @@ def _echoes(emulator: Emulator) -> dict[str, Fault]:
 def _run(deployment: Deployment, processes: list[Process]) -> None:
     asked = "SELECT count(DISTINCT account_id) FROM refresh_events"
     wait_for(lambda: deployment.sql(asked) == [(14,)], about="every account to be asked about", processes=processes)
+    # Or the failing accounts are tried again and again on a slow machine, until that opens the registration's breaker
+    # and the doctor reports it.
+    postponed = "UPDATE mail_credentials SET refresh_due_at = now() + interval '1 h' WHERE email <> %s AND email <> %s"
+    deployment.sql(postponed, FINE, DAMAGED)
     # A table is gone for a moment: the ledger's, while new tokens are in the workers' hands; then that of the accounts.
     worker = processes[0]
     with _missing(deployment, "refresh_events"):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.constants import ANN, BOB, CAT, HOUR
 from tests.integration.installation import Installation
-from tests.waiting import wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.client import AccessToken, AsyncTokenClient, ClientClosed, NeedsUser, TokenRefused, UnknownAccount
 from worker.devkit.emulator import oauth_error
 
@@ -30,7 +30,7 @@ def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(installation: In
 
     async def use(client: AsyncTokenClient) -> None:
         reading = asyncio.gather(*(client.get(ANN) for _ in range(100)))
-        assert await asyncio.to_thread(held.ready.wait, 60)
+        assert await asyncio.to_thread(held.ready.wait, HANG_LIMIT)
         for _ in range(11):
             await asyncio.sleep(0.01)
         assert not reading.done()
@@ -125,7 +125,7 @@ def test_a_listener_ends_with_its_client(installation: Installation) -> None:
         await asyncio.sleep(0.5)
         assert not listening.done()
         await client.close()
-        assert await asyncio.wait_for(listening, 5) == []
+        assert await asyncio.wait_for(listening, HANG_LIMIT) == []
 
     asyncio.run(give_up())
     asyncio.run(close())

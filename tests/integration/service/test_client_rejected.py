@@ -8,6 +8,7 @@ import pytest
 from tests.constants import ANN, BOB, HOUR, MINUTE
 from tests.integration import counting
 from tests.integration.installation import Installation
+from tests.waiting import HANG_LIMIT
 from worker.client import AccessToken, AccountInactive, BackingOff, TokenClient, TokenRefused, Unavailable
 from worker.client import UnknownAccount as Unknown
 from worker.db import credentials
@@ -29,7 +30,7 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(
     start = Barrier(_REPORTERS)
 
     def report(number: int) -> AccessToken:
-        start.wait(30)
+        start.wait(HANG_LIMIT)
         return client.report_rejected(ANN, 1) if number % 2 else other.tokens.replace_refused(ANN, 1)
 
     with ThreadPoolExecutor(_REPORTERS) as pool:

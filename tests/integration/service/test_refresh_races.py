@@ -8,6 +8,7 @@ import pytest
 
 from tests.constants import ANN, HOUR, PERSISTED
 from tests.integration.installation import Installation
+from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services
 from worker.devkit.emulator import oauth_error
 from worker.domain.credential import Status
@@ -29,7 +30,7 @@ def test_two_workers_ask_once_for_each_account(installation: Installation) -> No
     start = Barrier(len(workers))
 
     def work(services: Services) -> Counter[str]:
-        start.wait(30)
+        start.wait(HANG_LIMIT)
         tally = Counter[str]()
         while batch := Counter(services.refresher.refresh_due()):
             if not batch["claimed"]:

@@ -11,7 +11,7 @@ from tests.constants import ANN, BOB, HOUR, MINUTE
 from tests.integration import counting
 from tests.integration.installation import Installation
 from tests.integration.service.readers import read
-from tests.waiting import wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.bootstrap import Services
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.credential import AccessToken, account_id
@@ -25,7 +25,7 @@ def _all_at_once(services: Services) -> list[Future[AccessToken]]:
     start = Barrier(_THREADS)
 
     def ask() -> AccessToken:
-        start.wait(30)
+        start.wait(HANG_LIMIT)
         return services.tokens.ensure_fresh(ANN)
 
     with ThreadPoolExecutor(_THREADS) as pool:
