@@ -10,7 +10,7 @@ from tests.constants import ANN
 from tests.e2e.deployment import BIN, Deployment
 from worker.cache import connect
 from worker.devkit.emulator import fault_named
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.vault import generate_key
 
 CELERY = [str(BIN / "celery"), "-A", "worker"]

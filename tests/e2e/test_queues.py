@@ -11,7 +11,7 @@ from tests.e2e.deployment import Deployment
 from tests.factories import emails
 from tests.waiting import wait_for
 from worker.devkit.emulator import Hang
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 URGENT = [f"urgent{number}@contoso.com" for number in range(3)]

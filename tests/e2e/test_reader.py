@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.constants import ANN, BOB
 from tests.e2e.deployment import Deployment
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 
 _SCRIPT = """
 import json

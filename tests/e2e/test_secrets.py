@@ -182,7 +182,7 @@ def _secrets(deployment: Deployment) -> dict[str, str]:
     }
     assert all(secrets.values())
     with deployment.services() as services:
-        secrets["an issued access token"] = services.tokens.ensure_fresh(FINE).value
+        secrets["an issued access token"] = services.tokens.get(FINE).value
     for email in deployment.emulator.statistics().by_account:
         secrets[f"the refresh token of {email}"] = deployment.emulator.newest_refresh_token(email)
     return secrets
@@ -286,6 +286,6 @@ def _check_the_run_was_as_bad_as_meant(deployment: Deployment, worker: Process) 
     assert deployment.accounts()[EXPIRED].status == "reauth_required"
     assert "Traceback" in worker.output()
     with deployment.services() as services:
-        stored = services.credentials.find(FINE)
+        stored = services.accounts.find(FINE)
         assert stored.access_token
         assert stored.version >= 2

@@ -12,7 +12,7 @@ from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.emulator import Hang
 from worker.devkit.stack import keeper
 from worker.devkit.stack.process import Process
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.vault import Purpose, Vault, parse_keys
 
 THREADS = 4  # questions at a time
@@ -40,7 +40,7 @@ def test_sigterm_lets_a_batch_finish_and_stores_every_answer(deployment: Deploym
     assert deployment.sql("SELECT count(*) FROM mail_credentials WHERE lease_id IS NOT NULL") == [(0,)]
     assert _stored(deployment) == {email: emulator.newest_refresh_token(email) for email in emails(2 * THREADS)}
     with deployment.services() as services:
-        assert all(services.tokens.ensure_fresh(email).version == 2 for email in emails(2 * THREADS))
+        assert all(services.tokens.get(email).version == 2 for email in emails(2 * THREADS))
     assert emulator.statistics().requests == 2 * THREADS, "what was stored is served"
 
 

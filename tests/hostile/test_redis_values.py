@@ -9,7 +9,8 @@ from tests.constants import ANN, BOB
 from worker.bootstrap import Services
 from worker.cache import connect
 from worker.devkit.emulator import Emulator
-from worker.domain.credential import Grant, Secret, account_id
+from worker.domain.account import Grant, account_id
+from worker.domain.secret import Secret
 
 DEEP = b"[" * 200_000
 
@@ -25,7 +26,7 @@ def _redis(redis_url: str) -> Iterator[Redis]:
 
 def sign_in(services: Services, emulator: Emulator, *emails: str) -> None:
     granted = [emulator.enrol(email) for email in emails]
-    services.credentials.save([Grant(email=each.email, refresh_token=Secret(each.refresh_token)) for each in granted])
+    services.accounts.save([Grant(email=each.email, refresh_token=Secret(each.refresh_token)) for each in granted])
 
 
 @pytest.mark.parametrize("value", OUTBOX, ids=lambda value: repr(value[:12]))

@@ -12,7 +12,7 @@ from tests.waiting import wait_for
 from worker.broker import TaskSender
 from worker.cache import connect
 from worker.devkit.stack.process import Process
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.domain.errors import ConfigurationError, Unavailable
 from worker.settings import BrokerSettings, load
 

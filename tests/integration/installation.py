@@ -17,9 +17,11 @@ from tests.integration.emulator_relay import EmulatorRelay
 from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, Lifetime, Registration
+from worker.domain.account import DEFAULT_CLIENT, Account, Grant, account_id
 from worker.domain.breaker import SUSPECTS
-from worker.domain.credential import DEFAULT_CLIENT, Account, CacheEntry, Grant, Sealed, Secret, account_id
-from worker.service.entries import Entries
+from worker.domain.secret import Sealed, Secret
+from worker.domain.token import CacheEntry
+from worker.service.tokens.cache import TokenCache
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
@@ -69,7 +71,7 @@ class Installation:
 
     def sign_in(self, *emails: str, due: bool = False, **terms: Any) -> None:
         """The users sign in, and the application stores their grants as `grant` makes them."""
-        self.services.credentials.save([self.grant(email, due=due, **terms) for email in emails])
+        self.services.accounts.save([self.grant(email, due=due, **terms) for email in emails])
 
     def grant(
         self,
@@ -100,10 +102,10 @@ class Installation:
         )
 
     def account(self, email: str = ANN) -> Account:
-        return self.services.credentials.find(email)
+        return self.services.accounts.find(email)
 
     def accounts(self) -> list[Account]:
-        return list(self.services.credentials.list())
+        return list(self.services.accounts.list())
 
     def blamed_accounts(self) -> list[Any]:
         """Accounts that are not active, have strikes, or are still leased."""
@@ -116,7 +118,7 @@ class Installation:
 
     def cached(self, email: str = ANN) -> CacheEntry | None:
         """The account's entry in Redis, opened."""
-        return Entries(self.services.cache, Vault(self.settings.keys)).read(account_id(email))
+        return TokenCache(self.services.cache, Vault(self.settings.keys)).read(account_id(email))
 
     def stored_secret(self, purpose: Purpose, email: str = ANN) -> str | None:
         """A secret of the account as Postgres stores it, opened."""

@@ -6,18 +6,19 @@ from datetime import timedelta
 from tests.constants import ANN
 from tests.factories import NOW
 from worker.bootstrap import Services
-from worker.cache import Outbox
-from worker.domain.credential import AccessToken, AccountId
+from worker.cache import OutboxStore
+from worker.domain.account import AccountId
+from worker.domain.token import AccessToken
 
 TIMES = [NOW.isoformat(), *[(NOW + timedelta(hours=1)).isoformat()] * 2]
 #: New tokens of an account that is stored as version 1, whichever it is.
 ENTRY = json.dumps({"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": TIMES}).encode()
 
 
-def kept(outbox: Outbox) -> dict[AccountId, bytes]:
+def kept(outbox: OutboxStore) -> dict[AccountId, bytes]:
     """All that is in it."""
     return {account: value for _cursor, page in outbox.pages() for account, value in page.items()}
 
 
 def read(services: Services, email: str = ANN) -> AccessToken:
-    return services.tokens.ensure_fresh(email)
+    return services.tokens.get(email)

@@ -9,9 +9,10 @@ from redis import Redis
 from redis.connection import Connection
 
 from tests.constants import ANN, BOB
-from worker.cache import Cache, Item, Outbox, connect
-from worker.domain.credential import AccountId, Sealed, account_id
+from worker.cache import Cache, Item, OutboxStore, connect
+from worker.domain.account import AccountId, account_id
 from worker.domain.errors import Unavailable
+from worker.domain.secret import Sealed
 
 ANN_ID, BOB_ID = account_id(ANN), account_id(BOB)
 KEY = f"token-worker:entry:{ANN_ID}"
@@ -157,9 +158,9 @@ OPERATIONS: dict[str, Callable[[Redis], object]] = {
     "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN_ID),
     "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put([item(1)]),
     "ping": lambda redis: Cache(redis, ttl=timedelta(hours=1)).ping(),
-    "outbox put": lambda redis: Outbox(redis).put({ANN_ID: VALUE}),
-    "outbox pages": lambda redis: list(Outbox(redis).pages()),
-    "outbox discard": lambda redis: Outbox(redis).discard({ANN_ID: VALUE}),
+    "outbox put": lambda redis: OutboxStore(redis).put({ANN_ID: VALUE}),
+    "outbox pages": lambda redis: list(OutboxStore(redis).pages()),
+    "outbox discard": lambda redis: OutboxStore(redis).discard({ANN_ID: VALUE}),
 }
 
 

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from worker.broker.queues import ON_DEMAND, queue
 from worker.broker.tls import tls_options
-from worker.domain.credential import AccountId
+from worker.domain.account import AccountId
 from worker.domain.errors import Unavailable
 
 _TASK = "worker.refresh_account"

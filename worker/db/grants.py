@@ -10,7 +10,8 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
 from worker.db.rows import FORGIVEN, Columns, as_mail
-from worker.domain.credential import MICROSOFT, AccountId, Grant, MailServers, Sealed
+from worker.domain.account import MICROSOFT, AccountId, Grant, MailServers
+from worker.domain.secret import Sealed
 
 _TYPES = {
     "id": "uuid",

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any, TypeVar
 
-from worker.domain.credential import AccessToken, MailServers
+from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, TokenRefused
+from worker.domain.token import AccessToken
 from worker.mail.errors import MailboxRefused, MailUnavailable
 from worker.mail.refusal import Answer, Refusal
 from worker.mail.source import AsyncTokenSource, TokenSource

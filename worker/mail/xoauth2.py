@@ -8,8 +8,8 @@ import base64
 import binascii
 import json
 
-from worker.domain.credential import Secret
 from worker.domain.errors import InvalidInput
+from worker.domain.secret import Secret
 
 MECHANISM = "XOAUTH2"
 _ENOUGH = 4  # replies: more than any server has use for

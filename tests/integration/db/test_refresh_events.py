@@ -9,7 +9,7 @@ from tests.factories import NOW
 from tests.integration.db.rows import Rows
 from worker.db import events
 from worker.db.events import RefreshEvent
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 
 
 def event(email: str = ANN, *, at: datetime = NOW, **changes: Any) -> RefreshEvent:

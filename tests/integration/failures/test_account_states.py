@@ -12,7 +12,7 @@ from tests.integration.installation import Installation
 from tests.integration.side_effects import GrantWith, refusal_with
 from worker.bootstrap import Services
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import Status, account_id
+from worker.domain.account import Status, account_id
 from worker.domain.errors import AccountInactive, BlockedByAdmin, InvalidInput, NeedsUser
 from worker.vault import Purpose
 
@@ -35,7 +35,7 @@ def assert_well(installation: Installation, email: str = ANN) -> None:
     assert state(installation, email) == (Status.ACTIVE, 0)
     assert account.due_at is not None
     assert account.due_at > installation.clock.now
-    assert installation.services.tokens.ensure_fresh(email).ttl(installation.clock.now) > timedelta(minutes=30)
+    assert installation.services.tokens.get(email).ttl(installation.clock.now) > timedelta(minutes=30)
     assert installation.stored_secret(Purpose.REFRESH_TOKEN, email) == installation.emulator.newest_refresh_token(email)
 
 
@@ -83,11 +83,11 @@ def by_sign_in(installation: Installation) -> None:
 
 
 def by_hand(installation: Installation) -> None:
-    installation.services.renewal.refresh(account_id(ANN))
+    installation.services.on_demand.refresh(account_id(ANN))
 
 
 def by_resuming(installation: Installation) -> None:
-    installation.services.credentials.resume(ANN)
+    installation.services.accounts.resume(ANN)
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
@@ -113,7 +113,7 @@ def test_an_account_that_was_given_up_comes_back(
 
     def read() -> None:
         with pytest.raises(told, match=f"AADSTS{code}"):
-            other_process.tokens.ensure_fresh(ANN)
+            other_process.tokens.get(ANN)
 
     assert installation.requests_during(read) == 0
 
@@ -153,7 +153,7 @@ def test_an_unreadable_account_comes_back_once_it_is_mended(installation: Instal
     clock.advance(days=2)
     assert installation.refresh_due() == {"claimed": 0}
     with pytest.raises(AccountInactive):
-        installation.services.tokens.ensure_fresh(ANN)
+        installation.services.tokens.get(ANN)
 
     installation.query("UPDATE mail_credentials SET refresh_token = :sealed", sealed=sealed)
     by_resuming(installation)
@@ -176,18 +176,18 @@ def test_a_paused_account_comes_back_when_it_is_resumed(installation: Installati
     """Meanwhile its token is served while it lives, and Microsoft is not asked, however overdue it is."""
     installation.sign_in(ANN, due=True, lifetime=timedelta(hours=1))
     installation.refresh_due()
-    token = installation.services.tokens.ensure_fresh(ANN)
-    installation.services.credentials.pause(ANN)
+    token = installation.services.tokens.get(ANN)
+    installation.services.accounts.pause(ANN)
 
     def an_hour() -> None:
         installation.clock.advance(minutes=58)
         other_process.refresher.refresh_due()
-        assert other_process.tokens.ensure_fresh(ANN).value == token.value
+        assert other_process.tokens.get(ANN).value == token.value
         installation.clock.advance(minutes=2)
         with pytest.raises(AccountInactive, match="paused"):
-            other_process.tokens.ensure_fresh(ANN)
+            other_process.tokens.get(ANN)
         with pytest.raises(AccountInactive, match="paused"):
-            other_process.renewal.refresh(account_id(ANN))
+            other_process.on_demand.refresh(account_id(ANN))
 
     assert installation.requests_during(an_hour) == 0
 
@@ -199,11 +199,11 @@ def test_a_disconnected_account_comes_back_by_a_sign_in_alone(installation: Inst
     """There is nothing left to resume."""
     installation.sign_in(ANN, due=True)
     installation.refresh_due()
-    installation.services.credentials.disconnect(ANN)
+    installation.services.accounts.disconnect(ANN)
     with pytest.raises(InvalidInput):
-        installation.services.credentials.resume(ANN)
+        installation.services.accounts.resume(ANN)
     with pytest.raises(AccountInactive, match="disconnected"):
-        installation.services.tokens.ensure_fresh(ANN)
+        installation.services.tokens.get(ANN)
 
     by_sign_in(installation)
 
@@ -236,7 +236,7 @@ def test_a_consumer_that_met_the_old_grants_end_gets_the_new_grants_token(instal
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(refusal_with("50173", lambda: installation.sign_in(ANN, due=True)), ANN, times=1)
 
-    assert installation.services.tokens.ensure_fresh(ANN).version == 3
+    assert installation.services.tokens.get(ANN).version == 3
 
 
 @pytest.mark.parametrize("granted", [False, True])
@@ -248,7 +248,7 @@ def test_an_operators_decision_during_a_refresh_stands(
     installation.sign_in(ANN, due=True)
 
     def operate() -> None:
-        getattr(installation.services.credentials, act)(ANN)
+        getattr(installation.services.accounts, act)(ANN)
 
     installation.emulator.add_fault(
         GrantWith(meanwhile=operate) if granted else refusal_with("50173", operate), ANN, times=1
@@ -269,4 +269,4 @@ def test_one_dead_account_is_no_news_about_the_others(installation: Installation
 
     assert_well(installation, BOB)
     with pytest.raises(NeedsUser):
-        installation.services.tokens.ensure_fresh(ANN)
+        installation.services.tokens.get(ANN)

@@ -7,7 +7,8 @@ import pytest
 from tests.factories import emails
 from tests.integration.installation import Installation
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import Grant, Secret, Status
+from worker.domain.account import Grant, Status
+from worker.domain.secret import Secret
 from worker.settings.clients import MAIL_SCOPES
 
 DAMAGED = emails(40, "damaged.example")
@@ -84,7 +85,7 @@ def store(
 ) -> None:
     """Their users sign in, and of each refresh token so much is stored."""
     tokens = {email: installation.emulator.enrol(email).refresh_token[:length] for email in everybody}
-    installation.services.credentials.save(
+    installation.services.accounts.save(
         [
             Grant(email=email, refresh_token=Secret(token), scopes=scopes, authority=authority)
             for email, token in tokens.items()

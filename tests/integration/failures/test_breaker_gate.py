@@ -12,7 +12,7 @@ from tests.factories import NOW, emails
 from tests.integration.installation import Installation
 from worker.bootstrap import Services
 from worker.devkit.emulator import Registration, fault_named, oauth_error
-from worker.domain.credential import Status
+from worker.domain.account import Status
 from worker.domain.errors import BackingOff, WorkerError
 from worker.settings.clients import ClientSettings
 
@@ -49,7 +49,7 @@ def test_one_canary_goes_per_interval_however_many_ask(
 
     def read(number: int) -> None:
         with suppress(WorkerError):
-            (other_process, installation.services)[number % 2].tokens.ensure_fresh(fifty[number])
+            (other_process, installation.services)[number % 2].tokens.get(fifty[number])
 
     def sweep(number: int) -> None:
         (other_process, installation.services)[number % 2].refresher.refresh_due()
@@ -103,7 +103,7 @@ def test_nobody_asks_before_retry_after_is_over(
         for services in (installation.services, other_process):
             services.refresher.refresh_due()
             with pytest.raises(BackingOff):
-                services.tokens.ensure_fresh(fifty[-1])
+                services.tokens.get(fifty[-1])
 
     installation.clock.advance(seconds=59.9)
     assert installation.requests_during(everybody) == 0
@@ -179,7 +179,7 @@ def test_another_app_registration_goes_on(installation: Installation) -> None:
     assert both.refresh_due()["returned"] > 0
     assert services.refresher.batches_due(at_most=64) == ["other"]
     assert both.refresh_due("other") == {"claimed": 20, "refreshed": 20}
-    assert [(breaker.client, breaker.failures) for breaker in services.ledger.breakers()] == [("default", 1)]
+    assert [(breaker.client, breaker.failures) for breaker in services.events.breakers()] == [("default", 1)]
 
 
 def test_a_machine_without_a_network_stops_only_itself(
@@ -192,7 +192,7 @@ def test_a_machine_without_a_network_stops_only_itself(
     assert tally["returned"] == 50 - tally["transient"]
     assert without_microsoft.refresher.refresh_due() == NONE
     with pytest.raises(BackingOff, match="connect_failed") as caught:
-        without_microsoft.tokens.ensure_fresh(fifty[-1])
+        without_microsoft.tokens.get(fifty[-1])
     assert caught.value.retry_after == timedelta(seconds=10)
     assert installation.breaker_rows() == []
     assert installation.blamed_accounts() == []
@@ -231,7 +231,7 @@ def test_a_canary_that_is_not_sent_is_given_back(
     assert installation.services.refresher.batches_due(at_most=64) == []
     installation.query("UPDATE mail_credentials SET lease_id = NULL")
 
-    assert other_process.tokens.ensure_fresh(fifty[0]).version == 2
+    assert other_process.tokens.get(fifty[0]).version == 2
 
 
 def test_a_sender_that_dies_with_its_canary_bars_the_others_for_a_minute(

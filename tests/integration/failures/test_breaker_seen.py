@@ -14,8 +14,9 @@ from tests.integration.installation import Installation
 from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import fault_named
-from worker.domain.credential import Grant, Secret, account_id
+from worker.domain.account import Grant, account_id
 from worker.domain.errors import BackingOff, ClientMisconfigured
+from worker.domain.secret import Secret
 
 
 def test_a_consumer_gets_the_error_of_the_app_registration(installation: Installation, other_process: Services) -> None:
@@ -28,7 +29,7 @@ def test_a_consumer_gets_the_error_of_the_app_registration(installation: Install
     def read() -> None:
         for services in (installation.services, other_process):
             with pytest.raises(ClientMisconfigured) as caught:
-                services.tokens.ensure_fresh(ANN)
+                services.tokens.get(ANN)
             assert (caught.value.client, caught.value.reason) == ("default", "AADSTS7000215")
 
     assert installation.requests_during(read) == 0
@@ -44,7 +45,7 @@ def test_a_consumer_gets_the_time_until_the_next_attempt(
     installation.clock.advance(seconds=20)
 
     with pytest.raises(BackingOff) as caught:
-        other_process.tokens.ensure_fresh(waiting)
+        other_process.tokens.get(waiting)
 
     assert (caught.value.reason, caught.value.retry_after) == ("http_429", timedelta(seconds=40))
 
@@ -59,17 +60,17 @@ def test_a_token_that_still_lives_is_served_while_the_breaker_is_open(
         access_token=Secret("living"),
         expires_at=NOW + 60 * MINUTE,
     )
-    installation.services.credentials.save([living])
+    installation.services.accounts.save([living])
     installation.clock.advance(minutes=58)
     installation.reject_secret()
     installation.query(f"UPDATE mail_credentials SET refresh_due_at = '{NOW + 59 * MINUTE}' WHERE email = '{ANN}'")
     installation.refresh_due()
 
-    assert installation.requests_during(lambda: other_process.tokens.ensure_fresh(ANN)) == 0
-    assert other_process.tokens.ensure_fresh(ANN).value == "living"
+    assert installation.requests_during(lambda: other_process.tokens.get(ANN)) == 0
+    assert other_process.tokens.get(ANN).value == "living"
     installation.clock.advance(minutes=2)
     with pytest.raises(ClientMisconfigured):
-        other_process.tokens.ensure_fresh(ANN)
+        other_process.tokens.get(ANN)
 
 
 def test_an_operator_asks_all_the_same(installation: Installation, other_process: Services, fifty: list[str]) -> None:
@@ -80,7 +81,7 @@ def test_an_operator_asks_all_the_same(installation: Installation, other_process
 
     def by_hand() -> None:
         with pytest.raises(ClientMisconfigured):
-            other_process.renewal.refresh(account_id(fifty[0]))
+            other_process.on_demand.refresh(account_id(fifty[0]))
 
     assert installation.requests_during(by_hand) == 1
     assert installation.breaker_rows() == before
@@ -95,7 +96,7 @@ def test_an_operators_refresh_is_as_good_a_canary_as_any(
     installation.accept_secret()
     installation.clock.advance(seconds=10)
 
-    assert other_process.renewal.refresh(account_id(fifty[0])).version == 2
+    assert other_process.on_demand.refresh(account_id(fifty[0])).version == 2
 
     assert installation.breaker_rows() == [(0, None, None)]
     assert installation.refresh_due()["refreshed"] == 10
@@ -122,4 +123,4 @@ def test_status_tells_the_operator_which_app_is_in_trouble(
     installation.emulator.clear_faults()
     installation.clock.advance(minutes=2)
     installation.refresh_due()
-    assert installation.services.ledger.breakers() == []
+    assert installation.services.events.breakers() == []

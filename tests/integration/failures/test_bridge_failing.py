@@ -13,7 +13,7 @@ from tests.integration.side_effects import refusal_with
 from worker.bootstrap import Services
 from worker.devkit.emulator import fault_named
 from worker.devkit.stack import Stack
-from worker.domain.credential import AccessToken, account_id
+from worker.domain.account import account_id
 from worker.domain.errors import (
     AccountInactive,
     BackingOff,
@@ -23,6 +23,7 @@ from worker.domain.errors import (
     NeedsUser,
     WorkerError,
 )
+from worker.domain.token import AccessToken
 
 TOLD: dict[str, type[WorkerError]] = {
     "50173": NeedsUser,
@@ -119,16 +120,16 @@ def test_an_account_that_cannot_be_asked_for_fails_alone(
     installation.refresh_due()
     installation.query("UPDATE mail_credentials SET scopes = 'openid' WHERE email = :email", email=BOB)
     installation.services.redis.flushall()
-    other_process.tokens.ensure_many([ANN, BOB])  # puts what Postgres has into the cache
+    other_process.tokens.get_many([ANN, BOB])  # puts what Postgres has into the cache
     installation.clock.advance(hours=1)
     stores.postgres.stop()
 
-    found = installation.services.tokens.ensure_many([ANN, BOB])
+    found = installation.services.tokens.get_many([ANN, BOB])
 
     assert isinstance(found[ANN], AccessToken)
     assert isinstance(found[BOB], BackingOff)
     assert "internal_error" in str(found[BOB])
-    assert isinstance(other_process.tokens.ensure_many([BOB])[BOB], BackingOff)
+    assert isinstance(other_process.tokens.get_many([BOB])[BOB], BackingOff)
 
 
 def test_a_failure_is_told_even_if_it_cannot_be_noted(outage: Installation, stores: Stack) -> None:
@@ -150,7 +151,7 @@ def test_without_an_entry_there_is_nothing_to_bridge_with(outage: Installation) 
 @pytest.mark.parametrize("act", ["disconnect", "pause"])
 def test_what_an_operator_has_ended_is_not_bridged(signed_in: Installation, stores: Stack, act: str) -> None:
     """The cache knows of it at once, and for as long as Postgres is away."""
-    getattr(signed_in.services.credentials, act)(ANN)
+    getattr(signed_in.services.accounts, act)(ANN)
     stores.postgres.stop()
 
     def bridge() -> None:

@@ -28,7 +28,7 @@ def accept(installation: Installation, *secrets: str) -> None:
 
 def refresh(services: Services, email: str) -> int:
     """By hand; the version it leads to."""
-    return services.renewal.refresh(services.credentials.find(email).id).version
+    return services.on_demand.refresh(services.accounts.find(email).id).version
 
 
 @pytest.mark.parametrize(("accepted", "questions"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])
@@ -96,7 +96,7 @@ def test_both_refused_is_trouble_with_the_app(installation: Installation, other_
     assert installation.refresh_due()["returned"] >= 50 - installation.requests_until_open
 
     assert installation.requests <= 2 * installation.requests_until_open
-    assert [breaker.code for breaker in other_process.ledger.breakers()] == ["AADSTS7000215"]
+    assert [breaker.code for breaker in other_process.events.breakers()] == ["AADSTS7000215"]
     assert installation.requests_during(other_process.refresher.refresh_due) == 0
     assert installation.blamed_accounts() == []
     accept(installation, NEW)
@@ -125,7 +125,7 @@ def test_a_dead_grant_found_with_the_next_secret_is_reported_as_such(installatio
     assert installation.refresh_due() == {"claimed": 2, "refreshed": 1, "reauth_required": 1}
 
     with pytest.raises(NeedsUser, match="AADSTS50173"):
-        installation.services.tokens.ensure_fresh(ANN)
+        installation.services.tokens.get(ANN)
     assert installation.query("SELECT count(*) FROM oauth_clients") == [(0,)]
 
 

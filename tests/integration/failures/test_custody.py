@@ -20,13 +20,14 @@ from tests.integration.outboxes import read
 from tests.integration.side_effects import GrantWith
 from tests.waiting import wait_for
 from worker.bootstrap import Services, bootstrap
-from worker.cache import Locks, Outbox
-from worker.db import claims
-from worker.domain.credential import AccessToken, Claim, LeaseId, account_id
-from worker.service.accounts import Accounts
+from worker.cache import Locks, OutboxStore
+from worker.db import leases
+from worker.domain.account import Lease, LeaseId, account_id
+from worker.domain.token import AccessToken
+from worker.service.accounts.reader import AccountReader
 from worker.service.custody import Custody
-from worker.service.entries import Entries
-from worker.service.recovery import Recovery
+from worker.service.refresh.outbox import Outbox
+from worker.service.tokens.cache import TokenCache
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
@@ -38,9 +39,9 @@ def settings_with(settings: Settings, database_url: str) -> Settings:
     return Settings.model_validate(settings.model_dump() | {"database_url": database_url})
 
 
-def claim(installation: Installation) -> Claim:
+def claim(installation: Installation) -> Lease:
     with installation.services.database.begin() as connection:
-        [claimed] = claims.claim_due(
+        [claimed] = leases.lease_due(
             connection,
             client="default",
             lease_id=LeaseId(uuid4()),
@@ -53,11 +54,11 @@ def claim(installation: Installation) -> Claim:
 
 def custody(installation: Installation) -> Custody:
     redis, vault, utcnow = installation.services.redis, Vault(installation.settings.keys), installation.clock
-    recovery = Recovery(
+    recovery = Outbox(
         database=installation.services.database,
-        outbox=Outbox(redis),
-        accounts=Accounts(database=installation.services.database, vault=vault, utcnow=utcnow),
-        entries=Entries(installation.services.cache, vault),
+        outbox=OutboxStore(redis),
+        accounts=AccountReader(database=installation.services.database, vault=vault, utcnow=utcnow),
+        entries=TokenCache(installation.services.cache, vault),
         utcnow=utcnow,
     )
     return Custody(locks=Locks(redis), recovery=recovery, lease=LEASE)
@@ -118,7 +119,7 @@ def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Installati
 
         def want() -> None:
             with waiting_for(redis, "evalsha"):
-                refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
+                refreshed.append(operator.submit(signed_in.services.on_demand.refresh, account_id(ANN)))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         token = read(without_postgres)
@@ -175,4 +176,4 @@ def test_a_commit_whose_confirmation_is_lost_is_ones_own(
     token = read(signed_in.services)
     assert token.version == signed_in.account(ANN).version == 3
     assert signed_in.requests_during(lambda: read(signed_in.services)) == 0
-    assert len(signed_in.services.ledger.latest(account_id(ANN))) == 2
+    assert len(signed_in.services.events.latest(account_id(ANN))) == 2

@@ -16,11 +16,11 @@ from tests.integration.installation import Installation
 from tests.integration.outboxes import ENTRY, kept
 from tests.waiting import wait_for
 from worker.bootstrap import Services
-from worker.cache import Outbox
-from worker.db import unsaved
+from worker.cache import OutboxStore
+from worker.db import late_writes
 from worker.devkit.emulator import Hang, oauth_error
-from worker.domain.credential import Status, account_id
-from worker.service.entries import Entries
+from worker.domain.account import Status, account_id
+from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault
 
 OUTBOX = "token-worker:outbox"
@@ -47,7 +47,7 @@ def cure(installation: Installation) -> None:
 
 def waiting(installation: Installation) -> set[str]:
     """The ids of those in the outbox."""
-    return {str(account) for account in kept(Outbox(installation.services.redis))}
+    return {str(account) for account in kept(OutboxStore(installation.services.redis))}
 
 
 def assert_stored(installation: Installation, email: str, version: int) -> None:
@@ -90,8 +90,8 @@ def test_a_row_that_postgres_refuses_does_not_spoil_its_group(installation: Inst
 
 def test_a_token_that_waits_is_served(poisoned: Installation, other_process: Services) -> None:
     """The consumer has no part in Postgres's opinion of the row."""
-    assert poisoned.requests_during(lambda: other_process.tokens.ensure_fresh(ANN)) == 0
-    assert other_process.tokens.ensure_fresh(ANN).version == 2
+    assert poisoned.requests_during(lambda: other_process.tokens.get(ANN)) == 0
+    assert other_process.tokens.get(ANN).version == 2
 
 
 def test_an_account_that_waits_is_not_asked_about_again(poisoned: Installation, other_process: Services) -> None:
@@ -136,7 +136,7 @@ def test_who_waits_for_postgres_gets_new_tokens_from_the_cache(poisoned: Install
     that which is spent; and all of it comes home in the end."""
     for version in (3, 4):
         poisoned.clock.advance(hours=2)
-        assert other_process.tokens.ensure_fresh(ANN).version == version
+        assert other_process.tokens.get(ANN).version == version
         assert other_process.refresher.refresh_due()["returned"] == 1
 
     cure(poisoned)
@@ -187,7 +187,7 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Installation, ve
     """What is stored is as spent as before, and what waits is what there is to go on with. The cache learns it."""
     cure(poisoned)
     for verb in verbs:
-        getattr(poisoned.services.credentials, verb)(ANN)
+        getattr(poisoned.services.accounts, verb)(ANN)
     status = poisoned.account(ANN).status
 
     poisoned.services.refresher.batches_due(at_most=1)
@@ -198,11 +198,11 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Installation, ve
     newest = poisoned.emulator.newest_refresh_token(ANN)
     assert poisoned.stored_secret(Purpose.REFRESH_TOKEN, ANN) == newest
     assert poisoned.emulator.accepts(newest)
-    entry = Entries(poisoned.services.cache, Vault(poisoned.settings.keys)).read(account.id)
+    entry = TokenCache(poisoned.services.cache, Vault(poisoned.settings.keys)).read(account.id)
     assert entry
     assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
-    poisoned.services.credentials.resume(ANN)
-    assert poisoned.services.renewal.refresh(account.id).version == poisoned.account(ANN).version
+    poisoned.services.accounts.resume(ANN)
+    assert poisoned.services.on_demand.refresh(account.id).version == poisoned.account(ANN).version
     assert poisoned.emulator.accepts(poisoned.emulator.newest_refresh_token(ANN))
 
 
@@ -220,7 +220,7 @@ def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(installation
     victims = emails(len(values))
     left = {account_id(email): value for email, value in zip(victims, values, strict=True)}
     installation.sign_in(*victims, BOB, due=True)
-    outbox = Outbox(installation.services.redis)
+    outbox = OutboxStore(installation.services.redis)
     outbox.put(left)
 
     assert installation.refresh_due() == {"claimed": len(values) + 1, "refreshed": 1, "returned": len(values)}
@@ -232,7 +232,7 @@ def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(installation
 
 def test_rotate_keys_says_that_something_waits(installation: Installation, command: Callable[..., str]) -> None:
     """It may be sealed under the key that is to go."""
-    Outbox(installation.services.redis).put({account_id(ANN): b"garbage"})
+    OutboxStore(installation.services.redis).put({account_id(ANN): b"garbage"})
 
     with pytest.raises(CalledProcessError) as failed:
         command("rotate-keys")
@@ -245,14 +245,14 @@ def test_what_only_somebody_else_held_does_not_count_as_waiting(installation: In
     """Workers drain as well while keys are rotated: what they held is tried once more at the end."""
     held, other = map(account_id, emails(2))
     installation.sign_in(*emails(2), due=True)
-    Outbox(installation.services.redis).put({held: ENTRY, other: ENTRY})
+    OutboxStore(installation.services.redis).put({held: ENTRY, other: ENTRY})
     poison(installation, seconds=0.5)
     storing = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
     with ThreadPoolExecutor(1) as pool:
         with installation.services.database.begin() as other_process:
-            assert unsaved.hold(other_process, [held]) == {held}
-            drain = pool.submit(installation.services.recovery.drain_all)
+            assert late_writes.hold(other_process, [held]) == {held}
+            drain = pool.submit(installation.services.outbox.drain_all)
             wait_for(lambda: installation.query(storing), about="the other to be stored")
         assert drain.result() == 0
 
@@ -316,7 +316,7 @@ def test_who_refreshes_a_row_that_is_refused_gets_the_token(
     installation.sign_in(ANN, due=True, strict=True)
     poison(installation)
 
-    token = installation.services.tokens.ensure_fresh(ANN)
+    token = installation.services.tokens.get(ANN)
 
     assert token.version == 2
     assert waiting(installation) == {str(account_id(ANN))}
@@ -324,7 +324,7 @@ def test_who_refreshes_a_row_that_is_refused_gets_the_token(
     installation.refresh_due()
     assert_stored(installation, ANN, version=2)
     poison(installation)
-    assert other_process.renewal.refresh(account_id(ANN)).version == 3
+    assert other_process.on_demand.refresh(account_id(ANN)).version == 3
     cure(installation)
     installation.refresh_due()
     assert_stored(installation, ANN, version=3)

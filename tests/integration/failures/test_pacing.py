@@ -12,7 +12,7 @@ from tests.constants import MINUTE
 from tests.factories import NOW, TurnedClock, emails
 from tests.integration.installation import Installation
 from worker.bootstrap import Services
-from worker.cache import Pauses, RateLimiter, connect
+from worker.cache import RateLimiter, TenantThrottle, connect
 from worker.clock import utcnow
 from worker.devkit.emulator import oauth_error
 from worker.domain.errors import BackingOff
@@ -33,7 +33,7 @@ def _limiter(redis_url: str) -> Iterator[Callable[..., RateLimiter]]:
 
 def paused(redis_url: str, client: str = "default", *, at: datetime = NOW) -> dict[str, timedelta]:
     with connect(redis_url) as redis:
-        return Pauses(redis, utcnow=lambda: at).left(client, {"contoso.com", "fabrikam.com"})
+        return TenantThrottle(redis, utcnow=lambda: at).left(client, {"contoso.com", "fabrikam.com"})
 
 
 def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: float) -> tuple[int, int]:
@@ -143,7 +143,7 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Installation, othe
     def sweep_and_read() -> None:
         assert other_process.refresher.refresh_due() == {"claimed": 2, "refreshed": 1, "returned": 1}
         with pytest.raises(BackingOff, match="tenant_throttled") as caught:
-            other_process.tokens.ensure_fresh("new@contoso.com")
+            other_process.tokens.get("new@contoso.com")
         assert timedelta(0) < caught.value.retry_after <= MINUTE
 
     assert throttled.requests_during(sweep_and_read) == 1
@@ -153,7 +153,7 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Installation, othe
 
     account = throttled.account("new@contoso.com")
     with pytest.raises(BackingOff, match="AADSTS90055"):
-        other_process.renewal.refresh(account.id)
+        other_process.on_demand.refresh(account.id)
 
 
 def test_when_its_time_is_over_the_tenant_is_asked_again(installation: Installation, redis_url: str) -> None:
@@ -171,7 +171,7 @@ def test_when_its_time_is_over_the_tenant_is_asked_again(installation: Installat
 def test_a_late_answer_does_not_shorten_a_pause(redis_url: str) -> None:
     """The longest that Microsoft has asked for counts; and it counts for the app registration that was told."""
     with connect(redis_url) as redis:
-        pauses = Pauses(redis, utcnow=TurnedClock())
+        pauses = TenantThrottle(redis, utcnow=TurnedClock())
         for seconds in (30, 600, 5):
             pauses.pause("default", "contoso.com", timedelta(seconds=seconds))
 

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from worker.client import TokenClient
-from worker.domain.credential import AccessToken, MailAccount, MailServers, Secret
+from worker.domain.account import MailServers
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken, MailAccount
 from worker.mail import TokenSource
 
 

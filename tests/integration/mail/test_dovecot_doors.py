@@ -28,7 +28,7 @@ def test_an_expired_token_is_refused_and_refreshed_once(
 ) -> None:
     """It is thought to live for an hour; only the mail server knows better."""
     office.sign_in(lifetime=timedelta(0), believed=HOUR)
-    refused = office.services.credentials.find(ANN).version
+    refused = office.services.accounts.find(ANN).version
     door(source, ANN, ssl_context=trust)
     assert (office.refreshes(), source.reported) == (1, [refused])
     door(source, ANN, ssl_context=trust)

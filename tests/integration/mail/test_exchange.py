@@ -17,7 +17,7 @@ import trustme
 from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, through_pop
 from tests.integration.mail.exchange import CHALLENGE, HANG_UP, Exchange, serving
 from tests.integration.mail.sources import Awaited, HeldSource
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, InvalidInput
 from worker.mail import MailboxRefused, MailUnavailable, TokenRefused, aio, imapclient, open_imap, open_pop, open_smtp
 

@@ -7,7 +7,7 @@ from multiprocessing.synchronize import Barrier
 
 from tests.waiting import HANG_LIMIT
 from worker.bootstrap import bootstrap
-from worker.domain.credential import AccessToken
+from worker.domain.token import AccessToken
 from worker.settings import Settings
 
 
@@ -17,7 +17,7 @@ def read(settings: dict[str, str], now: datetime, threads: int, start: Barrier, 
     services.ping()  # connections are open: what follows is as simultaneous as can be
 
     def once(_number: int) -> AccessToken:
-        return services.tokens.ensure_fresh("ann@contoso.com")
+        return services.tokens.get("ann@contoso.com")
 
     with ThreadPoolExecutor(threads) as pool:
         start.wait(HANG_LIMIT)

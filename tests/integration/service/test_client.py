@@ -11,8 +11,9 @@ from tests.constants import ANN, BOB, HOUR, MINUTE
 from tests.integration import counting
 from tests.integration.installation import Installation
 from worker.client import ClientClosed, InvalidInput, MailServers, TokenClient, UnknownAccount
-from worker.domain.credential import AccessToken, account_id
+from worker.domain.account import account_id
 from worker.domain.errors import AccountInactive
+from worker.domain.token import AccessToken
 
 _LOOSELY = 6  # times a bare GET; it is about 2, and a busy machine must not make this fail
 _SECONDS = 11  # longer than the memory's ten
@@ -39,7 +40,7 @@ def test_a_read_costs_little_more_than_a_bare_get(installation: Installation, cl
     redis, key = installation.services.redis, f"token-worker:entry:{account_id(ANN)}"
 
     def read() -> None:  # by services without a memory
-        installation.services.tokens.ensure_fresh(ANN)
+        installation.services.tokens.get(ANN)
 
     pairs = [(_timed(read), _timed(lambda: redis.get(key))) for _ in range(500)]
     ours, bare = (statistics.median(times) for times in zip(*pairs, strict=True))
@@ -77,7 +78,7 @@ def test_a_change_by_another_process_is_seen_within_seconds(installation: Instal
     """Until then the memory serves what was true a moment ago."""
     installation.sign_in(ANN)
     client.get(ANN)
-    installation.services.credentials.disconnect(ANN)
+    installation.services.accounts.disconnect(ANN)
 
     installation.clock.advance(seconds=9)
     assert client.get(ANN).version == 1

@@ -25,7 +25,7 @@ from worker.client import (
 )
 from worker.devkit.emulator import Registration, oauth_error
 from worker.devkit.stack import Stack
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.domain.errors import UnknownKey
 from worker.settings import ReaderSettings
 from worker.vault import Purpose, Vault, format_access_keys
@@ -72,7 +72,7 @@ def test_a_cached_token_is_read_in_one_command(installation: Installation, reade
     with counting.statements() as statements, counting.commands(installation.services.redis) as commands:
         token, account = reader.get(ANN), reader.load(ANN)
 
-    assert token == installation.services.tokens.ensure_fresh(ANN) == account.token
+    assert token == installation.services.tokens.get(ANN) == account.token
     assert account.servers.smtp_host == "smtp.office365.com"
     assert commands["get"] == 1
     assert statements == []
@@ -128,7 +128,7 @@ def test_with_select_alone_it_falls_back_on_postgres(installation: Installation,
     """And fills the cache itself; the workers need not know."""
     installation.sign_in(ANN)
     installation.sign_in(BOB, due=True)
-    installation.services.credentials.pause(BOB)
+    installation.services.accounts.pause(BOB)
     installation.services.redis.flushall()
 
     found = selecting.get_many([ANN, BOB, "nobody@contoso.com"])

@@ -11,12 +11,12 @@ from tests.integration.installation import Installation
 from tests.waiting import HANG_LIMIT
 from worker.client import AccessToken, AccountInactive, BackingOff, TokenClient, TokenRefused, Unavailable
 from worker.client import UnknownAccount as Unknown
-from worker.db import credentials
+from worker.db import accounts
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
+from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import NeedsUser
-from worker.domain.problem import Wish
 
 _REPORTERS = 32
 
@@ -31,7 +31,7 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(
 
     def report(number: int) -> AccessToken:
         start.wait(HANG_LIMIT)
-        return client.report_rejected(ANN, 1) if number % 2 else other.tokens.replace_refused(ANN, 1)
+        return client.report_rejected(ANN, 1) if number % 2 else other.tokens.report_rejected(ANN, 1)
 
     with ThreadPoolExecutor(_REPORTERS) as pool:
         tokens = set(pool.map(report, range(_REPORTERS)))
@@ -39,7 +39,7 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(
     assert {token.version for token in tokens} == {2}
     assert installation.requests == 1
     assert client.get(ANN).version == 2
-    [line] = installation.services.ledger.latest(account_id(ANN))
+    [line] = installation.services.events.latest(account_id(ANN))
     assert (line["trigger"], line["outcome"]) == ("rejected", "refreshed")
 
 
@@ -50,11 +50,11 @@ def test_a_reader_that_saw_the_old_row_does_not_hear_that_the_new_token_is_rejec
     installation.sign_in(ANN)
     ann = account_id(ANN)
     with installation.services.database.begin() as connection:
-        read_before = credentials.find(connection, ann)
-    installation.services.tokens.replace_refused(ANN, 1)
+        read_before = accounts.find(connection, ann)
+    installation.services.tokens.report_rejected(ANN, 1)
     installation.services.redis.flushall()  # as it is between the commit and the write to the cache
 
-    standing = installation.services.renewal.obtain(ann, ANN, Wish(newer_than=1), seen=read_before)
+    standing = installation.services.on_demand.obtain(ann, ANN, TokenRequirement(newer_than=1), seen=read_before)
 
     assert standing.error is None
     assert standing.entry.version == 2
@@ -92,7 +92,7 @@ def test_a_fresh_token_that_is_refused_too_is_no_matter_of_tokens(
     with pytest.raises(TokenRefused) as refusal:
         client.report_rejected(ANN, second.version)
     with counting.statements() as statements, pytest.raises(TokenRefused):
-        installation.services.tokens.replace_refused(ANN, second.version)
+        installation.services.tokens.report_rejected(ANN, second.version)
 
     assert refusal.value.code == "token_refused"
     assert refusal.value.retry_after == 6 * MINUTE
@@ -118,7 +118,7 @@ def test_a_token_of_the_schedule_in_between_does_not_start_it_anew(
     """Ten minutes are ten minutes: the third token would be refused as well."""
     installation.sign_in(ANN)
     client.report_rejected(ANN, 1)
-    installation.services.renewal.refresh(account_id(ANN))
+    installation.services.on_demand.refresh(account_id(ANN))
 
     with pytest.raises(TokenRefused):
         client.report_rejected(ANN, 3)
@@ -159,7 +159,7 @@ def test_while_postgres_is_away_nothing_is_asked(
     """Whether it was refused before, only Postgres knows; a newer token in the cache is another matter."""
     installation.sign_in(ANN, BOB)
     installation.clock.advance(minutes=40)
-    installation.services.renewal.refresh(account_id(BOB))
+    installation.services.on_demand.refresh(account_id(BOB))
     stores.postgres.stop()
 
     with pytest.raises(Unavailable):
@@ -172,7 +172,7 @@ def test_while_postgres_is_away_nothing_is_asked(
 def test_a_report_for_a_failing_account_raises_its_failure(installation: Installation, client: TokenClient) -> None:
     """And its refused token is not handed out again in place of an answer."""
     installation.sign_in(ANN, BOB, lifetime=HOUR)
-    installation.services.credentials.pause(ANN)
+    installation.services.accounts.pause(ANN)
     installation.query(
         "UPDATE mail_credentials SET status = 'reauth_required', failure_code = 'AADSTS50173',"
         " failure_count = 1 WHERE email = :email",

@@ -11,7 +11,7 @@ from tests.integration import counting
 from tests.integration.installation import Installation
 from worker.devkit.stack import Stack
 from worker.domain.errors import Unavailable
-from worker.service.credentials import BadLine
+from worker.service.accounts.manager import BadLine
 from worker.vault import Purpose
 
 _SECRET = "1.AVkA-a-refresh-token-nobody-may-see"
@@ -61,7 +61,7 @@ _BAD = {
 
 
 def _import(installation: Installation, *lines: str) -> tuple[int, list[BadLine]]:
-    return installation.services.credentials.import_lines(lines, progress=lambda _: None)
+    return installation.services.accounts.import_lines(lines, progress=lambda _: None)
 
 
 @pytest.mark.parametrize("line", _BAD.values(), ids=_BAD)
@@ -75,7 +75,7 @@ def test_a_bad_line_is_reported_by_its_number_and_the_others_are_stored(installa
     assert [each.number for each in reported] == [2]
     assert reported[0].reason
     assert _SECRET not in reported[0].reason
-    assert [account.email for account in installation.services.credentials.list()] == [BOB, CAT]
+    assert [account.email for account in installation.services.accounts.list()] == [BOB, CAT]
 
 
 def test_everything_a_line_says_is_stored(installation: Installation) -> None:
@@ -89,7 +89,7 @@ def test_everything_a_line_says_is_stored(installation: Installation) -> None:
     account = installation.account()
     assert (account.authority, account.scopes, account.expires_at) == (tenant, ("a", "b"), expires_at)
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == f"{_SECRET}-{ANN}"
-    assert installation.services.tokens.ensure_fresh(ANN).value == "an-access-token"
+    assert installation.services.tokens.get(ANN).value == "an-access-token"
     assert installation.requests == 0
 
 
@@ -126,7 +126,7 @@ def test_of_two_lines_for_one_account_the_last_counts(installation: Installation
     _import(installation, _line(ANN, refresh_token="third"), *filler, _line("ANN@contoso.com", refresh_token="fourth"))
 
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == "fourth"
-    assert len(list(installation.services.credentials.list())) == 602
+    assert len(list(installation.services.accounts.list())) == 602
 
 
 def test_an_import_repeated_is_an_import_once(installation: Installation) -> None:
@@ -134,7 +134,7 @@ def test_an_import_repeated_is_an_import_once(installation: Installation) -> Non
     for _ in range(2):
         assert _import(installation, _line(ANN), _line(BOB)) == (2, [])
 
-    assert [account.version for account in installation.services.credentials.list()] == [2, 2]
+    assert [account.version for account in installation.services.accounts.list()] == [2, 2]
 
 
 def test_an_import_that_is_cut_off_keeps_what_was_stored(installation: Installation, stores: Stack) -> None:
@@ -148,11 +148,11 @@ def test_an_import_that_is_cut_off_keeps_what_was_stored(installation: Installat
         yield from lines[500:]
 
     with pytest.raises(Unavailable):
-        installation.services.credentials.import_lines(interrupted(), progress=done.append)
+        installation.services.accounts.import_lines(interrupted(), progress=done.append)
 
     stores.postgres.start()
     assert done == [500]
-    assert len(list(installation.services.credentials.list())) == 500
+    assert len(list(installation.services.accounts.list())) == 500
 
 
 def test_ten_thousand_lines_are_a_matter_of_seconds(installation: Installation) -> None:
@@ -162,7 +162,7 @@ def test_ten_thousand_lines_are_a_matter_of_seconds(installation: Installation) 
     done = list[int]()
 
     with counting.statements() as statements, counting.commands(installation.services.redis) as commands:
-        stored, reported = installation.services.credentials.import_lines(lines, progress=done.append)
+        stored, reported = installation.services.accounts.import_lines(lines, progress=done.append)
 
     assert 0 < len(statements) <= 200
     assert 0 < commands["evalsha"] <= 200
@@ -183,7 +183,7 @@ def test_an_import_repeated_after_a_crash_brings_the_rest(installation: Installa
         yield from lines[1000:]
 
     with pytest.raises(Unavailable):
-        installation.services.credentials.import_lines(interrupted(), progress=lambda _: None)
+        installation.services.accounts.import_lines(interrupted(), progress=lambda _: None)
     stores.postgres.start()
     assert installation.query("SELECT count(*) FROM mail_credentials") == [(1000,)]
     assert len(installation.services.redis.keys("token-worker:entry:*")) == 1000
@@ -209,5 +209,5 @@ def test_an_import_goes_on_without_redis(installation: Installation, stores: Sta
     assert _import(installation, *lines) == (600, [])
 
     stores.valkey.start()
-    assert installation.services.tokens.ensure_fresh("user599@contoso.com").value == "a"
+    assert installation.services.tokens.get("user599@contoso.com").value == "a"
     assert installation.cached("user599@contoso.com")

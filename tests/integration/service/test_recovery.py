@@ -10,10 +10,10 @@ from tests.constants import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED
 from tests.integration.installation import Installation
 from tests.integration.outboxes import kept
 from tests.waiting import wait_for
-from worker.cache import Outbox
+from worker.cache import OutboxStore
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.domain.errors import Unavailable
 from worker.vault import Purpose
 
@@ -31,7 +31,7 @@ def _refresh_into_the_outbox(installation: Installation, stores: Stack, *, answe
 
 
 def _outbox(installation: Installation) -> set[str]:
-    return {str(account) for account in kept(Outbox(installation.services.redis))}
+    return {str(account) for account in kept(OutboxStore(installation.services.redis))}
 
 
 def test_what_postgres_could_not_take_comes_home_with_the_next_batch(installation: Installation, stores: Stack) -> None:
@@ -85,7 +85,7 @@ def test_a_reader_may_be_the_one_who_brings_it_home(installation: Installation, 
     installation.services.redis.delete(f"token-worker:entry:{account_id(ANN)}")
     installation.clock.advance(minutes=3)  # the lease has run out, and the account is free for all
 
-    token = installation.services.tokens.ensure_fresh(ANN)
+    token = installation.services.tokens.get(ANN)
 
     assert expected
     assert token == expected.token
@@ -99,21 +99,21 @@ def test_a_sign_in_since_then_wins(installation: Installation, stores: Stack) ->
     _refresh_into_the_outbox(installation, stores)
 
     grant = installation.grant(ANN)
-    installation.services.credentials.save([grant])
-    assert installation.services.tokens.ensure_fresh(ANN).secret == grant.access_token
+    installation.services.accounts.save([grant])
+    assert installation.services.tokens.get(ANN).secret == grant.access_token
     installation.refresh_due()
 
     assert installation.logged(_DROPPED) == [ANN]
     assert _outbox(installation) == set()
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
-    assert installation.services.tokens.ensure_fresh(ANN).secret == grant.access_token
+    assert installation.services.tokens.get(ANN).secret == grant.access_token
 
 
 def test_a_disconnected_account_stays_so(installation: Installation, stores: Stack) -> None:
     """Its user has withdrawn meanwhile; late tokens are thrown away."""
     installation.sign_in(ANN, due=True)
     _refresh_into_the_outbox(installation, stores)
-    installation.services.credentials.disconnect(ANN)
+    installation.services.accounts.disconnect(ANN)
 
     installation.refresh_due()
 
@@ -173,7 +173,7 @@ def test_without_redis_too_the_answer_waits_for_postgres(installation: Installat
     assert installation.logged(PERSISTED) == [ANN]
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
     stores.valkey.start()
-    assert installation.services.tokens.ensure_fresh(ANN).version == 2
+    assert installation.services.tokens.get(ANN).version == 2
     assert installation.requests == 1
 
 
@@ -240,7 +240,7 @@ def test_while_redis_is_away_refreshing_goes_on(installation: Installation, stor
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
     stores.valkey.start()
 
-    assert installation.services.tokens.ensure_fresh(ANN).version == 2
+    assert installation.services.tokens.get(ANN).version == 2
     assert installation.requests == 1
 
 
@@ -264,7 +264,7 @@ def test_a_backup_of_postgres_can_be_restored(installation: Installation) -> Non
 
     installation.services.redis.flushdb()
 
-    token = installation.services.tokens.ensure_fresh(ANN)
+    token = installation.services.tokens.get(ANN)
     assert (token.version, token.ttl(installation.clock()) > timedelta(minutes=5)) == (
         installation.account().version,
         True,

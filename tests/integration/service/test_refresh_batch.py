@@ -15,9 +15,9 @@ from tests.constants import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED
 from tests.factories import make_refreshed
 from tests.integration.installation import Installation
 from tests.waiting import wait_for
-from worker.db import claims
+from worker.db import leases
 from worker.devkit.stack import Stack
-from worker.domain.credential import Account, LeaseId, Status, account_id
+from worker.domain.account import Account, LeaseId, Status, account_id
 from worker.domain.errors import StorageError
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
@@ -30,7 +30,7 @@ def test_a_due_account_is_refreshed_and_readable(installation: Installation) -> 
 
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
-    token = installation.services.tokens.ensure_fresh("Ann@contoso.com")
+    token = installation.services.tokens.get("Ann@contoso.com")
     assert token.version == 2
     assert token.expires_at > installation.clock()
     assert installation.requests == 1
@@ -55,24 +55,24 @@ def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(installatio
 
     assert small.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
 
-    versions = {account.email: account.version for account in installation.services.credentials.list()}
+    versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == {CAT: 2, ANN: 2, BOB: 1}
     assert small.refresher.batches_due(at_most=5) == ["default"]
 
 
-@pytest.mark.parametrize(("batch_size", "in_crowd"), [(4, False), (3, True), (2, False)])
+@pytest.mark.parametrize(("batch_size", "in_backlog"), [(4, False), (3, True), (2, False)])
 def test_accounts_are_spread_anew_if_more_are_due_than_fit_into_a_batch(
-    installation: Installation, batch_size: int, *, in_crowd: bool
+    installation: Installation, batch_size: int, *, in_backlog: bool
 ) -> None:
     """As those of an import, who would all come back together. That one or two fit says nothing about a fleet."""
     installation.sign_in(ANN, BOB, CAT, "dan@contoso.com", due=True)
 
     assert installation.another_process(batch_size=batch_size).refresher.refresh_due()["refreshed"] == batch_size
 
-    spread = [account for account in installation.services.credentials.list() if account.version > 1]
+    spread = [account for account in installation.services.accounts.list() if account.version > 1]
     assert len(spread) == batch_size
     for account in spread:
-        assert account.due_at == RefreshPolicy().due_at(account.id, 2, _refreshed(account), in_crowd=in_crowd)
+        assert account.due_at == RefreshPolicy().due_at(account.id, 2, _refreshed(account), in_backlog=in_backlog)
 
 
 def _refreshed(account: Account) -> Refreshed:
@@ -108,7 +108,7 @@ def test_an_account_that_does_not_open_is_set_aside(installation: Installation) 
     assert row.failure.kind == "unreadable"
     installation.clock.advance(days=30)
     assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
-    assert installation.services.ledger.latest(account_id(BOB)) == []
+    assert installation.services.events.latest(account_id(BOB)) == []
 
 
 def test_ciphertexts_swapped_between_accounts_do_not_open(installation: Installation) -> None:
@@ -121,7 +121,7 @@ def test_ciphertexts_swapped_between_accounts_do_not_open(installation: Installa
 
     assert installation.refresh_due() == {"claimed": 2}
 
-    assert [row.status for row in installation.services.credentials.list()] == [Status.UNREADABLE] * 2
+    assert [row.status for row in installation.services.accounts.list()] == [Status.UNREADABLE] * 2
     assert installation.requests == 0
 
 
@@ -156,7 +156,7 @@ def test_an_answer_that_postgres_refuses_costs_no_other_account(installation: In
 
     assert _answered_together(installation, 8) == {"claimed": 8, "refreshed": 8}
 
-    versions = {account.email: account.version for account in installation.services.credentials.list()}
+    versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == {BOB: 1} | dict.fromkeys(others, 2)
     assert installation.logged(NOT_PERSISTED) == [BOB]
     assert sorted(installation.logged(PERSISTED)) == others
@@ -187,7 +187,7 @@ def test_no_further_request_is_sent_once_an_answer_could_not_be_stored(
     assert installation.requests == 1
     _want_again(installation)
     assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
-    assert {row.email: row.version for row in installation.services.credentials.list()} == {BOB: 1, ANN: 2, CAT: 2}
+    assert {row.email: row.version for row in installation.services.accounts.list()} == {BOB: 1, ANN: 2, CAT: 2}
 
 
 def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(
@@ -201,7 +201,7 @@ def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(
     with stamina.set_testing(True, attempts=1), pytest.raises(StorageError):
         _answered_together(installation, 8, meanwhile=stores.valkey.stop)
 
-    versions = {account.email: account.version for account in installation.services.credentials.list()}
+    versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == dict.fromkeys(refused, 1) | dict.fromkeys(others, 2)
     assert sorted(installation.logged(PERSISTED)) == others
 
@@ -261,7 +261,7 @@ def test_a_worker_that_dies_costs_a_lease_and_no_account(installation: Installat
     installation.sign_in(ANN, due=True)
     with installation.services.database.begin() as connection:
         lease, now = timedelta(seconds=installation.settings.lease), installation.clock()
-        assert claims.claim_due(connection, client="default", lease_id=LeaseId(uuid4()), limit=1, lease=lease, now=now)
+        assert leases.lease_due(connection, client="default", lease_id=LeaseId(uuid4()), limit=1, lease=lease, now=now)
     installation.clock.advance(seconds=149)
     assert installation.refresh_due() == {"claimed": 0}
     installation.clock.advance(seconds=1)
@@ -275,7 +275,7 @@ def test_answers_are_written_as_they_come(installation: Installation) -> None:
 
     with installation.in_flight(installation.refresh_due) as batch:
         wait_for(lambda: len(installation.logged(PERSISTED)) == 2, about="the two others to be written", seconds=14)
-        versions = sorted(account.version for account in installation.services.credentials.list())
+        versions = sorted(account.version for account in installation.services.accounts.list())
 
     assert versions == [1, 2, 2]
     assert batch.result() == {"claimed": 3, "refreshed": 3}

@@ -8,7 +8,7 @@ import pytest
 from tests.constants import ANN, DAY, HOUR, MINUTE, PERSISTED, SECOND
 from tests.integration.installation import Installation
 from worker.devkit.emulator import Fault, Hang, RawAnswer, oauth_error
-from worker.domain.credential import Account, Failure, Status, account_id
+from worker.domain.account import Account, Failure, Status, account_id
 from worker.vault import Purpose
 
 _CLAIMS = '{"access_token":{"essential":true}}'
@@ -107,13 +107,13 @@ def test_the_ledger_tells_of_a_refresh_without_a_secret(installation: Installati
         installation.refresh_due()
         installation.clock.advance(hours=1)
 
-    newest, oldest = installation.services.ledger.latest(account_id(ANN))
+    newest, oldest = installation.services.events.latest(account_id(ANN))
     assert (newest["trigger"], newest["outcome"], newest["code"]) == ("schedule", "refreshed", "ok")
     assert newest["at"] == installation.clock() - HOUR
     assert newest["correlation_id"] != oldest["correlation_id"]
     assert newest["fingerprint_before"] == oldest["fingerprint_after"] != newest["fingerprint_after"]
     assert 0 <= newest["latency_ms"] < 15_000
-    assert installation.services.ledger.latest(account_id(ANN), limit=1) == [newest]
+    assert installation.services.events.latest(account_id(ANN), limit=1) == [newest]
     assert installation.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
 
 
@@ -124,7 +124,7 @@ def test_latency_is_how_long_microsoft_took(installation: Installation) -> None:
 
     installation.refresh_due()
 
-    [line] = installation.services.ledger.latest(account_id(ANN))
+    [line] = installation.services.events.latest(account_id(ANN))
     assert 200 <= line["latency_ms"] < 15_000
 
 
@@ -160,7 +160,7 @@ def test_a_refusal_is_in_the_ledger(installation: Installation, failed: Failed) 
     installation.refresh_due()
     installation.sign_in(ANN)
 
-    [line] = installation.services.ledger.latest(account_id(ANN))
+    [line] = installation.services.events.latest(account_id(ANN))
     assert (line["outcome"], line["code"], line["trigger"]) == (failed.kind, failed.code, "schedule")
     assert line["correlation_id"]
     assert line["fingerprint_before"]
@@ -192,7 +192,7 @@ def test_the_summary_of_the_fleet_agrees_with_the_rows(installation: Installatio
     installation.refresh_due()
     installation.clock.advance(seconds=8)
 
-    summary = installation.services.ledger.summary()
+    summary = installation.services.events.summary()
 
     assert summary["accounts"] == {"active": 2, "blocked": 1}
     assert (summary["due"], summary["failing"], summary["expired"], summary["in_flight"]) == (1, 2, 0, 0)
@@ -204,10 +204,10 @@ def test_old_lines_of_the_ledger_are_pruned(installation: Installation) -> None:
     installation.refresh_due()
     installation.clock.advance(days=20)
     installation.refresh_due()
-    assert installation.services.ledger.prune() == 0
+    assert installation.services.events.prune() == 0
     installation.clock.advance(days=11)
 
-    assert installation.services.ledger.prune() == 1
+    assert installation.services.events.prune() == 1
 
-    [line] = installation.services.ledger.latest(account_id(ANN))
+    [line] = installation.services.events.latest(account_id(ANN))
     assert line["at"] == installation.clock() - 11 * DAY

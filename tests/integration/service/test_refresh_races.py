@@ -11,8 +11,8 @@ from tests.integration.installation import Installation
 from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import Status
-from worker.service.settlement import Trigger
+from worker.domain.account import Status
+from worker.service.refresh.results import Trigger
 from worker.vault import Purpose
 
 _DROPPED = "Answer dropped: another worker got there first"
@@ -44,7 +44,7 @@ def test_two_workers_ask_once_for_each_account(installation: Installation) -> No
     assert sum(tallies, Counter()) == {"claimed": 120, "refreshed": 120}
     seen = installation.emulator.statistics()
     assert (seen.requests, seen.failures) == (120, 0)
-    assert {account.version for account in installation.services.credentials.list()} == {2}
+    assert {account.version for account in installation.services.accounts.list()} == {2}
 
 
 def test_a_sign_in_while_a_refresh_is_under_way_wins(installation: Installation) -> None:
@@ -53,13 +53,13 @@ def test_a_sign_in_while_a_refresh_is_under_way_wins(installation: Installation)
 
     with installation.in_flight(installation.refresh_due) as refresh:
         grant = installation.grant(ANN)
-        installation.services.credentials.save([grant])
+        installation.services.accounts.save([grant])
 
     assert refresh.result() == {"claimed": 1}
     assert installation.logged(_DROPPED) == [ANN]
     assert installation.logged(PERSISTED) == []
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
-    assert installation.services.tokens.ensure_fresh(ANN).secret == grant.access_token
+    assert installation.services.tokens.get(ANN).secret == grant.access_token
     entry = installation.cached()
     assert entry
     assert entry.refresh_token == installation.account().refresh_token
@@ -75,7 +75,7 @@ def test_a_death_sentence_for_the_old_grant_does_not_reach_the_new_one(installat
 
     assert refresh.result() == {"claimed": 1}
     assert (installation.account().status, installation.account().failure) == (Status.ACTIVE, None)
-    assert installation.services.tokens.ensure_fresh(ANN).version == 2
+    assert installation.services.tokens.get(ANN).version == 2
 
 
 def test_an_answer_that_outlives_its_lease_is_dropped(installation: Installation) -> None:
@@ -116,7 +116,7 @@ def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(
 
     with installation.in_flight(installation.refresh_due) as late:
         for verb in verbs:
-            getattr(installation.services.credentials, verb)(ANN)
+            getattr(installation.services.accounts, verb)(ANN)
         status = installation.account().status
 
     assert late.result() == {"claimed": 1, "refreshed": 1}
@@ -125,8 +125,8 @@ def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(
     assert account.status is entry.status is status
     assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
-    installation.services.credentials.resume(ANN)
-    installation.services.renewal.refresh(account.id)
+    installation.services.accounts.resume(ANN)
+    installation.services.on_demand.refresh(account.id)
     assert installation.emulator.accepts(installation.emulator.newest_refresh_token(ANN))
 
 
@@ -151,7 +151,7 @@ def test_a_lost_answer_is_in_the_ledger_all_the_same(installation: Installation)
     with installation.in_flight(installation.refresh_due):
         installation.sign_in(ANN)
 
-    [line] = installation.services.ledger.latest(installation.account().id)
+    [line] = installation.services.events.latest(installation.account().id)
     assert line["outcome"] == "refreshed"
 
 
@@ -197,5 +197,5 @@ def test_an_account_may_be_refreshed_before_it_is_due(installation: Installation
     due = installation.account().due_at
     assert due
     assert due >= installation.clock() + HOUR / 2
-    [line] = installation.services.ledger.latest(installation.account().id)
+    [line] = installation.services.events.latest(installation.account().id)
     assert line["trigger"] == "operator"

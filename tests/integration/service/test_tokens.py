@@ -8,7 +8,7 @@ import pytest
 from tests.constants import ANN, BOB, HOUR, MINUTE, PERSISTED, RECOVERED
 from tests.integration import counting
 from tests.integration.installation import Installation
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.domain.errors import InvalidInput, UnknownAccount
 
 
@@ -21,7 +21,7 @@ def test_a_token_in_redis_costs_no_sql(installation: Installation) -> None:
     installation.sign_in(ANN)
 
     with counting.statements() as statements:
-        token = installation.services.tokens.ensure_fresh(ANN)
+        token = installation.services.tokens.get(ANN)
 
     assert statements == []
     assert (token.email, token.expires_at) == (ANN, installation.clock() + HOUR)
@@ -32,12 +32,12 @@ def test_a_token_in_redis_costs_no_sql(installation: Installation) -> None:
 def test_a_miss_is_rebuilt_from_postgres_and_logged(installation: Installation) -> None:
     """Redis is flushed: the caller does not notice, the operator does, and once is enough."""
     installation.sign_in(ANN)
-    before = installation.services.tokens.ensure_fresh(ANN)
+    before = installation.services.tokens.get(ANN)
     installation.services.redis.flushall()
 
-    assert installation.services.tokens.ensure_fresh(ANN) == before
+    assert installation.services.tokens.get(ANN) == before
     with counting.statements() as statements:
-        assert installation.services.tokens.ensure_fresh(ANN) == before
+        assert installation.services.tokens.get(ANN) == before
 
     assert installation.logged(RECOVERED) == [ANN]
     assert statements == []
@@ -51,7 +51,7 @@ def test_an_entry_lives_for_a_day_and_its_token_by_its_own_expiry(installation: 
     assert 86_390_000 < lifetime <= 86_400_000
 
     installation.clock.advance(hours=2)
-    token = installation.services.tokens.ensure_fresh(ANN)
+    token = installation.services.tokens.get(ANN)
 
     assert token.expires_at > installation.clock()
     assert installation.requests == 1
@@ -61,13 +61,13 @@ def test_a_stale_token_is_refreshed_once_and_by_a_consumer(installation: Install
     """The ledger tells who wanted it, and the next to ask gets it from Redis."""
     installation.sign_in(ANN, due=True)
 
-    token = installation.services.tokens.ensure_fresh(ANN)
+    token = installation.services.tokens.get(ANN)
     with counting.statements() as statements:
-        assert installation.services.tokens.ensure_fresh(ANN) == token
+        assert installation.services.tokens.get(ANN) == token
 
     assert installation.requests == 1
     assert statements == []
-    [line] = installation.services.ledger.latest(account_id(ANN))
+    [line] = installation.services.events.latest(account_id(ANN))
     assert (line["trigger"], line["outcome"]) == ("consumer", "refreshed")
 
 
@@ -75,7 +75,7 @@ def test_a_refresh_is_not_logged_as_a_recovery(installation: Installation) -> No
     """The line is what operators count after a flush of Redis; here nothing was lost."""
     installation.sign_in(ANN, due=True)
 
-    installation.services.tokens.ensure_fresh(ANN)
+    installation.services.tokens.get(ANN)
 
     assert installation.logged(PERSISTED) == [ANN]
     assert installation.logged(RECOVERED) == []
@@ -97,7 +97,7 @@ def test_without_a_wish_a_token_is_good_until_it_gets_tight(
     installation.sign_in(ANN, lifetime=lifetime)
     installation.clock.now += lifetime - left
 
-    token = installation.services.tokens.ensure_fresh(ANN)
+    token = installation.services.tokens.get(ANN)
 
     assert installation.requests == (0 if fresh else 1)
     assert token.ttl(installation.clock()) == (left if fresh else lifetime)
@@ -108,9 +108,9 @@ def test_a_wish_for_more_life_is_granted_by_a_refresh(installation: Installation
     installation.sign_in(ANN)
     installation.clock.advance(minutes=31)
 
-    installation.services.tokens.ensure_fresh(ANN, min_ttl=20 * MINUTE)
+    installation.services.tokens.get(ANN, min_ttl=20 * MINUTE)
     assert installation.requests == 0
-    token = installation.services.tokens.ensure_fresh(ANN, min_ttl=30 * MINUTE)
+    token = installation.services.tokens.get(ANN, min_ttl=30 * MINUTE)
 
     assert token.ttl(installation.clock()) == HOUR
     assert installation.requests == 1
@@ -121,7 +121,7 @@ def test_a_wish_that_no_token_can_grant_costs_one_refresh_and_not_one_per_read(i
     installation.sign_in(ANN)
     installation.clock.advance(minutes=31)
 
-    tokens = [installation.services.tokens.ensure_fresh(ANN, min_ttl=24 * HOUR) for _ in range(3)]
+    tokens = [installation.services.tokens.get(ANN, min_ttl=24 * HOUR) for _ in range(3)]
 
     assert {token.ttl(installation.clock()) for token in tokens} == {HOUR}
     assert installation.requests == 1
@@ -131,11 +131,11 @@ def test_a_min_ttl_of_zero_is_served_any_live_token(installation: Installation) 
     """A caller who is quick may use a token to its last second, never beyond."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=59, seconds=59)
-    installation.services.tokens.ensure_fresh(ANN, min_ttl=timedelta(0))
+    installation.services.tokens.get(ANN, min_ttl=timedelta(0))
     assert installation.requests == 0
 
     installation.clock.advance(seconds=1)
-    installation.services.tokens.ensure_fresh(ANN, min_ttl=timedelta(0))
+    installation.services.tokens.get(ANN, min_ttl=timedelta(0))
 
     assert installation.requests == 1
 
@@ -145,7 +145,7 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one_in_the_cache_too(in
     installation.sign_in(ANN, due=True, rotate=False)
     before = installation.account().refresh_token
 
-    installation.services.tokens.ensure_fresh(ANN)
+    installation.services.tokens.get(ANN)
 
     entry = installation.cached()
     assert entry
@@ -156,19 +156,17 @@ def test_any_spelling_of_the_address_is_the_same_account(installation: Installat
     """Sign-in pages and mail programs do not agree on capitals."""
     installation.sign_in(ANN)
 
-    assert installation.services.tokens.ensure_fresh("  Ann@CONTOSO.com ") == installation.services.tokens.ensure_fresh(
-        ANN
-    )
+    assert installation.services.tokens.get("  Ann@CONTOSO.com ") == installation.services.tokens.get(ANN)
 
 
 def test_an_account_that_was_never_stored_is_unknown(installation: Installation) -> None:
     """The caller learns which, and Microsoft nothing."""
     with pytest.raises(UnknownAccount, match=BOB):
-        installation.services.tokens.ensure_fresh(BOB)
+        installation.services.tokens.get(BOB)
     with pytest.raises(InvalidInput):
-        installation.services.tokens.ensure_fresh("bob")
+        installation.services.tokens.get("bob")
     with pytest.raises(UnknownAccount):
-        installation.services.renewal.refresh(account_id(BOB))
+        installation.services.on_demand.refresh(account_id(BOB))
     assert installation.requests == 0
 
 
@@ -179,10 +177,10 @@ def test_an_account_that_was_never_stored_is_unknown(installation: Installation)
 def test_a_malformed_entry_is_a_miss(installation: Installation, value: bytes) -> None:
     """Redis is shared with others and restored from anywhere: what it holds is believed only if it opens."""
     installation.sign_in(ANN)
-    token = installation.services.tokens.ensure_fresh(ANN)
+    token = installation.services.tokens.get(ANN)
     installation.services.redis.set(_entry_key(), value)
 
-    assert installation.services.tokens.ensure_fresh(ANN) == token
+    assert installation.services.tokens.get(ANN) == token
 
 
 def test_a_key_of_another_type_is_a_miss(installation: Installation) -> None:
@@ -191,7 +189,7 @@ def test_a_key_of_another_type_is_a_miss(installation: Installation) -> None:
     installation.services.redis.delete(_entry_key())
     installation.services.redis.lpush(_entry_key(), "x")
 
-    assert installation.services.tokens.ensure_fresh(ANN).email == ANN
+    assert installation.services.tokens.get(ANN).email == ANN
     assert installation.logged(RECOVERED) == []  # nothing was cached, and it is not claimed
 
 
@@ -202,7 +200,7 @@ def test_another_account_s_entry_is_a_miss(installation: Installation) -> None:
     assert isinstance(bobs, bytes)
     installation.services.redis.set(_entry_key(ANN), bobs)
 
-    assert installation.services.tokens.ensure_fresh(ANN).email == ANN
+    assert installation.services.tokens.get(ANN).email == ANN
 
 
 def test_an_old_entry_with_a_new_number_in_front_is_a_miss(installation: Installation) -> None:
@@ -211,7 +209,7 @@ def test_an_old_entry_with_a_new_number_in_front_is_a_miss(installation: Install
     old = installation.services.redis.get(_entry_key())
     assert isinstance(old, bytes)
     installation.sign_in(ANN)
-    newest = installation.services.tokens.ensure_fresh(ANN)
+    newest = installation.services.tokens.get(ANN)
     installation.services.redis.set(_entry_key(), b"1 %020d " % 99 + old.split(b" ", 2)[2])
 
-    assert installation.services.tokens.ensure_fresh(ANN) == newest
+    assert installation.services.tokens.get(ANN) == newest

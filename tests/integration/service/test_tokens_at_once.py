@@ -14,8 +14,9 @@ from tests.integration.service.readers import read
 from tests.waiting import HANG_LIMIT, wait_for
 from worker.bootstrap import Services
 from worker.devkit.emulator import Hang, oauth_error
-from worker.domain.credential import AccessToken, account_id
+from worker.domain.account import account_id
 from worker.domain.errors import NeedsUser
+from worker.domain.token import AccessToken
 
 _THREADS = 32
 _SLOWLY = Hang(0.3, after=True)  # seconds; everybody arrives while the answer is on its way
@@ -26,7 +27,7 @@ def _all_at_once(services: Services) -> list[Future[AccessToken]]:
 
     def ask() -> AccessToken:
         start.wait(HANG_LIMIT)
-        return services.tokens.ensure_fresh(ANN)
+        return services.tokens.get(ANN)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return [pool.submit(ask) for _ in range(_THREADS)]
@@ -85,7 +86,7 @@ def test_consumers_and_the_schedule_share_one_refresh(installation: Installation
         installation.in_flight(sweeper.refresher.refresh_due) as sweep,
         counting.statements() as statements,
     ):
-        reading = pool.submit(installation.services.tokens.ensure_fresh, ANN)
+        reading = pool.submit(installation.services.tokens.get, ANN)
         wait_for(lambda: len(statements) >= 2, about="the reader to find the account leased")
 
     assert sweep.result() == {"claimed": 1, "refreshed": 1}
@@ -113,11 +114,11 @@ def test_a_live_token_is_served_while_another_process_refreshes(installation: In
     assert before
     refreshing = installation.another_process()
 
-    with installation.in_flight(lambda: refreshing.tokens.ensure_fresh(ANN)) as refresh:
-        assert installation.services.tokens.ensure_fresh(ANN) == before.token
+    with installation.in_flight(lambda: refreshing.tokens.get(ANN)) as refresh:
+        assert installation.services.tokens.get(ANN) == before.token
 
     assert refresh.result().version == 2
-    assert installation.services.tokens.ensure_fresh(ANN).version == 2
+    assert installation.services.tokens.get(ANN).version == 2
     assert installation.requests == 1
 
 
@@ -127,8 +128,8 @@ def test_accounts_do_not_wait_for_each_other(installation: Installation) -> None
     installation.sign_in(BOB)
     installation.services.redis.flushall()
 
-    with installation.in_flight(lambda: installation.services.tokens.ensure_fresh(ANN)):
-        assert installation.services.tokens.ensure_fresh(BOB).email == BOB
+    with installation.in_flight(lambda: installation.services.tokens.get(ANN)):
+        assert installation.services.tokens.get(BOB).email == BOB
 
 
 def test_an_operator_waits_for_a_refresh_in_flight_and_gets_its_token(installation: Installation) -> None:
@@ -138,10 +139,10 @@ def test_an_operator_waits_for_a_refresh_in_flight_and_gets_its_token(installati
 
     with (
         ThreadPoolExecutor(1) as pool,
-        installation.in_flight(lambda: reader.tokens.ensure_fresh(ANN)) as reading,
+        installation.in_flight(lambda: reader.tokens.get(ANN)) as reading,
         counting.statements() as statements,
     ):
-        refresh = pool.submit(installation.services.renewal.refresh, account_id(ANN))
+        refresh = pool.submit(installation.services.on_demand.refresh, account_id(ANN))
         wait_for(lambda: len(statements) >= 3, about="the operator to find the account leased")
 
     assert refresh.result() == reading.result()
@@ -155,10 +156,10 @@ def test_a_wish_is_not_lost_in_company(installation: Installation) -> None:
     installation.services.redis.flushall()
 
     with ThreadPoolExecutor(2) as pool, closing(installation.lock_accounts()):
-        modest = pool.submit(installation.services.tokens.ensure_fresh, ANN)
+        modest = pool.submit(installation.services.tokens.get, ANN)
         wait_for(lambda: installation.blocked_statements() >= 1, about="the first reader to come to the table")
         looks = _looks_at_the_cache(installation)
-        demanding = pool.submit(installation.services.tokens.ensure_fresh, ANN, min_ttl=45 * MINUTE)
+        demanding = pool.submit(installation.services.tokens.get, ANN, min_ttl=45 * MINUTE)
         wait_for(lambda: _looks_at_the_cache(installation) > looks, about="the second reader")
         with suppress(AssertionError):  # unless it has joined the first now, which only its result tells
             wait_for(

@@ -27,12 +27,12 @@ def test_while_redis_is_away_postgres_serves(installation: Installation, stores:
     stores.valkey.stop()
 
     with _no_longer_than(15):
-        tokens = [installation.services.tokens.ensure_fresh(ANN) for _ in range(3)]
+        tokens = [installation.services.tokens.get(ANN) for _ in range(3)]
     assert installation.logged(RECOVERED) == []
     stores.valkey.start()
     installation.services.redis.flushall()
 
-    assert {installation.services.tokens.ensure_fresh(ANN), *tokens} == {tokens[0]}
+    assert {installation.services.tokens.get(ANN), *tokens} == {tokens[0]}
     assert installation.cached() is not None
     assert installation.logged(RECOVERED) == []
     assert installation.requests == 0
@@ -43,9 +43,7 @@ def test_while_redis_is_away_a_reader_refreshes_under_the_lease(installation: In
     installation.sign_in(ANN, due=True, strict=True)
     stores.valkey.stop()
 
-    first, second = (
-        services.tokens.ensure_fresh(ANN) for services in (installation.services, installation.another_process())
-    )
+    first, second = (services.tokens.get(ANN) for services in (installation.services, installation.another_process()))
 
     assert first == second
     assert installation.requests == 1
@@ -58,7 +56,7 @@ def test_a_redis_that_hangs_holds_a_reader_up_for_seconds_at_most(installation: 
     stores.valkey.pause()
     try:
         with _no_longer_than(20):
-            token = installation.services.tokens.ensure_fresh(ANN)
+            token = installation.services.tokens.get(ANN)
     finally:
         stores.valkey.resume()
 
@@ -71,7 +69,7 @@ def test_while_postgres_is_away_redis_serves(installation: Installation, stores:
     stores.postgres.stop()
 
     with _no_longer_than(15):
-        token = installation.services.tokens.ensure_fresh(ANN)
+        token = installation.services.tokens.get(ANN)
 
     assert token.email == ANN
 
@@ -85,15 +83,15 @@ def test_while_postgres_and_microsoft_are_away_a_token_is_served_to_its_end(
     stores.postgres.stop()
 
     installation.clock.advance(minutes=59)
-    assert installation.services.tokens.ensure_fresh(ANN).ttl(installation.clock()) == MINUTE
-    assert installation.services.tokens.ensure_fresh(ANN, min_ttl=30 * MINUTE).ttl(installation.clock()) == MINUTE
+    assert installation.services.tokens.get(ANN).ttl(installation.clock()) == MINUTE
+    assert installation.services.tokens.get(ANN, min_ttl=30 * MINUTE).ttl(installation.clock()) == MINUTE
     installation.clock.advance(minutes=1)
 
     with pytest.raises(BackingOff):
-        installation.services.tokens.ensure_fresh(ANN)
+        installation.services.tokens.get(ANN)
     stores.postgres.start()
     installation.emulator.clear_faults()
-    assert installation.services.tokens.ensure_fresh(ANN).version == 2
+    assert installation.services.tokens.get(ANN).version == 2
     assert installation.requests == 2
 
 
@@ -105,7 +103,7 @@ def test_while_postgres_is_away_what_is_not_cached_is_unavailable(installation: 
 
     for email in (ANN, BOB):
         with pytest.raises(Unavailable) as raised:
-            installation.services.tokens.ensure_fresh(email)
+            installation.services.tokens.get(email)
         assert "app:" not in str(raised.value)
 
 
@@ -116,11 +114,11 @@ def test_while_both_are_away_a_reader_learns_it_quickly(installation: Installati
     stores.valkey.stop()
 
     with _no_longer_than(15), pytest.raises(Unavailable):
-        installation.services.tokens.ensure_fresh(ANN)
+        installation.services.tokens.get(ANN)
 
     stores.postgres.start()
     stores.valkey.start()
-    assert installation.services.tokens.ensure_fresh(ANN).email == ANN
+    assert installation.services.tokens.get(ANN).email == ANN
 
 
 def test_a_disconnected_account_gives_no_token_while_postgres_is_away(
@@ -128,12 +126,12 @@ def test_a_disconnected_account_gives_no_token_while_postgres_is_away(
 ) -> None:
     """The cache alone must know that its user has withdrawn."""
     installation.sign_in(ANN)
-    installation.services.credentials.disconnect(ANN)
+    installation.services.accounts.disconnect(ANN)
     stores.postgres.stop()
 
     for _ in range(2):
         with pytest.raises(AccountInactive):
-            installation.services.tokens.ensure_fresh(ANN)
+            installation.services.tokens.get(ANN)
         installation.clock.advance(hours=1)  # a note that nobody can refresh is still the best there is
 
 
@@ -141,12 +139,12 @@ def test_a_reader_whose_answer_postgres_cannot_take_gets_its_token(installation:
     """It was granted, it is safe in the outbox, and the reader has waited long enough."""
     installation.sign_in(ANN, due=True, strict=True)
 
-    with installation.in_flight(lambda: installation.services.tokens.ensure_fresh(ANN)) as reading:
+    with installation.in_flight(lambda: installation.services.tokens.get(ANN)) as reading:
         stores.postgres.stop()
 
     assert reading.result().ttl(installation.clock()) > 50 * MINUTE
     stores.postgres.start()
     assert installation.refresh_due() == {"claimed": 0}
     installation.services.redis.flushall()
-    assert installation.services.tokens.ensure_fresh(ANN) == reading.result()
+    assert installation.services.tokens.get(ANN) == reading.result()
     assert installation.requests == 1

@@ -7,7 +7,8 @@ import jwt
 
 from tests.constants import MINUTE, NOT_PERSISTED, SECOND
 from tests.integration.installation import Installation
-from worker.domain.credential import AccessToken, Status
+from worker.domain.account import Status
+from worker.domain.token import AccessToken
 from worker.vault import Purpose
 
 USUAL = (60 * MINUTE, 90 * MINUTE)  # Entra's range of default lifetimes of an access token
@@ -18,7 +19,7 @@ def read(installation: Installation, *emails: str) -> list[AccessToken]:
 
     By Microsoft's clock each token is live, for as long as it claims to be.
     """
-    tokens = [installation.services.tokens.ensure_fresh(email) for email in emails]
+    tokens = [installation.services.tokens.get(email) for email in emails]
     for token in tokens:
         claims = jwt.decode(token.value, options={"verify_signature": False})
         assert claims["upn"] == token.email

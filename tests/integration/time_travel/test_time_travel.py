@@ -15,7 +15,7 @@ from tests.factories import NOW
 from tests.integration.installation import Installation
 from tests.integration.time_travel.checks import USUAL, assert_unattended, read, refreshed_at
 from tests.integration.time_travel.travel import Start
-from worker.domain.credential import Status
+from worker.domain.account import Status
 from worker.domain.errors import NeedsUser
 from worker.vault import Purpose
 

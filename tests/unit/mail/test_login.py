@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tests.factories import NOW
-from worker.domain.credential import AccessToken, MailAccount, MailServers, Secret
+from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, TokenRefused
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken, MailAccount
 from worker.mail.login import Login, TokenRejected, Wish, log_in
 
 ANN = "ann@contoso.com"
