@@ -1,6 +1,5 @@
 """Claims: who gets which account, and for how long."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -11,6 +10,7 @@ from sqlalchemy import text
 from tests.constants import ANN, BOB, CAT, DAN, HOUR, MINUTE
 from tests.factories import NOW
 from tests.integration.db.rows import FAILURE, LEASE, Rows, failed, grant, new_lease
+from tests.waiting import wait_for
 from worker.db import accounts, leases
 from worker.domain.account import AccountId, Lease, Status, account_id
 from worker.domain.errors import StorageError
@@ -259,8 +259,4 @@ def test_an_unknown_account_is_not_claimed(rows: Rows) -> None:
 
 def wait_for_a_waiting_statement(rows: Rows) -> None:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    for _ in range(6000):
-        if rows.sql(waiting):
-            return
-        time.sleep(0.01)
-    raise AssertionError("nobody waits for the row")
+    wait_for(lambda: rows.sql(waiting), about="a statement that waits for the row")

@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from alembic import command
 from tests.stores import ROOT, admin, sibling
-from tests.waiting import HANG_LIMIT
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.db import schema
 from worker.db.models import Base
 from worker.db.session import Database
@@ -254,14 +254,11 @@ def migrating() -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until_waiting(url: str, number: int) -> None:
-    database = Database(url)
-    try:
-        for _ in range(600):
-            with database.begin() as connection:
-                if connection.execute(text(WAITING)).scalar_one() == number:
-                    return
-            time.sleep(0.05)
-    finally:
-        database.close()
-    msg = f"there were never {number} statements waiting for a lock"
-    raise AssertionError(msg)
+    """Return once so many statements wait for a lock."""
+
+    def are_waiting() -> bool:
+        with database.begin() as connection:
+            return bool(connection.execute(text(WAITING)).scalar_one() == number)
+
+    with closing(Database(url)) as database:
+        wait_for(are_waiting, about=f"{number} statements to wait for a lock")

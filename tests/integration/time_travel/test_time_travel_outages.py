@@ -22,6 +22,7 @@ from tests.integration.time_travel.checks import (
     triggers,
 )
 from tests.integration.time_travel.travel import Start
+from tests.waiting import HANG_LIMIT
 from worker.broker import REFRESH, SWEEP
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import ticks
@@ -193,7 +194,7 @@ def test_without_redis_as_well_the_answer_waits_for_postgres(
     machine = start(10 * MINUTE)
 
     def bring_postgres_back() -> None:
-        for _ in ticks(60):
+        for _ in ticks(HANG_LIMIT):
             if any(entry["event"] == "Outbox cannot be written" for entry in installation.logs):
                 break
         stores.postgres.start()
