@@ -10,14 +10,15 @@ from worker.devkit.emulator import oauth_error
 from worker.domain.account import account_id
 
 _SCRIPT = """
-import json
+import json, sys
 from worker.client import TokenClient, WorkerError
 
+ann, bob = sys.argv[1:]
 with TokenClient.from_env() as client:
-    token = client.get("ann@contoso.com")
-    newer = client.report_rejected("ann@contoso.com", token.version)
+    token = client.get(ann)
+    newer = client.report_rejected(ann, token.version)
     try:
-        client.get("bob@contoso.com")
+        client.get(bob)
     except WorkerError as error:
         problem = error.code
     print(json.dumps({"versions": [token.version, newer.version], "problem": problem}))
@@ -39,7 +40,7 @@ def test_a_reader_is_served_by_a_worker(deployment: Deployment) -> None:
     access = _access(deployment)
     deployment.environment = access  # all that the reader is given
 
-    done = deployment.run([sys.executable, "-c", _SCRIPT])
+    done = deployment.run([sys.executable, "-c", _SCRIPT, ANN, BOB])
 
     assert done.returncode == 0, done.stderr + worker.output()[-2000:]
     assert json.loads(done.stdout) == {"versions": [2, 3], "problem": "needs_user"}
