@@ -85,7 +85,8 @@ class Installation:
         """What Microsoft grants to a user who signs in.
 
         A grant that is ``due`` comes without its access token, so the account is due at once. ``lifetime`` is that of
-        access tokens, and the other ``terms`` are Microsoft's, too.
+        access tokens: an hour unless given, but for a due account what Microsoft last used for it, at first 60 to 90
+        minutes. The other ``terms`` are Microsoft's, too.
         """
         if lifetime is None and not due:
             lifetime = HOUR
