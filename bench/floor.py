@@ -24,9 +24,10 @@ import psycopg
 import redis
 
 from worker.domain.account import AccountId
+from worker.domain.http import HttpResponse
 from worker.domain.policy import keyed_fraction
 from worker.domain.secret import Sealed, Secret
-from worker.identity.wire import Exchange, Message, Reply, Wire
+from worker.identity.curl import CurlPool, CurlSession, HttpRequest
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
@@ -46,14 +47,14 @@ _CLAIM = """
 _PERSIST = """
     UPDATE mail_credentials AS c
     SET access_token = n.access_token, token_obtained_at = %(now)s, token_expiry = %(expires_at)s,
-        refresh_token = n.refresh_token, previous_refresh_token = n.previous_refresh_token,
-        refresh_token_issued_at = %(now)s, last_refreshed_at = %(now)s, version = c.version + 1,
+        refresh_token = n.refresh_token, refresh_token_issued_at = %(now)s,
+        last_refreshed_at = %(now)s, version = c.version + 1,
         status = 'active', refresh_due_at = n.due_at, lease_id = NULL, lease_until = NULL,
         failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL,
         strikes = 0, struck_at = NULL, updated_at = %(now)s
     FROM unnest(%(ids)b::uuid[], %(versions)b::bigint[], %(access_tokens)b::bytea[], %(refresh_tokens)b::bytea[],
-                %(previous)b::bytea[], %(due_ats)b::timestamptz[])
-        AS n(id, version, access_token, refresh_token, previous_refresh_token, due_at)
+                %(due_ats)b::timestamptz[])
+        AS n(id, version, access_token, refresh_token, due_at)
     WHERE c.id = n.id AND c.version = n.version AND c.lease_id = %(lease_id)s
 """
 _RECORD = """
@@ -71,7 +72,7 @@ class Floor:
         self._vault = Vault(settings.keys)
         self._postgres = psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", ""))
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
-        self._wire = Wire(ca_bundle=settings.ca_bundle, connections=most)
+        self._pool = CurlPool(ca_bundle=settings.ca_bundle, connections=most)
         self._most = most
         self._batch = 0
         self._url = f"{settings.authority}/oauth2/v2.0/token"
@@ -100,14 +101,14 @@ class Floor:
 
     def _ask(self, tokens: list[Secret]) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = [{} for _ in tokens]
-        with Exchange[int](self._wire) as exchange:
+        with CurlSession[int](self._pool) as session:
             for number, token in enumerate(tokens):
                 form = urlencode({**self._form, "refresh_token": token.reveal()})
-                exchange.begin(number, Message(self._url, _HEADERS, form))
-            while exchange:
-                for number, reply, _ in exchange.wait(60):
-                    assert isinstance(reply, Reply), reply
-                    answers[number] = json.loads(reply.body)
+                session.start(number, HttpRequest(self._url, _HEADERS, form))
+            while session:
+                for transfer in session.wait(60):
+                    assert isinstance(transfer.result, HttpResponse), transfer.result
+                    answers[transfer.key] = json.loads(transfer.result.body)
         return answers
 
     def _store(
@@ -128,9 +129,6 @@ class Floor:
                 for account, answer in zip(ids, answers, strict=True)
             ],
             "refresh_tokens": sealed,
-            "previous": [
-                seal(token, account, Purpose.PREVIOUS_REFRESH_TOKEN) for account, token in zip(ids, old, strict=True)
-            ],
             "due_ats": [now + lifetime * (0.5 + 0.2 * keyed_fraction(row[0], row[3] + 1)) for row in rows],
             "before": [fingerprint(token, account) for account, token in zip(ids, old, strict=True)],
             "after": [fingerprint(token, account) for account, token in zip(ids, new, strict=True)],

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -21,11 +22,11 @@ from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
 from bench.quantiles import p99
 from bench.site import Site, sql
 from worker import clock
-from worker.db import events, leases
+from worker.db import events, leases, updates
 from worker.db.events import RefreshEvent
-from worker.db.leases import AccountUpdate
 from worker.db.session import Database
 from worker.domain.account import Lease, LeaseId, Status
+from worker.domain.account_update import AccountUpdate
 from worker.domain.secret import Sealed
 
 _LEASE = timedelta(seconds=150)
@@ -37,9 +38,9 @@ Result = TypeVar("Result")
 
 # Due times are spread over a cycle; some are due now. A tenth may not be claimed at all.
 _FILL = """
-    INSERT INTO mail_credentials (id, email, access_token, refresh_token, previous_refresh_token, token_expiry,
+    INSERT INTO mail_credentials (id, email, access_token, refresh_token, token_expiry,
         token_obtained_at, refresh_due_at, status, version, last_refreshed_at, signed_in_at, created_at, updated_at)
-    SELECT gen_random_uuid(), 'user' || n || '@contoso.test', %(access)s::bytea, %(refresh)s::bytea, %(refresh)s::bytea,
+    SELECT gen_random_uuid(), 'user' || n || '@contoso.test', %(access)s::bytea, %(refresh)s::bytea,
         %(now)s + interval '1 hour', %(now)s,
         CASE WHEN n %% 10 > 0 THEN %(now)s + random() * %(cycle)s::interval END,
         CASE WHEN n %% 10 > 0 THEN 'active' ELSE 'paused' END, 2, %(now)s, %(now)s, %(now)s, %(now)s
@@ -181,28 +182,27 @@ class Table:
         return leases.lease_due(connection, client="default", lease_id=lease, limit=_BATCH, lease=_LEASE, now=now)
 
     def _persist(self, claimed: Sequence[Lease], now: datetime, connection: Connection) -> None:
-        leases.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
+        updates.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
         events.record(connection, [_event(claim, now) for claim in claimed])
 
     def _update(self, claim: Lease, now: datetime) -> AccountUpdate:
         return AccountUpdate(
-            claim=claim,
+            account_id=claim.account_id,
+            email=claim.email,
+            based_on=claim.version,
+            lease_id=claim.lease_id,
             status=Status.ACTIVE,
             due_at=now + _CYCLE,
-            failure=None,
-            claims=None,
-            strikes=0,
-            struck_at=None,
             access_token=self._access,
             obtained_at=now,
             expires_at=now + timedelta(hours=1),
             refresh_token=self._refresh,
-            previous_refresh_token=self._refresh,
+            replaces=sha256(claim.refresh_token).digest(),
         )
 
     def _uses_index(self) -> bool:
         """Whether the claim reads the partial index, and the table nowhere as a whole."""
-        statement = text("EXPLAIN (FORMAT JSON) " + leases._CLAIM_DUE.text)
+        statement = text("EXPLAIN (FORMAT JSON) " + leases._LEASE_DUE.text)
         now = clock.utcnow()
         given = {"client": "default", "limit": _BATCH, "lease_id": uuid4(), "lease_until": now, "now": now}
         with self._database.begin() as connection:

@@ -25,7 +25,7 @@ _AFTERMATH = timedelta(hours=4)
 _TOKEN = Secret("")
 _SEALED = Sealed(b"")
 _LEASE = LeaseId(UUID(int=0))
-_GROUP = 250  # answers that are judged together at the most, as in worker/identity/talks.py
+_GROUP = 250  # answers that are judged together at the most, as in worker/identity/pipeline.py
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Fleet:
             due_at, _, mailbox = heapq.heappop(self.due)
             claimed.append((due_at, mailbox))
         full = bool(self.due) and self.due[0][0] <= now  # there is more to do than fits
-        judged = self.breaker.probing() if canary else self.breaker
+        judged = self.breaker.half_open() if canary else self.breaker
         for start in range(0, len(claimed), _GROUP):
             group = claimed[start : start + _GROUP]
             answers = [
@@ -110,10 +110,10 @@ class Fleet:
         )
         unscheduled = not mailbox.refreshed or due_at < at - LONG_OVERDUE
         claim = _claim(mailbox, at, in_backlog=full and unscheduled)
-        transition = self.policy.plan(claim, outcome, now=at)
-        if transition.refreshed:
+        update = self.policy.plan(claim, outcome, now=at)
+        if isinstance(outcome, Refreshed):
             mailbox.version, mailbox.refreshed = mailbox.version + 1, True
-        self.add(mailbox, transition.due_at)
+        self.add(mailbox, update.due_at)
         return mailbox.id, outcome
 
 

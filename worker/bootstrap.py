@@ -7,27 +7,25 @@ from datetime import datetime, timedelta
 from redis import Redis
 
 from worker import clock
-from worker.cache import Cache, Locks, OutboxStore, RateLimiter, RequestDedup, TenantThrottle, connect
+from worker.cache import Cache, OutboxStore, RateLimiter, RequestDedup, TenantThrottle, connect
 from worker.db.session import Database
-from worker.domain.policy import RefreshPolicy
 from worker.identity import Identity
 from worker.observability import logging
 from worker.service.accounts.events import Ledger
 from worker.service.accounts.key_rotation import KeyRotation
 from worker.service.accounts.manager import AccountManager
 from worker.service.accounts.reader import AccountReader
-from worker.service.accounts.watch import Attention
-from worker.service.bridge import Bridge
-from worker.service.custody import Custody
 from worker.service.refresh.breakers import CircuitBreakers
+from worker.service.refresh.leases import Leases
 from worker.service.refresh.outbox import Outbox
 from worker.service.refresh.refresher import Refresher
 from worker.service.refresh.results import ResultWriter
 from worker.service.tokens.cache import TokenCache
 from worker.service.tokens.delegated import DelegatedRefresh
-from worker.service.tokens.local_cache import Memory
+from worker.service.tokens.local_cache import LocalCache
+from worker.service.tokens.lookup import StoredAccounts
 from worker.service.tokens.on_demand import DirectRefresh
-from worker.service.tokens.reader import Tokens
+from worker.service.tokens.reader import TokenReader
 from worker.settings import ReaderSettings, Settings
 from worker.vault import Vault
 
@@ -42,17 +40,11 @@ class Services:
     identity: Identity
     refresher: Refresher
     on_demand: DirectRefresh
-    tokens: Tokens
-    attention: Attention
+    tokens: TokenReader
     accounts: AccountManager
     key_rotation: KeyRotation
     outbox: Outbox
     events: Ledger
-
-    def ping(self) -> None:
-        """Raises Unavailable unless Postgres and Redis both answer."""
-        self.database.ping()
-        self.cache.ping()
 
     def close(self) -> None:
         self.identity.close()
@@ -62,11 +54,11 @@ class Services:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumer:
-    """What a consumer's process works with: as much as it was given the keys for."""
+    """What a consumer's process works with: as much as its keys and URLs allow."""
 
-    tokens: Tokens
-    attention: Attention | None  # None without Postgres
-    credentials: AccountManager | None  # None for one that only reads
+    tokens: TokenReader
+    database: Database | None  # None without WORKER_DATABASE_URL
+    accounts: AccountManager | None  # None with access keys, which open no refresh token
     close: Callable[[], None]
 
 
@@ -77,93 +69,67 @@ def bootstrap_consumer(
     logging.configure_consumer()
     if isinstance(settings, ReaderSettings):
         return _bootstrap_reader(settings, utcnow)
-    services = bootstrap(settings, utcnow=utcnow, memory=Memory(utcnow=utcnow))
+    services = bootstrap(settings, utcnow=utcnow, local=LocalCache(utcnow=utcnow))
     return Consumer(
-        tokens=services.tokens,
-        attention=services.attention,
-        credentials=services.accounts,
-        close=services.close,
+        tokens=services.tokens, database=services.database, accounts=services.accounts, close=services.close
     )
 
 
 def bootstrap(
-    settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcnow, memory: Memory | None = None
+    settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcnow, local: LocalCache | None = None
 ) -> Services:
     """Wire the services. Connects to nothing yet. Raises ConfigurationError."""
-    database = Database(settings.database_url.get_secret_value())
-    redis = connect(settings.redis_url.get_secret_value())
-    cache = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
-    vault = Vault(settings.keys)
+    database, redis = Database(settings.database_url.get_secret_value()), connect(settings.redis_url.get_secret_value())
+    vault, policy = Vault(settings.keys), settings.policy
     identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
-    policy = settings.policy
-    entries = TokenCache(cache, vault, memory=memory)
-    accounts = AccountReader(database=database, vault=vault, utcnow=utcnow)
-    recovery = Outbox(database=database, outbox=OutboxStore(redis), accounts=accounts, entries=entries, utcnow=utcnow)
-    locks = Locks(redis)
-    lease = timedelta(seconds=settings.lease)
-    limiter = RateLimiter(redis, per_second=settings.rate)
-    settlement = ResultWriter(
-        database=database,
-        vault=vault,
-        accounts=accounts,
-        entries=entries,
-        recovery=recovery,
-        policy=policy,
-        utcnow=utcnow,
+    entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
+    cache = TokenCache(entries, vault, local=local)
+    reader = AccountReader(database=database, vault=vault, utcnow=utcnow)
+    outbox = Outbox(
+        database=database, store=OutboxStore(redis), vault=vault, accounts=reader, cache=cache, utcnow=utcnow
     )
     refresher = Refresher(
-        database=database,
-        vault=vault,
+        outbox=outbox,
+        breakers=CircuitBreakers(database=database, utcnow=utcnow),
+        limiter=RateLimiter(redis, per_second=settings.rate),
+        leases=Leases(database=database, vault=vault, utcnow=utcnow, duration=timedelta(seconds=settings.lease)),
+        throttle=TenantThrottle(redis, utcnow=utcnow),
         identity=identity,
-        recovery=recovery,
-        settlement=settlement,
-        gate=CircuitBreakers(database=database, utcnow=utcnow),
-        custody=Custody(locks=locks, recovery=recovery, lease=lease),
-        limiter=limiter,
-        pauses=TenantThrottle(redis, utcnow=utcnow),
+        writer=ResultWriter(
+            database=database,
+            vault=vault,
+            accounts=reader,
+            cache=cache,
+            outbox=outbox,
+            policy=policy,
+            utcnow=utcnow,
+        ),
         utcnow=utcnow,
-        lease=lease,
         batch_size=settings.batch_size,
     )
-    bridge = Bridge(
-        vault=vault,
-        identity=identity,
-        entries=entries,
-        recovery=recovery,
-        locks=locks,
-        limiter=limiter,
-        policy=policy,
-        utcnow=utcnow,
-    )
-    renewal = DirectRefresh(
-        accounts=accounts,
-        entries=entries,
-        bridge=bridge,
-        recovery=recovery,
-        refresher=refresher,
-        policy=policy,
-        utcnow=utcnow,
+    stored = StoredAccounts(accounts=reader, cache=cache, policy=policy, utcnow=utcnow)
+    on_demand = DirectRefresh(
+        accounts=reader, stored=stored, cache=cache, refresher=refresher, policy=policy, utcnow=utcnow
     )
     return Services(
         database=database,
         redis=redis,
-        cache=cache,
+        cache=entries,
         identity=identity,
         refresher=refresher,
-        on_demand=renewal,
-        tokens=Tokens(accounts=accounts, entries=entries, renewal=renewal, policy=policy, utcnow=utcnow),
-        attention=Attention(database),
+        on_demand=on_demand,
+        tokens=TokenReader(cache=cache, stored=stored, on_demand=on_demand, policy=policy, utcnow=utcnow),
         accounts=AccountManager(
             database=database,
             vault=vault,
             identity=identity,
-            accounts=accounts,
-            entries=entries,
+            accounts=reader,
+            cache=cache,
             policy=policy,
             utcnow=utcnow,
         ),
-        key_rotation=KeyRotation(database=database, vault=vault, recovery=recovery),
-        outbox=recovery,
+        key_rotation=KeyRotation(database=database, vault=vault, outbox=outbox),
+        outbox=outbox,
         events=Ledger(
             database=database,
             clients=identity.clients,
@@ -174,24 +140,20 @@ def bootstrap(
 
 
 def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) -> Consumer:
-    """No app registration, no MSAL, no refresh token: who needs a better token asks the workers."""
-    from worker.broker import TaskSender  # noqa: PLC0415 - with Celery, for which nobody else should wait
+    """Without app registration, MSAL and refresh tokens: the workers refresh."""
+    from worker.broker import TaskSender  # noqa: PLC0415 - with Celery, which no other process should load for this
 
     database = Database(settings.database_url.get_secret_value()) if settings.database_url else None
     redis = connect(settings.redis_url.get_secret_value())
-    vault = Vault(settings.keys)
-    entries = TokenCache(Cache(redis, ttl=timedelta(seconds=settings.cache_ttl)), vault, memory=Memory(utcnow=utcnow))
-    accounts = AccountReader(database=database, vault=vault, utcnow=utcnow) if database else None
+    vault, policy = Vault(settings.keys), settings.policy
+    entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
+    cache = TokenCache(entries, vault, local=LocalCache(utcnow=utcnow))
+    stored = None
+    if database:
+        reader = AccountReader(database=database, vault=vault, utcnow=utcnow)
+        stored = StoredAccounts(accounts=reader, cache=cache, policy=policy, utcnow=utcnow)
     sender = TaskSender(settings.broker)
-    policy = RefreshPolicy()
-    renewal = DelegatedRefresh(
-        accounts=accounts,
-        entries=entries,
-        questions=RequestDedup(redis),
-        sender=sender,
-        policy=policy,
-        utcnow=utcnow,
-    )
+    on_demand = DelegatedRefresh(cache=cache, requests=RequestDedup(redis), sender=sender, policy=policy, utcnow=utcnow)
 
     def close() -> None:
         sender.close()
@@ -200,8 +162,8 @@ def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) 
             database.close()
 
     return Consumer(
-        tokens=Tokens(accounts=accounts, entries=entries, renewal=renewal, policy=policy, utcnow=utcnow),
-        attention=Attention(database) if database else None,
-        credentials=None,
+        tokens=TokenReader(cache=cache, stored=stored, on_demand=on_demand, policy=policy, utcnow=utcnow),
+        database=database,
+        accounts=None,
         close=close,
     )

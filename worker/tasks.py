@@ -7,8 +7,8 @@ from uuid import UUID
 from celery import Task, shared_task
 
 from worker.domain.account import DEFAULT_CLIENT, AccountId
-from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import AccountError
+from worker.domain.requirement import TokenRequirement
 
 # Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
 EXPIRES = 600
@@ -26,7 +26,7 @@ def sweep(self: "Task[[], int]") -> int:
     """Send as many batches as the due accounts fill and the queue has room for. Returns how many."""
     app = _app(self)
     room = app.queue_room()
-    batches = app.services.refresher.batches_due(at_most=room) if room > 0 else []
+    batches = app.services.refresher.batches_due(limit=room) if room > 0 else []
     for client in batches:
         refresh_batch.apply_async((client,), expires=EXPIRES)
     return len(batches)
@@ -47,9 +47,9 @@ def refresh_account(
 ) -> str:
     """See to it that the cache has a token for one account that lives for ``min_ttl`` more seconds and is newer than
     the ``rejected`` version. Returns ``ok``, or the code of what stands in the way."""
-    wish = TokenRequirement(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)
+    requirement = TokenRequirement(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)
     try:
-        _app(self).services.tokens.answer(AccountId(UUID(account_id)), wish)
+        _app(self).services.tokens.serve(AccountId(UUID(account_id)), requirement)
     except AccountError as error:
         return error.code
     return "ok"

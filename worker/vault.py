@@ -41,8 +41,8 @@ class Purpose(enum.StrEnum):
 
     ACCESS_TOKEN = "access_token"  # noqa: S105 - names, not secrets
     REFRESH_TOKEN = "refresh_token"  # noqa: S105
-    PREVIOUS_REFRESH_TOKEN = "previous_refresh_token"  # noqa: S105
     CACHE_ENTRY = "cache_entry"
+    PENDING_RESULT = "pending_result"
     FINGERPRINT = "fingerprint"
 
 

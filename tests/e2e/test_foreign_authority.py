@@ -144,9 +144,9 @@ def _check_disconnect(deployment: Deployment, email: str) -> None:
     refused = deployment.cli("token", email)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "disconnected" in refused.stderr
-    assert deployment.sql(
-        "SELECT access_token, refresh_token, previous_refresh_token FROM mail_credentials WHERE email = %s", email
-    ) == [(None, None, None)]
+    assert deployment.sql("SELECT access_token, refresh_token FROM mail_credentials WHERE email = %s", email) == [
+        (None, None, None)
+    ]
 
 
 def _self_signed() -> tuple[bytes, bytes]:

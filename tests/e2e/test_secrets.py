@@ -272,9 +272,7 @@ def _files_with_tokens(directory: Path, detector: Detector) -> dict[Path, set[st
 
 
 def _token_columns_hold_only_sealed_bytes(deployment: Deployment) -> bool:
-    rows = deployment.sql(
-        "SELECT access_token, refresh_token, previous_refresh_token FROM mail_credentials WHERE email <> %s", DAMAGED
-    )
+    rows = deployment.sql("SELECT access_token, refresh_token FROM mail_credentials WHERE email <> %s", DAMAGED)
     sealed = [bytes(value) for row in rows for value in row if value is not None]
     return len(sealed) > len(rows) and all(value.startswith(key_prefix("k1")) for value in sealed)
 

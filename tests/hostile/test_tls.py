@@ -45,7 +45,7 @@ def test_a_consumer_sends_a_stranger_nothing(stranger: TlsFront) -> None:
     sender = TaskSender(broker(f"rediss://:{PASSWORD}@localhost:{stranger.port}/0"))
 
     with pytest.raises(Unavailable):
-        sender.ask(ANN, min_ttl=None, rejected=None)
+        sender.request_refresh(ANN, min_ttl=None, rejected=None)
 
     sender.close()
     assert stranger.connections > 0
@@ -58,7 +58,7 @@ def test_a_certificate_for_another_name_is_not_enough(stranger: TlsFront, monkey
     sender = TaskSender(f"amqps://user:{PASSWORD}@localhost:{stranger.port}/vhost")
 
     with pytest.raises(Unavailable):
-        sender.ask(ANN, min_ttl=None, rejected=None)
+        sender.request_refresh(ANN, min_ttl=None, rejected=None)
 
     sender.close()
     assert stranger.connections > 0
@@ -93,7 +93,7 @@ def test_a_private_authority_is_named_in_the_url(front: TlsFront, redis_url: str
     with connect(url) as client:
         assert client.ping()
         sender = TaskSender(url)
-        sender.ask(ANN, min_ttl=None, rejected=None)
+        sender.request_refresh(ANN, min_ttl=None, rejected=None)
         sender.close()
         assert client.llen("ondemand") == 1
 

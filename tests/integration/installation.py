@@ -18,7 +18,7 @@ from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, Lifetime, Registration
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant, account_id
-from worker.domain.breaker import SUSPECTS
+from worker.domain.breaker import FAILING_ACCOUNTS
 from worker.domain.secret import Sealed, Secret
 from worker.domain.token import CacheEntry
 from worker.service.tokens.cache import TokenCache
@@ -180,7 +180,7 @@ class Installation:
     @property
     def requests_until_open(self) -> int:
         """The most requests that are sent before a breaker opens: those that open it, and those in flight by then."""
-        return self.settings.threads + SUSPECTS
+        return self.settings.threads + FAILING_ACCOUNTS
 
     def breaker_rows(self) -> list[Any]:
         return self.query("SELECT failures, failure_code, open_until FROM oauth_clients")

@@ -1,24 +1,33 @@
 """What tests put into the outbox, and a look into it."""
 
-import json
 from datetime import timedelta
 
-from tests.constants import ANN
 from tests.factories import NOW
-from worker.bootstrap import Services
 from worker.cache import OutboxStore
-from worker.domain.account import AccountId
-from worker.domain.token import AccessToken
+from worker.domain.account import AccountId, Status
+from worker.domain.account_update import AccountUpdate
+from worker.domain.secret import Sealed
 
-TIMES = [NOW.isoformat(), *[(NOW + timedelta(hours=1)).isoformat()] * 2]
-#: New tokens of an account that is stored as version 1, whichever it is.
-ENTRY = json.dumps({"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": TIMES}).encode()
+#: What does not open, whichever keys are at hand; an encoded value of an older program among it.
+GARBAGE = [b"", b"\xff", b"garbage", b"[]", b"[" * 200_000, b"{}", b'{"tokens": ["AA=="]}', b"\x01\x02k1" + bytes(40)]
+
+
+def pending(account: AccountId, *, based_on: int = 1, **changes: object) -> AccountUpdate:
+    """New tokens of an account that is stored as version 1."""
+    values = {
+        "account_id": account,
+        "email": "waiting@contoso.com",
+        "based_on": based_on,
+        "lease_id": None,
+        "status": Status.ACTIVE,
+        "due_at": NOW + timedelta(hours=1),
+        "access_token": Sealed(b"access"),
+        "obtained_at": NOW,
+        "expires_at": NOW + timedelta(hours=1),
+    }
+    return AccountUpdate(**{**values, **changes})  # type: ignore[arg-type]  # of several types
 
 
 def kept(outbox: OutboxStore) -> dict[AccountId, bytes]:
     """All that is in it."""
     return {account: value for _cursor, page in outbox.pages() for account, value in page.items()}
-
-
-def read(services: Services, email: str = ANN) -> AccessToken:
-    return services.tokens.get(email)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from worker.domain.microsoft import Answer
+from worker.domain.http import HttpResponse
 from worker.domain.outcome import (
     Misconfigured,
     Outcome,
@@ -16,7 +16,6 @@ from worker.domain.outcome import (
     Transient,
     kind,
 )
-from worker.identity.http import parse_retry_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +29,9 @@ class Vector:
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
-    def answer(self) -> Answer:
-        return Answer(
-            status=self.status,
-            body=_json_object(self.content),
-            retry_after=parse_retry_after(self.headers.get("Retry-After"), self.headers.get("Date")),
-        )
+    def response(self) -> HttpResponse:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        return HttpResponse(self.status, headers, self.content)
 
 
 def load() -> list[Vector]:
@@ -86,11 +82,3 @@ def _vector(group: str, case: dict[str, Any]) -> Vector:
         expected=case["expected"],
         headers=case.get("headers", {}),
     )
-
-
-def _json_object(content: bytes) -> dict[str, Any] | None:
-    try:
-        parsed = json.loads(content)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None

@@ -29,7 +29,7 @@ class TaskSender:
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
-    def ask(self, account: AccountId, *, min_ttl: float | None, rejected: int | None) -> None:
+    def request_refresh(self, account: AccountId, *, min_ttl: float | None, rejected: int | None) -> None:
         """Queue one refresh, tried once. Raises Unavailable, after a few seconds at most."""
         with self._lock:
             try:

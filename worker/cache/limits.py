@@ -1,4 +1,4 @@
-"""What the workers owe Microsoft together: a rate per app registration, and pauses per tenant. Shared through Redis."""
+"""Limits that all workers share through Redis: a rate per app registration, and throttled tenants."""
 
 import time
 from collections.abc import Callable, Collection
@@ -14,40 +14,41 @@ from redis import Redis
 from worker.cache.connection import raises_unavailable
 
 _PREFIX = "token-worker:rate"
-_PATIENCE, _PAUSE = 5.0, 0.05  # seconds
-_LONGEST_PAUSE = 86_400.0  # seconds; what is read as Retry-After is capped at the same
-_LONGEST_TIME = 32  # characters of a time in Redis; a double has at most 24
+_WAIT_LIMIT, _PAUSE = 5.0, 0.05  # seconds
+_THROTTLE_LIMIT = 86_400.0  # seconds; a Retry-After is capped at the same
+_TIME_LIMIT = 32  # characters of a time in Redis; a double has at most 24
 
 
 class RateLimiter:
-    """Questions per second of one app registration, of all workers together; of this process alone without Redis."""
+    """Requests per second of one app registration, by all workers together; by this process alone without Redis."""
 
     def __init__(self, redis: Redis, *, per_second: int) -> None:
         self._rate = limits.RateLimitItemPerSecond(per_second)
         storage = RedisStorage(
             "redis://", connection_pool=redis.connection_pool, key_prefix=_PREFIX, wrap_exceptions=True
         )
-        self._together = SlidingWindowCounterRateLimiter(storage)
-        self._alone = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    def take(self, client: str, most: int) -> int:
-        """Between 1 and ``most`` questions that may be asked now, after a wait if need be; 0 if it would be long."""
+    def acquire(self, client: str, wanted: int) -> int:
+        """Between 1 and ``wanted`` requests that may be sent now, after a wait of up to five seconds; 0 if it would be
+        longer."""
         waited = 0.0
-        while waited < _PATIENCE:
-            if taken := self._try(client, most):
-                return taken
+        while waited < _WAIT_LIMIT:
+            if permitted := self._try(client, wanted):
+                return permitted
             time.sleep(_PAUSE)
             waited += _PAUSE
         return 0
 
-    def _try(self, client: str, most: int) -> int:
+    def _try(self, client: str, wanted: int) -> int:
         try:
-            return self._hit(self._together, client, most)
+            return self._hit(self._shared, client, wanted)
         except StorageError:
-            return self._hit(self._alone, client, most)
+            return self._hit(self._local, client, wanted)
 
-    def _hit(self, limiter: SlidingWindowCounterRateLimiter, client: str, most: int) -> int:
-        wanted = min(most, self._rate.amount)
+    def _hit(self, limiter: SlidingWindowCounterRateLimiter, client: str, wanted: int) -> int:
+        wanted = min(wanted, self._rate.amount)
         if limiter.hit(self._rate, client, cost=wanted):
             return wanted
         left = min(wanted, limiter.get_window_stats(self._rate, client).remaining)
@@ -55,33 +56,38 @@ class RateLimiter:
 
 
 class TenantThrottle:
-    """Tenants that Microsoft throttles, by the domain of the address. Every method raises Unavailable without Redis."""
+    """Tenants that Microsoft throttles, known by the domain of the address: a token request to ``/common`` names none.
+
+    Every method raises Unavailable while Redis is unavailable.
+    """
 
     def __init__(self, redis: Redis, *, utcnow: Callable[[], datetime]) -> None:
         self._redis = redis
         self._utcnow = utcnow
 
     @raises_unavailable
-    def pause(self, client: str, domain: str, span: timedelta) -> None:
-        """Leave a tenant alone for ``span``, or for longer if it has been so decided already."""
-        if span <= self.left(client, [domain]).get(domain, timedelta(0)):
+    def throttle(self, client: str, domain: str, wait: timedelta) -> None:
+        """Send no request for a tenant for ``wait``, or for longer if that was recorded before."""
+        if wait <= self.waits(client, [domain]).get(domain, timedelta(0)):
             return
-        until = (self._utcnow() + span).timestamp()
-        self._redis.set(_key(client, domain), repr(until), px=max(1, int(span.total_seconds() * 1000)))
+        until = (self._utcnow() + wait).timestamp()
+        self._redis.set(_key(client, domain), repr(until), px=max(1, int(wait.total_seconds() * 1000)))
 
     @raises_unavailable
-    def left(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
-        """The paused ones among ``domains``, and for how long they still are."""
+    def waits(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
+        """The throttled ones among ``domains``, and for how long they still are."""
+        if not domains:
+            return {}
         found = cast("list[bytes | None]", self._redis.mget([_key(client, domain) for domain in domains]))
         now = self._utcnow().timestamp()
-        spans = {domain: _seconds(until) - now for domain, until in zip(domains, found, strict=True) if until}
-        return {domain: timedelta(seconds=span) for domain, span in spans.items() if 0 < span <= _LONGEST_PAUSE}
+        left = {domain: _seconds(until) - now for domain, until in zip(domains, found, strict=True) if until}
+        return {domain: timedelta(seconds=wait) for domain, wait in left.items() if 0 < wait <= _THROTTLE_LIMIT}
 
 
 def _seconds(value: bytes) -> float:
     """Seconds since the epoch; 0, which is over, for a value that no worker has written."""
     try:
-        return float(value[:_LONGEST_TIME])
+        return float(value[:_TIME_LIMIT])
     except ValueError:
         return 0.0
 

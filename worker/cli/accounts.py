@@ -191,7 +191,7 @@ def refresh(email: str) -> None:
     """Refresh an account now, whatever its schedule and earlier failures say."""
     with services() as opened:
         opened.accounts.find(email)
-        found = opened.on_demand.refresh(account_id(email))
+        found = opened.on_demand.refresh_now(account_id(email))
     click.echo(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
 

@@ -13,7 +13,7 @@ from worker.domain.errors import ConfigurationError, WorkerError
 from worker.domain.secret import Secret
 from worker.domain.token import AccessToken, MailAccount
 from worker.service.accounts.manager import AccountManager
-from worker.service.accounts.watch import AttentionNeeded, Watch
+from worker.service.accounts.watch import AccountWatch, AttentionNeeded
 from worker.settings import ReaderSettings, Settings, load_consumer
 
 
@@ -96,11 +96,11 @@ class TokenClient:
             scopes=scopes,
             mail=mail,
         )
-        self._credentials().save([grant])
+        self._accounts().save([grant])
 
     def disconnect(self, email: str) -> None:
         """Erase the account's tokens. Raises UnknownAccount, and ConfigurationError in a process that only reads."""
-        self._credentials().disconnect(email)
+        self._accounts().disconnect(email)
 
     def watch(self, *, every: float = 5.0, since: datetime | None = None) -> Iterator[AttentionNeeded]:
         """Accounts that need their user, an administrator or an operator: those that do now, then as it happens.
@@ -115,12 +115,12 @@ class TokenClient:
             if self._process.closed.wait(every):
                 return
 
-    def begin_watch(self, since: datetime | None = None) -> Watch:
-        """For who has a loop of its own: each ``poll`` of it gives what is new. Raises as ``watch`` does."""
-        attention = self._process.get().attention
-        if attention is None:
-            raise ConfigurationError("WORKER_DATABASE_URL is not set, and only Postgres knows who needs attention")
-        return attention.watch(since)
+    def begin_watch(self, since: datetime | None = None) -> AccountWatch:
+        """For applications with their own loop: each ``poll()`` returns the new events. Raises as ``watch`` does."""
+        database = self._process.get().database
+        if database is None:
+            raise ConfigurationError("WORKER_DATABASE_URL is not set, and only Postgres knows which accounts need help")
+        return AccountWatch(database, since)
 
     @property
     def is_closed(self) -> bool:
@@ -138,14 +138,14 @@ class TokenClient:
     ) -> None:
         self.close()
 
-    def _credentials(self) -> AccountManager:
-        credentials = self._process.get().credentials
-        if credentials is None:
+    def _accounts(self) -> AccountManager:
+        accounts = self._process.get().accounts
+        if accounts is None:
             raise ConfigurationError(
                 "with WORKER_ACCESS_KEYS this process only reads; what stores grants or erases them needs"
                 " WORKER_ENCRYPTION_KEYS, WORKER_DATABASE_URL and the app registration"
             )
-        return credentials
+        return accounts
 
 
 def _span(seconds: float | None) -> timedelta | None:

@@ -90,7 +90,7 @@ def erase_tokens(connection: Connection, account: AccountId) -> None:
     connection.execute(
         text("""
             UPDATE mail_credentials
-            SET access_token = NULL, refresh_token = NULL, previous_refresh_token = NULL, token_expiry = NULL
+            SET access_token = NULL, refresh_token = NULL, token_expiry = NULL
             WHERE id = :id
         """),
         {"id": account},

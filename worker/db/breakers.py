@@ -1,4 +1,4 @@
-"""The breakers of app registrations, shared by every worker."""
+"""The breakers of app registrations, which all workers share."""
 
 from datetime import datetime
 
@@ -6,25 +6,26 @@ from sqlalchemy import Connection, RowMapping, text
 
 from worker.domain.account import AccountId
 from worker.domain.breaker import Breaker
+from worker.domain.outcome import Kind
 
 _COLUMNS = "name, suspects, failure_kind, failure_code, failures, open_until, closed_at"
 
 
 def find(connection: Connection, client: str) -> Breaker:
-    """The registration's breaker; a clean one if nothing was ever wrong."""
+    """The registration's breaker; a clean one if none is stored."""
     row = connection.execute(text(f"SELECT {_COLUMNS} FROM oauth_clients WHERE name = :name"), {"name": client})
     found = row.mappings().first()
     return _breaker(found) if found else Breaker(client=client)
 
 
 def all_breakers(connection: Connection) -> list[Breaker]:
-    """Every breaker that ever had a reason to exist."""
+    """Every breaker that was ever stored."""
     rows = connection.execute(text(f"SELECT {_COLUMNS} FROM oauth_clients ORDER BY name"))
     return [_breaker(row) for row in rows.mappings()]
 
 
 def lock(connection: Connection, client: str, *, now: datetime) -> Breaker:
-    """The breaker, held against other writers until the transaction ends."""
+    """The breaker, locked against other writers until the transaction ends."""
     connection.execute(
         text("INSERT INTO oauth_clients (name, updated_at) VALUES (:name, :now) ON CONFLICT DO NOTHING"),
         {"name": client, "now": now},
@@ -46,7 +47,7 @@ def store(connection: Connection, breaker: Breaker, *, now: datetime) -> None:
         """),
         {
             "name": breaker.client,
-            "suspects": list(breaker.suspects),
+            "suspects": list(breaker.failing_accounts),
             "kind": breaker.kind,
             "code": breaker.code,
             "failures": breaker.failures,
@@ -58,7 +59,7 @@ def store(connection: Connection, breaker: Breaker, *, now: datetime) -> None:
 
 
 def claim_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> bool:
-    """Take the right to send the one canary; if its sender dies, the next may be sent from ``until`` on."""
+    """Take the right to send the one probe; if its sender dies, the next may be sent from ``until`` on."""
     statement = text("""
         UPDATE oauth_clients SET open_until = :until, updated_at = :now
         WHERE name = :name AND open_until <= :now
@@ -67,7 +68,7 @@ def claim_probe(connection: Connection, client: str, *, until: datetime, now: da
 
 
 def release_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> None:
-    """Give the right back, if nothing has happened to the breaker since."""
+    """Release the right, if the breaker has not changed since."""
     statement = text("""
         UPDATE oauth_clients SET open_until = :now, updated_at = :now
         WHERE name = :name AND open_until = :until
@@ -78,8 +79,8 @@ def release_probe(connection: Connection, client: str, *, until: datetime, now: 
 def _breaker(row: RowMapping) -> Breaker:
     return Breaker(
         client=row["name"],
-        suspects=frozenset(AccountId(account) for account in row["suspects"]),
-        kind=row["failure_kind"],
+        failing_accounts=frozenset(AccountId(account) for account in row["suspects"]),
+        kind=row["failure_kind"] and Kind(row["failure_kind"]),
         code=row["failure_code"],
         failures=row["failures"],
         open_until=row["open_until"],

@@ -9,7 +9,8 @@ import psycopg
 from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
-from worker.db.rows import FORGIVEN, Columns, as_mail
+from worker.db.columns import Columns
+from worker.db.rows import FORGIVEN, as_mail
 from worker.domain.account import MICROSOFT, AccountId, Grant, MailServers
 from worker.domain.secret import Sealed
 
@@ -52,7 +53,7 @@ _SAVE = text(f"""
         pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
         access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
         token_expiry = excluded.token_expiry,
-        refresh_token = excluded.refresh_token, previous_refresh_token = NULL,
+        refresh_token = excluded.refresh_token,
         refresh_token_issued_at = excluded.refresh_token_issued_at,
         status_changed_at = CASE WHEN c.status = 'active' THEN c.status_changed_at ELSE excluded.updated_at END,
         version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at,

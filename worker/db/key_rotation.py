@@ -11,7 +11,7 @@ from worker.domain.account import AccountId
 from worker.domain.secret import Sealed
 
 #: Every encrypted column there is; a test compares this with the table.
-SEALED_COLUMNS = ("access_token", "refresh_token", "previous_refresh_token")
+SEALED_COLUMNS = ("access_token", "refresh_token")
 
 _UNDER_ANOTHER_KEY = " OR ".join(
     f"substring({column} FROM 1 FOR octet_length(:prefix)) <> :prefix" for column in SEALED_COLUMNS

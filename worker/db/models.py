@@ -97,7 +97,6 @@ class MailCredential(Base):
 
     access_token: Mapped[bytes | None]
     refresh_token: Mapped[bytes | None]
-    previous_refresh_token: Mapped[bytes | None]
     token_obtained_at: Mapped[datetime | None]
     token_expiry: Mapped[datetime | None]
     refresh_token_issued_at: Mapped[datetime | None]

@@ -1,6 +1,6 @@
-"""Between rows and values."""
+"""Conversions between rows and values, and conditions that several statements share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
@@ -14,7 +14,7 @@ _LEASE_ENDS = "coalesce(lease_until, refresh_due_at)"  # older programs put it i
 #: The end of the lease, NULL where there is none.
 LEASE_UNTIL = f"CASE WHEN lease_id IS NOT NULL THEN {_LEASE_ENDS} END"
 
-#: A condition: nobody is at it, or whoever was has died.
+#: A condition: no process holds a lease, or its lease has run out.
 FREE = f"(lease_id IS NULL OR {_LEASE_ENDS} <= :now)"
 
 _SERVERS = tuple(field.name for field in fields(MailServers))
@@ -33,29 +33,12 @@ def as_mail(row: Mapping[Any, Any]) -> MailServers:
     return _servers(*(row[name] for name in _SERVERS))
 
 
-@lru_cache(maxsize=256)  # a fleet has few
+@lru_cache(maxsize=256)  # a fleet has few different ones
 def _servers(*given: Any) -> MailServers:
     return replace(MICROSOFT, **{name: value for name, value in zip(_SERVERS, given, strict=True) if value})
 
 
-class Columns:
-    """Columns of an ``unnest``: name and Postgres type, declared once. Binds one array per column."""
-
-    def __init__(self, types: Mapping[str, str]) -> None:
-        self._types = types
-
-    def __str__(self) -> str:
-        """For a FROM clause: ``unnest(...) AS n(...)``; ``n.number`` is the row's place, from 1."""
-        arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in self._types.items())
-        return f"unnest({arrays}) WITH ORDINALITY AS n({', '.join(self._types)}, number)"
-
-    def arrays(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-        """The statement's parameters. A column that is NULL in every row is sent as an empty array."""
-        given = list(rows)
-        columns = {name: [row[name] for row in given] for name in self._types}
-        return {name: values if any(v is not None for v in values) else [] for name, values in columns.items()}
-
-
+#: A SET list: failures and strikes end.
 FORGIVEN = """
     failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
     strikes = 0, struck_at = NULL

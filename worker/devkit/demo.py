@@ -22,7 +22,7 @@ from worker.devkit.emulator import Emulator
 from worker.devkit.system import System
 from worker.domain.account import Account, Status
 from worker.domain.errors import WorkerError
-from worker.service.tokens.reader import Tokens
+from worker.service.tokens.reader import TokenReader
 from worker.settings import Settings, forget, load
 
 MAILBOXES = 25
@@ -37,7 +37,7 @@ _PLAIN_EVERY = 5.0
 class Readers:
     """Consumers in threads, checking that every token they get would be accepted by a mail server right now."""
 
-    def __init__(self, tokens: Tokens, emulator: Emulator, emails: Sequence[str]) -> None:
+    def __init__(self, tokens: TokenReader, emulator: Emulator, emails: Sequence[str]) -> None:
         self._tokens = tokens
         self._key = emulator.key.public
         self._emails = emails

@@ -26,7 +26,7 @@ def encode(entry: CacheEntry) -> Secret:
             "version": entry.version,
             "obtained_at": token and token.obtained_at.timestamp(),
             "expires_at": token and token.expires_at.timestamp(),
-            "problem": entry.problem and _noted(entry.problem),
+            "problem": entry.failure and _noted(entry.failure),
         }
     )
     # The encoder would look at 3,000 characters twice, and write anew for each account what is the same for all.
@@ -76,7 +76,7 @@ def _entry(data: dict[str, Any], account: AccountId) -> CacheEntry:
         refresh_token=Sealed(base64.b64decode(refresh_token, validate=True)) if refresh_token else None,
         use_oauth=_flag(data, "use_oauth"),
         mail=_mail(*(servers[name] for name in _SERVERS)),
-        problem=None if data["problem"] is None else _problem(data["problem"]),
+        failure=None if data["problem"] is None else _failure(data["problem"]),
     )
 
 
@@ -93,15 +93,15 @@ def _mail(*values: Any) -> MailServers:
     )
 
 
-def _noted(problem: CachedFailure) -> dict[str, Any]:
+def _noted(failure: CachedFailure) -> dict[str, Any]:
     return {
-        **asdict(problem),
-        "retry_at": problem.retry_at and problem.retry_at.timestamp(),
-        "noted_at": problem.noted_at.timestamp(),
+        **asdict(failure),
+        "retry_at": failure.retry_at and failure.retry_at.timestamp(),
+        "noted_at": failure.noted_at.timestamp(),
     }
 
 
-def _problem(data: dict[str, Any]) -> CachedFailure:
+def _failure(data: dict[str, Any]) -> CachedFailure:
     return CachedFailure(
         kind=_text(data, "kind"),
         code=_text(data, "code"),

@@ -9,11 +9,11 @@ MSAL.NET "Client and server throttling" (AADSTS50196 arrives as ``invalid_grant`
 import enum
 import re
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, assert_never
 
+from worker.domain.http import HttpResponse
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -35,19 +35,6 @@ _STORABLE = re.compile(r"[^\x00\ud800-\udfff]+")
 # RFC 6749 5.1 makes expires_in optional. A short guess costs an early refresh; a long one would serve a dead token.
 _LIFETIME_IF_UNSTATED = timedelta(minutes=5)
 _LONGEST_LIFETIME = 48 * 3600  # seconds; continuous access evaluation reaches 28 h; more is a garbled answer
-
-
-@dataclass(slots=True, kw_only=True)
-class Answer:
-    """One HTTP answer of the token endpoint. ``body`` is None unless it was a JSON object."""
-
-    status: int
-    body: Mapping[str, Any] | None
-    retry_after: timedelta | None = None
-    correlation_id: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Answer(status={self.status})"  # the body may hold tokens
 
 
 class Verdict(enum.Enum):
@@ -165,12 +152,12 @@ BY_ERROR: Mapping[str, Verdict] = MappingProxyType(
 )
 
 
-def classify(answer: Answer, *, obtained_at: datetime, own: Container[Verdict] = ()) -> Outcome:
+def classify(answer: HttpResponse, *, obtained_at: datetime, own: Container[Verdict] = ()) -> Outcome:
     """The one place where an answer gets its meaning. ``obtained_at`` is the instant before the request.
 
     ``own``: what would be the account's own fault, since it and not the app registration has chosen that.
     """
-    body = answer.body or {}
+    body = answer.json_object() or {}
     if answer.status == _OK:
         return _refreshed(answer, body, obtained_at)
     if answer.status == _TOO_MANY_REQUESTS:
@@ -190,7 +177,7 @@ def classify(answer: Answer, *, obtained_at: datetime, own: Container[Verdict] =
     return _refused(answer, body, own)
 
 
-def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -> Outcome:
+def _refreshed(answer: HttpResponse, body: Mapping[str, Any], obtained_at: datetime) -> Outcome:
     access_token, refresh_token = _token(body.get("access_token")), _token(body.get("refresh_token"))
     if access_token is None:
         return Transient(code="malformed_answer", scope=Scope.SERVICE, correlation_id=answer.correlation_id)
@@ -205,7 +192,7 @@ def _refreshed(answer: Answer, body: Mapping[str, Any], obtained_at: datetime) -
     )
 
 
-def _refused(answer: Answer, body: Mapping[str, Any], own: Container[Verdict]) -> Outcome:  # noqa: C901, PLR0911 - a case per verdict
+def _refused(answer: HttpResponse, body: Mapping[str, Any], own: Container[Verdict]) -> Outcome:  # noqa: C901, PLR0911 - a case per verdict
     code, trace = _code(answer, body), answer.correlation_id
     verdict = _verdict(body)
     match verdict:
@@ -249,7 +236,7 @@ def _numbers(body: Mapping[str, Any]) -> list[int]:
     return [int(code) for code in map(str, codes) if _NUMBER.fullmatch(code)]
 
 
-def _code(answer: Answer, body: Mapping[str, Any]) -> str:
+def _code(answer: HttpResponse, body: Mapping[str, Any]) -> str:
     numbers = _numbers(body)
     if numbers:
         decisive = next((number for number in numbers if number in BY_CODE), numbers[0])

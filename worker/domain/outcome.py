@@ -1,4 +1,4 @@
-"""What Microsoft's answer means to us. Six cases; every dispatch handles all six."""
+"""What Microsoft's answer means. Six cases; every dispatch handles all six."""
 
 import enum
 from dataclasses import dataclass
@@ -15,7 +15,33 @@ class Scope(enum.StrEnum):
     TENANT = "tenant"
     CLIENT = "client"  #: the app registration
     SERVICE = "service"  #: the identity platform
-    NETWORK = "network"  #: our way to it
+    NETWORK = "network"  #: the way from this process to the platform
+
+    @property
+    def is_about_others(self) -> bool:
+        """Whether the outcome says something about further accounts, those of the tenant at least."""
+        return self is not Scope.ACCOUNT
+
+    @property
+    def is_about_registration(self) -> bool:
+        """Whether the outcome says something about every account of the app registration."""
+        return self not in (Scope.ACCOUNT, Scope.TENANT)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether only the way from this machine to Microsoft is concerned."""
+        return self is Scope.NETWORK
+
+
+class Kind(enum.StrEnum):
+    """An outcome's class, as the ledger and the row store it."""
+
+    REFRESHED = "refreshed"
+    THROTTLED = "throttled"
+    TRANSIENT = "transient"
+    REAUTH_REQUIRED = "reauth_required"
+    BLOCKED = "blocked"
+    MISCONFIGURED = "misconfigured"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,16 +110,16 @@ class Misconfigured:
 Outcome: TypeAlias = Refreshed | Throttled | Transient | ReauthRequired | Blocked | Misconfigured
 
 
-def kind(outcome: Outcome) -> str:
-    """The outcome's class as stored in the ledger and on the row: ``refreshed``, ``reauth_required``, ..."""
+def kind(outcome: Outcome) -> Kind:
+    """The outcome's class."""
     return _KINDS[type(outcome)]
 
 
-_KINDS: dict[type, str] = {
-    Refreshed: "refreshed",
-    Throttled: "throttled",
-    Transient: "transient",
-    ReauthRequired: "reauth_required",
-    Blocked: "blocked",
-    Misconfigured: "misconfigured",
+_KINDS: dict[type, Kind] = {
+    Refreshed: Kind.REFRESHED,
+    Throttled: Kind.THROTTLED,
+    Transient: Kind.TRANSIENT,
+    ReauthRequired: Kind.REAUTH_REQUIRED,
+    Blocked: Kind.BLOCKED,
+    Misconfigured: Kind.MISCONFIGURED,
 }

@@ -1,4 +1,4 @@
-"""When a credential is due, and what an outcome changes. Pure: the spread comes from a hash, never from dice."""
+"""When an account is due, and what an outcome changes. Pure: spread comes from a hash, never from random numbers."""
 
 import math
 from dataclasses import dataclass, replace
@@ -7,10 +7,12 @@ from hashlib import blake2b
 from typing import assert_never
 
 from worker.domain.account import AccountId, Failure, Lease, Status
-from worker.domain.cached_failure import TokenRequirement, is_trusted
-from worker.domain.microsoft import ABANDONED
+from worker.domain.account_update import AccountUpdate
+from worker.domain.cached_failure import is_trusted
+from worker.domain.microsoft import ABANDONED, AGED_OUT
 from worker.domain.outcome import (
     Blocked,
+    Kind,
     Misconfigured,
     Outcome,
     ReauthRequired,
@@ -19,38 +21,26 @@ from worker.domain.outcome import (
     Transient,
     kind,
 )
+from worker.domain.requirement import TokenRequirement
 from worker.domain.token import AccessToken, CacheEntry
 
-# An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for what passes.
+# An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for failures
+# that end by themselves.
 STRIKES = 3
 STRIKES_OVER = timedelta(minutes=10)
 _BETWEEN_STRIKES = timedelta(minutes=5)
 
-# So long after its time an account was not merely waiting for its turn: there was an outage, for it and for others.
+# An account this late was not merely waiting for its turn: there was an outage, for it and for others.
 LONG_OVERDUE = timedelta(minutes=10)
 
-_NONE = timedelta(0)
-_SOONEST = timedelta(minutes=1)  # after a refresh: Microsoft takes equal requests in a row for a loop
-_BUSY = {"throttled", "transient"}
-
-
-@dataclass(slots=True, kw_only=True)
-class Transition:
-    """What one outcome changes on its account. ``refreshed`` is None unless there are new tokens to store."""
-
-    claim: Lease
-    outcome: Outcome
-    status: Status
-    due_at: datetime
-    failure: Failure | None
-    strikes: int
-    struck_at: datetime | None
-    refreshed: Refreshed | None = None
+_NO_TIME = timedelta(0)
+_EARLIEST_REFRESH = timedelta(minutes=1)  # after the last one: Microsoft takes equal requests in a row for a loop
+_RETRIED = {Kind.THROTTLED, Kind.TRANSIENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshPolicy:
-    """The knobs of scheduling. Durations; fractions are of an access token's lifetime."""
+    """The rules of scheduling. ``earliest`` and ``latest`` are fractions of an access token's lifetime."""
 
     earliest: float = 0.5
     latest: float = 0.7
@@ -58,46 +48,46 @@ class RefreshPolicy:
     backoff_base: timedelta = timedelta(seconds=5)  # Microsoft asks for at least 5 s before a first retry
     backoff_cap: timedelta = timedelta(minutes=15)
     recheck: timedelta = timedelta(days=1)
-    comfortable: timedelta = timedelta(minutes=5)  # the remaining life a consumer gets unless it asks for more
+    comfortable: timedelta = timedelta(minutes=5)  # the remaining life a consumer gets unless it requires more
 
     def is_fresh(self, token: AccessToken, min_ttl: timedelta | None, *, now: datetime) -> bool:
         """Whether ``token`` will do, or a refresh would get a better one.
 
-        Without a wish the bound is a quarter of the lifetime at most, so that reads do not race the schedule; a wish is
-        honoured up to 0.9 of the lifetime, because beyond that each read would cost a refresh and still not get it.
+        Without ``min_ttl`` the bound is a quarter of the lifetime at most, so that reads do not race the schedule. A
+        ``min_ttl`` counts up to 0.9 of the lifetime: beyond that each read would cost a refresh and still not get it.
         """
         lifetime = token.expires_at - token.obtained_at
         wanted = min(self.comfortable, lifetime / 4) if min_ttl is None else min(min_ttl, lifetime * 0.9)
-        return token.expires_at - now > max(wanted, _NONE)
+        return token.expires_at - now > max(wanted, _NO_TIME)
 
-    def suits(self, token: AccessToken | None, wish: TokenRequirement, *, now: datetime) -> bool:
-        """Whether ``token`` is what was wished for, as far as any token can be."""
-        return token is not None and wish.is_newer(token) and self.is_fresh(token, wish.min_ttl, now=now)
+    def satisfies(self, token: AccessToken | None, requirement: TokenRequirement, *, now: datetime) -> bool:
+        """Whether ``token`` meets the requirement, as far as any token can."""
+        return token is not None and requirement.is_newer(token) and self.is_fresh(token, requirement.min_ttl, now=now)
 
-    def settles(self, entry: CacheEntry, wish: TokenRequirement, *, now: datetime) -> bool:
-        """Whether nobody needs to look any further: its token suits, or it is known why there is no better one."""
-        return self.suits(entry.token, wish, now=now) or is_trusted(entry.problem, wish, now=now)
+    def is_conclusive(self, entry: CacheEntry, requirement: TokenRequirement, *, now: datetime) -> bool:
+        """Whether the look-up ends here: the token satisfies, or it is known why there is no better one."""
+        return self.satisfies(entry.token, requirement, now=now) or is_trusted(entry.failure, requirement, now=now)
 
     def due_at(self, account: AccountId, version: int, refreshed: Refreshed, *, in_backlog: bool = False) -> datetime:
         """The instant to refresh again, spread per account and version over the middle of the lifetime.
 
-        ``in_crowd``: it comes together with many others, after an import or an outage, and they would all come back
-        together for hours. So they come back as if they had always been there: see ``_residual``.
+        ``in_backlog``: the account is due together with many others, after an import or an outage. Their next times are
+        spread over the whole cycle, see ``_residual``; otherwise they would come back together for hours.
         """
         lifetime = refreshed.expires_at - refreshed.obtained_at
         earliest = lifetime * self.earliest
         chance = keyed_fraction(account, version)
         fraction = self._residual(chance) if in_backlog else self.earliest + (self.latest - self.earliest) * chance
-        due = refreshed.obtained_at + max(lifetime * fraction, min(_SOONEST, earliest))
-        last_call = refreshed.expires_at - self.min_lead
-        if last_call > refreshed.obtained_at + earliest:
-            due = min(due, last_call)  # a token too short-lived for the lead goes by the fraction alone
+        due = refreshed.obtained_at + max(lifetime * fraction, min(_EARLIEST_REFRESH, earliest))
+        latest = refreshed.expires_at - self.min_lead
+        if latest > refreshed.obtained_at + earliest:
+            due = min(due, latest)  # a token too short-lived for the lead goes by the fraction alone
         if refreshed.refresh_on is not None:
             due = min(due, max(refreshed.refresh_on, refreshed.obtained_at + self.backoff_base))
         return due
 
     def _residual(self, chance: float) -> float:
-        """What is left, of a lifetime, until the next refresh of an account that is looked at at some instant.
+        """What is left of a cycle, as a fraction of the lifetime, at a random moment of it.
 
         The equilibrium of a renewal process (Cox, Renewal Theory, 1962, ch. 5): with waits uniform between earliest and
         latest its density is flat up to the earliest and falls in a straight line from there. Accounts that begin like
@@ -111,97 +101,99 @@ class RefreshPolicy:
     def backoff(self, account: AccountId, attempt: int) -> timedelta:
         """The wait after the ``attempt``-th failure in a row, from 1: doubling, capped, never below the base.
 
-        The spread is up to half as much again, also at the cap: a common cap would gather the failing into a herd.
+        Up to half as much again is added per account, also at the cap, so that failing accounts do not gather.
         """
         ceiling = self.backoff_cap / 1.5
         doubled = min(ceiling, self.backoff_base * (1 << min(attempt - 1, 30)))
         return doubled * (1 + keyed_fraction(account, attempt) / 2)
 
-    def plan(self, claim: Lease, outcome: Outcome, *, now: datetime) -> Transition:
-        """Decide what ``outcome`` means for the claimed account."""
+    def plan(self, lease: Lease, outcome: Outcome, *, now: datetime) -> AccountUpdate:
+        """Decide what ``outcome`` changes on the leased account. Tokens are still to be sealed into the update."""
         match outcome:
             case Refreshed():
-                due = self.due_at(claim.account_id, claim.version + 1, outcome, in_backlog=claim.in_backlog)
-                return Transition(
-                    claim=claim,
-                    outcome=outcome,
-                    status=Status.ACTIVE,
-                    due_at=due,
-                    failure=None,
-                    strikes=0,
-                    struck_at=None,
-                    refreshed=outcome,
-                )
+                due = self.due_at(lease.account_id, lease.version + 1, outcome, in_backlog=lease.in_backlog)
+                return _update(lease, status=Status.ACTIVE, due_at=due)
             case Throttled() | Transient():
-                return self._retry(claim, outcome, now=now, at_least=outcome.retry_after)
+                return self._retry(lease, outcome, now=now, at_least=outcome.retry_after)
             case Misconfigured():
-                return self._await_repair(claim, outcome, now=now)
+                return self._await_repair(lease, outcome, now=now)
             case ReauthRequired(certain=True):
-                return self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
+                return self._end(lease, outcome, Status.REAUTH_REQUIRED, now=now)
             case ReauthRequired():
-                return self._strike(claim, outcome, now=now)
+                return self._strike(lease, outcome, now=now)
             case Blocked():
-                return self._end(claim, outcome, Status.BLOCKED, now=now)
+                return self._end(lease, outcome, Status.BLOCKED, now=now)
             case unreachable:
                 assert_never(unreachable)
 
-    def _retry(self, claim: Lease, outcome: Outcome, *, now: datetime, at_least: timedelta | None = None) -> Transition:
-        failure = streak(claim.failure, outcome, now=now)
-        wait = self.backoff(claim.account_id, failure.count)
+    def _retry(
+        self, lease: Lease, outcome: Outcome, *, now: datetime, at_least: timedelta | None = None
+    ) -> AccountUpdate:
+        failure = streak(lease.failure, outcome, now=now)
+        wait = self.backoff(lease.account_id, failure.count)
         if at_least is not None:
-            # Retry-After wins over our own arithmetic, never the other way round; and because many are told the same,
-            # they come back spread over a tenth of it.
-            wait = max(wait, at_least * (1 + keyed_fraction(claim.account_id, failure.count) / 10))
-        return _failed(claim, outcome, failure, due_at=now + wait)
+            # Retry-After wins over our own back-off, never the other way round. Many accounts get the same Retry-After,
+            # so they come back spread over a tenth of it.
+            wait = max(wait, at_least * (1 + keyed_fraction(lease.account_id, failure.count) / 10))
+        return _failed(lease, failure, due_at=now + wait)
 
-    def _await_repair(self, claim: Lease, outcome: Misconfigured, *, now: datetime) -> Transition:
-        # A tenant without the app, or that is no more, may be somebody's slip that is mended within the hour. After a
-        # day of it nobody mends anything until they are told.
-        if outcome.code in ABANDONED and (claim.status is Status.BLOCKED or self._has_lasted(claim.failure, now=now)):
-            return self._end(claim, outcome, Status.BLOCKED, now=now)
-        return self._retry(claim, outcome, now=now)
+    def _await_repair(self, lease: Lease, outcome: Misconfigured, *, now: datetime) -> AccountUpdate:
+        # A tenant without the app, or a tenant that is gone, may be a mistake that is mended within the hour. After a
+        # day of it an administrator must hear of it.
+        if outcome.code in ABANDONED and (lease.status is Status.BLOCKED or self._has_lasted(lease.failure, now=now)):
+            return self._end(lease, outcome, Status.BLOCKED, now=now)
+        return self._retry(lease, outcome, now=now)
 
     def _has_lasted(self, failure: Failure | None, *, now: datetime) -> bool:
         return failure is not None and failure.code in ABANDONED and now - failure.since >= self.recheck
 
-    def _strike(self, claim: Lease, outcome: ReauthRequired, *, now: datetime) -> Transition:
-        strikes, since = claim.strikes + 1, claim.struck_at or now
+    def _strike(self, lease: Lease, outcome: ReauthRequired, *, now: datetime) -> AccountUpdate:
+        strikes, since = lease.strikes + 1, lease.struck_at or now
         if strikes >= STRIKES and now - since >= STRIKES_OVER:
-            ended = self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
-            return replace(ended, strikes=strikes, struck_at=since)
-        failure = streak(claim.failure, outcome, now=now)
-        return replace(
-            _failed(claim, outcome, failure, due_at=now + _BETWEEN_STRIKES), strikes=strikes, struck_at=since
-        )
+            update = self._end(lease, outcome, Status.REAUTH_REQUIRED, now=now)
+        else:
+            failure = streak(lease.failure, outcome, now=now)
+            update = _failed(lease, failure, due_at=now + _BETWEEN_STRIKES)
+        update.strikes, update.struck_at = strikes, since
+        return update
 
-    def _end(self, claim: Lease, outcome: Outcome, status: Status, *, now: datetime) -> Transition:
-        failure = streak(claim.failure, outcome, now=now)
-        # Looked at again tomorrow, and not with everybody else: the hash spreads the day's re-checks.
-        due = now + self.recheck * (1 + keyed_fraction(claim.account_id, failure.count) / 10)
-        return replace(_failed(claim, outcome, failure, due_at=due), status=status)
+    def _end(self, lease: Lease, outcome: Outcome, status: Status, *, now: datetime) -> AccountUpdate:
+        failure = streak(lease.failure, outcome, now=now)
+        # Requested again a day later. The hash spreads the day's requests.
+        due = now + self.recheck * (1 + keyed_fraction(lease.account_id, failure.count) / 10)
+        update = _failed(lease, failure, due_at=due)
+        update.status = status
+        update.claims = outcome.claims if isinstance(outcome, ReauthRequired) else None
+        update.aged_out = outcome.code in AGED_OUT and lease.status is Status.ACTIVE
+        return update
 
 
-def _failed(claim: Lease, outcome: Outcome, failure: Failure, *, due_at: datetime) -> Transition:
-    return Transition(
-        claim=claim,
-        outcome=outcome,
-        status=claim.status,
+def _failed(lease: Lease, failure: Failure, *, due_at: datetime) -> AccountUpdate:
+    update = _update(lease, status=lease.status, due_at=due_at)
+    update.failure, update.strikes, update.struck_at = failure, lease.strikes, lease.struck_at
+    return update
+
+
+def _update(lease: Lease, *, status: Status, due_at: datetime) -> AccountUpdate:
+    return AccountUpdate(
+        account_id=lease.account_id,
+        email=lease.email,
+        based_on=lease.version,
+        lease_id=lease.lease_id,
+        status=status,
         due_at=due_at,
-        failure=failure,
-        strikes=claim.strikes,
-        struck_at=claim.struck_at,
     )
 
 
 def streak(failure: Failure | None, outcome: Outcome, *, now: datetime) -> Failure:
-    """The failure streak after ``outcome``: one longer if it is of the same class, else a new one.
+    """The failure streak after ``outcome``: one longer if it is of the same class, otherwise a new one.
 
     Throttled and transient count as one, or answers that alternate between 429 and 503 would never back off.
     """
-    now_failing = kind(outcome)
-    if failure is not None and (failure.kind == now_failing or {failure.kind, now_failing} == _BUSY):
-        return replace(failure, kind=now_failing, code=outcome.code, count=failure.count + 1)
-    return Failure(kind=kind(outcome), code=outcome.code, count=1, since=now)
+    current = kind(outcome)
+    if failure is not None and (failure.kind == current or {failure.kind, current} == _RETRIED):
+        return replace(failure, kind=current, code=outcome.code, count=failure.count + 1)
+    return Failure(kind=current, code=outcome.code, count=1, since=now)
 
 
 def keyed_fraction(account: AccountId, salt: int) -> float:

@@ -1,4 +1,4 @@
-"""Tokens and keys: in the clear, where they never show themselves, and sealed."""
+"""Tokens, passwords and keys: in the clear, where they never show themselves, and sealed."""
 
 from typing import NewType
 
@@ -8,7 +8,7 @@ _VISIBLE = bytes(range(0x20, 0x7F))
 
 
 class Secret:
-    """A token, password or key that does not show itself: its repr is empty and it does not pickle.
+    """A token, password or key. Its repr is empty and it does not pickle.
 
     >>> Secret("hunter2")
     Secret()
@@ -37,5 +37,5 @@ class Secret:
 
 
 def is_visible(text: str) -> bool:
-    """Whether it is visible ASCII and spaces alone, as RFC 6749 appendix A wants a token."""
+    """Whether ``text`` is visible ASCII and spaces alone, as RFC 6749 appendix A requires of a token."""
     return text.isascii() and not text.encode().translate(None, _VISIBLE)  # isprintable takes four times as long

@@ -1,12 +1,14 @@
-"""Asks Microsoft through MSAL and hands back an Outcome. Keeps no token, retries nothing, and knows no account.
+"""Refreshes tokens at Microsoft's identity platform and returns an Outcome for each.
 
-MSAL writes and signs each request; we send it, many at a time from one thread, and read the answer ourselves. MSAL's
-own HTTP has no timeout and hides Retry-After, its cache keeps tokens of every account it ever saw, and it raises
-*after* a refresh token was rotated if anything else in the answer is odd. What it does not see it cannot lose.
+It stores no token, retries nothing, and knows no account. MSAL writes and signs each request; libcurl sends the
+requests, many at a time from one thread, and the domain reads the responses. MSAL sees none of them, because its own
+HTTP has no timeout and hides Retry-After, its cache keeps the tokens of every account, and it raises *after* a refresh
+token was rotated if anything else in the response is odd.
 """
 
-from worker.identity.client import DeviceFlow, Identity, Question
+from worker.identity.client import Identity
+from worker.identity.device_flow import DeviceFlow
 from worker.identity.registration import Registration
-from worker.identity.talks import Answered
+from worker.identity.token_request import RefreshAttempt, TokenRequest
 
-__all__ = ["Answered", "DeviceFlow", "Identity", "Question", "Registration"]
+__all__ = ["DeviceFlow", "Identity", "RefreshAttempt", "Registration", "TokenRequest"]

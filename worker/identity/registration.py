@@ -1,4 +1,4 @@
-"""One app registration: who we are at the identity platform, and which authorities may see our credential."""
+"""One app registration: the client id, its credentials, and the authorities to which these may be sent."""
 
 import re
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})  # MSAL ad
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCredential:
-    """How an app proves who it is: a secret, or a certificate (PEM: the private key and its certificate)."""
+    """How an app authenticates: by a secret, or by a certificate (PEM: the private key and its certificate)."""
 
     secret: Secret | None = None
     certificate: Secret | None = None
 
     def for_msal(self) -> str | dict[str, str]:
-        """What MSAL takes as ``client_credential``. Raises ConfigurationError if there is neither."""
+        """MSAL's ``client_credential``. Raises ConfigurationError if there is neither secret nor certificate."""
         if self.certificate is not None:
             pem = self.certificate.reveal()
             return {"private_key": pem, "public_certificate": pem}
@@ -33,7 +33,7 @@ class ClientCredential:
 class Registration:
     """One app registration at the Microsoft identity platform.
 
-    ``credentials``: the current one, and while it is being rotated the next one too.
+    ``credentials``: the current one and, while it is being rotated, the next one.
     """
 
     name: str
@@ -44,15 +44,15 @@ class Registration:
     oidc: bool = False  # the authority is a plain OpenID Connect issuer: no /v2.0 is added to find its metadata
 
     def authority_arguments(self, authority: str) -> dict[str, Any]:
-        """How MSAL is told where to ask."""
+        """MSAL's arguments for this authority."""
         if self.oidc:
             return {"oidc_authority": authority}
         return {"authority": authority, "instance_discovery": False}
 
     def check_authority(self, authority: str) -> None:
-        """A client secret is sent to the authority's host, so an account may choose the tenant but never the host.
+        """Raises InvalidInput for an authority on another host, or without a tenant.
 
-        Raises InvalidInput.
+        A client secret is sent to the authority's host, so an account may choose the tenant but never the host.
         """
         ours = urlsplit(self.authority)
         try:
@@ -73,7 +73,7 @@ class Registration:
 
 
 def check_scopes(scopes: tuple[str, ...]) -> None:
-    """Raises InvalidInput for a scope that is implied."""
+    """Raises InvalidInput for a scope that MSAL adds."""
     for scope in scopes:
         if scope in _RESERVED_SCOPES:
             msg = f"scope {scope!r} is added by itself; leave it out"

@@ -150,6 +150,10 @@ class ReaderSettings(_FromEnvironment):
     cache_ttl: Seconds = 86_400.0
 
     @property
+    def policy(self) -> RefreshPolicy:
+        return RefreshPolicy()
+
+    @property
     def broker(self) -> str:
         return (self.broker_url or self.redis_url).get_secret_value()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -10,12 +11,12 @@ from sqlalchemy import text
 
 from tests.constants import ANN, HOUR
 from tests.factories import NOW
-from worker.db import accounts, leases
+from worker.db import accounts, leases, updates
 from worker.db import grants as incoming
 from worker.db.grants import SealedGrant
-from worker.db.leases import AccountUpdate
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Failure, Grant, Lease, LeaseId, Status, account_id
+from worker.domain.account_update import AccountUpdate
 from worker.domain.secret import Sealed, Secret
 
 LEASE = timedelta(minutes=2)
@@ -50,9 +51,9 @@ class Rows:
                 now=now,
             )
 
-    def persist(self, *updates: AccountUpdate, now: datetime = NOW) -> dict[AccountId, int]:
+    def persist(self, *written: AccountUpdate, now: datetime = NOW) -> dict[AccountId, int]:
         with self.database.begin() as connection:
-            return leases.persist(connection, updates, now=now)
+            return updates.persist(connection, written, now=now)
 
     def set_status(self, status: Status, *, due_at: datetime | None = None, email: str = ANN) -> int | None:
         with self.database.begin() as connection:
@@ -119,32 +120,34 @@ def grant(email: str = ANN, *, expires_at: datetime | None = NOW + HOUR, **chang
 
 def refreshed(claim: Lease, **changes: Any) -> AccountUpdate:
     """What is written after an answer with new tokens."""
-    update = AccountUpdate(
-        claim=claim,
-        status=Status.ACTIVE,
+    update = replace(
+        _update(claim),
         due_at=NOW + 1.6 * HOUR,
-        failure=None,
-        claims=None,
-        strikes=0,
-        struck_at=None,
         access_token=Sealed(b"access 2"),
         obtained_at=NOW + HOUR,
         expires_at=NOW + 2 * HOUR,
         refresh_token=Sealed(b"refresh 2"),
-        previous_refresh_token=Sealed(b"previous: refresh 1"),
+        replaces=sha256(claim.refresh_token).digest(),
     )
     return replace(update, **changes)
+
+
+def late(claim: Lease, **changes: Any) -> AccountUpdate:
+    """The same, delivered by the outbox."""
+    return refreshed(claim, lease_id=None, **changes)
 
 
 def failed(claim: Lease, **changes: Any) -> AccountUpdate:
     """What is written after an answer without tokens."""
-    update = AccountUpdate(
-        claim=claim,
+    return replace(_update(claim), **{"due_at": NOW + timedelta(seconds=30), "failure": FAILURE, **changes})
+
+
+def _update(claim: Lease) -> AccountUpdate:
+    return AccountUpdate(
+        account_id=claim.account_id,
+        email=claim.email,
+        based_on=claim.version,
+        lease_id=claim.lease_id,
         status=Status.ACTIVE,
-        due_at=NOW + timedelta(seconds=30),
-        failure=FAILURE,
-        claims=None,
-        strikes=0,
-        struck_at=None,
+        due_at=NOW,
     )
-    return replace(update, **changes)

@@ -1,11 +1,9 @@
-"""What the outbox brings home after an outage of the database: stored, unless something newer is."""
-
-import pytest
+"""What the outbox delivers after an outage of Postgres: the same compare-and-swap, without a lease."""
 
 from tests.constants import ANN, BOB, CAT, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import LEASE, Overtake, Rows, failed, grant, refreshed
-from worker.db import late_writes
+from tests.integration.db.rows import LEASE, Rows, failed, grant, late, refreshed
+from worker.db import updates
 from worker.domain.account import Lease, Status, account_id
 from worker.domain.secret import Sealed
 
@@ -13,9 +11,8 @@ LATER = NOW + HOUR
 
 
 def restore(rows: Rows, claim: Lease, **changes: object) -> bool:
-    """What the outbox brings home: the tokens of an answer to this claim."""
-    with rows.database.begin() as connection:
-        return bool(late_writes.restore(connection, [refreshed(claim, **changes).unsaved()], now=LATER))
+    """Whether the tokens of a response to this lease are written now."""
+    return bool(rows.persist(late(claim, **changes), now=LATER))
 
 
 def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Lease) -> None:
@@ -37,9 +34,9 @@ def test_a_late_write_without_a_refresh_token_keeps_the_stored_ones(rows: Rows, 
     """As in time: what Microsoft did not replace stays."""
     before = rows.row()
 
-    assert restore(rows, claim, refresh_token=None, previous_refresh_token=None)
+    assert restore(rows, claim, refresh_token=None, replaces=None)
 
-    kept = ("refresh_token", "previous_refresh_token", "refresh_token_issued_at")
+    kept = ("refresh_token", "refresh_token_issued_at")
     after = rows.row()
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert after["access_token"] == b"access 2"
@@ -53,17 +50,6 @@ def test_a_late_write_wins_over_whoever_has_taken_the_lease_over(rows: Rows, cla
 
     assert rows.persist(refreshed(rival, refresh_token=Sealed(b"of the rival"))) == {}
     assert rows.row()["refresh_token"] == b"refresh 2"
-
-
-@pytest.mark.parametrize("overtake", [Rows.sign_in, Rows.disconnect])
-def test_a_late_write_loses_against_what_is_newer(rows: Rows, claim: Lease, overtake: Overtake) -> None:
-    """It may come hours late, and must not bring back what somebody has replaced or erased."""
-    overtake(rows)
-    before = rows.row()
-
-    assert not restore(rows, claim)
-
-    assert rows.row() == before
 
 
 def test_a_late_write_brings_a_paused_account_its_tokens_and_nothing_else(rows: Rows, claim: Lease) -> None:
@@ -98,7 +84,7 @@ def test_a_late_write_that_replaces_nothing_loses_against_any_newer_version(rows
     rows.pause()
     before = rows.row()
 
-    assert not restore(rows, claim, refresh_token=None, previous_refresh_token=None)
+    assert not restore(rows, claim, refresh_token=None, replaces=None)
 
     assert rows.row() == before
 
@@ -119,11 +105,11 @@ def test_a_late_write_for_an_account_that_left_oauth_is_no_error(rows: Rows, cla
     assert rows.row()["refresh_due_at"] is None
 
 
-def test_a_row_that_somebody_else_writes_is_not_waited_for(rows: Rows, claim: Lease) -> None:
-    """Two that write many rows in different orders would wait for each other. Who has no row waits for none."""
+def test_a_row_that_another_process_writes_is_left_out(rows: Rows, claim: Lease) -> None:
+    """Two that write many rows in different orders would wait for each other. An account without a row has no lock."""
     rows.save(grant(BOB), grant(CAT))
-    ids = [account_id(email) for email in (ANN, BOB, CAT, "nobody@contoso.com")]
+    ids = [account_id(email) for email in (ANN, BOB, CAT, "unknown@contoso.com")]
     with rows.database.begin() as rival, rows.database.begin() as connection:
-        assert late_writes.hold(rival, ids[1:2]) == {ids[1]}
+        assert updates.lock(rival, ids[1:2]) == {ids[1]}
 
-        assert late_writes.hold(connection, ids) == {ids[0], *ids[2:]}
+        assert updates.lock(connection, ids) == {ids[0], ids[2]}

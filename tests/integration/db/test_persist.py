@@ -1,14 +1,12 @@
 """Writing answers back: compare and swap, so that the newest tokens stay whoever comes late."""
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from tests.constants import ANN, BOB, CAT, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import FAILURE, LEASE, Overtake, Rows, failed, grant, refreshed
-from worker.db.leases import AccountUpdate
+from tests.integration.db.rows import FAILURE, LEASE, Overtake, Rows, failed, grant, late, refreshed
 from worker.domain.account import Lease, Status, account_id
 from worker.domain.secret import Sealed
 
@@ -16,7 +14,7 @@ LATER = NOW + HOUR
 
 
 def test_new_tokens_are_stored_together_with_all_that_belongs_to_them(rows: Rows, claim: Lease) -> None:
-    """One statement: a reader sees the old state or the new one, and the old refresh token is kept for a rescue."""
+    """One statement: a reader sees the old state or the new one."""
     assert rows.persist(refreshed(claim), now=LATER) == {claim.account_id: 2}
 
     row = rows.row()
@@ -25,7 +23,7 @@ def test_new_tokens_are_stored_together_with_all_that_belongs_to_them(rows: Rows
         LATER,
         LATER + HOUR,
     )
-    assert (row["refresh_token"], row["previous_refresh_token"]) == (b"refresh 2", b"previous: refresh 1")
+    assert row["refresh_token"] == b"refresh 2"
     assert (row["refresh_token_issued_at"], row["last_refreshed_at"], row["updated_at"]) == (LATER, LATER, LATER)
     assert (row["version"], row["status"], row["refresh_due_at"]) == (2, "active", NOW + 1.6 * HOUR)
     assert row["created_at"] == NOW
@@ -35,22 +33,12 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one_and_its_age(rows: R
     """Microsoft does not always rotate; the 90 days then count from when it last did."""
     before = rows.row()
 
-    rows.persist(refreshed(claim, refresh_token=None, previous_refresh_token=None))
+    rows.persist(refreshed(claim, refresh_token=None, replaces=None))
 
-    kept = ("refresh_token", "previous_refresh_token", "refresh_token_issued_at")
+    kept = ("refresh_token", "refresh_token_issued_at")
     after = rows.row()
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert (after["access_token"], after["version"]) == (b"access 2", 2)
-
-
-def test_the_previous_refresh_token_outlives_an_answer_that_does_not_rotate(rows: Rows, claim: Lease) -> None:
-    """It is the rescue from a rotation that got lost on its way, until the next rotation."""
-    rows.persist(refreshed(claim, due_at=NOW))
-    [second] = rows.claim()
-
-    rows.persist(refreshed(second, refresh_token=None, previous_refresh_token=None))
-
-    assert rows.row()["previous_refresh_token"] == b"previous: refresh 1"
 
 
 def test_a_failure_changes_no_token_and_no_version(rows: Rows, claim: Lease) -> None:
@@ -86,50 +74,63 @@ def test_new_tokens_end_a_streak_of_failures(rows: Rows, claim: Lease) -> None:
 
 
 @pytest.mark.parametrize("overtake", [Rows.take_over, Rows.sign_in, Rows.pause, Rows.disconnect])
-@pytest.mark.parametrize("answer", [refreshed, failed])
-def test_an_answer_that_was_overtaken_is_discarded(
-    rows: Rows, claim: Lease, overtake: Overtake, answer: Callable[[Lease], AccountUpdate]
-) -> None:
-    """Another worker holds the lease by now, the user has signed in anew, or an operator said stop: they stay right."""
+def test_a_failure_that_was_overtaken_is_discarded(rows: Rows, claim: Lease, overtake: Overtake) -> None:
+    """Another worker holds the lease by now, the user has signed in again, or an operator has intervened."""
     overtake(rows)
     before = rows.row()
 
-    assert rows.persist(answer(claim)) == {}
+    assert rows.persist(failed(claim)) == {}
+
+    assert rows.row() == before
+
+
+@pytest.mark.parametrize("overtake", [Rows.sign_in, Rows.disconnect])
+@pytest.mark.parametrize("lease_id", ["of the lease", None])
+def test_new_tokens_lose_against_a_sign_in_and_a_disconnect(
+    rows: Rows, claim: Lease, overtake: Overtake, lease_id: str | None
+) -> None:
+    """In time or hours late from the outbox, they must not bring back what was replaced or erased."""
+    overtake(rows)
+    before = rows.row()
+
+    assert rows.persist(late(claim) if lease_id is None else refreshed(claim)) == {}
 
     assert rows.row() == before
 
 
 def test_a_claim_is_spent_once(rows: Rows, claim: Lease) -> None:
     """A repeated write, after a commit whose confirmation got lost, changes nothing."""
-    rows.persist(failed(claim))
-    before = rows.row()
+    for update in (failed(claim), refreshed(claim)):
+        rows.persist(update)
+        before = rows.row()
 
-    assert rows.persist(refreshed(claim)) == {}
+        assert rows.persist(update) == {}
 
-    assert rows.row() == before
+        assert rows.row() == before
 
 
-def test_a_write_within_the_lease_of_the_same_version_needs_the_lease(rows: Rows, claim: Lease) -> None:
-    """The version alone would let in the worker that lost its lease before anything was stored."""
+def test_new_tokens_win_over_the_worker_that_has_taken_the_lease_over(rows: Rows, claim: Lease) -> None:
+    """That worker has spent an older refresh token than the one that comes late."""
     [rival] = rows.claim(now=NOW + LEASE)
     assert rival.version == claim.version
 
-    assert rows.persist(refreshed(claim)) == {}
-    assert rows.persist(refreshed(rival)) == {rival.account_id: 2}
+    assert rows.persist(refreshed(claim)) == {claim.account_id: 2}
+    assert rows.persist(refreshed(rival, refresh_token=Sealed(b"of the rival"))) == {}
+    assert rows.row()["refresh_token"] == b"refresh 2"
 
 
 def test_a_write_under_the_lease_needs_the_version(rows: Rows, claim: Lease) -> None:
-    """Whoever moved the version and left the lease alone, by hand say, has put something newer there."""
+    """A statement by hand that moves the version and leaves the lease alone has stored something newer."""
     rows.sql("UPDATE mail_credentials SET version = version + 1")
 
-    assert rows.persist(refreshed(claim)) == {}
+    assert rows.persist(failed(claim)) == {}
 
 
 def test_a_group_is_written_at_once_each_row_with_its_own_values(rows: Rows) -> None:
     """Successes, failures and lost swaps come mixed; the answer names those that were written."""
     rows.save(grant(ANN), grant(BOB), grant(CAT))
     claims = {claim.email: claim for claim in rows.claim()}
-    rows.save(grant(CAT))
+    rows.save(grant(CAT, refresh_token=Sealed(b"of a sign-in")))
 
     written = rows.persist(
         refreshed(claims[ANN], access_token=Sealed(b"ann's")), failed(claims[BOB]), refreshed(claims[CAT])

@@ -37,7 +37,7 @@ def fill(rows: Rows, accounts: int) -> None:
 def claim_plan(connection: Connection, *, executions: int) -> dict[str, Any]:
     """How the claim is executed after so many executions: from the sixth on Postgres may use a plan for any values,
     and the driver prepares a statement that it sees often."""
-    statement = str(leases._CLAIM_DUE)
+    statement = str(leases._LEASE_DUE)
     for position, name in enumerate(("now", "limit", "lease_id", "lease_until", "client", "long_ago"), start=1):
         statement = re.sub(rf":{name}\b", f"${position}", statement)
     connection.exec_driver_sql(f"PREPARE claim AS {statement}")

@@ -136,10 +136,10 @@ def test_a_row_is_re_sealed_column_by_column(rows: Rows) -> None:
 def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Lease) -> None:
     """The tokens it read are the older ones by then; the newer stay, and are found the next time."""
     [row] = left(rows)
-    rows.persist(refreshed(claim, refresh_token=None, previous_refresh_token=None))
+    rows.persist(refreshed(claim, refresh_token=None, replaces=None))
     before = rows.row()
 
-    assert swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW), None))]) == 0
+    assert swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW)))]) == 0
 
     assert rows.row() == before
 
@@ -147,6 +147,6 @@ def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Lease) -> None:
 def test_re_sealing_keeps_a_refresh_in_flight_valid(rows: Rows, claim: Lease) -> None:
     """It changes how a token is kept, not which: the answer that is under way must still be stored."""
     [row] = left(rows)
-    swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW), None))])
+    swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW)))])
 
     assert rows.persist(refreshed(claim)) == {AccountId(claim.account_id): 2}

@@ -146,11 +146,11 @@ def test_a_disconnected_account_comes_back_with_a_higher_version(rows: Rows) -> 
 
 def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Lease) -> None:
     """The key may come back: then a resume is all it takes."""
-    tokens = ("access_token", "refresh_token", "previous_refresh_token", "token_expiry", "version")
+    tokens = ("access_token", "refresh_token", "token_expiry", "version")
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert leases.quarantine(connection, claim, code="unreadable", now=NOW)
+        assert leases.set_aside(connection, claim, code="unreadable", now=NOW)
 
     after, account = rows.row(), rows.find()
     assert {name: after[name] for name in tokens} == {name: before[name] for name in tokens}
@@ -166,7 +166,7 @@ def test_only_the_holder_of_the_lease_may_set_an_account_aside(rows: Rows, claim
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert not leases.quarantine(connection, claim, code="unreadable", now=NOW)
+        assert not leases.set_aside(connection, claim, code="unreadable", now=NOW)
 
     assert rows.row() == before
 

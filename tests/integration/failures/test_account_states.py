@@ -83,7 +83,7 @@ def by_sign_in(installation: Installation) -> None:
 
 
 def by_hand(installation: Installation) -> None:
-    installation.services.on_demand.refresh(account_id(ANN))
+    installation.services.on_demand.refresh_now(account_id(ANN))
 
 
 def by_resuming(installation: Installation) -> None:
@@ -187,7 +187,7 @@ def test_a_paused_account_comes_back_when_it_is_resumed(installation: Installati
         with pytest.raises(AccountInactive, match="paused"):
             other_process.tokens.get(ANN)
         with pytest.raises(AccountInactive, match="paused"):
-            other_process.on_demand.refresh(account_id(ANN))
+            other_process.on_demand.refresh_now(account_id(ANN))
 
     assert installation.requests_during(an_hour) == 0
 

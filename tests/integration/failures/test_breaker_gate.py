@@ -36,7 +36,7 @@ def test_a_rejected_secret_costs_few_requests_and_blames_no_account(
     assert [account.due_at for account in unasked] == [NOW] * (50 - asked)
     assert installation.breaker_rows() == [(1, "AADSTS7000215", NOW + timedelta(seconds=10))]
     assert other_process.refresher.refresh_due() == NONE
-    assert other_process.refresher.batches_due(at_most=64) == []
+    assert other_process.refresher.batches_due(limit=64) == []
     assert installation.requests == asked
 
 
@@ -79,7 +79,7 @@ def test_once_the_secret_is_right_the_canary_closes_the_breaker_and_a_ramp_bring
 
     installation.clock.advance(seconds=10)
     steps = [installation.requests_during(installation.refresh_due) for _ in range(2)]
-    assert other_process.refresher.batches_due(at_most=64) == ["default"]
+    assert other_process.refresher.batches_due(limit=64) == ["default"]
     for _ in range(2):
         installation.clock.advance(seconds=5)
         steps.append(installation.requests_during(other_process.refresher.refresh_due))
@@ -177,7 +177,7 @@ def test_another_app_registration_goes_on(installation: Installation) -> None:
     both.reject_secret()
 
     assert both.refresh_due()["returned"] > 0
-    assert services.refresher.batches_due(at_most=64) == ["other"]
+    assert services.refresher.batches_due(limit=64) == ["other"]
     assert both.refresh_due("other") == {"claimed": 20, "refreshed": 20}
     assert [(breaker.client, breaker.failures) for breaker in services.events.breakers()] == [("default", 1)]
 
@@ -228,7 +228,7 @@ def test_a_canary_that_is_not_sent_is_given_back(
     )
 
     assert installation.refresh_due() == NONE
-    assert installation.services.refresher.batches_due(at_most=64) == []
+    assert installation.services.refresher.batches_due(limit=64) == []
     installation.query("UPDATE mail_credentials SET lease_id = NULL")
 
     assert other_process.tokens.get(fifty[0]).version == 2

@@ -81,7 +81,7 @@ def test_an_operator_asks_all_the_same(installation: Installation, other_process
 
     def by_hand() -> None:
         with pytest.raises(ClientMisconfigured):
-            other_process.on_demand.refresh(account_id(fifty[0]))
+            other_process.on_demand.refresh_now(account_id(fifty[0]))
 
     assert installation.requests_during(by_hand) == 1
     assert installation.breaker_rows() == before
@@ -96,7 +96,7 @@ def test_an_operators_refresh_is_as_good_a_canary_as_any(
     installation.accept_secret()
     installation.clock.advance(seconds=10)
 
-    assert other_process.on_demand.refresh(account_id(fifty[0])).version == 2
+    assert other_process.on_demand.refresh_now(account_id(fifty[0])).version == 2
 
     assert installation.breaker_rows() == [(0, None, None)]
     assert installation.refresh_due()["refreshed"] == 10

@@ -38,7 +38,7 @@ def test_the_network_counts_as_up_if_one_request_got_through(
     gate: CircuitBreakers, outcomes: list[Outcome], is_open: bool
 ) -> None:
     """Within one group there is no order: it was all asked at once."""
-    gate.observe(CLIENT, _answers(*outcomes))
+    gate.record(CLIENT, _answers(*outcomes))
 
     assert gate.is_open(CLIENT) == is_open
 
@@ -49,7 +49,7 @@ def test_a_lost_network_is_logged_once_and_so_is_its_return(gate: CircuitBreaker
 
     with capture_logs() as logs:
         for answers in (lost, lost, back, back):
-            gate.observe(CLIENT, answers)
+            gate.record(CLIENT, answers)
 
     assert [(entry["log_level"], entry["event"], entry.get("code")) for entry in logs] == [
         ("error", "Microsoft cannot be reached from here", "timeout"),

@@ -28,7 +28,7 @@ def accept(installation: Installation, *secrets: str) -> None:
 
 def refresh(services: Services, email: str) -> int:
     """By hand; the version it leads to."""
-    return services.on_demand.refresh(services.accounts.find(email).id).version
+    return services.on_demand.refresh_now(services.accounts.find(email).id).version
 
 
 @pytest.mark.parametrize(("accepted", "questions"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])

@@ -3,7 +3,6 @@
 Microsoft is strict here: whoever spends a refresh token twice has lost the account.
 """
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from subprocess import CalledProcessError
@@ -11,15 +10,16 @@ from subprocess import CalledProcessError
 import pytest
 
 from tests.constants import ANN, BOB
-from tests.factories import NOW, TurnedClock, emails
+from tests.factories import TurnedClock, emails
 from tests.integration.installation import Installation
-from tests.integration.outboxes import ENTRY, kept
+from tests.integration.outboxes import GARBAGE, kept, pending
 from tests.waiting import wait_for
 from worker.bootstrap import Services
 from worker.cache import OutboxStore
-from worker.db import late_writes
+from worker.db import updates
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.account import Status, account_id
+from worker.domain.errors import BackingOff
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault
 
@@ -125,24 +125,22 @@ def test_the_sweep_brings_home_what_waits(poisoned: Installation, other_process:
     """Nothing is due and Ann's row is leased until it is stored: no batch comes by to do it."""
     cure(poisoned)
 
-    assert other_process.refresher.batches_due(at_most=10) == []
+    assert other_process.refresher.batches_due(limit=10) == []
 
     assert waiting(poisoned) == set()
     assert_stored(poisoned, ANN, version=2)
 
 
-def test_who_waits_for_postgres_gets_new_tokens_from_the_cache(poisoned: Installation, other_process: Services) -> None:
-    """Her row is refused for longer than a token lives. What the cache holds is newer than what Postgres has, so it is
-    that which is spent; and all of it comes home in the end."""
-    for version in (3, 4):
-        poisoned.clock.advance(hours=2)
-        assert other_process.tokens.get(ANN).version == version
-        assert other_process.refresher.refresh_due()["returned"] == 1
+def test_a_consumer_learns_that_the_newest_token_waits(poisoned: Installation, other_process: Services) -> None:
+    """The row is refused for longer than a token lives. The stored refresh token is spent, so none is requested."""
+    poisoned.clock.advance(hours=2)
+
+    with pytest.raises(BackingOff, match="pending_result"):
+        other_process.tokens.get(ANN)
 
     cure(poisoned)
-    other_process.refresher.batches_due(at_most=10)
-
-    assert_stored(poisoned, ANN, version=4)
+    assert poisoned.services.tokens.get(ANN).version == 3
+    assert_stored(poisoned, ANN, version=3)
 
 
 def test_a_lease_that_ran_out_meanwhile_is_no_obstacle(poisoned: Installation, other_process: Services) -> None:
@@ -190,7 +188,7 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Installation, ve
         getattr(poisoned.services.accounts, verb)(ANN)
     status = poisoned.account(ANN).status
 
-    poisoned.services.refresher.batches_due(at_most=1)
+    poisoned.services.refresher.batches_due(limit=1)
 
     account = poisoned.account(ANN)
     assert waiting(poisoned) == set()
@@ -202,37 +200,53 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Installation, ve
     assert entry
     assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
     poisoned.services.accounts.resume(ANN)
-    assert poisoned.services.on_demand.refresh(account.id).version == poisoned.account(ANN).version
+    assert poisoned.services.on_demand.refresh_now(account.id).version == poisoned.account(ANN).version
     assert poisoned.emulator.accepts(poisoned.emulator.newest_refresh_token(ANN))
 
 
-def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(installation: Installation) -> None:
-    """A value of a version to come, or half of one: everybody else's is stored, and these accounts are let be."""
-    shape = {"email": "x", "base": 1, "version": 2, "tokens": ["AA==", None, None], "times": [NOW.isoformat()] * 3}
-    odd: list[dict[str, object]] = [
-        {"tokens": ["*"]},
-        {"tokens": [None] * 3},
-        {"times": ["T"] * 3},
-        {"times": None},
-        {"base": "?"},
-    ]
-    values = [b"garbage", b"\xff\xfe", b"[]", b"{}", *(json.dumps(shape | each).encode() for each in odd)]
-    victims = emails(len(values))
-    left = {account_id(email): value for email, value in zip(victims, values, strict=True)}
+def test_values_that_do_not_open_are_set_aside_and_block_no_account(installation: Installation) -> None:
+    """A writer to Redis cannot make a worker store anything, nor keep it from an account."""
+    victims = emails(len(GARBAGE))
     installation.sign_in(*victims, BOB, due=True)
-    outbox = OutboxStore(installation.services.redis)
-    outbox.put(left)
+    store = OutboxStore(installation.services.redis)
+    store.put({account_id(email): value for email, value in zip(victims, GARBAGE, strict=True)})
 
-    assert installation.refresh_due() == {"claimed": len(values) + 1, "refreshed": 1, "returned": len(values)}
+    assert installation.refresh_due() == {"claimed": len(victims) + 1, "refreshed": len(victims) + 1}
 
-    assert kept(outbox) == left
-    assert_stored(installation, BOB, version=2)
-    assert installation.requests == 1
+    assert kept(store) == {}
+    assert installation.services.redis.hlen(f"{OUTBOX}:unreadable") == len(GARBAGE)
+    assert installation.services.redis.ttl(f"{OUTBOX}:unreadable") > 0
+
+
+def test_a_value_under_another_key_waits_for_a_worker_that_has_it(installation: Installation) -> None:
+    """Keys are added to one worker after the other. The account itself goes on."""
+    installation.sign_in(ANN, due=True)
+    store = OutboxStore(installation.services.redis)
+    store.put({account_id(ANN): (value := b"\x01\x03new" + bytes(60))})
+
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+
+    assert kept(store) == {account_id(ANN): value}
+
+
+def test_a_value_of_another_account_is_no_value(installation: Installation) -> None:
+    """The account is bound to the seal: a writer to Redis cannot move results between accounts."""
+    installation.sign_in(ANN, BOB, due=True)
+    store = OutboxStore(installation.services.redis)
+    installation.services.outbox.add([pending(account_id(ANN))])
+    [value] = kept(store).values()
+    store.discard({account_id(ANN): value})
+    store.put({account_id(BOB): value})
+
+    assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
+
+    assert installation.account(BOB).version == 2
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN, BOB) == installation.emulator.newest_refresh_token(BOB)
 
 
 def test_rotate_keys_says_that_something_waits(installation: Installation, command: Callable[..., str]) -> None:
     """It may be sealed under the key that is to go."""
-    OutboxStore(installation.services.redis).put({account_id(ANN): b"garbage"})
+    installation.services.outbox.add([pending(account_id(ANN))])
 
     with pytest.raises(CalledProcessError) as failed:
         command("rotate-keys")
@@ -245,14 +259,14 @@ def test_what_only_somebody_else_held_does_not_count_as_waiting(installation: In
     """Workers drain as well while keys are rotated: what they held is tried once more at the end."""
     held, other = map(account_id, emails(2))
     installation.sign_in(*emails(2), due=True)
-    OutboxStore(installation.services.redis).put({held: ENTRY, other: ENTRY})
+    installation.services.outbox.add([pending(held), pending(other)])
     poison(installation, seconds=0.5)
     storing = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
     with ThreadPoolExecutor(1) as pool:
         with installation.services.database.begin() as other_process:
-            assert late_writes.hold(other_process, [held]) == {held}
-            drain = pool.submit(installation.services.outbox.drain_all)
+            assert updates.lock(other_process, [held]) == {held}
+            drain = pool.submit(installation.services.outbox.deliver_all)
             wait_for(lambda: installation.query(storing), about="the other to be stored")
         assert drain.result() == 0
 
@@ -324,7 +338,7 @@ def test_who_refreshes_a_row_that_is_refused_gets_the_token(
     installation.refresh_due()
     assert_stored(installation, ANN, version=2)
     poison(installation)
-    assert other_process.on_demand.refresh(account_id(ANN)).version == 3
+    assert other_process.on_demand.refresh_now(account_id(ANN)).version == 3
     cure(installation)
     installation.refresh_due()
     assert_stored(installation, ANN, version=3)

@@ -1,4 +1,4 @@
-"""After an outage of hours the outbox holds more than fits in one look, and all of it comes home."""
+"""After an outage of hours the outbox holds more than fits in one page. All of it is delivered."""
 
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -6,16 +6,16 @@ from uuid import uuid4
 
 from tests.factories import NOW, emails
 from tests.integration.installation import Installation
-from tests.integration.outboxes import ENTRY, kept
-from worker.bootstrap import Services, bootstrap
+from tests.integration.outboxes import kept, pending
+from worker.bootstrap import bootstrap
 from worker.cache import OutboxStore
 from worker.domain.account import AccountId, account_id
 
-MANY = 40_000  # of which Valkey looks through a part at a time, until it has found some
+GARBAGE = 40_000  # values; Valkey looks through a part of them at a time
 
 
-class HurriedClock:
-    """Ten seconds go by between any two looks at it."""
+class FastClock:
+    """Ten seconds pass between any two readings."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -25,50 +25,48 @@ class HurriedClock:
         return self.now
 
 
-def put(services: Services, accounts: list[AccountId], value: bytes) -> OutboxStore:
-    outbox = OutboxStore(services.redis)
-    for first in range(0, len(accounts), 5_000):
-        outbox.put(dict.fromkeys(accounts[first : first + 5_000], value))
-    return outbox
+def put_garbage(installation: Installation, number: int) -> OutboxStore:
+    store = OutboxStore(installation.services.redis)
+    accounts = [AccountId(uuid4()) for _ in range(number)]
+    for first in range(0, number, 5_000):
+        store.put(dict.fromkeys(accounts[first : first + 5_000], b"garbage"))
+    return store
 
 
-def strangers(number: int) -> list[AccountId]:
-    return [AccountId(uuid4()) for _ in range(number)]
-
-
-def test_a_big_outbox_comes_home_to_its_last_entry(installation: Installation) -> None:
-    """What has been brought home leaves a gap in front, behind which Valkey must be asked to look.
-
-    Most of it is of accounts that are gone, which is quicker.
-    """
+def test_a_big_outbox_is_delivered_to_its_last_value(installation: Installation) -> None:
+    """Delivered values leave a gap in front, behind which Valkey must be asked to look."""
     installation.sign_in(*emails(50), due=True)
-    outbox = put(installation.services, [*strangers(MANY), *map(account_id, emails(50))], ENTRY)
+    store = put_garbage(installation, GARBAGE)
+    installation.services.outbox.add([pending(account_id(email)) for email in emails(50)])
 
     assert installation.refresh_due() == {"claimed": 0}
 
-    assert kept(outbox) == {}
+    assert kept(store) == {}
     assert {account.version for account in installation.accounts()} == {2}
 
 
-def test_what_nobody_can_read_does_not_hide_the_others(installation: Installation) -> None:
-    """However much of it there is."""
-    outbox = put(installation.services, unreadable := strangers(3_000), b"garbage")
-    put(installation.services, strangers(50), ENTRY)
+def test_values_of_accounts_without_a_row_hide_no_others(installation: Installation) -> None:
+    """They may be another fleet's, so they stay; however many there are, the others are delivered."""
+    installation.sign_in(*emails(50), due=True)
+    strangers = [AccountId(uuid4()) for _ in range(2_000)]
+    installation.services.outbox.add([pending(account) for account in strangers])
+    installation.services.outbox.add([pending(account_id(email)) for email in emails(50)])
 
     installation.refresh_due()
 
-    assert kept(outbox).keys() == set(unreadable)
+    assert kept(OutboxStore(installation.services.redis)).keys() == set(strangers)
+    assert {account.version for account in installation.accounts()} == {2}
 
 
-def test_claims_do_not_wait_until_all_is_home(installation: Installation) -> None:
-    """There may be a million, for many minutes. The rest comes home before the next claims, and what cannot be stored
-    is not all that those get round to."""
-    outbox = put(installation.services, unreadable := strangers(2_000), b"garbage")
-    put(installation.services, strangers(500), ENTRY)
-    with closing(bootstrap(installation.settings, utcnow=HurriedClock())) as hurried:
-        hurried.refresher.batches_due(at_most=1)
-        assert 2_000 < len(kept(outbox)) < 2_500
+def test_leases_do_not_wait_until_all_is_delivered(installation: Installation) -> None:
+    """There may be a million, for many minutes. The rest is delivered before the next leases."""
+    installation.sign_in(*emails(600), due=True)
+    store = OutboxStore(installation.services.redis)
+    installation.services.outbox.add([pending(account_id(email)) for email in emails(600)])
+    with closing(bootstrap(installation.settings, utcnow=FastClock())) as fast:
+        fast.refresher.batches_due(limit=1)
+        assert 0 < len(kept(store)) < 600
         for _ in range(20):
-            hurried.refresher.batches_due(at_most=1)
+            fast.refresher.batches_due(limit=1)
 
-    assert kept(outbox).keys() == set(unreadable)
+    assert kept(store) == {}

@@ -33,7 +33,7 @@ def _limiter(redis_url: str) -> Iterator[Callable[..., RateLimiter]]:
 
 def paused(redis_url: str, client: str = "default", *, at: datetime = NOW) -> dict[str, timedelta]:
     with connect(redis_url) as redis:
-        return TenantThrottle(redis, utcnow=lambda: at).left(client, {"contoso.com", "fabrikam.com"})
+        return TenantThrottle(redis, utcnow=lambda: at).waits(client, {"contoso.com", "fabrikam.com"})
 
 
 def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: float) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: fl
     where the machine has been too busy for that, with an app registration that nobody has asked for yet."""
     for number in range(20):
         began = monotonic()
-        taken = first.take(f"client-{number}", wanted), second.take(f"client-{number}", 100)
+        taken = first.acquire(f"client-{number}", wanted), second.acquire(f"client-{number}", 100)
         if monotonic() - began < within:
             return taken
     raise AssertionError("the machine is too busy")
@@ -77,7 +77,7 @@ def test_a_batch_takes_no_more_of_the_rate_than_is_due(
 
     assert installation.another_process(rate=RATE).refresher.refresh_due() == {"claimed": 3, "refreshed": 3}
 
-    assert limiter().take("default", RATE) >= RATE - 3
+    assert limiter().acquire("default", RATE) >= RATE - 3
 
 
 def test_without_redis_each_process_keeps_the_rate_by_itself(installation: Installation) -> None:
@@ -98,7 +98,7 @@ def test_two_limiters_share_one_rate_through_redis(limiter: Callable[..., RateLi
     assert 1 <= given < RATE
 
     lonely = [limiter(NOBODY_THERE), limiter(NOBODY_THERE)]
-    assert [each.take("default", 100) for each in lonely] == [RATE, RATE]
+    assert [each.acquire("default", 100) for each in lonely] == [RATE, RATE]
 
 
 def test_no_more_is_taken_than_is_wanted(limiter: Callable[..., RateLimiter]) -> None:
@@ -110,7 +110,7 @@ def test_another_app_registration_has_a_rate_of_its_own(limiter: Callable[..., R
     """One that is busy does not slow the other down."""
     both = limiter()
 
-    assert (both.take("default", 100), both.take("other", 100)) == (RATE, RATE)
+    assert (both.acquire("default", 100), both.acquire("other", 100)) == (RATE, RATE)
 
 
 @pytest.fixture(name="throttled")
@@ -153,7 +153,7 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Installation, othe
 
     account = throttled.account("new@contoso.com")
     with pytest.raises(BackingOff, match="AADSTS90055"):
-        other_process.on_demand.refresh(account.id)
+        other_process.on_demand.refresh_now(account.id)
 
 
 def test_when_its_time_is_over_the_tenant_is_asked_again(installation: Installation, redis_url: str) -> None:
@@ -171,9 +171,9 @@ def test_when_its_time_is_over_the_tenant_is_asked_again(installation: Installat
 def test_a_late_answer_does_not_shorten_a_pause(redis_url: str) -> None:
     """The longest that Microsoft has asked for counts; and it counts for the app registration that was told."""
     with connect(redis_url) as redis:
-        pauses = TenantThrottle(redis, utcnow=TurnedClock())
+        throttle = TenantThrottle(redis, utcnow=TurnedClock())
         for seconds in (30, 600, 5):
-            pauses.pause("default", "contoso.com", timedelta(seconds=seconds))
+            throttle.throttle("default", "contoso.com", timedelta(seconds=seconds))
 
     left = paused(redis_url)
     assert set(left) == {"contoso.com"}

@@ -1,11 +1,24 @@
-"""How an app registration proves itself: by secret or by certificate, and what a wrong proof means."""
+"""How an app registration authenticates, by secret or by certificate, and what a rejected credential means."""
+
+from datetime import timedelta
+from unittest.mock import ANY
 
 import pytest
 import trustme
 
-from tests.integration.identity.asking import ask, opened
-from tests.integration.identity.verbatim import Verbatim
-from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer, Registration
+from tests.factories import NOW
+from tests.integration.identity.identities import open_identity, refresh, refresh_all, token_request
+from tests.integration.identity.scripted_server import ScriptedServer
+from worker.devkit.emulator import (
+    DEFAULT_CLIENT_ID,
+    DEFAULT_CLIENT_SECRET,
+    Emulator,
+    EmulatorServer,
+    Hang,
+    Registration,
+    oauth_error,
+)
+from worker.domain.errors import ConfigurationError
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
 from worker.domain.secret import Secret
 from worker.identity import Identity
@@ -14,13 +27,13 @@ from worker.identity.registration import ClientCredential
 
 @pytest.fixture(name="emulator")
 def _emulator() -> Emulator:
-    """Under the real clock: MSAL dates its assertions by that."""
+    """On the real clock, because MSAL dates its assertions by it."""
     return Emulator()
 
 
 @pytest.fixture(name="certificate")
 def _certificate() -> trustme.CA:
-    """Self-signed, as those for app registrations are; RSA, the only kind the platform takes."""
+    """Self-signed, as certificates of app registrations are, and RSA, the only kind that the platform accepts."""
     return trustme.CA(key_type=trustme.KeyType.RSA)
 
 
@@ -41,81 +54,140 @@ def _only_certificate(server: EmulatorServer, certificate: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize("key_first", [True, False], ids=["key first", "certificate first"])
-def test_a_certificate_proves_the_registration(
+def test_a_certificate_authenticates_the_registration(
     server: EmulatorServer, certificate: trustme.CA, key_first: bool
 ) -> None:
-    """One PEM with both, in whichever order the tool that made it has put them."""
+    """One PEM holds the key and the certificate, in the order of the tool that made it."""
     _only_certificate(server, certificate)
     token = server.emulator.enrol("ann@contoso.com").refresh_token
     pem = _pem(certificate, key_first=key_first)
 
-    with opened(server.authority, server.ca_bundle, credentials=pem) as identity:
-        assert isinstance(ask(identity, token), Refreshed)
+    with open_identity(server.authority, server.ca_bundle, credentials=pem) as identity:
+        assert isinstance(refresh(identity, token), Refreshed)
 
 
-def test_another_certificate_is_our_mistake(server: EmulatorServer, certificate: trustme.CA) -> None:
-    """It was renewed here and not there: every account of the registration waits, and none is to blame."""
+def test_a_certificate_that_is_not_registered_is_a_misconfiguration(
+    server: EmulatorServer, certificate: trustme.CA
+) -> None:
+    """It was renewed here but not at Microsoft: every account of the registration waits, and none is to blame."""
     _only_certificate(server, trustme.CA(key_type=trustme.KeyType.RSA))
     token = server.emulator.enrol("ann@contoso.com").refresh_token
 
-    with opened(server.authority, server.ca_bundle, credentials=_pem(certificate)) as identity:
-        outcome = ask(identity, token)
+    with open_identity(server.authority, server.ca_bundle, credentials=_pem(certificate)) as identity:
+        outcome = refresh(identity, token)
 
     assert isinstance(outcome, Misconfigured)
     assert (outcome.code, outcome.scope) == ("AADSTS700027", Scope.CLIENT)
 
 
-def test_the_private_key_stays_here(says: Verbatim, certificate: trustme.CA) -> None:
-    """What travels is an assertion signed with it."""
-    with opened(says.authority, says.ca_bundle, credentials=_pem(certificate)) as identity:
-        assert isinstance(ask(identity), Refreshed)
+def test_the_private_key_is_not_sent(scripted: ScriptedServer, certificate: trustme.CA) -> None:
+    """The request carries an assertion that is signed with it."""
+    with open_identity(scripted.authority, scripted.ca_bundle, credentials=_pem(certificate)) as identity:
+        assert isinstance(refresh(identity), Refreshed)
 
-    [asked] = says.posts()
-    assert "client_secret" not in asked.form
-    assert asked.form["client_assertion"].count(".") == 2
-    assert "PRIVATE KEY" not in str(dict(asked.form))
+    [request] = scripted.posts()
+    assert "client_secret" not in request.form
+    assert request.form["client_assertion"].count(".") == 2
+    assert "PRIVATE KEY" not in str(dict(request.form))
 
 
-def test_a_wrong_secret_is_our_mistake(server: EmulatorServer) -> None:
-    """Likewise; the refresh token is untouched by it and good for the right secret."""
+def test_a_wrong_secret_is_a_misconfiguration(server: EmulatorServer) -> None:
+    """The refresh token is not spent by it and works with the right secret."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
 
-    with opened(server.authority, server.ca_bundle, credentials=_secret("expired")) as identity:
-        outcome = ask(identity, token)
-    with opened(server.authority, server.ca_bundle) as identity:
-        assert isinstance(ask(identity, token), Refreshed)
+    with open_identity(server.authority, server.ca_bundle, credentials=_secret("expired")) as identity:
+        outcome = refresh(identity, token)
+    with open_identity(server.authority, server.ca_bundle) as identity:
+        assert isinstance(refresh(identity, token), Refreshed)
 
     assert isinstance(outcome, Misconfigured)
     assert (outcome.code, outcome.scope) == ("AADSTS7000215", Scope.CLIENT)
 
 
-def test_the_secret_travels_in_the_body_alone(says: Verbatim, identity: Identity) -> None:
+def test_the_secret_is_sent_in_the_body_only(scripted: ScriptedServer, identity: Identity) -> None:
     """Proxies and servers log addresses and headers."""
-    ask(identity, "a-refresh-token-to-spend")
+    refresh(identity, "a-refresh-token-to-spend")
 
-    [asked] = says.posts()
-    assert asked.form["client_secret"] == DEFAULT_CLIENT_SECRET
-    assert asked.form["refresh_token"] == "a-refresh-token-to-spend"
+    [request] = scripted.posts()
+    assert request.form["client_secret"] == DEFAULT_CLIENT_SECRET
+    assert request.form["refresh_token"] == "a-refresh-token-to-spend"
     for hidden in (DEFAULT_CLIENT_SECRET, "a-refresh-token-to-spend"):
-        assert hidden not in asked.path + str(asked.headers)
+        assert hidden not in request.path + str(request.headers)
 
 
 @pytest.mark.parametrize(
-    ("of_account", "asked_for"),
+    ("of_account", "requested"),
     [((), "https://outlook.office.com/IMAP.AccessAsUser.All"), (("https://example/Mail",), "https://example/Mail")],
 )
 def test_an_account_has_the_scopes_of_its_registration_or_its_own(
-    says: Verbatim, identity: Identity, of_account: tuple[str, ...], asked_for: str
+    scripted: ScriptedServer, identity: Identity, of_account: tuple[str, ...], requested: str
 ) -> None:
-    """Scopes of two resources in one request are an error; an account's own replace the others."""
-    ask(identity, scopes=of_account)
+    """Scopes of two resources in one request are an error, so an account's own scopes replace the others."""
+    refresh(identity, scopes=of_account)
 
-    [asked] = says.posts()
-    assert set(asked.form["scope"].split()) == {asked_for, "offline_access", "openid", "profile"}
+    [request] = scripted.posts()
+    assert set(request.form["scope"].split()) == {requested, "offline_access", "openid", "profile"}
 
 
-def test_a_registration_without_any_proof_asks_nothing(says: Verbatim) -> None:
-    """It must not pass for a public client that then asks in vain for ever."""
-    with opened(says.authority, says.ca_bundle, credentials=()) as identity:
-        assert isinstance(ask(identity), Misconfigured)
-    assert says.posts() == []
+def test_a_registration_without_a_credential_sends_nothing(scripted: ScriptedServer) -> None:
+    """It must not be taken for a public client, whose requests would all fail."""
+    with open_identity(scripted.authority, scripted.ca_bundle, credentials=()) as identity:
+        assert isinstance(refresh(identity), Misconfigured)
+    assert scripted.posts() == []
+
+
+def test_refused_credentials_are_tried_in_turn(server: EmulatorServer) -> None:
+    """The next refresh begins with the one that works."""
+    grant = server.emulator.enrol("ann@contoso.com")
+    credentials = (*_secret("expired"), *_secret("revoked"), *_secret(DEFAULT_CLIENT_SECRET))
+
+    def requests() -> int:
+        before = server.emulator.statistics().requests
+        assert isinstance(refresh(identity, grant.refresh_token), Refreshed)
+        return server.emulator.statistics().requests - before
+
+    with open_identity(server.authority, server.ca_bundle, credentials=credentials) as identity:
+        assert [requests(), requests()] == [3, 1]
+
+
+def test_if_all_credentials_are_refused_each_is_tried_once(server: EmulatorServer) -> None:
+    """The outcome is the last refusal."""
+    token = server.emulator.enrol("ann@contoso.com").refresh_token
+
+    with open_identity(
+        server.authority, server.ca_bundle, credentials=(*_secret("expired"), *_secret("revoked"))
+    ) as identity:
+        assert refresh(identity, token) == Misconfigured(code="AADSTS7000215", correlation_id=ANY)
+
+    assert server.emulator.statistics().requests == 2
+
+
+def test_a_next_credential_that_is_unusable_stops_no_other_account(server: EmulatorServer) -> None:
+    """Building the second request fails, for each account by itself."""
+    grant = server.emulator.enrol("ann@contoso.com")
+    server.emulator.add_fault(oauth_error("7000215"), grant.email, times=1)
+    bob = server.emulator.enrol("bob@contoso.com")
+
+    with open_identity(
+        server.authority, server.ca_bundle, credentials=(*_secret(DEFAULT_CLIENT_SECRET), ClientCredential())
+    ) as identity:
+        failed, refreshed = refresh_all(
+            identity, [token_request(grant.refresh_token), token_request(bob.refresh_token)]
+        )
+
+    assert isinstance(failed, ConfigurationError)
+    assert isinstance(refreshed, Refreshed)
+
+
+def test_the_seconds_of_all_requests_of_an_account_add_up(server: EmulatorServer) -> None:
+    """The ledger shows how long the account has waited for Microsoft."""
+    grant = server.emulator.enrol("ann@contoso.com")
+    server.emulator.add_fault(Hang(0.3), grant.email)
+
+    with open_identity(
+        server.authority, server.ca_bundle, credentials=(*_secret("expired"), *_secret(DEFAULT_CLIENT_SECRET))
+    ) as identity:
+        [[response]] = identity.refresh_all(iter([("ann", token_request(grant.refresh_token))]), now=lambda: NOW)
+
+    assert (response.key, type(response.outcome)) == ("ann", Refreshed)
+    assert timedelta(seconds=0.6) <= response.latency < timedelta(seconds=5)

@@ -1,4 +1,4 @@
-"""Signing in on another device, and what becomes of a grant that was given to the app as a public client."""
+"""The sign-in on another device, and refreshing the grant of a public client."""
 
 import json
 import re
@@ -9,25 +9,26 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.factories import NOW, make_registration
-from tests.integration.identity.asking import ask, opened
-from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
-from worker.devkit.emulator import EmulatorServer, oauth_error
+from tests.integration.identity.identities import open_identity, refresh
+from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
+from worker.devkit.emulator import DEFAULT_CLIENT_SECRET, EmulatorServer, oauth_error
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
 from worker.domain.secret import Secret
 from worker.identity import Identity
-from worker.identity.client import DeviceFlow, SignedIn
+from worker.identity.device_flow import DeviceFlow, SignedIn
+from worker.identity.registration import ClientCredential
 
 ANN = "ann@contoso.com"
-NO_ANSWERS = {
-    "503": Reply(answer(503, b'{"error": "server_error"}')),
-    "HTML": Reply(answer(200, b"<html>")),
-    "hung up": Reply(b"", close=True),
+NO_RESPONSES = {
+    "503": RawResponse(http_response(503, b'{"error": "server_error"}')),
+    "HTML": RawResponse(http_response(200, b"<html>")),
+    "hung up": RawResponse(b"", close=True),
 }
 
 
 def sign_in(server: EmulatorServer, identity: Identity) -> SignedIn:
-    """Ann enters the code on another device, and says who she is."""
+    """Ann enters the code on another device and signs in."""
     flow = identity.start_device_flow("default")
     code = re.search(r"enter the code (\S+)\.", flow.message)
     assert code
@@ -36,52 +37,67 @@ def sign_in(server: EmulatorServer, identity: Identity) -> SignedIn:
 
 
 def test_a_code_entered_elsewhere_signs_a_mailbox_in(server: EmulatorServer) -> None:
-    """What comes of it is a grant like any other: it is refreshed."""
-    with opened(server.authority, server.ca_bundle) as identity:
+    """The grant is refreshed like any other."""
+    with open_identity(server.authority, server.ca_bundle) as identity:
         signed_in = sign_in(server, identity)
 
         assert signed_in.username == ANN
-        assert isinstance(ask(identity, signed_in.refresh_token.reveal()), Refreshed)
+        assert isinstance(refresh(identity, signed_in.refresh_token.reveal()), Refreshed)
 
 
-def test_a_grant_of_a_public_client_is_asked_for_without_the_credential(server: EmulatorServer) -> None:
-    """Microsoft refuses a secret there; one account of that kind must not look like a wrong registration."""
-    with opened(server.authority, server.ca_bundle) as identity:
+def test_a_grant_of_a_public_client_is_refreshed_without_the_credential(server: EmulatorServer) -> None:
+    """Microsoft refuses a secret there. One account of that kind must not look like a wrong registration."""
+    with open_identity(server.authority, server.ca_bundle) as identity:
         signed_in = sign_in(server, identity)
         server.emulator.add_fault(oauth_error("700025"), ANN, times=1)
 
-        assert isinstance(ask(identity, signed_in.refresh_token.reveal()), Refreshed)
+        assert isinstance(refresh(identity, signed_in.refresh_token.reveal()), Refreshed)
 
     assert server.emulator.statistics().failures == 1
 
 
-def test_if_that_is_refused_too_it_is_about_this_account(server: EmulatorServer) -> None:
-    """The breaker of the registration stays closed."""
+def test_a_grant_of_a_public_client_is_recognized_by_the_next_credential_too(server: EmulatorServer) -> None:
+    """While a secret is rotated, Microsoft may refuse it before it looks at the grant."""
+    secrets = (ClientCredential(secret=Secret("expired")), ClientCredential(secret=Secret(DEFAULT_CLIENT_SECRET)))
+    with open_identity(server.authority, server.ca_bundle, credentials=secrets) as identity:
+        signed_in = sign_in(server, identity)
+        server.emulator.add_fault(oauth_error("7000215"), ANN, times=1)
+        server.emulator.add_fault(oauth_error("700025"), ANN, times=1)
+
+        assert isinstance(refresh(identity, signed_in.refresh_token.reveal()), Refreshed)
+
+    assert server.emulator.statistics().failures == 2
+
+
+def test_a_public_client_that_is_refused_too_leaves_the_registration_alone(server: EmulatorServer) -> None:
+    """The registration's breaker stays closed."""
     grant = server.emulator.enrol(ANN)
     server.emulator.add_fault(oauth_error("700025"), ANN)
 
-    with opened(server.authority, server.ca_bundle) as identity:
-        outcome = ask(identity, grant.refresh_token)
+    with open_identity(server.authority, server.ca_bundle) as identity:
+        outcome = refresh(identity, grant.refresh_token)
 
     assert isinstance(outcome, Misconfigured)
     assert (outcome.code, outcome.scope) == ("AADSTS700025", Scope.TENANT)
 
 
-@pytest.mark.parametrize("reply", [answer(503, b""), answer(200, b"<html>")], ids=["503", "HTML"])
-def test_a_sign_in_that_cannot_begin_is_one_sentence(says: Verbatim, identity: Identity, reply: bytes) -> None:
-    """Whoever sits before it is no developer."""
-    says.discovery = Reply(reply)
+@pytest.mark.parametrize("reply", [http_response(503, b""), http_response(200, b"<html>")], ids=["503", "HTML"])
+def test_a_sign_in_that_cannot_start_is_one_sentence(
+    scripted: ScriptedServer, identity: Identity, reply: bytes
+) -> None:
+    """Its reader is no developer."""
+    scripted.discovery = RawResponse(reply)
 
     with pytest.raises(ConfigurationError, match="device code flow cannot be started"):
         identity.start_device_flow(make_registration().name)
 
 
-def begin(says: Verbatim, identity: Identity, *, expires_in: int) -> DeviceFlow:
-    """A sign-in at a platform that says what it is told; it is polled every second."""
+def begin(scripted: ScriptedServer, identity: Identity, *, expires_in: int) -> DeviceFlow:
+    """A sign-in at a scripted platform, polled every second."""
     code = {"user_code": "ABC", "device_code": "a-device-code", "message": "Enter it.", "interval": 1}
-    document = says.document(device_authorization_endpoint=f"{says.authority}/oauth2/v2.0/devicecode")
-    says.discovery = Reply(answer(200, json.dumps(document).encode()))
-    says.token = Reply(answer(200, json.dumps({**code, "expires_in": expires_in}).encode()))
+    document = scripted.document(device_authorization_endpoint=f"{scripted.authority}/oauth2/v2.0/devicecode")
+    scripted.discovery = RawResponse(http_response(200, json.dumps(document).encode()))
+    scripted.token = RawResponse(http_response(200, json.dumps({**code, "expires_in": expires_in}).encode()))
     return identity.start_device_flow("default")
 
 
@@ -92,35 +108,39 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("silence", NO_ANSWERS.values(), ids=NO_ANSWERS)
-def test_a_sign_in_outlasts_a_platform_that_is_away(says: Verbatim, identity: Identity, silence: Reply) -> None:
-    """The user types for minutes; what comes between two polls must not cost what they have typed."""
-    flow = begin(says, identity, expires_in=60)
-    says.token = silence
+@pytest.mark.parametrize("silence", NO_RESPONSES.values(), ids=NO_RESPONSES)
+def test_a_sign_in_outlasts_an_outage_of_the_platform(
+    scripted: ScriptedServer, identity: Identity, silence: RawResponse
+) -> None:
+    """The user types for minutes. An outage between two polls must not discard the sign-in."""
+    flow = begin(scripted, identity, expires_in=60)
+    scripted.token = silence
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(flow.wait, lambda: NOW)
-        until(lambda: waiting.done() or len(says.posts()) > 1)
-        says.token = Reply(answer(200, granted()))
+        until(lambda: waiting.done() or len(scripted.posts()) > 1)
+        scripted.token = RawResponse(http_response(200, token_body()))
 
         assert waiting.result(10).refresh_token == Secret("a-refresh-token")
 
 
-@pytest.mark.parametrize("silence", NO_ANSWERS.values(), ids=NO_ANSWERS)
-def test_a_platform_that_stays_away_is_one_sentence(says: Verbatim, identity: Identity, silence: Reply) -> None:
-    """When the code has expired; and it was not the user who declined."""
-    flow = begin(says, identity, expires_in=1)
-    says.token = silence
+@pytest.mark.parametrize("silence", NO_RESPONSES.values(), ids=NO_RESPONSES)
+def test_a_platform_that_stays_down_is_one_sentence(
+    scripted: ScriptedServer, identity: Identity, silence: RawResponse
+) -> None:
+    """The error says that the platform is unavailable, not that the user has declined."""
+    flow = begin(scripted, identity, expires_in=1)
+    scripted.token = silence
 
     with pytest.raises(Unavailable, match="does not answer"):
         flow.wait(lambda: NOW)
 
 
-def test_a_user_who_declines_ends_it(says: Verbatim, identity: Identity) -> None:
-    """At once: an answer is an answer."""
-    flow = begin(says, identity, expires_in=60)
-    says.token = Reply(answer(400, b'{"error": "authorization_declined"}'))
+def test_a_declined_sign_in_ends_at_once(scripted: ScriptedServer, identity: Identity) -> None:
+    """The worker does not poll again."""
+    flow = begin(scripted, identity, expires_in=60)
+    scripted.token = RawResponse(http_response(400, b'{"error": "authorization_declined"}'))
 
     with pytest.raises(InvalidInput, match="authorization_declined"):
         flow.wait(lambda: NOW)
-    assert len(says.posts()) == 2
+    assert len(scripted.posts()) == 2

@@ -1,186 +1,215 @@
-"""Where to ask is asked first. While that fails nothing is spent, and what it means is still an outcome."""
+"""Metadata are fetched before a token is spent. A discovery that fails spends nothing and is an outcome."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.factories import make_registration
-from tests.integration.identity.asking import ask, opened
-from tests.integration.identity.verbatim import Reply, Verbatim, answer, verbatim
+from tests.integration.identity.identities import open_identity, refresh
+from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, scripted_servers
 from worker.devkit.emulator import EmulatorServer
 from worker.domain.errors import ConfigurationError
 from worker.domain.outcome import Misconfigured, Refreshed, Scope, Transient
 from worker.identity import Identity
 
+_THREADS = 8
+
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_metadata_that_is_refused_means_a_wrong_tenant(says: Verbatim, identity: Identity, status: int) -> None:
-    """An operator must act; no account is to blame, and none of another tenant."""
-    says.discovery = Reply(answer(status, b'{"error": "invalid_tenant"}'))
+def test_refused_metadata_mean_a_wrong_tenant(scripted: ScriptedServer, identity: Identity, status: int) -> None:
+    """An operator must act. No account is to blame, and other tenants are not concerned."""
+    scripted.discovery = RawResponse(http_response(status, b'{"error": "invalid_tenant"}'))
 
-    assert ask(identity) == Misconfigured(code=f"discovery_http_{status}", scope=Scope.TENANT)
-    assert says.posts() == []
+    assert refresh(identity) == Misconfigured(code=f"discovery_http_{status}", scope=Scope.TENANT)
+    assert scripted.posts() == []
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(answer(429, b""), id="429"),
-        pytest.param(answer(500, b""), id="500"),
-        pytest.param(answer(503, b"<html></html>"), id="503 in HTML"),
-        pytest.param(answer(302, b"", {"Location": "https://localhost:9/elsewhere"}), id="a redirect"),
-        pytest.param(answer(204, b""), id="204"),
-        pytest.param(answer(200, b""), id="nothing"),
-        pytest.param(answer(200, b"<html></html>"), id="HTML"),
-        pytest.param(answer(200, b"{}"), id="no endpoints"),
-        pytest.param(answer(200, b"[]"), id="an array"),
-        pytest.param(answer(200, b"null"), id="null"),
-        pytest.param(answer(200, b"\xff\xfe"), id="not UTF-8"),
-        pytest.param(answer(200, b"[" * 100_000), id="deeper than any parser goes"),
+        pytest.param(http_response(429, b""), id="429"),
+        pytest.param(http_response(500, b""), id="500"),
+        pytest.param(http_response(503, b"<html></html>"), id="503 in HTML"),
+        pytest.param(http_response(302, b"", {"Location": "https://localhost:9/elsewhere"}), id="a redirect"),
+        pytest.param(http_response(204, b""), id="204"),
+        pytest.param(http_response(200, b""), id="nothing"),
+        pytest.param(http_response(200, b"<html></html>"), id="HTML"),
+        pytest.param(http_response(200, b"{}"), id="no endpoints"),
+        pytest.param(http_response(200, b"[]"), id="an array"),
+        pytest.param(http_response(200, b"null"), id="null"),
+        pytest.param(http_response(200, b"\xff\xfe"), id="not UTF-8"),
+        pytest.param(http_response(200, b"[" * 100_000), id="deeper than any parser goes"),
     ],
 )
-def test_metadata_that_make_no_sense_may_pass(says: Verbatim, identity: Identity, reply: bytes) -> None:
-    """A portal or a proxy in the way says nothing about our authority."""
-    says.discovery = Reply(reply)
+def test_unusable_metadata_are_transient(scripted: ScriptedServer, identity: Identity, reply: bytes) -> None:
+    """A portal or a proxy in between says nothing about the authority."""
+    scripted.discovery = RawResponse(reply)
 
-    outcome = ask(identity)
+    outcome = refresh(identity)
 
     assert outcome == Transient(code="discovery_failed", scope=Scope.SERVICE)
-    assert says.posts() == []
+    assert scripted.posts() == []
 
 
 @pytest.mark.parametrize("endpoint", [None, 7, "", "http://localhost/token", "/token", "https://"])
-def test_metadata_with_an_unusable_token_endpoint_may_pass(
-    says: Verbatim, identity: Identity, endpoint: object
+def test_metadata_with_an_unusable_token_endpoint_are_transient(
+    scripted: ScriptedServer, identity: Identity, endpoint: object
 ) -> None:
-    """Above all nothing is sent to it: over plain HTTP the client secret would be there for all to read."""
-    says.discovery = Reply(answer(200, json.dumps(says.document(token_endpoint=endpoint)).encode()))
+    """Nothing is sent to it, because plain HTTP would disclose the client secret."""
+    scripted.discovery = RawResponse(
+        http_response(200, json.dumps(scripted.document(token_endpoint=endpoint)).encode())
+    )
 
-    assert ask(identity) == Transient(code="discovery_failed", scope=Scope.SERVICE)
-    assert says.posts() == []
+    assert refresh(identity) == Transient(code="discovery_failed", scope=Scope.SERVICE)
+    assert scripted.posts() == []
 
 
 @pytest.mark.parametrize(
-    "reply", [answer(404, b""), answer(500, b""), answer(200, b"{}"), b""], ids=["404", "500", "no endpoints", "cut"]
+    "reply",
+    [http_response(404, b""), http_response(500, b""), http_response(200, b"{}"), b""],
+    ids=["404", "500", "no endpoints", "cut"],
 )
-def test_an_authority_that_comes_back_is_used_again(says: Verbatim, identity: Identity, reply: bytes) -> None:
-    """A failure of discovery is not remembered: the next account that is due finds out."""
-    good = says.discovery
-    says.discovery = Reply(reply, close=not reply)
-    assert not isinstance(ask(identity), Refreshed)
+def test_an_authority_that_comes_back_is_used_again(scripted: ScriptedServer, identity: Identity, reply: bytes) -> None:
+    """A failed discovery is not remembered: the next account that is due tries again."""
+    good = scripted.discovery
+    scripted.discovery = RawResponse(reply, close=not reply)
+    assert not isinstance(refresh(identity), Refreshed)
 
-    says.discovery = good
+    scripted.discovery = good
 
-    assert isinstance(ask(identity), Refreshed)
+    assert isinstance(refresh(identity), Refreshed)
 
 
-def test_metadata_are_fetched_once(says: Verbatim, identity: Identity) -> None:
-    """Each refresh would cost two requests otherwise, and each outage of the metadata would be ours."""
+def test_metadata_are_fetched_once(scripted: ScriptedServer, identity: Identity) -> None:
+    """Otherwise each refresh would cost two requests and depend on the metadata endpoint."""
     for _ in range(3):
-        ask(identity)
+        refresh(identity)
 
-    assert [asked.method for asked in says.asked] == ["GET", "POST", "POST", "POST"]
+    assert [request.method for request in scripted.requests] == ["GET", "POST", "POST", "POST"]
 
 
 def test_an_account_chooses_its_tenant(server: EmulatorServer) -> None:
-    """Guests and single-tenant registrations are refreshed where they live."""
+    """Guests and single-tenant registrations are refreshed in their own tenant."""
     tenant = f"{server.base_url}/contoso.com"
     grant = server.emulator.enrol("ann@contoso.com")
 
-    with opened(server.authority, server.ca_bundle) as identity:
-        outcome = ask(identity, grant.refresh_token, authority=tenant)
+    with open_identity(server.authority, server.ca_bundle) as identity:
+        outcome = refresh(identity, grant.refresh_token, authority=tenant)
 
     assert isinstance(outcome, Refreshed)
     assert server.emulator.statistics().refreshes == 1
 
 
-def test_the_tenant_is_where_the_question_goes(says: Verbatim, identity: Identity) -> None:
-    """Not only the metadata: a token of the wrong tenant opens no mailbox."""
-    document = says.document(token_endpoint=f"{says.base_url}/contoso.com/oauth2/v2.0/token")
-    says.discovery = Reply(answer(200, json.dumps(document).encode()))
+def test_the_token_request_goes_to_the_tenant(scripted: ScriptedServer, identity: Identity) -> None:
+    """A token of the wrong tenant opens no mailbox."""
+    document = scripted.document(token_endpoint=f"{scripted.base_url}/contoso.com/oauth2/v2.0/token")
+    scripted.discovery = RawResponse(http_response(200, json.dumps(document).encode()))
 
-    ask(identity, authority=f"{says.base_url}/contoso.com")
+    refresh(identity, authority=f"{scripted.base_url}/contoso.com")
 
-    assert [asked.path.split("/")[1] for asked in says.asked] == ["contoso.com", "contoso.com"]
+    assert [request.path.split("/")[1] for request in scripted.requests] == ["contoso.com", "contoso.com"]
 
 
-def test_an_account_does_not_choose_its_host(says: Verbatim, identity: Identity, tmp_path: Path) -> None:
-    """The client secret goes to the host: a row in the database must not be able to send it elsewhere."""
-    with verbatim(tmp_path) as begin:
+def test_an_account_does_not_choose_its_host(scripted: ScriptedServer, identity: Identity, tmp_path: Path) -> None:
+    """The client secret is sent to the host, so a row of the database must not be able to choose it."""
+    with scripted_servers(tmp_path) as begin:
         thief = begin()
-        for authority in (thief.authority, f"https://localhost:{says.port}@localhost:{thief.port}/common"):
-            refused = ask(identity, authority=authority)
+        for authority in (thief.authority, f"https://localhost:{scripted.port}@localhost:{thief.port}/common"):
+            refused = refresh(identity, authority=authority)
             assert refused == Misconfigured(code="authority_refused", scope=Scope.TENANT)
 
-        assert thief.asked == []
-    assert says.asked == []
+        assert thief.requests == []
+    assert scripted.requests == []
 
 
 @pytest.mark.parametrize("tenant", ["", "/"])
-def test_an_authority_without_a_tenant_is_refused(says: Verbatim, identity: Identity, tenant: str) -> None:
-    """MSAL would raise for it; a row must not be able to make a refresh raise."""
-    assert ask(identity, authority=says.base_url + tenant) == Misconfigured(
+def test_an_authority_without_a_tenant_is_refused(scripted: ScriptedServer, identity: Identity, tenant: str) -> None:
+    """MSAL would raise. A row must not be able to make a refresh raise."""
+    assert refresh(identity, authority=scripted.base_url + tenant) == Misconfigured(
         code="authority_refused", scope=Scope.TENANT
     )
 
 
-def test_a_registration_nobody_knows_is_our_mistake(says: Verbatim, identity: Identity) -> None:
-    """It was renamed or removed while accounts still name it; the platform has refused nothing."""
-    assert ask(identity, client="gone") == Misconfigured(code="unknown_client", scope=Scope.TENANT)
-    assert says.asked == []
+def test_an_unknown_registration_is_a_misconfiguration(scripted: ScriptedServer, identity: Identity) -> None:
+    """It was renamed or removed while accounts still name it. The platform has refused nothing."""
+    assert refresh(identity, client="gone") == Misconfigured(code="unknown_client", scope=Scope.TENANT)
+    assert scripted.requests == []
 
 
-def test_tenants_fail_apart(says: Verbatim, identity: Identity) -> None:
-    """One tenant's metadata being away must not keep the others from being refreshed."""
-    assert isinstance(ask(identity), Refreshed)
-    says.discovery = Reply(answer(500, b""))
+def test_tenants_fail_apart(scripted: ScriptedServer, identity: Identity) -> None:
+    """One tenant's metadata being unavailable must not stop the refreshes of the others."""
+    assert isinstance(refresh(identity), Refreshed)
+    scripted.discovery = RawResponse(http_response(500, b""))
 
-    assert ask(identity, authority=f"{says.base_url}/contoso.com") == Transient(
+    assert refresh(identity, authority=f"{scripted.base_url}/contoso.com") == Transient(
         code="discovery_failed", scope=Scope.SERVICE
     )
-    assert isinstance(ask(identity), Refreshed)
+    assert isinstance(refresh(identity), Refreshed)
 
 
 @pytest.mark.parametrize(
     "reply",
-    [answer(404, b""), answer(503, b""), answer(302, b""), answer(200, b"[]")],
+    [http_response(404, b""), http_response(503, b""), http_response(302, b""), http_response(200, b"[]")],
     ids=["404", "503", "a redirect", "an array"],
 )
-def test_a_diagnosis_says_which_authority_does_not_answer(says: Verbatim, identity: Identity, reply: bytes) -> None:
-    """What the operator gets to read is one sentence, never a traceback."""
+def test_a_diagnosis_names_the_authority_that_does_not_respond(
+    scripted: ScriptedServer, identity: Identity, reply: bytes
+) -> None:
+    """The operator reads one sentence, never a traceback."""
     identity.check("default")
-    says.discovery = Reply(reply)
+    scripted.discovery = RawResponse(reply)
 
-    with opened(says.authority, says.ca_bundle) as other, pytest.raises(ConfigurationError, match=says.authority):
+    with (
+        open_identity(scripted.authority, scripted.ca_bundle) as other,
+        pytest.raises(ConfigurationError, match=scripted.authority),
+    ):
         other.check("default")
 
 
-def test_a_plain_openid_issuer_is_asked_without_v2(says: Verbatim) -> None:
-    """Microsoft's own metadata are below /v2.0, everybody else's are not."""
-    with opened(says.authority, says.ca_bundle, oidc=True) as identity:
-        assert isinstance(ask(identity), Refreshed)
+def test_the_metadata_of_a_plain_openid_issuer_have_no_v2(scripted: ScriptedServer) -> None:
+    """Only Microsoft's own metadata are below /v2.0."""
+    with open_identity(scripted.authority, scripted.ca_bundle, oidc=True) as identity:
+        assert isinstance(refresh(identity), Refreshed)
 
-    assert says.asked[0].path == "/common/.well-known/openid-configuration"
-
-
-def test_an_issuer_of_another_host_is_refused(says: Verbatim) -> None:
-    """Metadata copied from somewhere else would send our secret there."""
-    says.discovery = Reply(answer(200, json.dumps(says.document(issuer="https://login.example")).encode()))
-
-    with opened(says.authority, says.ca_bundle, oidc=True) as identity:
-        assert not isinstance(ask(identity), Refreshed)
-    assert says.posts() == []
+    assert scripted.requests[0].path == "/common/.well-known/openid-configuration"
 
 
-def test_one_registration_does_not_answer_for_another(server: EmulatorServer) -> None:
-    """Each account is refreshed by the registration it was consented to."""
+def test_an_issuer_of_another_host_is_refused(scripted: ScriptedServer) -> None:
+    """Metadata copied from another host would send the client secret there."""
+    scripted.discovery = RawResponse(
+        http_response(200, json.dumps(scripted.document(issuer="https://login.example")).encode())
+    )
+
+    with open_identity(scripted.authority, scripted.ca_bundle, oidc=True) as identity:
+        assert not isinstance(refresh(identity), Refreshed)
+    assert scripted.posts() == []
+
+
+def test_registrations_are_independent(server: EmulatorServer) -> None:
+    """Each account is refreshed by the registration that it was consented to."""
     grant = server.emulator.enrol("ann@contoso.com")
     ours = make_registration(authority=server.authority)
     other = make_registration(name="other", authority=server.authority, client_id="unregistered")
     identity = Identity([ours, other], ca_bundle=server.ca_bundle, connections=2)
 
-    outcomes = [ask(identity, grant.refresh_token, client=name) for name in ("other", "default")]
+    outcomes = [refresh(identity, grant.refresh_token, client=name) for name in ("other", "default")]
 
     identity.close()
     assert [type(outcome) for outcome in outcomes] == [Misconfigured, Refreshed]
+
+
+def test_threads_that_need_the_same_metadata_share_one_request(scripted: ScriptedServer, identity: Identity) -> None:
+    """Also its failure: trying again in turn would add up their time limits."""
+    scripted.discovery = RawResponse(http_response(500, b""))
+    scripted.accepts.clear()
+
+    with ThreadPoolExecutor(_THREADS) as executor:
+        outcomes = [executor.submit(refresh, identity) for _ in range(_THREADS)]
+        time.sleep(1)
+        scripted.accepts.set()
+        assert {outcome.result() for outcome in outcomes} == {Transient(code="discovery_failed", scope=Scope.SERVICE)}
+
+    assert len(scripted.requests) == 1

@@ -1,4 +1,4 @@
-"""Between two questions nothing remains: no token, no cookie, no word about another account."""
+"""Nothing remains between two requests: no token, no cookie, no data of another account."""
 
 import gc
 import secrets
@@ -12,14 +12,14 @@ from threading import Barrier
 import jwt
 import pytest
 
-from tests.integration.identity.asking import ask, opened
-from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
+from tests.integration.identity.identities import open_identity, refresh
+from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
 from worker.devkit.emulator import EmulatorServer, oauth_error
 from worker.domain.outcome import ReauthRequired, Refreshed
 from worker.identity import Identity
 
 _THREADS = 50
-_QUESTIONS = 4
+_REFRESHES = 4
 _KINDS = frozenset({str, bytes, bytearray, dict, list, tuple, set, frozenset})
 
 
@@ -46,56 +46,56 @@ def _holders(needle: str) -> list[str]:
     return found
 
 
-def _told_once(says: Verbatim, *, status: int) -> str:
-    """Let the server say a token that it does not hold in the clear itself, and return it backwards."""
+def _respond_with_token(scripted: ScriptedServer, *, status: int) -> str:
+    """Script a token that the server does not hold in the clear itself, and return it backwards."""
     token, client_info = secrets.token_urlsafe(40), urlsafe_b64encode(b'{"uid": "1", "utid": "2"}').decode()
-    packed = zlib.compress(granted(access_token=token, refresh_token=token, client_info=client_info))
-    says.token = Reply(answer(status, packed, {"Content-Encoding": "deflate"}))
+    packed = zlib.compress(token_body(access_token=token, refresh_token=token, client_info=client_info))
+    scripted.token = RawResponse(http_response(status, packed, {"Content-Encoding": "deflate"}))
     return token[::-1]
 
 
 @pytest.mark.parametrize("status", [200, 400, 503])
-def test_no_token_stays_in_memory(says: Verbatim, identity: Identity, status: int) -> None:
-    """Whoever reads the process's memory finds at most the tokens under way, not those of everybody ever refreshed."""
-    told = _told_once(says, status=status)
-    outcome = ask(identity)
+def test_no_token_stays_in_memory(scripted: ScriptedServer, identity: Identity, status: int) -> None:
+    """A dump of the process's memory shows at most the tokens under way, not those of earlier refreshes."""
+    reversed_token = _respond_with_token(scripted, status=status)
+    outcome = refresh(identity)
     assert isinstance(outcome, Refreshed) is (status == 200)
     if isinstance(outcome, Refreshed):
-        assert outcome.access_token.reveal() == told[::-1]
+        assert outcome.access_token.reveal() == reversed_token[::-1]
 
     del outcome
 
-    assert _holders(told[::-1]) == []
+    assert _holders(reversed_token[::-1]) == []
 
 
-def test_no_spent_refresh_token_stays_in_memory(says: Verbatim, identity: Identity) -> None:
-    """Microsoft does not revoke it; it is as good as the new one."""
+def test_no_spent_refresh_token_stays_in_memory(scripted: ScriptedServer, identity: Identity) -> None:
+    """Microsoft does not revoke it, so it is as valuable as the new one."""
     spent = secrets.token_urlsafe(40)[::-1]
-    ask(identity, spent[::-1])
+    refresh(identity, spent[::-1])
     assert _holders(spent[::-1])  # the server's diary, and so the search does find what is there
-    says.asked.clear()
+    scripted.requests.clear()
 
     assert _holders(spent[::-1]) == []
 
 
 @pytest.fixture(name="hectic")
 def _hectic() -> Iterator[None]:
-    """Threads take turns after some microseconds instead of milliseconds, in the middle of everything."""
+    """Threads switch after microseconds instead of milliseconds, in the middle of everything."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(0.000_005)
     yield
     sys.setswitchinterval(usual)
 
 
-def test_threads_that_share_an_identity_get_their_own_answers(server: EmulatorServer, hectic: None) -> None:
-    """Tokens mixed up between mailboxes would be the worst thing this program could do."""
+def test_threads_that_share_an_identity_get_their_own_responses(server: EmulatorServer, hectic: None) -> None:
+    """Mixing up the tokens of mailboxes would be the worst defect of this program."""
     emails = [f"user{number}@contoso.com" for number in range(_THREADS)]
     for email in emails[::5]:
         server.emulator.add_fault(oauth_error("AADSTS50173"), email)
     start = Barrier(_THREADS)
 
     with (
-        opened(server.authority, server.ca_bundle, connections=8) as identity,
+        open_identity(server.authority, server.ca_bundle, connections=8) as identity,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
         wrong = list(pool.map(lambda email: _confused(server, identity, email, start), emails))
@@ -104,11 +104,11 @@ def test_threads_that_share_an_identity_get_their_own_answers(server: EmulatorSe
 
 
 def _confused(server: EmulatorServer, identity: Identity, email: str, start: Barrier) -> str | None:
-    """The e-mail if any of its answers was not its own."""
+    """The e-mail if any of its responses was not its own."""
     token = server.emulator.enrol(email).refresh_token
     start.wait(30)
-    for _ in range(_QUESTIONS):
-        outcome = ask(identity, token)
+    for _ in range(_REFRESHES):
+        outcome = refresh(identity, token)
         if isinstance(outcome, ReauthRequired):
             if int(email[4:].partition("@")[0]) % 5:
                 return email
@@ -122,21 +122,23 @@ def _confused(server: EmulatorServer, identity: Identity, email: str, start: Bar
     return None if server.emulator.newest_refresh_token(email) == token else email
 
 
-def test_cookies_are_not_kept(says: Verbatim, identity: Identity) -> None:
-    """Entra sets some; kept, they would tie the accounts of all users together."""
-    says.token = Reply(answer(200, granted(), {"Set-Cookie": "fpc=abc; path=/; secure; HttpOnly"}))
+def test_cookies_are_not_kept(scripted: ScriptedServer, identity: Identity) -> None:
+    """Entra sets some. Kept, they would connect the accounts of all users."""
+    scripted.token = RawResponse(http_response(200, token_body(), {"Set-Cookie": "fpc=abc; path=/; secure; HttpOnly"}))
     for _ in range(2):
-        ask(identity)
+        refresh(identity)
 
-    assert not any("cookie" in name.lower() for asked in says.asked for name in asked.headers)
+    assert not any("cookie" in name.lower() for request in scripted.requests for name in request.headers)
 
 
-def test_one_account_s_failure_is_not_told_in_another_s_question(says: Verbatim, identity: Identity) -> None:
-    """MSAL reports the last failure, with its correlation id, in a header of whatever it asks next."""
-    says.token = Reply(answer(400, b'{"error": "invalid_grant", "suberror": "bad_token"}'))
+def test_one_account_s_failure_is_not_reported_in_another_s_request(
+    scripted: ScriptedServer, identity: Identity
+) -> None:
+    """MSAL reports the last failure, with its correlation id, in a header of its next request."""
+    scripted.token = RawResponse(http_response(400, b'{"error": "invalid_grant", "suberror": "bad_token"}'))
     for _ in range(2):
-        ask(identity)
+        refresh(identity)
 
-    first, second = says.posts()
+    first, second = scripted.posts()
     assert "x-client-last-telemetry" not in {name.lower() for name in second.headers}
     assert first.headers["client-request-id"] != second.headers["client-request-id"]

@@ -1,42 +1,44 @@
-"""Batches that span more tenants than metadata are kept of: none is asked for twice, nor while questions are under way.
+"""Batches of more tenants than apps are kept: metadata are fetched once, and not while requests are under way.
 
-Whoever asks drives all connections himself: while he fetches metadata in the middle, nobody reads the answers.
+One thread drives all connections. While it fetches metadata in between, no response is read.
 """
 
 from collections.abc import Sequence
 
-from tests.integration.identity.test_identity_many import ask_all, question
-from tests.integration.identity.verbatim import Verbatim
+from tests.integration.identity.identities import refresh_all, token_request
+from tests.integration.identity.scripted_server import ScriptedServer
 from worker.domain.outcome import Refreshed
 from worker.identity import Identity
 
 _KEPT = 256
 
 
-def _ask_all(says: Verbatim, identity: Identity, tenants: Sequence[int]) -> list[str]:
-    """One question in each tenant; what has been asked for it, in its order."""
-    before = len(says.asked)
-    authorities = [f"{says.base_url}/tenant{number}.com" for number in tenants]
-    outcomes = ask_all(
+def _refresh_tenants(scripted: ScriptedServer, identity: Identity, tenants: Sequence[int]) -> list[str]:
+    """One request in each tenant; the methods of the requests that the server received, in their order."""
+    before = len(scripted.requests)
+    authorities = [f"{scripted.base_url}/tenant{number}.com" for number in tenants]
+    outcomes = refresh_all(
         identity,
-        [question(authority=authority) for authority in authorities],
+        [token_request(authority=authority) for authority in authorities],
         expected=[("default", authority) for authority in authorities],
     )
     assert all(isinstance(outcome, Refreshed) for outcome in outcomes)
-    return [asked.method for asked in says.asked[before:]]
+    return [request.method for request in scripted.requests[before:]]
 
 
-def test_a_batch_of_very_many_tenants_fetches_all_metadata_first(says: Verbatim, identity: Identity) -> None:
-    """And keeps them for the next batch of the same size."""
+def test_a_batch_of_very_many_tenants_fetches_all_metadata_first(scripted: ScriptedServer, identity: Identity) -> None:
+    """They are kept for the next batch of the same size."""
     tenants = range(_KEPT + 10)
 
-    assert _ask_all(says, identity, tenants) == ["GET"] * len(tenants) + ["POST"] * len(tenants)
-    assert _ask_all(says, identity, tenants) == ["POST"] * len(tenants)
+    assert _refresh_tenants(scripted, identity, tenants) == ["GET"] * len(tenants) + ["POST"] * len(tenants)
+    assert _refresh_tenants(scripted, identity, tenants) == ["POST"] * len(tenants)
 
 
-def test_metadata_that_a_batch_needs_do_not_make_room_for_others_of_it(says: Verbatim, identity: Identity) -> None:
-    """Those that have not been used for the longest time go, but not if they are about to be."""
-    _ask_all(says, identity, range(_KEPT))
+def test_metadata_that_a_batch_needs_are_not_evicted_by_others_of_it(
+    scripted: ScriptedServer, identity: Identity
+) -> None:
+    """The least recently used are evicted, unless they are about to be used."""
+    _refresh_tenants(scripted, identity, range(_KEPT))
 
-    assert _ask_all(says, identity, [0, _KEPT]) == ["GET", "POST", "POST"]
-    assert _ask_all(says, identity, [1]) == ["GET", "POST"]
+    assert _refresh_tenants(scripted, identity, [0, _KEPT]) == ["GET", "POST", "POST"]
+    assert _refresh_tenants(scripted, identity, [1]) == ["GET", "POST"]

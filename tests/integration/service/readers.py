@@ -14,7 +14,8 @@ from worker.settings import Settings
 def read(settings: dict[str, str], now: datetime, threads: int, start: Barrier, results: "Connection[str]") -> None:
     """Send the token of Ann's that each thread got, all processes having begun together."""
     services = bootstrap(Settings.model_validate(settings), utcnow=lambda: now)
-    services.ping()  # connections are open: what follows is as simultaneous as can be
+    services.database.ping()  # connections are open: what follows is as simultaneous as can be
+    services.cache.ping()
 
     def once(_number: int) -> AccessToken:
         return services.tokens.get("ann@contoso.com")

@@ -151,14 +151,14 @@ def test_a_sign_in_keeps_the_values_it_does_not_mention(installation: Installati
 
 
 def test_a_disconnected_account_leaves_no_token_behind(installation: Installation) -> None:
-    """Not in Postgres, not in Redis, and not the refresh token before the last."""
+    """Not in Postgres, not in Redis."""
     installation.sign_in(ANN, due=True)
     installation.refresh_due()
 
     installation.services.accounts.disconnect(ANN)
 
-    [columns] = installation.query("SELECT access_token, refresh_token, previous_refresh_token FROM mail_credentials")
-    assert columns == (None, None, None)
+    [columns] = installation.query("SELECT access_token, refresh_token FROM mail_credentials")
+    assert columns == (None, None)
     entry = installation.cached()
     assert entry
     assert (entry.status, entry.token, entry.refresh_token) == (Status.DISCONNECTED, None, None)

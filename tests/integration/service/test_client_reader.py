@@ -229,17 +229,17 @@ def test_while_redis_is_down_postgres_serves_and_no_worker_can_be_reached(
             client.get(email)
 
 
-def test_while_postgres_is_away_the_workers_bridge(
+def test_while_postgres_is_away_the_old_token_is_served(
     installation: Installation, selecting: TokenClient, stores: Stack
 ) -> None:
-    """What a consumer with all its keys does itself, a worker does for one that only reads."""
+    """No worker can refresh either, and none is asked twice."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=58)
     stores.postgres.stop()
 
     with working(installation.services):
-        assert selecting.get(ANN).version == 2
-    assert installation.requests == 1
+        assert selecting.get(ANN).version == 1
+    assert installation.requests == 0
 
 
 def test_an_error_names_the_setting_that_a_method_needs(installation: Installation, reader: TokenClient) -> None:

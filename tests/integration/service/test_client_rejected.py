@@ -15,8 +15,10 @@ from worker.db import accounts
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
 from worker.domain.account import account_id
-from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import NeedsUser
+from worker.domain.requirement import TokenRequirement
+from worker.domain.token import CacheEntry
+from worker.service.tokens.lookup import Lookup
 
 _REPORTERS = 32
 
@@ -54,10 +56,13 @@ def test_a_reader_that_saw_the_old_row_does_not_hear_that_the_new_token_is_rejec
     installation.services.tokens.report_rejected(ANN, 1)
     installation.services.redis.flushall()  # as it is between the commit and the write to the cache
 
-    standing = installation.services.on_demand.obtain(ann, ANN, TokenRequirement(newer_than=1), seen=read_before)
+    assert read_before
+    seen = Lookup(CacheEntry.of(read_before), read_before)
+    lookup = installation.services.on_demand.refresh(ann, ANN, TokenRequirement(newer_than=1), seen)
 
-    assert standing.error is None
-    assert standing.entry.version == 2
+    assert lookup.error is None
+    assert lookup.entry
+    assert lookup.entry.version == 2
     assert installation.requests == 1
 
 
@@ -118,7 +123,7 @@ def test_a_token_of_the_schedule_in_between_does_not_start_it_anew(
     """Ten minutes are ten minutes: the third token would be refused as well."""
     installation.sign_in(ANN)
     client.report_rejected(ANN, 1)
-    installation.services.on_demand.refresh(account_id(ANN))
+    installation.services.on_demand.refresh_now(account_id(ANN))
 
     with pytest.raises(TokenRefused):
         client.report_rejected(ANN, 3)
@@ -159,7 +164,7 @@ def test_while_postgres_is_away_nothing_is_asked(
     """Whether it was refused before, only Postgres knows; a newer token in the cache is another matter."""
     installation.sign_in(ANN, BOB)
     installation.clock.advance(minutes=40)
-    installation.services.on_demand.refresh(account_id(BOB))
+    installation.services.on_demand.refresh_now(account_id(BOB))
     stores.postgres.stop()
 
     with pytest.raises(Unavailable):

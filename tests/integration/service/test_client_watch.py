@@ -14,6 +14,7 @@ from worker.client import AttentionNeeded, TokenClient
 from worker.devkit.emulator import oauth_error
 from worker.devkit.stack import Stack
 from worker.domain.account import Status
+from worker.service.accounts.watch import AccountWatch
 
 _OFTEN = 0.02  # seconds
 
@@ -57,7 +58,7 @@ def test_accounts_in_need_come_first_and_later_ones_as_it_happens(
 def test_a_tenant_that_is_gone_is_reported_after_a_day(installation: Installation) -> None:
     """Until then it may come back by itself; when it does, its mailbox is read again."""
     installation.sign_in(ANN, due=True)
-    watch = installation.services.attention.watch(None)
+    watch = AccountWatch(installation.services.database, None)
     _lose(installation, ANN, "AADSTS90002")
     assert watch.poll() == []
 
@@ -75,7 +76,7 @@ def test_each_account_is_reported_once_until_it_happens_again(installation: Inst
     """A daily re-check that fails again is no news; a second death after a sign-in is."""
     installation.sign_in(ANN, due=True)
     _lose(installation, ANN)
-    watch = installation.services.attention.watch(None)
+    watch = AccountWatch(installation.services.database, None)
     assert [event.email for event in watch.poll()] == [ANN]
 
     installation.clock.advance(days=1.2)
@@ -100,13 +101,13 @@ def test_a_listener_that_was_away_goes_on_from_where_it_was(installation: Instal
     installation.clock.advance(hours=1)
     _lose(installation, CAT)
 
-    assert [event.email for event in installation.services.attention.watch(last).poll()] == [BOB, CAT]
+    assert [event.email for event in AccountWatch(installation.services.database, last).poll()] == [BOB, CAT]
 
 
 def test_a_change_that_is_committed_late_is_not_missed(installation: Installation) -> None:
     """Its time is that of the decision, and others may have been told of later ones before."""
     installation.sign_in(ANN, BOB, due=True)
-    watch = installation.services.attention.watch(None)
+    watch = AccountWatch(installation.services.database, None)
     installation.clock.advance(minutes=2)
     _lose(installation, BOB)
     assert [event.email for event in watch.poll()] == [BOB]
@@ -122,7 +123,7 @@ def test_an_account_that_died_under_an_older_version_is_reported_too(installatio
     """The column came with a migration; old workers do not fill it."""
     installation.sign_in(ANN, BOB, due=True)
     _lose(installation, BOB)
-    watch = installation.services.attention.watch(installation.clock())
+    watch = AccountWatch(installation.services.database, installation.clock())
     watch.poll()
     installation.query("UPDATE mail_credentials SET status = 'blocked' WHERE email = :email", email=ANN)
 
@@ -136,7 +137,7 @@ def test_an_account_whose_key_is_lost_needs_an_operator(installation: Installati
     installation.query("UPDATE mail_credentials SET refresh_token = '\\x0102'")
     installation.refresh_due()
 
-    [event] = installation.services.attention.watch(None).poll()
+    [event] = AccountWatch(installation.services.database, None).poll()
 
     assert (event.status, event.code) == (Status.UNREADABLE, "inactive")
 

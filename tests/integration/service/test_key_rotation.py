@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from tests.constants import ANN, BOB, CAT
 from tests.integration import counting
 from tests.integration.installation import Installation
+from tests.integration.outboxes import pending
 from worker.bootstrap import Services
-from worker.cache import OutboxStore
 from worker.devkit.stack import Stack
 from worker.domain.account import Grant, Status, account_id
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
@@ -158,7 +158,7 @@ def test_a_token_that_no_key_opens_is_counted_and_left_as_it_is(installation: In
 def test_a_result_that_waits_in_the_outbox_is_counted(installation: Installation) -> None:
     """It may be sealed under the old key, and comes home some day: that key must not go."""
     installation.sign_in(ANN)
-    OutboxStore(installation.services.redis).put({account_id(ANN): b"of a version to come"})
+    installation.services.outbox.add([pending(account_id(BOB))])
 
     assert _rotate(_with_both(installation)) == KeyRotationReport(rotated=1, unreadable=0, remaining=0, waiting=1)
 
@@ -189,7 +189,7 @@ def test_refreshes_go_on_while_keys_are_rotated(installation: Installation) -> N
 
     def refresh() -> None:
         while not stopped.is_set():
-            old_first.on_demand.refresh(account_id(ANN))
+            old_first.on_demand.refresh_now(account_id(ANN))
 
     with ThreadPoolExecutor(1) as pool:
         refreshing = pool.submit(refresh)

@@ -42,7 +42,7 @@ def test_nothing_due_is_nothing_asked(installation: Installation) -> None:
     installation.sign_in(ANN)
 
     assert installation.refresh_due() == {"claimed": 0}
-    assert installation.services.refresher.batches_due(at_most=5) == []
+    assert installation.services.refresher.batches_due(limit=5) == []
 
 
 def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(installation: Installation) -> None:
@@ -51,13 +51,13 @@ def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(installatio
         installation.sign_in(email, due=True)
         installation.clock.advance(minutes=1)
     small = installation.another_process(batch_size=2)
-    assert [len(small.refresher.batches_due(at_most=most)) for most in (0, 1, 5)] == [0, 1, 2]
+    assert [len(small.refresher.batches_due(limit=most)) for most in (0, 1, 5)] == [0, 1, 2]
 
     assert small.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
 
     versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == {CAT: 2, ANN: 2, BOB: 1}
-    assert small.refresher.batches_due(at_most=5) == ["default"]
+    assert small.refresher.batches_due(limit=5) == ["default"]
 
 
 @pytest.mark.parametrize(("batch_size", "in_backlog"), [(4, False), (3, True), (2, False)])

@@ -32,7 +32,7 @@ def test_a_backlog_leaves_the_others_their_share(installation: Installation, bot
     installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
     sign_in_at_other(installation, both, "ann@fabrikam.com", "bob@fabrikam.com", "cat@fabrikam.com")
 
-    assert both.refresher.batches_due(at_most=6) == ["default", "other", "default", "other", "default", "default"]
+    assert both.refresher.batches_due(limit=6) == ["default", "other", "default", "other", "default", "default"]
 
 
 def test_registrations_take_turns_if_one_batch_fits_at_a_time(installation: Installation, both: Services) -> None:
@@ -40,7 +40,7 @@ def test_registrations_take_turns_if_one_batch_fits_at_a_time(installation: Inst
     installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
     sign_in_at_other(installation, both, "ann@fabrikam.com")
 
-    sent = [both.refresher.batches_due(at_most=1) for _sweep in range(4)]
+    sent = [both.refresher.batches_due(limit=1) for _sweep in range(4)]
 
     assert sorted(sent) == [["default"], ["default"], ["other"], ["other"]]
 

@@ -79,7 +79,6 @@ def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(installation: 
     assert (row.status, row.version, row.lease_until, row.failure) == (Status.ACTIVE, 2, None, None)
     assert (row.obtained_at, row.last_refreshed_at, row.refresh_token_issued_at) == (installation.clock(),) * 3
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN) != spent
-    assert installation.stored_secret(Purpose.PREVIOUS_REFRESH_TOKEN) == spent
     entry = installation.cached()
     assert entry
     assert entry.token
@@ -147,9 +146,9 @@ def test_a_refusal_changes_the_state_and_no_token(installation: Installation, fa
         assert getattr(row, name) == getattr(before, name)
     entry = installation.cached()
     assert entry
-    assert entry.problem
-    assert (entry.problem.kind, entry.problem.code, entry.problem.claims) == (failed.kind, failed.code, failed.claims)
-    assert cached == replace(entry, status=Status.ACTIVE, problem=None)
+    assert entry.failure
+    assert (entry.failure.kind, entry.failure.code, entry.failure.claims) == (failed.kind, failed.code, failed.claims)
+    assert cached == replace(entry, status=Status.ACTIVE, failure=None)
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)

@@ -46,7 +46,7 @@ def test_three_unproven_refusals_within_ten_minutes_are_none(installation: Insta
 
     for _ in range(5):
         with pytest.raises(AccountError):
-            installation.services.on_demand.refresh(account_id(ANN))
+            installation.services.on_demand.refresh_now(account_id(ANN))
         installation.clock.advance(minutes=1)
 
     assert installation.requests == 5

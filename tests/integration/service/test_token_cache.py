@@ -1,9 +1,9 @@
-"""What Redis could not be told while it was away, it is told before anything else when it is back."""
+"""The token cache while Redis cannot take writes: a read is a miss or an old entry, and the next write counts."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from tests.constants import ANN, BOB
+from tests.constants import ANN
+from tests.integration import counting
 from tests.integration.installation import Installation
 from worker.devkit.stack import Stack
 from worker.domain.account import account_id
@@ -12,139 +12,64 @@ from worker.service.tokens.cache import TokenCache
 from worker.vault import Vault
 
 
-def _entries(installation: Installation) -> TokenCache:
-    """As another process has them: it owes nothing."""
+def _cache(installation: Installation) -> TokenCache:
+    """As another process has it."""
     return TokenCache(installation.services.cache, Vault(installation.settings.keys))
 
 
 def _after(entry: CacheEntry) -> CacheEntry:
     """The same after one more refresh."""
     assert entry.token
-    return entry.renewed(replace(entry.token, version=entry.version + 1), None)
+    return replace(entry, version=entry.version + 1, token=replace(entry.token, version=entry.version + 1))
 
 
-def _missed(installation: Installation, stores: Stack, entries: TokenCache) -> CacheEntry:
-    """An entry newer than what Redis has, that Redis could not take."""
+def test_a_failed_write_costs_one_read_of_postgres(installation: Installation, stores: Stack) -> None:
+    """The cache keeps the older token. When that will do no longer, the newer one is found and put into Redis."""
     installation.sign_in(ANN)
-    cached = installation.cached()
-    assert cached
-    newer = _after(cached)
-    stores.valkey.stop()
-    assert not entries.publish([newer])
+    stale = installation.cached()
+    assert stale
+    installation.clock.advance(minutes=20)
+    with installation.in_flight(lambda: installation.services.on_demand.refresh_now(account_id(ANN))) as refreshing:
+        stores.valkey.stop()
+    assert refreshing.result().version == 2
     stores.valkey.start()
-    return newer
+    installation.services.redis.flushall()
+    _cache(installation).publish([stale])
+    assert installation.services.tokens.get(ANN).version == 1
+
+    installation.clock.advance(minutes=37)
+
+    with counting.statements() as statements:
+        assert installation.services.tokens.get(ANN).version == 2
+    assert len([each for each in statements if "mail_credentials" in each]) == 1
+    assert installation.services.tokens.get(ANN).version == 2
+    assert installation.requests == 1
 
 
-def test_a_missed_write_is_repeated_by_the_next_read(installation: Installation, stores: Stack) -> None:
-    """Of any account: Postgres may be lost next, and then what Redis has passes for the newest."""
-    entries = _entries(installation)
-    newer = _missed(installation, stores, entries)
-
-    assert entries.read(account_id(BOB)) is None
-
-    assert _entries(installation).read(account_id(ANN)) == newer
-
-
-def test_a_missed_write_is_repeated_with_the_next_entry(installation: Installation, stores: Stack) -> None:
-    """A worker only writes."""
-    entries = _entries(installation)
-    newer = _missed(installation, stores, entries)
-
-    assert entries.publish([replace(newer, account_id=account_id(BOB), email=BOB)])
-
-    assert _entries(installation).read(account_id(ANN)) == newer
-
-
-def test_a_missed_write_does_not_replace_a_newer_entry(installation: Installation, stores: Stack) -> None:
-    """Somebody else has refreshed the account meanwhile, and knew a way to Redis."""
-    entries = _entries(installation)
-    newer = _missed(installation, stores, entries)
-    newest = _after(newer)
-    assert _entries(installation).publish([newest])
-
-    assert entries.read(account_id(ANN)) == newest
-
-
-def test_an_outage_of_redis_is_logged_once_and_so_is_its_end(installation: Installation, stores: Stack) -> None:
+def test_that_redis_is_away_is_logged_once_and_that_it_is_back(installation: Installation, stores: Stack) -> None:
     """A thousand readers would fill the disk with one and the same line."""
-    entries = _entries(installation)
+    cache = _cache(installation)
     stores.valkey.stop()
     for _ in range(3):
-        assert entries.read(account_id(ANN)) is None
+        assert cache.read(account_id(ANN)) is None
     stores.valkey.start()
     for _ in range(3):
-        entries.read(account_id(ANN))
+        cache.read(account_id(ANN))
 
-    told = [line["event"] for line in installation.logs if line["event"].startswith("Cache ")]
-    assert told == ["Cache cannot be used", "Cache can be used again"]
-
-
-def _fill(installation: Installation) -> Callable[[], object]:
-    """From now on Redis refuses what needs memory, until what is returned is called."""
-    installation.services.redis.config_set("maxmemory", "1")
-    installation.cleanup.callback(installation.services.redis.config_set, "maxmemory", "0")
-    return lambda: installation.services.redis.config_set("maxmemory", "0")
+    lines = [line["event"] for line in installation.logs if line["event"].startswith("Cache ")]
+    assert lines == ["Cache cannot be used", "Cache can be used again"]
 
 
 def test_a_redis_that_is_full_is_read_all_the_same(installation: Installation) -> None:
-    """What it could not take is known here, and everything else is there to be read. Told once."""
-    entries, ann, bob = _entries(installation), account_id(ANN), account_id(BOB)
-    installation.sign_in(ANN, BOB)
-    anns, bobs = installation.cached(), installation.cached(BOB)
-    assert anns
-    newer = _after(anns)
-    empty = _fill(installation)
-    assert not entries.publish([newer])
-
-    assert (entries.read(bob), entries.read(ann)) == (bobs, newer)
-    assert entries.read_many([ann, bob]) == {ann: newer, bob: bobs}
-    assert _entries(installation).read(ann) == anns
-    empty()
-    assert entries.read(bob) == bobs
-
-    assert _entries(installation).read(ann) == newer
-    told = [line["event"] for line in installation.logs if line["event"].startswith("Cache ")]
-    assert told == ["Cache cannot be used", "Cache can be used again"]
-
-
-def test_a_full_redis_may_have_a_newer_entry(installation: Installation) -> None:
-    """Another process has written it while there was room."""
-    entries, ann = _entries(installation), account_id(ANN)
-    installation.sign_in(ANN, BOB)
-    cached, bobs = installation.cached(), installation.cached(BOB)
-    assert cached
-    assert bobs
-    newest = _after(_after(cached))
-    empty = _fill(installation)
-    assert not entries.publish([_after(bobs), _after(cached)])
-    empty()
-    assert _entries(installation).publish([newest])
-    _fill(installation)
-
-    assert entries.read(ann) == newest
-    assert entries.read_many([ann]) == {ann: newest}
-
-
-def test_an_entry_that_a_full_redis_lost_is_still_known_here(installation: Installation) -> None:
-    """An entry that expired there needs no memory to be gone."""
-    entries, ann = _entries(installation), account_id(ANN)
+    """What it could not take is missing, and everything else is there to be read."""
+    cache = _cache(installation)
     installation.sign_in(ANN)
     cached = installation.cached()
     assert cached
-    _fill(installation)
-    assert not entries.publish([_after(cached)])
-    installation.services.redis.delete(f"token-worker:entry:{ann}")
+    installation.services.redis.config_set("maxmemory", "1")
+    installation.cleanup.callback(installation.services.redis.config_set, "maxmemory", "0")
 
-    assert entries.read(ann) == _after(cached)
-    assert entries.read_many([ann, account_id(BOB)]) == {ann: _after(cached)}
+    assert not cache.publish([_after(cached)])
 
-
-def test_the_latest_entry_of_a_version_is_written_to_redis(installation: Installation, stores: Stack) -> None:
-    """A note of failure does not raise the version; the one before it must not win."""
-    entries = _entries(installation)
-    newer = _missed(installation, stores, entries)
-    stores.valkey.stop()
-    entries.publish([replace(newer, scopes=("said-later",))])
-    stores.valkey.start()
-
-    assert entries.read(account_id(ANN)) == replace(newer, scopes=("said-later",))
+    assert cache.read(account_id(ANN)) == cached
+    assert cache.read_many([account_id(ANN)]) == {account_id(ANN): cached}

@@ -166,7 +166,7 @@ def test_an_account_that_was_never_stored_is_unknown(installation: Installation)
     with pytest.raises(InvalidInput):
         installation.services.tokens.get("bob")
     with pytest.raises(UnknownAccount):
-        installation.services.on_demand.refresh(account_id(BOB))
+        installation.services.on_demand.refresh_now(account_id(BOB))
     assert installation.requests == 0
 
 

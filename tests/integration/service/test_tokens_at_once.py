@@ -142,7 +142,7 @@ def test_an_operator_waits_for_a_refresh_in_flight_and_gets_its_token(installati
         installation.in_flight(lambda: reader.tokens.get(ANN)) as reading,
         counting.statements() as statements,
     ):
-        refresh = pool.submit(installation.services.on_demand.refresh, account_id(ANN))
+        refresh = pool.submit(installation.services.on_demand.refresh_now, account_id(ANN))
         wait_for(lambda: len(statements) >= 3, about="the operator to find the account leased")
 
     assert refresh.result() == reading.result()

@@ -8,9 +8,8 @@ import pytest
 
 from tests.constants import ANN, BOB, MINUTE, RECOVERED
 from tests.integration.installation import Installation
-from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
-from worker.domain.errors import AccountInactive, BackingOff, Unavailable
+from worker.domain.errors import AccountInactive, Unavailable
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def _no_longer_than(seconds: float) -> Iterator[None]:
 
 
 def test_while_redis_is_away_postgres_serves(installation: Installation, stores: Stack) -> None:
-    """And keeps serving at a database's pace; back again, Redis is told what it has missed."""
+    """And keeps serving at a database's pace; back again, Redis gets the entry by the next read."""
     installation.sign_in(ANN)
     stores.valkey.stop()
 
@@ -34,7 +33,7 @@ def test_while_redis_is_away_postgres_serves(installation: Installation, stores:
 
     assert {installation.services.tokens.get(ANN), *tokens} == {tokens[0]}
     assert installation.cached() is not None
-    assert installation.logged(RECOVERED) == []
+    assert installation.logged(RECOVERED) == [ANN]
     assert installation.requests == 0
 
 
@@ -74,12 +73,9 @@ def test_while_postgres_is_away_redis_serves(installation: Installation, stores:
     assert token.email == ANN
 
 
-def test_while_postgres_and_microsoft_are_away_a_token_is_served_to_its_end(
-    installation: Installation, stores: Stack
-) -> None:
-    """Stale is better than nothing, and dead is nothing."""
+def test_while_postgres_is_away_a_token_is_served_to_its_end(installation: Installation, stores: Stack) -> None:
+    """No refresh happens ahead of Postgres. A dead token is never served: the error says what is unavailable."""
     installation.sign_in(ANN)
-    installation.emulator.add_fault(RawAnswer(b"", 503))
     stores.postgres.stop()
 
     installation.clock.advance(minutes=59)
@@ -87,12 +83,22 @@ def test_while_postgres_and_microsoft_are_away_a_token_is_served_to_its_end(
     assert installation.services.tokens.get(ANN, min_ttl=30 * MINUTE).ttl(installation.clock()) == MINUTE
     installation.clock.advance(minutes=1)
 
-    with pytest.raises(BackingOff):
+    with pytest.raises(Unavailable, match="cached token has expired or was rejected, and the database cannot be used"):
         installation.services.tokens.get(ANN)
     stores.postgres.start()
-    installation.emulator.clear_faults()
     assert installation.services.tokens.get(ANN).version == 2
-    assert installation.requests == 2
+    assert installation.requests == 1
+
+
+def test_while_postgres_is_away_a_rejected_token_is_not_replaced(installation: Installation, stores: Stack) -> None:
+    """Whether it is rejected again and again only the ledger says."""
+    installation.sign_in(ANN)
+    stores.postgres.stop()
+
+    with pytest.raises(Unavailable, match="expired or was rejected"):
+        installation.services.tokens.report_rejected(ANN, 1)
+
+    assert installation.requests == 0
 
 
 def test_while_postgres_is_away_what_is_not_cached_is_unavailable(installation: Installation, stores: Stack) -> None:

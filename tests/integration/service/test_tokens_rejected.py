@@ -51,7 +51,7 @@ def _read(installation: Installation) -> AccessToken:
 
 
 def _refresh(installation: Installation) -> AccessToken:
-    return installation.services.on_demand.refresh(account_id(ANN))
+    return installation.services.on_demand.refresh_now(account_id(ANN))
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)

@@ -15,8 +15,8 @@ from redis import Redis
 from worker.bootstrap import Services
 from worker.broker import ON_DEMAND
 from worker.domain.account import AccountId
-from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import AccountError
+from worker.domain.requirement import TokenRequirement
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ def working(services: Services) -> Iterator[Workers]:
             for arguments in queued(services.redis, take=True):
                 workers.asked.append(arguments)
                 with suppress(AccountError):
-                    services.tokens.answer(AccountId(UUID(arguments[0])), _wish(*arguments[1:]))
+                    services.tokens.serve(AccountId(UUID(arguments[0])), _wish(*arguments[1:]))
             stopped.wait(0.01)
 
     thread = threading.Thread(target=work)

@@ -114,21 +114,6 @@ def test_a_rotated_refresh_token_is_stored_and_spent(installation: Installation,
     assert_unattended(installation, ANN)
 
 
-def test_the_refresh_token_before_is_kept_sealed(installation: Installation, start: Start) -> None:
-    """Microsoft does not revoke it, so it is the way back if the newest should turn out unusable."""
-    installation.sign_in(ANN, lifetime=HOUR)
-    machine = start(5 * MINUTE)
-
-    for cycle in range(1, 4):
-        before = installation.emulator.newest_refresh_token(ANN)
-        while len(refreshed_at(installation, ANN)) < cycle:
-            machine.travel(5 * MINUTE)
-        assert installation.stored_secret(Purpose.PREVIOUS_REFRESH_TOKEN, ANN) == before
-        assert installation.emulator.accepts(before)
-        [(kept,)] = installation.query("SELECT previous_refresh_token FROM mail_credentials")
-        assert before.encode() not in kept
-
-
 def test_an_answer_without_a_refresh_token_keeps_the_old_one(installation: Installation, start: Start) -> None:
     """Absence is not an instruction: the token in use stays in use, cycle after cycle."""
     installation.sign_in(ANN, lifetime=HOUR, rotate=False)
@@ -147,7 +132,6 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one(installation: Insta
         == installation.emulator.newest_refresh_token(ANN)
     )
     assert installation.account(ANN).refresh_token_issued_at == issued_at
-    assert installation.stored_secret(Purpose.PREVIOUS_REFRESH_TOKEN, ANN) is None
     assert_unattended(installation, ANN)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW, make_refreshed
 from worker.domain.account import AccountId
-from worker.domain.breaker import SUSPECTS, Breaker, judge
+from worker.domain.breaker import FAILING_ACCOUNTS, Breaker, judge
 from worker.domain.outcome import Blocked, Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
 
 CLOSED = Breaker(client="default")
@@ -51,7 +51,7 @@ perhaps = st.none() | instants
 breakers = st.builds(
     Breaker,
     client=st.just("default"),
-    suspects=st.frozensets(accounts, max_size=SUSPECTS),
+    failing_accounts=st.frozensets(accounts, max_size=FAILING_ACCOUNTS),
     failures=st.integers(min_value=0, max_value=40),
     open_until=perhaps,
     closed_at=perhaps,
@@ -66,13 +66,13 @@ def after(outcomes: Sequence[Outcome], breaker: Breaker = CLOSED, *, now: dateti
 
 
 def opened(outcome: Outcome = REFUSED, *, now: datetime = NOW) -> Breaker:
-    return after([outcome] * SUSPECTS, now=now)
+    return after([outcome] * FAILING_ACCOUNTS, now=now)
 
 
 def fail_again(breaker: Breaker, outcome: Outcome = REFUSED) -> Breaker:
     """The canary is sent as soon as it may be, and comes back with this."""
     assert breaker.open_until is not None
-    return judge(breaker.probing(), [(account(1), outcome)], now=breaker.open_until)
+    return judge(breaker.half_open(), [(account(1), outcome)], now=breaker.open_until)
 
 
 @pytest.mark.parametrize("outcome", ABOUT_US, ids=lambda outcome: outcome.code)
@@ -104,14 +104,14 @@ def test_one_account_alone_never_opens_it(given: list[Outcome], together: bool) 
     assert breaker.open_until is None
 
 
-@given(numbers=st.lists(st.integers(min_value=1, max_value=SUSPECTS), max_size=20), cut=st.integers(0, 20))
+@given(numbers=st.lists(st.integers(min_value=1, max_value=FAILING_ACCOUNTS), max_size=20), cut=st.integers(0, 20))
 def test_how_often_each_account_fails_does_not_matter(numbers: list[int], cut: int) -> None:
     """It opens with the third distinct account, also if the same ones come up again, and in whichever groups."""
     answers = [(account(number), REFUSED) for number in numbers]
 
     breaker = judge(judge(CLOSED, answers[:cut], now=NOW), answers[cut:], now=NOW)
 
-    assert (breaker.open_until is not None) == (len(set(numbers)) == SUSPECTS)
+    assert (breaker.open_until is not None) == (len(set(numbers)) == FAILING_ACCOUNTS)
 
 
 @pytest.mark.parametrize("outcome", ABOUT_THE_ACCOUNT, ids=lambda outcome: outcome.code)
@@ -212,21 +212,21 @@ def test_a_canary_that_gets_an_answer_about_its_account_closes_it(outcome: Outco
     for _ in range(3):
         breaker = fail_again(breaker)
 
-    assert judge(breaker.probing(), [(account(7), outcome)], now=LATER) == replace(CLOSED, closed_at=LATER)
+    assert judge(breaker.half_open(), [(account(7), outcome)], now=LATER) == replace(CLOSED, closed_at=LATER)
 
 
 def test_probing_a_closed_breaker_is_nothing() -> None:
     """Whoever sends the canary sees a breaker that is not open, and its history as it is."""
     breaker = opened()
 
-    assert CLOSED.probing() == CLOSED
-    assert breaker.probing() == replace(breaker, open_until=None)
-    assert breaker.probing().allowance(100, now=NOW) == 100
+    assert CLOSED.half_open() == CLOSED
+    assert breaker.half_open() == replace(breaker, open_until=None)
+    assert breaker.half_open().allowance(100, now=NOW) == 100
 
 
 def test_questions_come_back_in_a_ramp_that_doubles_and_ends() -> None:
     """What has waited behind an outage is a wave; Microsoft has just recovered."""
-    breaker = judge(opened().probing(), [(account(1), make_refreshed())], now=NOW)
+    breaker = judge(opened().half_open(), [(account(1), make_refreshed())], now=NOW)
 
     steps = [breaker.allowance(10_000, now=NOW + timedelta(seconds=at)) for at in (0, 4, 5, 10, 15, 59, 60, 3600)]
 
@@ -236,7 +236,7 @@ def test_questions_come_back_in_a_ramp_that_doubles_and_ends() -> None:
 
 def test_it_opens_again_in_the_middle_of_the_ramp_like_any_other() -> None:
     """After three accounts, with the first wait: what was before is over."""
-    closed = judge(fail_again(opened()).probing(), [(account(1), make_refreshed())], now=LATER)
+    closed = judge(fail_again(opened()).half_open(), [(account(1), make_refreshed())], now=LATER)
 
     again = after([REFUSED] * 3, closed, now=LATER)
 
@@ -246,7 +246,7 @@ def test_it_opens_again_in_the_middle_of_the_ramp_like_any_other() -> None:
 
 def test_what_happened_during_the_ramp_does_not_start_it_anew() -> None:
     """Good answers on a closed breaker leave the clock of the ramp alone, or it would never end."""
-    closed = judge(opened().probing(), [(account(1), make_refreshed())], now=NOW)
+    closed = judge(opened().half_open(), [(account(1), make_refreshed())], now=NOW)
 
     assert after([make_refreshed(), REFUSED, make_refreshed()], closed, now=NOW + MINUTE / 2) == closed
 
@@ -282,5 +282,5 @@ def test_it_is_open_only_after_three_accounts_and_says_why(groups: list[list[tup
         breaker = judge(breaker, group, now=NOW)
 
     assert (breaker.open_until is not None) == (breaker.failures > 0)
-    assert (len(breaker.suspects) == SUSPECTS) == (breaker.failures > 0)
-    assert (breaker.kind is None) == (breaker.code is None) == (not breaker.suspects)
+    assert (len(breaker.failing_accounts) == FAILING_ACCOUNTS) == (breaker.failures > 0)
+    assert (breaker.kind is None) == (breaker.code is None) == (not breaker.failing_accounts)

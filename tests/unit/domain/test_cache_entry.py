@@ -33,7 +33,7 @@ ENTRY = CacheEntry(
     scopes=("https://outlook.office.com/IMAP.AccessAsUser.All", "https://outlook.office.com/SMTP.Send"),
     token=TOKEN,
     refresh_token=Sealed(b"\x00\x01sealed"),
-    problem=CachedFailure(kind="transient", code="http_503", retry_at=NOW + timedelta(seconds=7), noted_at=NOW),
+    failure=CachedFailure(kind="transient", code="http_503", retry_at=NOW + timedelta(seconds=7), noted_at=NOW),
 )
 
 NAIVE_2000, NAIVE_2100 = (datetime(year, 1, 1) for year in (2000, 2100))  # noqa: DTZ001 - hypothesis wants them so
@@ -64,7 +64,7 @@ def entries(draw: st.DrawFn) -> CacheEntry:
         refresh_token=draw(st.none() | st.binary(min_size=1).map(Sealed)),
         use_oauth=draw(st.booleans()),
         mail=draw(st.builds(MailServers, pop_host=st.text(), pop_port=st.integers(1, 65535))),
-        problem=draw(
+        failure=draw(
             st.none()
             | st.builds(
                 CachedFailure,

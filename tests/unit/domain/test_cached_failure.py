@@ -7,7 +7,7 @@ import pytest
 
 from tests.factories import NOW
 from worker.domain.account import Status, account_id
-from worker.domain.cached_failure import TokenRequirement, as_error, is_trusted, passing, refused, stands
+from worker.domain.cached_failure import applies, as_error, is_trusted, of_process, rejected
 from worker.domain.errors import (
     AccountInactive,
     BackingOff,
@@ -18,13 +18,14 @@ from worker.domain.errors import (
     Unavailable,
     WorkerError,
 )
+from worker.domain.requirement import TokenRequirement
 from worker.domain.secret import Secret
 from worker.domain.token import AccessToken, CachedFailure, CacheEntry
 
 ANN = "ann@contoso.com"
 MINUTE = timedelta(minutes=1)
 BUSY = CachedFailure(kind="throttled", code="http_429", retry_at=NOW + 5 * MINUTE, noted_at=NOW)
-ENTRY = CacheEntry(account_id=account_id(ANN), email=ANN, status=Status.ACTIVE, version=3, problem=BUSY)
+ENTRY = CacheEntry(account_id=account_id(ANN), email=ANN, status=Status.ACTIVE, version=3, failure=BUSY)
 TOKEN = AccessToken(email=ANN, secret=Secret("t"), obtained_at=NOW, expires_at=NOW + MINUTE, version=3)
 ANY, REPORT = TokenRequirement(), TokenRequirement(newer_than=3)
 
@@ -52,48 +53,48 @@ def test_a_note_is_trusted_until_there_may_be_more_luck_and_a_minute_at_most(
 
 def test_where_nobody_can_look_a_note_stands_until_its_time() -> None:
     """Postgres is away."""
-    assert stands(BUSY, ANY, now=NOW + 4 * MINUTE)
-    assert not stands(BUSY, ANY, now=NOW + 5 * MINUTE)
-    assert stands(replace(BUSY, retry_at=None), ANY, now=NOW + timedelta(days=1))
-    assert not stands(None, ANY, now=NOW)
+    assert applies(BUSY, ANY, now=NOW + 4 * MINUTE)
+    assert not applies(BUSY, ANY, now=NOW + 5 * MINUTE)
+    assert applies(replace(BUSY, retry_at=None), ANY, now=NOW + timedelta(days=1))
+    assert not applies(None, ANY, now=NOW)
 
 
 def test_that_tokens_are_refused_concerns_only_who_reports_it() -> None:
     """To everybody else the token is one that lives."""
-    note = refused(until=NOW + 10 * MINUTE, now=NOW)
+    note = rejected(until=NOW + 10 * MINUTE, now=NOW)
 
     assert is_trusted(note, REPORT, now=NOW)
     assert not is_trusted(note, ANY, now=NOW)
-    assert not stands(note, ANY, now=NOW)
+    assert not applies(note, ANY, now=NOW)
 
 
 def test_a_wish_allows_what_lives_and_was_not_refused() -> None:
     """Better than nothing, but not the very thing that did not work."""
-    assert ANY.allows(TOKEN, now=NOW)
-    assert not ANY.allows(TOKEN, now=NOW + MINUTE)
-    assert not ANY.allows(None, now=NOW)
-    assert not REPORT.allows(TOKEN, now=NOW)
-    assert REPORT.allows(replace(TOKEN, version=4), now=NOW)
+    assert ANY.accepts(TOKEN, now=NOW)
+    assert not ANY.accepts(TOKEN, now=NOW + MINUTE)
+    assert not ANY.accepts(None, now=NOW)
+    assert not REPORT.accepts(TOKEN, now=NOW)
+    assert REPORT.accepts(replace(TOKEN, version=4), now=NOW)
 
 
 @pytest.mark.parametrize(
     ("entry", "error"),
     [
         (ENTRY, BackingOff),
-        (replace(ENTRY, problem=replace(BUSY, kind="misconfigured")), ClientMisconfigured),
-        (replace(ENTRY, problem=refused(until=NOW, now=NOW)), TokenRefused),
+        (replace(ENTRY, failure=replace(BUSY, kind="misconfigured")), ClientMisconfigured),
+        (replace(ENTRY, failure=rejected(until=NOW, now=NOW)), TokenRefused),
         (replace(ENTRY, status=Status.REAUTH_REQUIRED), NeedsUser),
         (replace(ENTRY, status=Status.BLOCKED), BlockedByAdmin),
         (replace(ENTRY, status=Status.PAUSED), AccountInactive),
         (replace(ENTRY, status=Status.DISCONNECTED), AccountInactive),
         (replace(ENTRY, status=Status.UNREADABLE), AccountInactive),
         (replace(ENTRY, use_oauth=False), AccountInactive),
-        (replace(ENTRY, problem=None), Unavailable),
+        (replace(ENTRY, failure=None), Unavailable),
     ],
 )
 def test_a_note_comes_back_as_the_error_it_was(entry: CacheEntry, error: type[WorkerError]) -> None:
     """Whoever reads it in another process is told the same."""
-    raised = as_error(entry, now=NOW + MINUTE)
+    raised = as_error(entry, ANN, now=NOW + MINUTE)
 
     assert type(raised) is error
     assert ANN in str(raised)
@@ -104,8 +105,10 @@ def test_a_note_comes_back_as_the_error_it_was(entry: CacheEntry, error: type[Wo
 def test_what_stops_one_process_is_noted_for_seconds() -> None:
     """With its own wait, if that is shorter; what is no matter of time is not noted."""
     long, short = BackingOff(ANN, "http_503", 5 * MINUTE), BackingOff(ANN, "http_503", timedelta(seconds=2))
-    notes = [passing(error, now=NOW) for error in (long, short, ClientMisconfigured(ANN, "default", "AADSTS7000215"))]
+    notes = [
+        of_process(error, now=NOW) for error in (long, short, ClientMisconfigured(ANN, "default", "AADSTS7000215"))
+    ]
 
     waits = [note.retry_at - NOW for note in notes if note and note.retry_at]
     assert waits == [timedelta(seconds=10), timedelta(seconds=2), timedelta(seconds=10)]
-    assert passing(NeedsUser(ANN, "AADSTS50173"), now=NOW) is None
+    assert of_process(NeedsUser(ANN, "AADSTS50173"), now=NOW) is None

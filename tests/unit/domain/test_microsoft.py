@@ -1,5 +1,6 @@
 """What each answer of the token endpoint means: the golden answers, and laws that hold for any answer at all."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW
 from tests.vectors.answers import Vector, describe, load
-from worker.domain.microsoft import BY_CODE, BY_ERROR, BY_SUBERROR, Answer, Verdict, classify
+from worker.domain.http import HttpResponse
+from worker.domain.microsoft import BY_CODE, BY_ERROR, BY_SUBERROR, Verdict, classify
 from worker.domain.outcome import Blocked, Misconfigured, ReauthRequired, Refreshed, Throttled, Transient
 
 VECTORS = load()
@@ -33,10 +35,14 @@ _FIELDS = st.sampled_from(
 _STATUSES = st.sampled_from([200, 201, 302, 400, 401, 403, 404, 429, 500, 503])
 
 
+def respond(status: int, body: object, headers: dict[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(status, headers or {}, json.dumps(body).encode())
+
+
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
 def test_an_answer_means_what_the_golden_vector_says(vector: Vector) -> None:
     """Status, code, suberror, error and Retry-After lead to one outcome, with every one of its fields."""
-    outcome = classify(vector.answer, obtained_at=NOW)
+    outcome = classify(vector.response, obtained_at=NOW)
 
     assert describe(outcome, obtained_at=NOW) == vector.expected
 
@@ -52,7 +58,7 @@ def test_what_an_account_has_chosen_is_its_own_affair(
     own: Verdict, codes: tuple[int, ...], errors: tuple[str, ...]
 ) -> None:
     """Refused is then that, and not the app registration's; nothing else is read otherwise."""
-    outcomes = {vector.name: classify(vector.answer, obtained_at=NOW, own={own}) for vector in VECTORS}
+    outcomes = {vector.name: classify(vector.response, obtained_at=NOW, own={own}) for vector in VECTORS}
     read = {name: describe(outcome, obtained_at=NOW) for name, outcome in outcomes.items()}
 
     otherwise = {vector.name: vector.expected for vector in VECTORS if read[vector.name] != vector.expected}
@@ -81,7 +87,7 @@ def test_every_error_name_in_the_tables_has_a_golden_answer(word: str) -> None:
 @example(status=400, body={"error": "invalid_grant", "error_codes": ["\u0663"]})
 def test_any_answer_has_a_meaning(status: int, body: dict[str, Any] | None) -> None:
     """Nothing that can arrive as JSON makes classify raise: the answer may carry the only copy of a new token."""
-    outcome = classify(Answer(status=status, body=body), obtained_at=NOW)
+    outcome = classify(respond(status, body), obtained_at=NOW)
 
     assert isinstance(outcome, Refreshed | Throttled | Transient | ReauthRequired | Blocked | Misconfigured)
     assert 0 < len(outcome.code) <= 64
@@ -95,7 +101,7 @@ def test_any_answer_has_a_meaning(status: int, body: dict[str, Any] | None) -> N
 )
 def test_only_a_200_refreshes(status: int, body: dict[str, Any]) -> None:
     """Tokens in an error are not tokens."""
-    answer = Answer(status=status, body={**body, "access_token": "a", "refresh_token": "r"})
+    answer = respond(status, {**body, "access_token": "a", "refresh_token": "r"})
 
     assert not isinstance(classify(answer, obtained_at=NOW), Refreshed)
 
@@ -103,7 +109,7 @@ def test_only_a_200_refreshes(status: int, body: dict[str, Any]) -> None:
 @given(status=st.sampled_from([429, *range(500, 512)]), body=st.dictionaries(_FIELDS, _JSON, max_size=8))
 def test_a_busy_service_condemns_nobody(status: int, body: dict[str, Any]) -> None:
     """429 and 5xx say nothing about the grant or the app, whatever stands in the body."""
-    outcome = classify(Answer(status=status, body=body, retry_after=timedelta(seconds=7)), obtained_at=NOW)
+    outcome = classify(respond(status, body, {"retry-after": "7"}), obtained_at=NOW)
 
     assert isinstance(outcome, Throttled | Transient)
     assert outcome.retry_after == timedelta(seconds=7)
@@ -114,7 +120,7 @@ def test_a_lifetime_is_positive_and_at_most_two_days(expires_in: object) -> None
     """Whatever the server says of the lifetime, the schedule that follows is sane."""
     body = {"access_token": "a", "expires_in": expires_in}
 
-    outcome = classify(Answer(status=200, body=body), obtained_at=NOW)
+    outcome = classify(respond(200, body), obtained_at=NOW)
 
     assert isinstance(outcome, Refreshed)
     assert NOW < outcome.expires_at <= NOW + timedelta(hours=48)
@@ -125,7 +131,7 @@ def test_a_refresh_token_that_cannot_be_stored_is_no_refresh_token(token: str) -
     """A lone surrogate passes JSON, and no encoding: the old refresh token must stay."""
     body = {"access_token": "a", "refresh_token": token, "expires_in": 3600}
 
-    outcome = classify(Answer(status=200, body=body), obtained_at=NOW)
+    outcome = classify(respond(200, body), obtained_at=NOW)
 
     assert not isinstance(outcome, Refreshed) or outcome.refresh_token is None
 
@@ -135,7 +141,7 @@ def test_claims_that_cannot_be_stored_are_left_out(claims: str) -> None:
     """Postgres takes no NUL and no lone surrogate; one such answer must not spoil the statement it shares."""
     body = {"error": "interaction_required", "claims": claims}
 
-    outcome = classify(Answer(status=400, body=body), obtained_at=NOW)
+    outcome = classify(respond(400, body), obtained_at=NOW)
 
     assert isinstance(outcome, ReauthRequired)
     assert outcome.claims is None
@@ -143,17 +149,15 @@ def test_claims_that_cannot_be_stored_are_left_out(claims: str) -> None:
 
 def test_an_answer_shows_only_its_status() -> None:
     """Its body may hold tokens."""
-    answer = Answer(status=200, body={"access_token": "very-secret"}, correlation_id="c")
+    response = respond(200, {"access_token": "very-secret"}, {"x-secret": "very-secret"})
 
-    assert "very-secret" not in repr(answer)
-    assert "very-secret" not in repr(classify(answer, obtained_at=NOW))
+    assert repr(response) == "HttpResponse(status=200)"
+    assert "very-secret" not in repr(classify(response, obtained_at=NOW))
 
 
 def test_the_correlation_id_goes_with_every_outcome() -> None:
     """It is what Microsoft's support asks for."""
     for vector in VECTORS:
-        answer = vector.answer
-        traced = Answer(
-            status=answer.status, body=answer.body, retry_after=answer.retry_after, correlation_id="trace-me"
-        )
+        response = vector.response
+        traced = HttpResponse(response.status, {**response.headers, "x-ms-request-id": "trace-me"}, response.body)
         assert classify(traced, obtained_at=NOW).correlation_id == "trace-me", vector.name

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW, make_claim, make_refreshed
 from worker.domain.account import AccountId, Failure, Lease, Status
+from worker.domain.account_update import AccountUpdate
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -22,7 +23,7 @@ from worker.domain.outcome import (
     Throttled,
     Transient,
 )
-from worker.domain.policy import STRIKES, STRIKES_OVER, RefreshPolicy, Transition, keyed_fraction, streak
+from worker.domain.policy import STRIKES, STRIKES_OVER, RefreshPolicy, keyed_fraction, streak
 from worker.domain.secret import Secret
 from worker.domain.token import AccessToken
 
@@ -197,15 +198,13 @@ def test_a_success_makes_the_account_active_and_ends_every_streak() -> None:
 
         plan = POLICY.plan(claim, refreshed, now=NOW)
 
-        assert plan == Transition(
-            claim=claim,
-            outcome=refreshed,
+        assert plan == AccountUpdate(
+            account_id=claim.account_id,
+            email=claim.email,
+            based_on=4,
+            lease_id=claim.lease_id,
             status=Status.ACTIVE,
             due_at=POLICY.due_at(claim.account_id, 5, refreshed),
-            failure=None,
-            strikes=0,
-            struck_at=None,
-            refreshed=refreshed,
         )
 
 
@@ -215,7 +214,6 @@ def test_what_passes_keeps_the_status(outcome: Outcome, status: Status) -> None:
     plan = POLICY.plan(make_claim(status=status), outcome, now=NOW)
 
     assert plan.status is status
-    assert plan.refreshed is None
     assert plan.failure is not None
     assert NOW + timedelta(seconds=5) <= plan.due_at <= NOW + timedelta(minutes=15)
 
@@ -318,7 +316,7 @@ def test_daily_looks_are_spread() -> None:
     assert max(due) - min(due) > timedelta(hours=1)
 
 
-def struck(claim: Lease, plan: Transition) -> Lease:
+def struck(claim: Lease, plan: AccountUpdate) -> Lease:
     """The next claim on the account, as the plan has left it."""
     return replace(claim, status=plan.status, failure=plan.failure, strikes=plan.strikes, struck_at=plan.struck_at)
 

@@ -39,14 +39,14 @@ class KeyRotationReport:
 class KeyRotation:
     """May be stopped and started again at any time: what is done is recognised by its key id."""
 
-    def __init__(self, *, database: Database, vault: Vault, recovery: Outbox) -> None:
+    def __init__(self, *, database: Database, vault: Vault, outbox: Outbox) -> None:
         self._database = database
         self._vault = vault
-        self._recovery = recovery
+        self._outbox = outbox
 
     def rotate(self, *, progress: Callable[[int], None]) -> KeyRotationReport:
         """Go through all rows once. Calls ``progress`` with the number looked at. Raises Unavailable."""
-        waiting = self._recovery.drain_all()  # it may be sealed under the key that is to go
+        waiting = self._outbox.deliver_all()  # it may be sealed under the key that is to go
         rotated = unreadable = looked_at = 0
         for page in self._pages():
             # A refresh of the same rows may be in the way: one of the two is told to try again.

@@ -1,4 +1,4 @@
-"""What is done to accounts by people and by the application: save, import, pause, resume, disconnect, list."""
+"""What operators and the application do to accounts: save, import, pause, resume, disconnect, list."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from worker.db import grants as incoming
 from worker.db.grants import Saved, SealedGrant
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Grant, Status, account_id, normalize_email
-from worker.domain.cached_failure import entry_of, problem_of
+from worker.domain.cached_failure import failure_of
 from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
@@ -43,7 +43,7 @@ class AccountManager:
         vault: Vault,
         identity: Identity,
         accounts: AccountReader,
-        entries: TokenCache,
+        cache: TokenCache,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
     ) -> None:
@@ -51,7 +51,7 @@ class AccountManager:
         self._vault = vault
         self._identity = identity
         self._accounts = accounts
-        self._entries = entries
+        self._cache = cache
         self._policy = policy
         self._utcnow = utcnow
 
@@ -105,7 +105,7 @@ class AccountManager:
         gone = replace(
             account, status=Status.DISCONNECTED, version=version, due_at=None, refresh_token=None, failure=None
         )
-        if not self._entries.publish([entry_of(gone, None, problem_of(gone, now=self._utcnow()))]):
+        if not self._cache.publish([CacheEntry.of(gone, failure=failure_of(gone, now=self._utcnow()))]):
             msg = f"{account.email}: erased from the database, but Redis could not be reached; run this again"
             raise Unavailable(msg)
 
@@ -135,14 +135,14 @@ class AccountManager:
         account = self.find(email)
         with self._database.begin() as connection:
             rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
-        self._entries.publish(self._accounts.entries([account.id]))  # what was noted before has lost its cause
+        self._cache.publish(self._accounts.entries([account.id]))  # what was noted before has lost its cause
 
     def _store(self, checked: Sequence[Grant]) -> None:
         unique = {grant.email: grant for grant in checked}
         sealed = [self._seal(grant) for grant in unique.values()]
         with self._database.begin() as connection:
             saved = incoming.save(connection, sealed, now=self._utcnow())
-        self._entries.publish([_entry(grant, saved[grant.account_id]) for grant in sealed])
+        self._cache.publish([_entry(grant, saved[grant.account_id]) for grant in sealed])
 
     def _checked(self, grant: Grant) -> Grant:
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)

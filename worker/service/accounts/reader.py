@@ -1,4 +1,4 @@
-"""Accounts as Postgres has them, and as the cache should."""
+"""Accounts as Postgres has them, and as the cache should have them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -8,14 +8,14 @@ from worker.db import accounts as rows
 from worker.db import events
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId
-from worker.domain.cached_failure import entry_of, problem_of
+from worker.domain.cached_failure import failure_of
 from worker.domain.errors import UnknownAccount, UnreadableSecret
 from worker.domain.token import AccessToken, CacheEntry
 from worker.vault import Purpose, Vault
 
 
 class AccountReader:
-    """Reads; needs the right to SELECT, and the keys of access tokens. Thread-safe."""
+    """Needs the right to SELECT, and the keys of access tokens. Thread-safe."""
 
     def __init__(self, *, database: Database, vault: Vault, utcnow: Callable[[], datetime]) -> None:
         self._database = database
@@ -35,29 +35,27 @@ class AccountReader:
         with self._database.begin() as connection:
             return rows.find_many(connection, accounts)
 
-    def entry(self, stored: Account, *, asked: bool = False) -> CacheEntry:
-        """What the cache should hold; ``asked``: this very caller has just asked Microsoft about it.
-
-        Raises UnreadableSecret, naming the account.
-        """
-        return entry_of(stored, self._token(stored), problem_of(stored, now=self._utcnow(), asked=asked))
+    def entry(self, stored: Account) -> CacheEntry:
+        """What the cache should have. Raises UnreadableSecret, naming the account."""
+        return CacheEntry.of(stored, token=self._token(stored), failure=failure_of(stored, now=self._utcnow()))
 
     def entries(self, accounts: Sequence[AccountId]) -> list[CacheEntry]:
-        """What the cache should hold of accounts that were just asked about or acted on.
+        """What the cache should have of accounts that were just refreshed or changed.
 
-        A token that does not open here is left out: who has its key finds it in Postgres.
+        A token that does not open here is left out: a process that has its key finds it in Postgres.
         """
-        return [self._openable(stored) for stored in self.find_many(accounts).values()]
+        return [self._entry_after(stored) for stored in self.find_many(accounts).values()]
 
     def last_granted(self, account: AccountId, trigger: str, *, within: timedelta) -> datetime | None:
-        """When a refresh for this reason last gave a token, if lately."""
+        """When a refresh for this reason last brought a token, if that was within the interval."""
         with self._database.begin() as connection:
             return events.last_granted(connection, account, trigger=trigger, since=self._utcnow() - within)
 
-    def _openable(self, stored: Account) -> CacheEntry:
+    def _entry_after(self, stored: Account) -> CacheEntry:
+        token = None
         with suppress(UnreadableSecret):
-            return self.entry(stored, asked=True)
-        return entry_of(stored, None, problem_of(stored, now=self._utcnow(), asked=True))
+            token = self._token(stored)
+        return CacheEntry.of(stored, token=token, failure=failure_of(stored, now=self._utcnow(), requested=True))
 
     def _token(self, stored: Account) -> AccessToken | None:
         if stored.access_token is None or stored.expires_at is None or stored.obtained_at is None:

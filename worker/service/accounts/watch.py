@@ -1,4 +1,4 @@
-"""Who needs somebody: the user, an administrator or an operator. Told once each, for as long as somebody listens."""
+"""Events of accounts that need their user, an administrator or an operator. Each event is returned once."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,8 +15,8 @@ from worker.domain.errors import AccountError, AccountInactive, BlockedByAdmin, 
 
 log = structlog.get_logger(__name__)
 
-# A change is seen when it is committed, which is later than the time it bears: by a statement's time limit and the
-# retries of who writes it, and by as much as clocks may differ.
+# A change becomes visible when it is committed, which is later than its time stamp: by a statement's time limit, by the
+# retries of the writer, and by the difference between clocks.
 _OVERLAP = timedelta(minutes=3)
 
 _ERRORS: dict[Status, type[AccountError]] = {
@@ -28,10 +28,11 @@ _ERRORS: dict[Status, type[AccountError]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionNeeded:
-    """An account that does not get well by itself.
+    """An account that does not recover by itself.
 
-    ``code`` is that of the error its readers get, ``reason`` Microsoft's; ``claims`` is the challenge to pass to the
-    authorization endpoint, if there was one; ``advice`` is one sentence of what to tell the user.
+    ``code`` is that of the error that its readers get, ``reason`` is Microsoft's code. ``claims`` is the challenge to
+    pass to the authorization endpoint, if there was one. ``advice`` is one sentence for the user. ``since`` is an aware
+    instant in UTC.
     """
 
     email: str
@@ -43,16 +44,19 @@ class AttentionNeeded:
     since: datetime
 
 
-class Watch:
-    """One listener's place in what happens. Not thread-safe."""
+class AccountWatch:
+    """Follows the accounts that need attention: those that do now, or do so since an instant; then as it happens.
 
-    def __init__(self, database: Database, since: datetime | None) -> None:
+    Not thread-safe.
+    """
+
+    def __init__(self, database: Database, since: datetime | None = None) -> None:
         self._database = database
         self._since = since
-        self._told: set[tuple[UUID, datetime | None]] = set()  # of what the next poll may find again
+        self._returned: set[tuple[UUID, datetime | None]] = set()  # that the next poll may find again
 
     def poll(self) -> list[AttentionNeeded]:
-        """What has not been told yet, oldest first; nothing, and a warning, while Postgres is away."""
+        """The events since the last poll, oldest first; none, and a warning, while Postgres is unavailable."""
         after = self._since and self._since - _OVERLAP
         try:
             with self._database.begin() as connection:
@@ -60,25 +64,14 @@ class Watch:
         except Unavailable as error:
             log.warning("Accounts that need attention cannot be looked up", reason=str(error))
             return []
-        news = [row for row in rows if (row["id"], row["status_changed_at"]) not in self._told]
-        self._told = {(row["id"], row["status_changed_at"]) for row in rows}
+        new = [row for row in rows if (row["id"], row["status_changed_at"]) not in self._returned]
+        self._returned = {(row["id"], row["status_changed_at"]) for row in rows}
         known = [self._since, *(row["status_changed_at"] for row in rows)]
         self._since = max((instant for instant in known if instant is not None), default=None)
-        return [_needed(row) for row in news]
+        return [_event(row) for row in new]
 
 
-class Attention:
-    """Thread-safe."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def watch(self, since: datetime | None) -> Watch:
-        """A new listener: first those that need attention now, or do so since an instant; then as it happens."""
-        return Watch(self._database, since)
-
-
-def _needed(row: RowMapping) -> AttentionNeeded:
+def _event(row: RowMapping) -> AttentionNeeded:
     status, reason = Status(row["status"]), row["failure_code"] or ""
     code = _ERRORS[status].code
     return AttentionNeeded(

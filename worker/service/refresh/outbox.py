@@ -1,218 +1,213 @@
-"""Saves answers that Postgres could not take, in the outbox, and brings them home when it is back."""
+"""Results that came in while Postgres was unavailable: sealed in Redis until they are written like any other result."""
 
 import base64
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
 from worker.cache import OutboxStore
-from worker.db import late_writes
-from worker.db.late_writes import PendingResult
-from worker.db.leases import AccountUpdate
+from worker.db import updates as rows
 from worker.db.session import Database
-from worker.domain.account import AccountId
-from worker.domain.errors import StorageError, Unavailable, UnreadableSecret, WorkerError
-from worker.domain.secret import Sealed
+from worker.domain.account import AccountId, Status
+from worker.domain.account_update import AccountUpdate
+from worker.domain.errors import StorageError, Unavailable, UnknownKey, UnreadableSecret
+from worker.domain.secret import Sealed, Secret
 from worker.service.accounts.reader import AccountReader
 from worker.service.tokens.cache import TokenCache
+from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
 
-# Enough for what minutes of an outage leave. After a longer one there may be a million, which take many minutes: they
-# must not keep batches from claiming the others, nor their tasks until Celery kills them.
-_AT_A_TIME = timedelta(seconds=5)
-_LARGEST_VALUE = 65_536  # bytes; three sealed tokens take about 12 KB
+# Enough for what minutes of an outage leave. A longer outage may leave a million results, which take many minutes: they
+# must not keep batches from the other accounts, nor a task running until Celery ends it.
+_DELIVERY_LIMIT = timedelta(seconds=5)
+_VALUE_LIMIT = 65_536  # bytes; two sealed tokens take about 8 KB
 
 
 class Outbox:
-    """The way of rotated tokens around a database outage. Thread-safe."""
+    """Thread-safe. A value is one AccountUpdate, sealed as a whole: a writer to Redis cannot make one."""
 
     def __init__(
         self,
         *,
         database: Database,
-        outbox: OutboxStore,
+        store: OutboxStore,
+        vault: Vault,
         accounts: AccountReader,
-        entries: TokenCache,
+        cache: TokenCache,
         utcnow: Callable[[], datetime],
     ) -> None:
         self._database = database
-        self._outbox = outbox
+        self._store = store
+        self._vault = vault
         self._accounts = accounts
-        self._entries = entries
+        self._cache = cache
         self._utcnow = utcnow
-        self._cursor = 0  # in the outbox: where the next drain begins
+        self._cursor = 0  # where the next delivery begins
 
-    def keep(self, updates: Sequence[AccountUpdate]) -> bool:
-        """Keep the tokens of these updates until Postgres is back; False if Redis is away as well."""
-        granted = [update.unsaved() for update in updates if update.access_token is not None]
-        if not granted:
+    def add(self, updates: Sequence[AccountUpdate]) -> bool:
+        """Keep updates with new tokens until Postgres takes them; False if Redis is unavailable as well."""
+        if not updates:
             return True
+        values = {each.account_id: self._seal(each) for each in updates}
         try:
-            self._outbox.add({update.account_id: _encode(update) for update in granted})
+            self._store.put(values)
         except Unavailable as error:
-            log.error("Outbox cannot be written", accounts=len(granted), reason=str(error))  # noqa: TRY400
+            log.error("Outbox cannot be written", accounts=len(updates), reason=str(error))  # noqa: TRY400
             return False
         return True
 
-    def follow(self, update: PendingResult, spent: Sealed) -> None:
-        """Keep tokens that were got by spending others that may wait here themselves.
+    def deliver(self) -> None:
+        """Write what waits to Postgres. Called before every lease.
 
-        Postgres knows nothing of those in between, so what it must still have is what the first of them replaced.
-        Raises Unavailable without Redis, and UnreadableSecret if what waits makes no sense and is left for a human.
+        Ends after some seconds. The next call goes on from there: a result that cannot be written delays no other.
         """
-        kept = self._outbox.get(update.account_id)
-        if kept is not None:
-            before = _decode(update.account_id, kept)
-            # A sign-in meanwhile may have led to the same version; only the token tells the two apart.
-            if before.version == update.base and before.refresh_token in (None, spent):
-                rotated = update if update.refresh_token else before
-                update = replace(
-                    update,
-                    base=before.base,
-                    spent=before.spent + update.spent,  # the first may have come home just now
-                    refresh_token=rotated.refresh_token,
-                    previous_refresh_token=rotated.previous_refresh_token,
-                )
-        self._outbox.put({update.account_id: _encode(update)})
-
-    def drain(self) -> None:
-        """Write what is kept to Postgres; what Postgres has a newer token for is dropped. Called before every claim.
-
-        Stops after some seconds. The next call goes on from there: what cannot be stored holds up nothing else.
-        """
-        until = self._utcnow() + _AT_A_TIME
+        until = self._utcnow() + _DELIVERY_LIMIT
         try:
-            for cursor, kept in self._outbox.pages(self._cursor):
-                self._bring_home(kept)
+            for cursor, values in self._store.pages(self._cursor):
+                self._deliver(values)
                 self._cursor = cursor
                 if self._utcnow() >= until:
                     break
         except Unavailable as error:
-            # Without Redis there is nothing to wait for; without Postgres the claim that follows fails by itself.
+            # Without Redis nothing waits there. Without Postgres the lease that follows fails by itself.
             log.warning("Outbox cannot be drained", reason=str(error))
 
-    def drain_all(self) -> int:
-        """Likewise all of it, however long that takes. Returns how many could not be stored. Raises Unavailable."""
-        left: set[AccountId] = set()
-        for _cursor, kept in self._outbox.pages():
-            left |= kept.keys() - self._bring_home(kept).keys()
-        # Some were only held by others, who drain as well: what is still there is tried once more.
-        return sum(map(self._still_waits, left))
+    def deliver_all(self) -> int:
+        """Write all that waits, however long it takes. Returns how many results still wait. Raises Unavailable."""
+        for _cursor, values in self._store.pages():
+            self._deliver(values)
+        # Other workers deliver as well, and may have held some rows: those are tried once more.
+        return sum(len(values) - len(self._deliver(values)) for _cursor, values in self._store.pages())
 
-    def waiting(self, accounts: Collection[AccountId]) -> frozenset[AccountId]:
-        """Those of ``accounts`` whose newest refresh token Postgres has not got: the one before must not be spent.
+    def deliver_for(self, accounts: Collection[AccountId]) -> dict[AccountId, bool]:
+        """Write what waits for these accounts. Returns the accounts for which something did, and whether Postgres
+        refuses it.
 
-        Raises Unavailable without Redis.
+        Their row has changed, or still lacks a refresh token that has replaced the stored one: no request may be sent
+        with the token that the caller has read.
         """
-        return self._outbox.among(accounts)
-
-    def size(self) -> int:
-        """How many accounts' tokens wait. Raises Unavailable without Redis."""
-        return self._outbox.size()
-
-    def is_waiting(self, account: AccountId) -> bool:
-        """Bring home what is kept for one account; True if it still waits."""
         try:
-            return self._still_waits(account)
+            values = self._store.get_many(accounts)
+            if not values:
+                return {}
+            refused = set[AccountId]()
+            opened = self._open_all(values)
+            self._write(opened, values, refused)
         except Unavailable as error:
             log.warning("Outbox cannot be drained", reason=str(error))
-            return False
+            return {}
+        return {update.account_id: update.account_id in refused for update in opened}
 
-    def _still_waits(self, account: AccountId) -> bool:
-        value = self._outbox.get(account)
-        return value is not None and not self._bring_home({account: value})
+    def size(self) -> int:
+        """How many accounts' results wait. Raises Unavailable while Redis is unavailable."""
+        return self._store.size()
 
-    def _bring_home(self, kept: Mapping[AccountId, bytes]) -> dict[AccountId, bytes]:
-        """Store what can be stored, and forget it. Returns what was forgotten. Raises Unavailable."""
-        updates = [update for account, value in kept.items() if (update := _read(account, value))]
-        settled = self._store(updates) if updates else {}
-        home = {account: kept[account] for account in settled}
-        if home:
-            self._outbox.discard(home)
+    def _deliver(self, values: Mapping[AccountId, bytes]) -> set[AccountId]:
+        """Returns the accounts whose value is gone. Raises Unavailable."""
+        return self._write(self._open_all(values), values, set())
+
+    def _write(
+        self, updates: Sequence[AccountUpdate], values: Mapping[AccountId, bytes], refused: set[AccountId]
+    ) -> set[AccountId]:
+        """Commit, then delete from the outbox, then publish what the cache cannot have."""
+        versions = self._persist(updates, refused) if updates else {}
+        if versions:
+            self._store.discard({account: values[account] for account in versions})
         for update in updates:
-            if settled.get(update.account_id):
+            if versions.get(update.account_id):
+                assert update.expires_at
                 log.info("Token persisted to database", email=update.email, expires_at=update.expires_at.isoformat())
-            elif update.account_id in settled:
+            elif update.account_id in versions:
                 log.info("Token from the outbox dropped: a newer one is stored", email=update.email)
-        stored = [update for update in updates if settled.get(update.account_id)]
-        self._publish([update.account_id for update in stored if settled[update.account_id] != update.base + 1])
-        return home
-
-    def _publish(self, moved: Sequence[AccountId]) -> None:
-        """What may be another than the cache has: under another version, what was spent would outrank it there; and of
-        several refreshes the version does not tell whether somebody has paused the account in between."""
+        # With the expected version the entry was published when it was put here.
+        moved = [each.account_id for each in updates if versions.get(each.account_id) not in (None, each.version)]
         if moved:
-            self._entries.publish(self._accounts.entries(moved))
+            self._cache.publish(self._accounts.entries(moved))
+        return set(versions)
 
-    def _store(self, updates: Sequence[PendingResult]) -> dict[AccountId, int | None]:
-        """The versions they have become, None where something newer is stored; without those that must wait."""
+    def _persist(self, updates: Sequence[AccountUpdate], refused: set[AccountId]) -> dict[AccountId, int | None]:
+        """The versions after the write; None where something newer is stored. Rows that another process holds are left
+        out, and so are those that Postgres refuses: they go into ``refused``."""
         try:
             with self._database.begin() as connection:
-                held = late_writes.hold(connection, [update.account_id for update in updates])
-                mine = [update for update in updates if update.account_id in held]
-                stored = late_writes.restore(connection, mine, now=self._utcnow())
-            return {account: stored.get(account) for account in held}
+                locked = rows.lock(connection, [update.account_id for update in updates])
+                mine = [update for update in updates if update.account_id in locked]
+                versions = rows.persist(connection, mine, now=self._utcnow()) if mine else {}
+            return {account: versions.get(account) for account in locked}
         except StorageError as error:
             if len(updates) == 1:
-                _complain(updates[0].account_id, error)
+                log.error("Outbox entry cannot be stored", email=updates[0].email, reason=str(error))  # noqa: TRY400
+                refused.add(updates[0].account_id)
                 return {}
-        half = len(updates) // 2  # one of them spoils it for all, and is soon alone
-        return self._store(updates[:half]) | self._store(updates[half:])
+        half = len(updates) // 2  # one row makes the statement fail for all; halves find it
+        return self._persist(updates[:half], refused) | self._persist(updates[half:], refused)
+
+    def _open_all(self, values: Mapping[AccountId, bytes]) -> list[AccountUpdate]:
+        """What opens. A value under an unknown key waits for a worker that has it; any other is set aside."""
+        opened, foreign = list[AccountUpdate](), dict[AccountId, bytes]()
+        for account, value in values.items():
+            try:
+                opened.append(self._open(account, value))
+            except UnknownKey:
+                continue
+            except UnreadableSecret as error:
+                foreign[account] = value
+                log.error("Outbox entry set aside", account_id=str(account), bytes=len(value), reason=str(error))  # noqa: TRY400
+        if foreign:
+            self._store.set_aside(foreign)
+        return opened
+
+    def _open(self, account: AccountId, value: bytes) -> AccountUpdate:
+        """Raises UnreadableSecret, or UnknownKey."""
+        if len(value) > _VALUE_LIMIT:
+            raise UnreadableSecret("larger than any value of a worker")
+        return _decode(account, self._vault.open(Sealed(value), account, Purpose.PENDING_RESULT))
+
+    def _seal(self, update: AccountUpdate) -> bytes:
+        return self._vault.seal(_encode(update), update.account_id, Purpose.PENDING_RESULT)
 
 
-def _read(account: AccountId, value: bytes) -> PendingResult | None:
+def _encode(update: AccountUpdate) -> Secret:
+    assert update.access_token
+    assert update.obtained_at
+    assert update.expires_at
+    return Secret(
+        json.dumps(
+            {
+                "email": update.email,
+                "based_on": update.based_on,
+                "replaces": update.replaces and update.replaces.hex(),
+                "access_token": base64.b64encode(update.access_token).decode(),
+                "refresh_token": update.refresh_token and base64.b64encode(update.refresh_token).decode(),
+                "obtained_at": update.obtained_at.isoformat(),
+                "expires_at": update.expires_at.isoformat(),
+                "due_at": update.due_at.isoformat(),
+            }
+        )
+    )
+
+
+def _decode(account: AccountId, text: Secret) -> AccountUpdate:
+    """Raises UnreadableSecret. Only workers can seal the text, so a malformed one comes from another version."""
     try:
-        return _decode(account, value)
-    except UnreadableSecret as error:
-        _complain(account, error)
-        return None
-
-
-def _complain(account: AccountId, error: WorkerError) -> None:
-    """It stays where it is, for a human: it may be the only copy. The others go on."""
-    log.error("Outbox entry cannot be stored", account_id=str(account), reason=str(error))
-
-
-def _encode(update: PendingResult) -> bytes:
-    tokens = (update.access_token, update.refresh_token, update.previous_refresh_token)
-    return json.dumps(
-        {
-            "email": update.email,
-            "base": update.base,
-            "version": update.version,
-            "spent": base64.b64encode(update.spent).decode(),
-            "tokens": [token and base64.b64encode(token).decode() for token in tokens],
-            "times": [moment.isoformat() for moment in (update.obtained_at, update.expires_at, update.due_at)],
-        }
-    ).encode()
-
-
-def _decode(account: AccountId, value: bytes) -> PendingResult:
-    try:
-        if len(value) > _LARGEST_VALUE:
-            raise ValueError("too large")  # noqa: TRY301 - as good as any other malformation
-        data: dict[str, Any] = json.loads(value)
-        access_token, refresh_token, previous = (token and Sealed(base64.b64decode(token)) for token in data["tokens"])
-        obtained_at, expires_at, due_at = map(datetime.fromisoformat, data["times"])
-        if not access_token:
-            raise ValueError("no access token")  # noqa: TRY301 - as good as any other malformation
-        return PendingResult(
+        data: dict[str, Any] = json.loads(text.reveal())
+        refresh_token, replaces = data["refresh_token"], data["replaces"]
+        return AccountUpdate(
             account_id=account,
             email=data["email"],
-            base=data["base"],
-            version=data["version"],
-            spent=base64.b64decode(data.get("spent", "")),  # an older worker has left it out
-            access_token=access_token,
-            refresh_token=refresh_token,
-            previous_refresh_token=previous,
-            obtained_at=obtained_at,
-            expires_at=expires_at,
-            due_at=due_at,
+            based_on=data["based_on"],
+            lease_id=None,
+            status=Status.ACTIVE,
+            due_at=datetime.fromisoformat(data["due_at"]),
+            access_token=Sealed(base64.b64decode(data["access_token"])),
+            obtained_at=datetime.fromisoformat(data["obtained_at"]),
+            expires_at=datetime.fromisoformat(data["expires_at"]),
+            refresh_token=Sealed(base64.b64decode(refresh_token)) if refresh_token else None,
+            replaces=bytes.fromhex(replaces) if replaces else None,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise UnreadableSecret("an outbox entry is malformed") from None
+    except (ValueError, KeyError, TypeError):
+        raise UnreadableSecret("a pending result is malformed") from None

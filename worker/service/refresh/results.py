@@ -1,25 +1,25 @@
-"""Settles spent claims: plan, persist, publish, tell. What Microsoft has given is not lost because Postgres is away."""
+"""Writes results of refreshes: plan, commit, publish. A granted token is not lost while Postgres is unavailable."""
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from hashlib import sha256
+from typing import TypeAlias
 
 import stamina
 import structlog
 
-from worker.db import events, late_writes, leases
+from worker.db import events, updates
 from worker.db.events import RefreshEvent
-from worker.db.leases import AccountUpdate
 from worker.db.session import Database
-from worker.domain.account import AccountId, Lease, Status
+from worker.domain.account import AccountId, Lease
+from worker.domain.account_update import AccountUpdate
 from worker.domain.errors import Unavailable, WorkerError
-from worker.domain.microsoft import AGED_OUT
-from worker.domain.outcome import Outcome, ReauthRequired, Refreshed, kind
+from worker.domain.outcome import Refreshed, kind
 from worker.domain.policy import RefreshPolicy
-from worker.domain.secret import Secret
 from worker.domain.token import AccessToken, CacheEntry
+from worker.identity import RefreshAttempt
 from worker.service.accounts.reader import AccountReader
 from worker.service.refresh.outbox import Outbox
 from worker.service.tokens.cache import TokenCache
@@ -27,46 +27,29 @@ from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
 
-# A blip is waited out. After that the outbox is safer than this process's memory; without it, patience is all there is.
-_shortly = stamina.RetryingCaller(attempts=3, timeout=3.0, wait_initial=0.2, wait_max=1.0).on(Unavailable)
+# A short interruption is waited out. After that the outbox is safer than the memory of this process. Without an outbox
+# waiting longer is all that is left.
+_briefly = stamina.RetryingCaller(attempts=3, timeout=3.0, wait_initial=0.2, wait_max=1.0).on(Unavailable)
 _stubbornly = stamina.RetryingCaller(attempts=12, timeout=30.0, wait_initial=0.5, wait_max=5.0).on(WorkerError)
 
 
 class Trigger(enum.StrEnum):
-    """Who wanted a refresh; goes into the ledger."""
+    """Why an account was refreshed; goes into the ledger."""
 
     SCHEDULE = "schedule"
     CONSUMER = "consumer"
     OPERATOR = "operator"
-    REJECTED = "rejected"  #: a consumer whose mail server has refused the token
+    REJECTED = "rejected"  #: a mail server has rejected the consumer's token
 
 
-@dataclass(slots=True, kw_only=True)
-class RefreshResult:
-    """A claim and Microsoft's answer to it."""
-
-    claim: Lease
-    refresh_token: Secret
-    outcome: Outcome
-    at: datetime
-    latency: timedelta
-
-
-@dataclass(slots=True)
-class _Record:
-    """What one answer changes, ready to be written."""
-
-    spent: RefreshResult
-    update: AccountUpdate
-    event: RefreshEvent
-
-    @property
-    def account_id(self) -> AccountId:
-        return self.spent.claim.account_id
+#: One refresh of a leased account and its outcome.
+RefreshResult: TypeAlias = RefreshAttempt[Lease]
+#: A result, and what it changes in the row.
+Write: TypeAlias = tuple[RefreshResult, AccountUpdate]
 
 
 class ResultWriter:
-    """The one code path that writes refreshed tokens, whoever asked for them. Thread-safe."""
+    """The one place that writes results, for schedule, consumers and operators alike. Thread-safe."""
 
     def __init__(
         self,
@@ -74,167 +57,154 @@ class ResultWriter:
         database: Database,
         vault: Vault,
         accounts: AccountReader,
-        entries: TokenCache,
-        recovery: Outbox,
+        cache: TokenCache,
+        outbox: Outbox,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._vault = vault
         self._accounts = accounts
-        self._entries = entries
-        self._recovery = recovery
+        self._cache = cache
+        self._outbox = outbox
         self._policy = policy
         self._utcnow = utcnow
 
-    def settle(self, group: Sequence[RefreshResult], trigger: Trigger) -> list[RefreshResult]:
-        """Write answers back and publish what was won. Returns those whose answer counts.
+    def write(self, results: Sequence[RefreshResult], trigger: Trigger) -> dict[AccountId, CacheEntry | None]:
+        """Commit results, then publish them. Returns the entries of the accounts whose result counts; None if an entry
+        could not be read back.
 
         Raises Unavailable if neither Postgres nor Redis could take new tokens.
         """
         now = self._utcnow()
-        records = [self._record(spent, trigger, now) for spent in group]
-        versions = self._persist(records, now)
-        won = [record for record in records if record.account_id in versions]
-        # What has become of the others, the row tells: of failures, and where an operator has said something meanwhile.
-        plain = [_is_new(record) and versions[record.account_id] == record.update.version for record in won]
-        renewed = [_entry(record) for record, is_plain in zip(won, plain, strict=True) if is_plain]
-        others = [record for record, is_plain in zip(won, plain, strict=True) if not is_plain]
-        self._entries.publish([*renewed, *self._noted(others)])
-        return [record.spent for record in won]
+        writes = [(result, self._update(result, now)) for result in results]
+        versions = self._persist(writes, trigger, now)
+        entries = {
+            update.account_id: _entry(result, update)
+            for result, update in writes
+            if _is_granted(result) and versions.get(update.account_id) == update.version
+        }
+        # The row says what became of the others: of failures, and of accounts that an operator has changed meanwhile.
+        others = {account: None for account in versions if account not in entries}
+        stored = self._as_stored(list(others))
+        self._cache.publish([*entries.values(), *stored.values()])
+        return others | entries | stored
 
-    def _noted(self, others: Sequence[_Record]) -> list[CacheEntry]:
-        """Entries that say what is wrong, so that however many ask, nobody has to find it out again."""
-        with suppress(Unavailable):  # or the next to ask notes it
-            return self._accounts.entries([record.account_id for record in others]) if others else []
-        return []
+    def _as_stored(self, accounts: Sequence[AccountId]) -> dict[AccountId, CacheEntry]:
+        """Entries with the failures of accounts, so that no consumer finds them out again."""
+        with suppress(Unavailable):  # or the next consumer reads the row
+            return {entry.account_id: entry for entry in self._accounts.entries(accounts)} if accounts else {}
+        return {}
 
-    def _persist(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
-        """The commit that carries rotated tokens is worth several tries; asking Microsoft again is no substitute."""
-        versions, left = self._write_most(records, now)
-        return versions | self._rescue(left, now) if left else versions
+    def _persist(self, writes: Sequence[Write], trigger: Trigger, now: datetime) -> dict[AccountId, int]:
+        """Several tries: a commit with rotated tokens cannot be replaced by another request to Microsoft."""
+        versions, left = self._write_most(writes, trigger, now)
+        return versions | self._rescue(left, trigger, now) if left else versions
 
-    def _write_most(self, records: Sequence[_Record], now: datetime) -> tuple[dict[AccountId, int], Sequence[_Record]]:
-        """Returns what could be written, and what could not."""
+    def _write_most(
+        self, writes: Sequence[Write], trigger: Trigger, now: datetime
+    ) -> tuple[dict[AccountId, int], Sequence[Write]]:
+        """Returns the versions of what was written, and what could not be written."""
         try:
-            # No arguments but the closure: stamina logs what it is given.
-            versions = _shortly(lambda: self._write(records, now))
+            # The closure takes no arguments: stamina logs them.
+            versions = _briefly(lambda: self._commit(writes, trigger, now))
         except WorkerError as error:
-            if len(records) > 1 and not isinstance(error, Unavailable):
-                half = len(records) // 2  # one row spoils it for all, and is soon alone
+            if len(writes) > 1 and not isinstance(error, Unavailable):
+                half = len(writes) // 2  # one row makes the statement fail for all; halves find it
                 (first, refused), (second, others) = (
-                    self._write_most(part, now) for part in (records[:half], records[half:])
+                    self._write_most(part, trigger, now) for part in (writes[:half], writes[half:])
                 )
                 return first | second, [*refused, *others]
-            for record in records:
-                email = record.spent.claim.email
-                log.error("Error persisting tokens to database", email=email, reason=str(error))  # noqa: TRY400
-            return {}, records
-        _tell(records, versions)
+            for _, update in writes:
+                log.error("Error persisting tokens to database", email=update.email, reason=str(error))  # noqa: TRY400
+            return {}, writes
+        _log_written(writes, versions)
         return versions, []
 
-    def _rescue(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
-        """What is in hand may exist nowhere else: into the outbox, or wait for Postgres."""
-        if not self._recovery.keep([record.update for record in records]):
-            versions = _stubbornly(lambda: self._write(records, now))
-            _tell(records, versions)
+    def _rescue(self, writes: Sequence[Write], trigger: Trigger, now: datetime) -> dict[AccountId, int]:
+        """Granted tokens may exist nowhere else: into the outbox with them, or wait for Postgres."""
+        granted = [update for result, update in writes if _is_granted(result)]
+        if not self._outbox.add(granted):
+            versions = _stubbornly(lambda: self._commit(writes, trigger, now))
+            _log_written(writes, versions)
             return versions
-        kept = [record for record in records if _is_new(record)]
-        for record in kept:
-            log.warning("Token kept in the outbox until the database takes it", email=record.spent.claim.email)
-        return {record.account_id: record.update.version for record in kept}
+        for update in granted:
+            log.warning("Token kept in the outbox until the database takes it", email=update.email)
+        return {update.account_id: update.version for update in granted}
 
-    def _write(self, records: Sequence[_Record], now: datetime) -> dict[AccountId, int]:
+    def _commit(self, writes: Sequence[Write], trigger: Trigger, now: datetime) -> dict[AccountId, int]:
         with self._database.begin() as connection:
-            versions = leases.persist(connection, [record.update for record in records], now=now)
-            if len(versions) == len(records):
-                events.record(connection, [record.event for record in records])
-                return versions
-            lost = [record.update for record in records if _is_new(record) and record.account_id not in versions]
-            # The try before may have been committed, and its confirmation lost.
-            stored = leases.find_stored(connection, lost) if lost else {}
-            late = [update.unsaved() for update in lost if update.claim.account_id not in stored]
-            restored = late_writes.restore(connection, late, now=now)
-            if unstored := [record.event for record in records if record.account_id not in stored]:
-                events.record(connection, unstored)
-        return versions | stored | restored
+            versions = updates.persist(connection, [update for _, update in writes], now=now)
+            # An earlier try may have been committed, and its confirmation lost.
+            missing = [update for _, update in writes if update.access_token and update.account_id not in versions]
+            stored = updates.find_stored(connection, missing) if missing else {}
+            recorded = [self._event(result, trigger) for result, update in writes if update.account_id not in stored]
+            if recorded:
+                events.record(connection, recorded)
+        return versions | stored
 
-    def _record(self, spent: RefreshResult, trigger: Trigger, now: datetime) -> _Record:
-        return _Record(spent, self._seal(spent, now), self._event(spent, trigger))
+    def _update(self, result: RefreshResult, now: datetime) -> AccountUpdate:
+        lease, outcome = result.key, result.outcome
+        update = self._policy.plan(lease, outcome, now=now)
+        if isinstance(outcome, Refreshed):
+            account, seal = lease.account_id, self._vault.seal
+            update.access_token = seal(outcome.access_token, account, Purpose.ACCESS_TOKEN)
+            update.obtained_at, update.expires_at = outcome.obtained_at, outcome.expires_at
+            if outcome.refresh_token:
+                update.refresh_token = seal(outcome.refresh_token, account, Purpose.REFRESH_TOKEN)
+                update.replaces = sha256(lease.refresh_token).digest()
+        return update
 
-    def _seal(self, spent: RefreshResult, now: datetime) -> AccountUpdate:
-        transition = self._policy.plan(spent.claim, spent.outcome, now=now)
-        account, outcome = spent.claim.account_id, transition.refreshed
-        rotated = outcome.refresh_token if outcome else None
-        seal = self._vault.seal
-        return AccountUpdate(
-            claim=spent.claim,
-            status=transition.status,
-            due_at=transition.due_at,
-            failure=transition.failure,
-            claims=spent.outcome.claims if isinstance(spent.outcome, ReauthRequired) else None,
-            strikes=transition.strikes,
-            struck_at=transition.struck_at,
-            aged_out=spent.outcome.code in AGED_OUT and spent.claim.status is Status.ACTIVE,
-            access_token=seal(outcome.access_token, account, Purpose.ACCESS_TOKEN) if outcome else None,
-            obtained_at=outcome.obtained_at if outcome else None,
-            expires_at=outcome.expires_at if outcome else None,
-            refresh_token=seal(rotated, account, Purpose.REFRESH_TOKEN) if rotated else None,
-            previous_refresh_token=(
-                seal(spent.refresh_token, account, Purpose.PREVIOUS_REFRESH_TOKEN) if rotated else None
-            ),
-        )
-
-    def _event(self, spent: RefreshResult, trigger: Trigger) -> RefreshEvent:
-        account, outcome = spent.claim.account_id, spent.outcome
+    def _event(self, result: RefreshResult, trigger: Trigger) -> RefreshEvent:
+        account, outcome = result.key.account_id, result.outcome
         rotated = outcome.refresh_token if isinstance(outcome, Refreshed) else None
         return RefreshEvent(
             account_id=account,
-            at=spent.at,
+            at=result.requested_at,
             trigger=trigger.value,
             outcome=kind(outcome),
             code=outcome.code,
-            latency_ms=round(spent.latency.total_seconds() * 1000),
+            latency_ms=round(result.latency.total_seconds() * 1000),
             correlation_id=outcome.correlation_id,
-            fingerprint_before=self._vault.fingerprint(spent.refresh_token, account),
+            fingerprint_before=self._vault.fingerprint(result.request.refresh_token, account),
             fingerprint_after=self._vault.fingerprint(rotated, account) if rotated else None,
         )
 
 
-def _tell(records: Sequence[_Record], versions: Mapping[AccountId, int]) -> None:
-    told = log.bind()  # once, not for every line
-    for record in records:
-        email, outcome = record.spent.claim.email, record.spent.outcome
-        if record.account_id not in versions:
-            told.info("Answer dropped: another worker got there first", email=email, outcome=kind(outcome))
+def _log_written(writes: Sequence[Write], versions: Mapping[AccountId, int]) -> None:
+    logger = log.bind()  # once, not for every line
+    for result, update in writes:
+        email, outcome = update.email, result.outcome
+        if update.account_id not in versions:
+            logger.info("Answer dropped: another worker got there first", email=email, outcome=kind(outcome))
         elif isinstance(outcome, Refreshed):
-            told.info("Token persisted to database", email=email, expires_at=outcome.expires_at.isoformat())
+            logger.info("Token persisted to database", email=email, expires_at=outcome.expires_at.isoformat())
         else:
-            told.warning("Token not refreshed", email=email, outcome=kind(outcome), code=outcome.code)
+            logger.warning("Token not refreshed", email=email, outcome=kind(outcome), code=outcome.code)
 
 
-def _is_new(record: _Record) -> bool:
-    return isinstance(record.spent.outcome, Refreshed)
+def _is_granted(result: RefreshResult) -> bool:
+    return isinstance(result.outcome, Refreshed)
 
 
-def _entry(record: _Record) -> CacheEntry:
-    claim, outcome, version = record.spent.claim, record.spent.outcome, record.update.version
+def _entry(result: RefreshResult, update: AccountUpdate) -> CacheEntry:
+    lease, outcome = result.key, result.outcome
     assert isinstance(outcome, Refreshed)
     return CacheEntry(
-        account_id=claim.account_id,
-        email=claim.email,
-        status=record.update.status,
-        version=version,
-        client=claim.client,
-        authority=claim.authority,
-        scopes=claim.scopes,
+        account_id=lease.account_id,
+        email=lease.email,
+        status=update.status,
+        version=update.version,
+        client=lease.client,
+        authority=lease.authority,
+        scopes=lease.scopes,
         token=AccessToken(
-            email=claim.email,
+            email=lease.email,
             secret=outcome.access_token,
             obtained_at=outcome.obtained_at,
             expires_at=outcome.expires_at,
-            version=version,
+            version=update.version,
         ),
-        refresh_token=record.update.refresh_token or claim.refresh_token,
-        mail=claim.mail,
+        refresh_token=update.refresh_token or lease.refresh_token,
+        mail=lease.mail,
     )

@@ -1,116 +1,84 @@
-"""How a process that holds neither refresh tokens nor a client secret comes by a better token: it asks the workers."""
+"""Refresh on demand by a worker, for a process that holds neither refresh tokens nor a client secret."""
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from worker.cache import RequestDedup
-from worker.domain.account import Account, AccountId
-from worker.domain.cached_failure import TokenRequirement, stands
-from worker.domain.errors import DatabaseUnavailable, Unavailable
+from worker.domain.account import AccountId
+from worker.domain.cached_failure import applies
+from worker.domain.errors import Unavailable, UnreadableSecret
 from worker.domain.policy import RefreshPolicy
+from worker.domain.requirement import TokenRequirement
 from worker.domain.token import CacheEntry
-from worker.service.accounts.reader import AccountReader
 from worker.service.tokens.cache import TokenCache
-from worker.service.tokens.on_demand import Lookup
-from worker.service.tokens.polling import looks
+from worker.service.tokens.lookup import Lookup
+from worker.service.tokens.polling import poll
 
 if TYPE_CHECKING:
-    from worker.broker import TaskSender  # with Celery behind it, for which only such a process should wait
+    from worker.broker import TaskSender  # it brings Celery, which only such a process should load
 
-# Seconds to wait for a worker's answer: with a token at hand that lives, and without any.
-_BRIEFLY, _PATIENTLY = 3.0, 20.0
+# Seconds to wait for a worker: with a token at hand that lives, and without one.
+_WAIT_WITH_TOKEN, _WAIT_WITHOUT = 3.0, 20.0
 
 
 class DelegatedRefresh:
-    """Sends an account's id to the workers' own queue for this, and watches its cache entry. Thread-safe.
-
-    Without ``accounts`` it knows nothing but the cache; that is the smallest a consumer can be.
-    """
+    """Sends an account's id to the workers through the queue ``ondemand`` and waits for its entry. Thread-safe."""
 
     def __init__(
         self,
         *,
-        accounts: AccountReader | None,
-        entries: TokenCache,
-        questions: RequestDedup,
+        cache: TokenCache,
+        requests: RequestDedup,
         sender: "TaskSender",
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
     ) -> None:
-        self._accounts = accounts
-        self._entries = entries
-        self._questions = questions
+        self._cache = cache
+        self._requests = requests
         self._sender = sender
         self._policy = policy
         self._utcnow = utcnow
 
-    def obtain(self, account: AccountId, email: str, wish: TokenRequirement, *, seen: Account | None = None) -> Lookup:
-        cached, stored = self._entries.read(account), self._from_database(account, email, seen)
-        if stored and cached and cached.version > stored.version:
-            stored = None  # what the cache has waits in the outbox: only a worker can go on from there
-        if stored and self._policy.suits(stored.token, wish, now=self._utcnow()):
-            self._entries.recover([stored])
-            return Lookup(stored)
-        if stored and stored.problem:
-            self._entries.publish([stored])
-            return Lookup(stored)
-        if cached and self._settles(cached, wish):
-            return Lookup(cached)
-        known = stored or cached
+    def refresh(self, account: AccountId, email: str, requirement: TokenRequirement, lookup: Lookup) -> Lookup:
+        """Request a refresh and wait for the entry. The look-up carries Unavailable if no worker answers."""
+        if isinstance(lookup.error, UnreadableSecret):
+            return lookup
+        cached = self._cache.read(account)
+        has_token = lookup.entry is not None and requirement.accepts(lookup.entry.token, now=self._utcnow())
         try:
-            self._ask(account, wish, cached)
-            return Lookup(self._awaited(account, email, wish, cached, known))
+            self._request(account, requirement, cached)
+            for _attempt in poll(_WAIT_WITH_TOKEN if has_token else _WAIT_WITHOUT):
+                entry = self._cache.read(account)
+                if entry and self._is_answer(entry, requirement, cached):
+                    return Lookup(entry)
         except Unavailable as error:
-            if known is None:
-                raise
-            return Lookup(known, error)
+            return replace(lookup, error=error)
+        silent = Unavailable(f"{email}: no worker has answered; is one serving the queue of on-demand refreshes?")
+        return replace(lookup, error=silent)
 
-    def _from_database(self, account: AccountId, email: str, seen: Account | None) -> CacheEntry | None:
-        if self._accounts is None:
-            return None
-        try:
-            return self._accounts.entry(seen or self._accounts.find(account, email))
-        except DatabaseUnavailable:
-            return None
-
-    def _ask(self, account: AccountId, wish: TokenRequirement, cached: CacheEntry | None) -> None:
-        """Once for all who want the same and have seen the same. Raises Unavailable."""
-        seen = (cached.version, cached.problem and cached.problem.noted_at) if cached else None
-        question = repr((wish, seen))
-        if not self._questions.is_new(account, question, timedelta(seconds=_PATIENTLY)):
+    def _request(self, account: AccountId, requirement: TokenRequirement, cached: CacheEntry | None) -> None:
+        """One message for all consumers with the same requirement that have seen the same entry. Raises Unavailable."""
+        seen = (cached.version, cached.failure and cached.failure.noted_at) if cached else None
+        request = repr((requirement, seen))
+        if not self._requests.is_new(account, request, timedelta(seconds=_WAIT_WITHOUT)):
             return
-        min_ttl = None if wish.min_ttl is None else wish.min_ttl.total_seconds()
+        min_ttl = None if requirement.min_ttl is None else requirement.min_ttl.total_seconds()
         try:
-            self._sender.ask(account, min_ttl=min_ttl, rejected=wish.newer_than)
+            self._sender.request_refresh(account, min_ttl=min_ttl, rejected=requirement.newer_than)
         except Unavailable:
-            with suppress(Unavailable):  # it ends by itself
-                self._questions.forget(account, question)
+            with suppress(Unavailable):  # the record ends by itself
+                self._requests.release(account, request)
             raise
 
-    def _awaited(
-        self,
-        account: AccountId,
-        email: str,
-        wish: TokenRequirement,
-        cached: CacheEntry | None,
-        known: CacheEntry | None,
-    ) -> CacheEntry:
-        """The entry once a worker has changed it. Raises Unavailable if none does."""
-        has_token = known is not None and wish.allows(known.token, now=self._utcnow())
-        for _look in looks(_BRIEFLY if has_token else _PATIENTLY):
-            entry = self._entries.read(account)
-            if entry and (self._settles(entry, wish) or self._is_news(entry, wish, cached)):
-                return entry
-        raise Unavailable(f"{email}: no worker has answered; is one serving the queue of on-demand refreshes?")
-
-    def _settles(self, entry: CacheEntry, wish: TokenRequirement) -> bool:
-        return self._policy.settles(entry, wish, now=self._utcnow())
-
-    def _is_news(self, entry: CacheEntry, wish: TokenRequirement, before: CacheEntry | None) -> bool:
-        """Whether it is the answer to the question, though it may not be what was wished for."""
+    def _is_answer(self, entry: CacheEntry, requirement: TokenRequirement, before: CacheEntry | None) -> bool:
+        """Whether the entry ends the look-up, or is the worker's answer though it does not satisfy."""
         now = self._utcnow()
-        if entry.problem != (before and before.problem) and stands(entry.problem, wish, now=now):
+        if self._policy.is_conclusive(entry, requirement, now=now):
             return True
-        return (before is None or entry.version > before.version) and wish.allows(entry.token, now=now)
+        if entry.failure != (before and before.failure) and applies(entry.failure, requirement, now=now):
+            return True
+        is_newer = before is None or entry.version > before.version
+        return is_newer and requirement.accepts(entry.token, now=now)

@@ -1,17 +1,17 @@
-"""Waiting for somebody else's refresh."""
+"""Polling with back-off, until another process has finished."""
 
 import time
 from collections.abc import Iterator
 
-# How often a waiter looks whether the holder of the lease is done. Longer than the longest question to Microsoft.
-_FIRST_LOOK, _LONGEST_LOOK, _PATIENCE = 0.02, 0.5, 45.0  # seconds
+# Seconds. The limit is longer than the longest request to Microsoft.
+_FIRST_PAUSE, _PAUSE_CAP, _LIMIT = 0.02, 0.5, 45.0
 
 
-def looks(patience: float = _PATIENCE) -> Iterator[None]:
-    """Come back now, then at growing intervals until patience ends. Counts sleeps: a test's clock may stand still."""
-    pause, waited = _FIRST_LOOK, 0.0
-    while waited < patience:
+def poll(limit: float = _LIMIT) -> Iterator[None]:
+    """Come back at once, then at growing intervals of up to half a second, for ``limit`` seconds of pauses."""
+    pause, waited = _FIRST_PAUSE, 0.0  # pauses are added up: a test's clock may stand still
+    while waited < limit:
         yield
         time.sleep(pause)
         waited += pause
-        pause = min(pause * 1.5, _LONGEST_LOOK)
+        pause = min(pause * 1.5, _PAUSE_CAP)

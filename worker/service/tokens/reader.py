@@ -1,231 +1,221 @@
-"""A live access token for whoever asks: cache, then database, then one refresh however many ask."""
+"""An access token for a consumer, by one ladder: process memory, Redis, Postgres, one refresh."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
-from worker.domain.account import Account, AccountId, account_id, normalize_email
-from worker.domain.cached_failure import UNKNOWN, TokenRequirement, as_error, passing, unknown
-from worker.domain.errors import (
-    AccountError,
-    DatabaseUnavailable,
-    InvalidInput,
-    UnknownAccount,
-    UnreadableSecret,
-    WorkerError,
-)
+from worker.domain.account import AccountId, account_id, normalize_email
+from worker.domain.cached_failure import as_error, of_process
+from worker.domain.errors import InvalidInput, Unavailable, WorkerError
 from worker.domain.policy import RefreshPolicy
+from worker.domain.requirement import TokenRequirement
 from worker.domain.token import AccessToken, CacheEntry, MailAccount
-from worker.service.accounts.reader import AccountReader
 from worker.service.tokens.cache import TokenCache
-from worker.service.tokens.on_demand import Lookup, OnDemandRefresh
+from worker.service.tokens.lookup import Lookup, StoredAccounts
+from worker.service.tokens.on_demand import OnDemandRefresh
 
-_AT_A_TIME = 8  # accounts of one call that are refreshed together; each needs a connection to Postgres at times
+_PARALLEL_REFRESHES = 8  # accounts of one call; each needs a connection to Postgres at times
 
-Ask = tuple[AccountId, TokenRequirement]
+Flight: TypeAlias = tuple[str, AccountId, TokenRequirement]
 
 
-class Tokens:
-    """Serves access tokens to consumers; how better ones are come by is the renewal's business. Thread-safe.
+class TokenReader:
+    """Serves access tokens to consumers. Thread-safe.
 
-    ``accounts`` is None for a consumer without Postgres.
+    Every read takes the same steps and ends at the first that is conclusive: process memory, Redis, Postgres (which
+    rebuilds the entry), one refresh for all concurrent requests. ``stored`` is None for a consumer without Postgres.
     """
 
     def __init__(
         self,
         *,
-        accounts: AccountReader | None,
-        entries: TokenCache,
-        renewal: OnDemandRefresh,
+        cache: TokenCache,
+        stored: StoredAccounts | None,
+        on_demand: OnDemandRefresh,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
     ) -> None:
-        self._accounts = accounts
-        self._entries = entries
-        self._renewal = renewal
+        self._cache = cache
+        self._stored = stored
+        self._on_demand = on_demand
         self._policy = policy
         self._utcnow = utcnow
-        self._flights: dict[Ask, Future[Lookup]] = {}
+        self._flights: dict[Flight, Future[Lookup]] = {}
         self._lock = threading.Lock()
 
     def get(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken:
-        """A token that lives for ``min_ttl`` more, if any can be had; else one that lives, while a refresh is failing.
+        """A token that lives for ``min_ttl`` more, if any can be had; else one that lives, while refreshes fail.
 
         Raises UnknownAccount, NeedsUser, BlockedByAdmin, BackingOff, AccountInactive, ClientMisconfigured,
         UnreadableSecret or Unavailable; InvalidInput if this is no e-mail address.
         """
-        token = self.recall(email, min_ttl=min_ttl)
-        if token is not None:
+        if (token := self.recall(email, min_ttl=min_ttl)) is not None:
             return token
-        wish = TokenRequirement(min_ttl=min_ttl)
-        return self._token(email, self._standing(email, wish), wish)
+        requirement = TokenRequirement(min_ttl=min_ttl)
+        return self._token(email, self._look_up_id(account_id(email), email, requirement), requirement)
 
     def recall(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken | None:
-        """The same from this process's memory alone; None if it has to be looked up. Raises as ensure_fresh does."""
-        entry = self._entries.recall(account_id(email))
+        """What ``get`` would return, from this process's memory alone; None if a store must be read. Raises as ``get``
+        does."""
+        entry = self._cache.recall(account_id(email))
         if entry is None:
             return None
-        wish = TokenRequirement(min_ttl=min_ttl)
-        if self._policy.suits(entry.token, wish, now=self._utcnow()):
+        requirement = TokenRequirement(min_ttl=min_ttl)
+        if self._policy.satisfies(entry.token, requirement, now=self._utcnow()):
             return entry.token  # as nearly always, and at half the cost
-        return self._token(email, Lookup(entry), wish) if self._settles(entry, wish) else None
+        return self._token(email, Lookup(entry), requirement) if self._is_conclusive(entry, requirement) else None
 
     def get_many(
         self, emails: Iterable[str], *, min_ttl: timedelta | None = None
     ) -> dict[str, AccessToken | WorkerError]:
-        """ensure_fresh for many: one look at the cache, one query for what it has not, and then refreshes in parallel.
+        """``get`` for many: one round trip to Redis, one query for what it has not, and then refreshes in parallel.
 
-        An account's error is its value, and no other's business.
+        An account's error is its value.
         """
-        wish, results, wanted = (
-            TokenRequirement(min_ttl=min_ttl),
-            dict[str, AccessToken | WorkerError](),
-            dict[str, AccountId](),
-        )
+        requirement = TokenRequirement(min_ttl=min_ttl)
+        results, wanted = dict[str, AccessToken | WorkerError](), dict[str, AccountId]()
         for email in emails:
             try:
                 wanted[email] = account_id(email)
             except InvalidInput as error:
                 results[email] = error
-        standings = self._standings(wanted, wish)
-        for email in wanted:
+        lookups = self._look_up_many(
+            {account: normalize_email(email) for email, account in wanted.items()}, requirement
+        )
+        for email, account in wanted.items():
             try:
-                results[email] = self._token(email, standings[email].result(), wish)
+                results[email] = self._token(email, lookups[account], requirement)
             except WorkerError as error:
                 results[email] = error
         return results
 
     def report_rejected(self, email: str, version: int) -> AccessToken:
-        """Another token than the one of this version, which the mail server has refused.
+        """Another token than the one of this version, which a mail server has rejected.
 
-        If somebody has a newer one already, nobody asks Microsoft; else one refresh serves all who report it. Raises as
-        ensure_fresh does, and TokenRefused if the refused token came of such a refresh itself, not long ago.
+        If a newer one is stored, Microsoft is not asked; otherwise one refresh serves all that report it. Raises as
+        ``get`` does, and TokenRefused if the rejected token was itself issued because of a rejection, not long ago.
         """
-        wish = TokenRequirement(newer_than=version)
-        return self._token(email, self._standing(email, wish), wish)
+        requirement = TokenRequirement(newer_than=version)
+        return self._token(email, self._look_up(email, requirement), requirement)
 
     def load(self, email: str, *, min_ttl: timedelta | None = None) -> MailAccount:
-        """All that a mail client needs to log in; raises as ensure_fresh does, if it is to be by OAuth."""
-        wish = TokenRequirement(min_ttl=min_ttl)
-        standing = self._standing(email, wish)
-        entry = standing.entry
-        token = self._token(email, standing, wish) if entry.use_oauth else None
-        return MailAccount(email=entry.email, servers=entry.mail, use_oauth=entry.use_oauth, token=token)
+        """All that a mail client needs to log in. Raises as ``get`` does, unless the account uses no OAuth."""
+        requirement = TokenRequirement(min_ttl=min_ttl)
+        lookup = self._look_up(email, requirement)
+        entry = lookup.entry
+        if entry is None or entry.use_oauth:
+            token = self._token(email, lookup, requirement)
+            entry = lookup.entry
+            assert entry
+            return MailAccount(email=entry.email, servers=entry.mail, use_oauth=True, token=token)
+        return MailAccount(email=entry.email, servers=entry.mail, use_oauth=False, token=None)
 
-    def answer(self, account: AccountId, wish: TokenRequirement) -> None:
-        """Do for another process what it has asked for; it reads the outcome in the account's entry.
+    def serve(self, account: AccountId, requirement: TokenRequirement) -> None:
+        """Do for another process what it has requested; that process reads the result in the account's entry.
 
-        Raises as ensure_fresh does.
+        Raises as ``get`` does.
         """
-        entry = self._entries.read(account)
-        if entry and self._policy.suits(entry.token, wish, now=self._utcnow()):
-            return
-        try:
-            standing = self._together((account, wish), lambda: self._obtain(account, str(account), wish))
-        except UnknownAccount:
-            self._entries.publish([unknown(account, now=self._utcnow())])
-            raise
-        if isinstance(standing.error, AccountError) and (note := passing(standing.error, now=self._utcnow())):
-            self._entries.publish([replace(standing.entry, problem=note)])
-        self._token(standing.entry.email, standing, wish)
+        lookup = self._look_up_id(account, str(account), requirement)
+        if lookup.entry and lookup.entry.version == 0:  # unknown: only this entry tells the other process
+            self._cache.publish([lookup.entry])
+        if lookup.entry and (failure := of_process(lookup.error, now=self._utcnow())):
+            self._cache.publish([lookup.entry.with_failure(failure)])
+        self._token(lookup.entry.email if lookup.entry else str(account), lookup, requirement)
 
-    def _standing(self, email: str, wish: TokenRequirement) -> Lookup:
+    def _look_up(self, email: str, requirement: TokenRequirement) -> Lookup:
         account = account_id(email)
-        for look in (self._entries.recall, self._entries.read):
-            if (entry := look(account)) and self._settles(entry, wish):
-                return Lookup(entry)
-        return self._together((account, wish), lambda: self._obtain(account, normalize_email(email), wish))
+        entry = self._cache.recall(account)
+        if entry and self._is_conclusive(entry, requirement):
+            return Lookup(entry)
+        return self._look_up_id(account, email, requirement)
 
-    def _obtain(self, account: AccountId, email: str, wish: TokenRequirement, seen: Account | None = None) -> Lookup:
-        standing = self._renewal.obtain(account, email, wish, seen=seen)
-        if isinstance(standing.error, AccountError) and (note := passing(standing.error, now=self._utcnow())):
-            self._entries.keep([replace(standing.entry, problem=note)])  # for this process: others may have more luck
-        return standing
+    def _look_up_id(self, account: AccountId, email: str, requirement: TokenRequirement) -> Lookup:
+        entry = self._cache.read(account)
+        if entry and self._is_conclusive(entry, requirement):
+            return Lookup(entry)
+        known = {account: (email, entry)}
+        return self._once(("read", account, requirement), lambda: self._below_cache(known, requirement)[account])
 
-    def _standings(self, wanted: Mapping[str, AccountId], wish: TokenRequirement) -> dict[str, "Future[Lookup]"]:
-        recalled = {account: self._entries.recall(account) for account in wanted.values()}
-        good = {account: entry for account, entry in recalled.items() if entry and self._settles(entry, wish)}
-        read = self._entries.read_many([account for account in recalled if account not in good])
-        good |= {account: entry for account, entry in read.items() if self._settles(entry, wish)}
-        stored = self._stored([account for account in recalled if account not in good])
-        # A row that is behind the cache is not the truth yet: see the renewal.
-        level = {account: row for account, row in (stored or {}).items() if row.version >= _version(read.get(account))}
-        good |= self._from_database(level, wish)
+    def _look_up_many(self, wanted: Mapping[AccountId, str], requirement: TokenRequirement) -> dict[AccountId, Lookup]:
+        entries = {account: self._cache.recall(account) for account in wanted}
+        found = self._conclusive(entries, requirement)
+        entries |= self._cache.read_many([account for account in wanted if account not in found])
+        found |= self._conclusive(entries, requirement)
+        rest = {account: (email, entries.get(account)) for account, email in wanted.items() if account not in found}
+        return found | (self._below_cache(rest, requirement) if rest else {})
 
-        def obtain(account: AccountId, email: str) -> Lookup:
-            if stored is not None and account not in stored:
-                raise UnknownAccount(email)
-            seen = stored[account] if stored else None
-            return self._together((account, wish), lambda: self._obtain(account, email, wish, seen))
+    def _below_cache(
+        self, wanted: Mapping[AccountId, tuple[str, CacheEntry | None]], requirement: TokenRequirement
+    ) -> dict[AccountId, Lookup]:
+        """Postgres, then a refresh of each account that still has no token that satisfies."""
+        cached = {account: entry for account, (_, entry) in wanted.items()}
+        if self._stored:
+            lookups = self._stored.find(cached, requirement)
+        else:
+            lookups = {account: Lookup(entry) for account, entry in cached.items()}
+        found = {account: each for account, each in lookups.items() if self._is_final(each, requirement)}
+        stale = [account for account in wanted if account not in found]
 
-        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="tokens") as pool:
-            return {
-                email: _done(Lookup(good[account]))
-                if account in good
-                else pool.submit(obtain, account, normalize_email(email))
-                for email, account in wanted.items()
-            }
+        def refresh(account: AccountId) -> Lookup:
+            return self._refresh(account, wanted[account][0], requirement, lookups[account])
 
-    def _stored(self, accounts: list[AccountId]) -> dict[AccountId, Account] | None:
-        """None if Postgres cannot be asked."""
-        with suppress(DatabaseUnavailable):
-            return self._accounts.find_many(accounts) if self._accounts and accounts else None
-        return None
+        if len(stale) == 1:
+            return found | {stale[0]: refresh(stale[0])}
+        if stale:
+            with ThreadPoolExecutor(_PARALLEL_REFRESHES, thread_name_prefix="tokens") as pool:
+                found |= dict(zip(stale, pool.map(refresh, stale), strict=True))
+        return found
 
-    def _from_database(
-        self, stored: Mapping[AccountId, Account], wish: TokenRequirement
-    ) -> dict[AccountId, CacheEntry]:
-        """What Postgres has of those that need no refresh, or may have none; into the cache with it."""
-        suiting, noted = list[CacheEntry](), list[CacheEntry]()
-        for account in stored.values():
-            assert self._accounts
-            with suppress(UnreadableSecret):  # told where it is found again, as that account's own error
-                entry = self._accounts.entry(account)
-                suits = self._policy.suits(entry.token, wish, now=self._utcnow())
-                suiting += [entry] if suits else []
-                noted += [entry] if entry.problem and not suits else []
-        self._entries.recover(suiting)
-        self._entries.publish(noted)
-        return {entry.account_id: entry for entry in [*suiting, *noted]}
+    def _refresh(self, account: AccountId, email: str, requirement: TokenRequirement, lookup: Lookup) -> Lookup:
+        def refresh() -> Lookup:
+            try:
+                return self._on_demand.refresh(account, email, requirement, lookup)
+            except WorkerError as error:
+                return Lookup(lookup.entry, lookup.stored, error)
 
-    def _settles(self, entry: CacheEntry, wish: TokenRequirement) -> bool:
-        return self._policy.settles(entry, wish, now=self._utcnow())
+        refreshed = self._once(("refresh", account, requirement), refresh)
+        if refreshed.entry and (failure := of_process(refreshed.error, now=self._utcnow())):
+            self._cache.remember([refreshed.entry.with_failure(failure)])  # in this process: others may fare better
+        return refreshed
 
-    def _token(self, email: str, standing: Lookup, wish: TokenRequirement) -> AccessToken:
-        entry, now = standing.entry, self._utcnow()
-        if entry.token is not None and wish.allows(entry.token, now=now):
+    def _conclusive(
+        self, entries: Mapping[AccountId, CacheEntry | None], requirement: TokenRequirement
+    ) -> dict[AccountId, Lookup]:
+        found = entries.items()
+        return {account: Lookup(entry) for account, entry in found if entry and self._is_conclusive(entry, requirement)}
+
+    def _is_conclusive(self, entry: CacheEntry, requirement: TokenRequirement) -> bool:
+        return self._policy.is_conclusive(entry, requirement, now=self._utcnow())
+
+    def _is_final(self, lookup: Lookup, requirement: TokenRequirement) -> bool:
+        return lookup.error is None and lookup.entry is not None and self._is_conclusive(lookup.entry, requirement)
+
+    def _token(self, email: str, lookup: Lookup, requirement: TokenRequirement) -> AccessToken:
+        entry, now = lookup.entry, self._utcnow()
+        if entry and entry.token and requirement.accepts(entry.token, now=now):
             return entry.token
-        if entry.problem is not None and entry.problem.kind == UNKNOWN:
-            raise UnknownAccount(email)
-        raise standing.error or as_error(entry, now=now)
+        if lookup.error:
+            raise lookup.error
+        if entry is None:
+            raise Unavailable(f"{email}: no store has an entry for it")
+        raise as_error(entry, entry.email or email, now=now)
 
-    def _together(self, ask: Ask, work: Callable[[], Lookup]) -> Lookup:
-        """Within a process, whoever comes with the same wish while somebody works on it gets the same result."""
+    def _once(self, flight: Flight, work: Callable[[], Lookup]) -> Lookup:
+        """Within a process, callers with the same requirement that come while one works on it get the same result."""
         with self._lock:
-            flight = self._flights.get(ask)
-            if leading := flight is None:
-                flight = self._flights[ask] = Future()
-        if not leading:
-            return flight.result()
+            future = self._flights.get(flight)
+            if is_leader := future is None:
+                future = self._flights[flight] = Future()
+        if not is_leader:
+            return future.result()
         try:
-            flight.set_result(work())
+            future.set_result(work())
         except BaseException as error:
-            flight.set_exception(error)
+            future.set_exception(error)
             raise
         finally:
             with self._lock:
-                del self._flights[ask]
-        return flight.result()
-
-
-def _version(entry: CacheEntry | None) -> int:
-    return entry.version if entry else 0
-
-
-def _done(standing: Lookup) -> "Future[Lookup]":
-    future: Future[Lookup] = Future()
-    future.set_result(standing)
-    return future
+                del self._flights[flight]
+        return future.result()

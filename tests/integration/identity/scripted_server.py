@@ -1,4 +1,4 @@
-"""A token endpoint over TLS that says exactly what it is told, byte for byte: what no proper server would send."""
+"""A token endpoint over TLS that sends scripted bytes, including those that no proper server would send."""
 
 import json
 import socket
@@ -16,15 +16,15 @@ import trustme
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """These bytes as they stand, and whether the connection is closed after them."""
+class RawResponse:
+    """Bytes that are sent unchanged, and whether the connection is closed after them."""
 
     content: bytes = field(repr=False)
     close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReceivedRequest:
     """One request as it arrived."""
 
     method: str
@@ -33,36 +33,36 @@ class Asked:
     form: Mapping[str, str] = field(repr=False)
 
 
-def answer(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    """A whole HTTP answer. What is given replaces the Content-Type and the Content-Length."""
+def http_response(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A complete HTTP response. ``headers`` replace the Content-Type and the Content-Length."""
     fields = {
         "Content-Type": "application/json; charset=utf-8",
         "Content-Length": str(len(body)),
         **(headers or {}),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"HTTP/1.1 {status} Said\r\n{head}\r\n".encode() + body
+    return f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body
 
 
-def granted(**changes: object) -> bytes:
-    """The body of a good answer, except where something else is given."""
+def token_body(**changes: object) -> bytes:
+    """The body of a successful response; ``changes`` replace its fields."""
     tokens: dict[str, object] = {"access_token": "an-access-token", "refresh_token": "a-refresh-token"}
     return json.dumps({"token_type": "Bearer", "expires_in": 3600, **tokens, **changes}).encode()
 
 
-class Verbatim:
-    """``token`` is said to every POST, ``discovery`` to every GET; ``asked`` is what was heard, and ``closed`` how many
-    connections have ended. While ``listens`` is not set, new connections find no word of TLS."""
+class ScriptedServer:
+    """``token`` is sent for every POST, ``discovery`` for every GET. ``requests`` are those received, ``closed`` is the
+    number of connections that have ended. While ``accepts`` is not set, new connections get no TLS handshake."""
 
     def __init__(self, port: int, ca_bundle: Path) -> None:
         self.port = port
         self.ca_bundle = ca_bundle
-        self.asked: list[Asked] = []
+        self.requests: list[ReceivedRequest] = []
         self.closed = 0
-        self.listens = threading.Event()
-        self.listens.set()
-        self.token = Reply(answer(200, granted()))
-        self.discovery = Reply(answer(200, json.dumps(self.document()).encode()))
+        self.accepts = threading.Event()
+        self.accepts.set()
+        self.token = RawResponse(http_response(200, token_body()))
+        self.discovery = RawResponse(http_response(200, json.dumps(self.document()).encode()))
 
     @property
     def base_url(self) -> str:
@@ -73,18 +73,18 @@ class Verbatim:
         return f"{self.base_url}/common"
 
     def document(self, **changes: object) -> dict[str, object]:
-        """The OpenID metadata MSAL needs, except where something else is given."""
+        """The OpenID metadata that MSAL needs; ``changes`` replace its fields."""
         root = f"{self.authority}/oauth2/v2.0"
         endpoints = {"token_endpoint": f"{root}/token", "authorization_endpoint": f"{root}/authorize"}
         return {**endpoints, "issuer": self.authority, **changes}
 
-    def posts(self) -> list[Asked]:
-        return [asked for asked in self.asked if asked.method == "POST"]
+    def posts(self) -> list[ReceivedRequest]:
+        return [request for request in self.requests if request.method == "POST"]
 
 
 @contextmanager
-def verbatim(directory: Path) -> Iterator[Callable[[], Verbatim]]:
-    """Serves until the end of the block, and begins anew at each call of what it yields.
+def scripted_servers(directory: Path) -> Iterator[Callable[[], ScriptedServer]]:
+    """Serves until the end of the block, and starts a new script at each call of what it yields.
 
     ``directory`` receives the certificate authority's PEM.
     """
@@ -92,17 +92,17 @@ def verbatim(directory: Path) -> Iterator[Callable[[], Verbatim]]:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)
     server = _Server(tls)
-    ca_bundle = directory / "verbatim-ca.pem"
+    ca_bundle = directory / "scripted-ca.pem"
     authority.cert_pem.write_to_path(ca_bundle)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
 
-    def begin() -> Verbatim:
-        server.says = Verbatim(server.server_port, ca_bundle)
-        return server.says
+    def new_script() -> ScriptedServer:
+        server.scripted = ScriptedServer(server.server_port, ca_bundle)
+        return server.scripted
 
     try:
-        yield begin
+        yield new_script
     finally:
         server.shutdown()
         thread.join()
@@ -113,18 +113,18 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # a thread whose client keeps the connection ends with the client
     request_queue_size = 64
-    says: Verbatim
+    scripted: ScriptedServer
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self._accepted: dict[socket.socket, Verbatim] = {}
+        self._accepted: dict[socket.socket, ScriptedServer] = {}
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
         # The handshake is the handler's: a client that refuses our certificate must not hold up the others.
         secured = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        self._accepted[secured] = self.says
+        self._accepted[secured] = self.scripted
         return secured, address
 
     def shutdown_request(self, request: Any) -> None:
@@ -132,7 +132,7 @@ class _Server(ThreadingHTTPServer):
         self._accepted.pop(request).closed += 1  # a connection of the test before may end during this one
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is what some tests are about."""
+        """Some tests are about a client that closes the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -141,21 +141,21 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
-        self.server.says.listens.wait()
+        self.server.scripted.accepts.wait()
         super().setup()
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def do_GET(self) -> None:
-        self._say(self.server.says.discovery, {})
+        self._respond(self.server.scripted.discovery, {})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self._say(self.server.says.token, dict(parse_qsl(body.decode())))
+        self._respond(self.server.scripted.token, dict(parse_qsl(body.decode())))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name it has there
         pass
 
-    def _say(self, reply: Reply, form: Mapping[str, str]) -> None:
-        self.server.says.asked.append(Asked(self.command, self.path, dict(self.headers), form))
-        self.wfile.write(reply.content)
-        self.close_connection = reply.close
+    def _respond(self, response: RawResponse, form: Mapping[str, str]) -> None:
+        self.server.scripted.requests.append(ReceivedRequest(self.command, self.path, dict(self.headers), form))
+        self.wfile.write(response.content)
+        self.close_connection = response.close
