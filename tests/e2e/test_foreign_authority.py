@@ -145,7 +145,7 @@ def _check_disconnect(deployment: Deployment, email: str) -> None:
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "disconnected" in refused.stderr
     assert deployment.sql("SELECT access_token, refresh_token FROM mail_credentials WHERE email = %s", email) == [
-        (None, None, None)
+        (None, None)
     ]
 
 
