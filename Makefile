@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos bench bench-smoke check format lint types contracts lock clean
+.PHONY: help install demo up docs test chaos bench bench-smoke map picture check format lint types contracts lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Install into .venv, versions and hashes as locked
 
@@ -26,6 +26,9 @@ demo: $(STAMP) ## Show it all at work, about two minutes, ends with a verdict
 up: $(STAMP) ## Run everything until Ctrl-C, data kept in .data
 	@$(BIN)/token-worker up
 
+docs: $(STAMP) ## Write docs/error-codes.md from the table of codes
+	@$(BIN)/python -m worker.devkit.error_codes
+
 test: $(STAMP) ## Run all tests on real, embedded servers
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	CHAOS_ROUNDS=0 $(BIN)/python -m pytest tests/chaos
@@ -38,6 +41,13 @@ bench: $(STAMP) ## Measure, half an hour on a quiet machine; writes docs/benchma
 
 bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute or two; measures nothing
 	$(BIN)/python -m bench all --quick
+	$(BIN)/python -m bench.map
+
+map: $(STAMP) ## Print how large the product is and how far a call travels; WRITE=--write for docs/architecture.md
+	$(BIN)/python -m bench.map $(WRITE)
+
+picture: $(STAMP) ## Draw the demo's table, about two minutes; writes docs/demo.svg
+	$(BIN)/python -m bench.picture
 
 check: format lint types contracts test bench-smoke ## Everything CI runs
 
@@ -46,6 +56,7 @@ format: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+#	$(BIN)/python -m bench.prose
 
 types: $(STAMP)
 	$(BIN)/mypy

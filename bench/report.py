@@ -9,7 +9,7 @@ from typing import Any
 from bench.site import ROOT
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
-_BEGIN, _END = "<!-- written by make bench -->", "<!-- until here -->"
+_BEGIN, _END = "<!-- written by make {target} -->", "<!-- until here -->"
 _COLUMNS = ("part", "figure", "found", "target", "")
 
 
@@ -44,8 +44,12 @@ def at_most(target: float, value: float) -> dict[str, Any]:
 
 
 def table(lines: Sequence[Line]) -> list[str]:
-    """In Markdown, and aligned for the eye."""
-    rows = [_COLUMNS, *(line.cells() for line in lines)]
+    """The lines as a table in Markdown."""
+    return aligned([_COLUMNS, *(line.cells() for line in lines)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown, aligned for the eye. The first row is its head."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     ruler = tuple("-" * width for width in widths)
     return [
@@ -60,17 +64,25 @@ def as_json(lines: Sequence[Line]) -> str:
 
 def write(lines: Sequence[Line], document: Path = DOCUMENT) -> None:
     """Replace the generated part of the document. Raises ValueError if there is none."""
-    before, after = frame(document)
-    document.write_text("\n".join([before + _BEGIN, "", *table(lines), "", _END]) + after)
+    splice(table(lines), document)
 
 
-def frame(document: Path = DOCUMENT) -> tuple[str, str]:
-    """What stands before and after the generated part. Raises ValueError if that is not marked."""
-    before, begin, rest = document.read_text().partition(_BEGIN)
+def splice(text: Sequence[str], document: Path, *, target: str = "bench") -> None:
+    """Replace the part of the document that this target of the Makefile writes. Raises ValueError if there is none."""
+    before, after = frame(document, target=target)
+    document.write_text("\n".join([before + _BEGIN.format(target=target), "", *text, "", _END]) + after)
+
+
+def frame(document: Path = DOCUMENT, *, target: str = "bench") -> tuple[str, str]:
+    """The text before and after the generated part. Raises ValueError if that is not marked or missing."""
+    if not document.exists():
+        raise ValueError(f"{document} does not exist")
+    marker = _BEGIN.format(target=target)
+    before, begin, rest = document.read_text().partition(marker)
     _, end, after = rest.partition(_END)
-    for found, marker in ((begin, _BEGIN), (end, _END)):
+    for found, missing in ((begin, marker), (end, _END)):
         if not found:
-            raise ValueError(f"{document} has no {marker!r}, or it stands in the wrong place")
+            raise ValueError(f"{document} has no {missing!r}, or it stands in the wrong place")
     return before, after
 
 

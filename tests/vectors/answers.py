@@ -74,11 +74,16 @@ def _seconds(span: timedelta | None) -> float | None:
 
 
 def _vector(group: str, case: dict[str, Any]) -> Vector:
-    content = case["text"] if "text" in case else json.dumps(case["body"])
     return Vector(
         name=f"{group}: {case['name']}",
         status=case["status"],
-        content=content.encode(),
+        content=_content(case),
         expected=case["expected"],
         headers=case.get("headers", {}),
     )
+
+
+def _content(case: dict[str, Any]) -> bytes:
+    if "raw_latin1" in case:
+        return str(case["raw_latin1"]).encode("latin-1")
+    return (case["text"] if "text" in case else json.dumps(case["body"])).encode()

@@ -97,7 +97,7 @@ class AccountError(WorkerError):
     @property
     def advice(self) -> str:
         """One sentence of what to tell the account's user."""
-        return advice(self.code, self.reason)
+        return advice(self.code, self.reason, self.email)
 
 
 class UnknownAccount(AccountError):

@@ -1,11 +1,12 @@
 """An HTTP response, and how its parts are read. Pure."""
 
 import email.utils
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from worker.domain.token_response import decode
 
 _MAX_RETRY_AFTER = timedelta(days=1)  # a longer one is a mistake, and would keep an account waiting for its sake
 _MAX_DIGITS = 9  # of a number of seconds; Python refuses to parse thousands of them
@@ -41,12 +42,8 @@ class HttpResponse:
         return self.headers.get("x-ms-request-id") or self.headers.get("client-request-id")
 
     def json_object(self) -> dict[str, Any] | None:
-        """The body, or None if it is not a JSON object."""
-        try:
-            parsed = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return None
-        return parsed if isinstance(parsed, dict) else None
+        """The body, or None if it is no JSON object; see ``token_response.decode`` for what is tolerated."""
+        return decode(self.body)
 
 
 def _http_date(value: str) -> datetime | None:

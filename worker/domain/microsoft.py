@@ -1,18 +1,21 @@
-"""Reads an answer of Microsoft's token endpoint. The error table is data; the reading order is HTTP status, code,
-``suberror``, ``error``, and whatever is unknown is treated conservatively.
+"""Reads an answer of Microsoft's token endpoint. What a code means is data (codes/); the reading order is HTTP status,
+code, ``suberror``, ``error``.
 
-Sources: learn.microsoft.com "Microsoft Entra authentication and authorization error codes", "Refresh tokens in the
-Microsoft identity platform", "Increase the resilience of authentication in client applications" (429 and 5xx),
-MSAL.NET "Client and server throttling" (AADSTS50196 arrives as ``invalid_grant``).
+What is unknown is about the account that was asked for: three such answers over ten minutes make its user sign in
+again, and no breaker opens. Sources: learn.microsoft.com "Refresh tokens in the Microsoft identity platform", "Increase
+the resilience of authentication in client applications" (429 and 5xx), MSAL.NET "Client and server throttling"
+(AADSTS50196 arrives as ``invalid_grant``).
 """
 
-import enum
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, assert_never
 
+from worker.domain.codes import BY_ERROR, BY_NUMBER, CodeRow, Verdict, flagged
 from worker.domain.http import HttpResponse
 from worker.domain.outcome import (
     Blocked,
@@ -26,161 +29,89 @@ from worker.domain.outcome import (
 )
 from worker.domain.secret import Secret, is_visible
 
-_TOO_MANY_REQUESTS = 429
-_SERVER_ERROR = 500
-_OK = 200
+__all__ = [
+    "ABANDONED",
+    "AGED_OUT",
+    "BY_SUBERROR",
+    "CREDENTIAL_CODES",
+    "Verdict",
+    "belongs_to_public_client",
+    "classify",
+]
+
+_CLIENT_ERROR = range(400, 500)
 _NUMBER = re.compile(r"[0-9]{1,12}")
+_IN_DESCRIPTION = re.compile(r"AADSTS([0-9]{1,12}):")
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # it is printed to terminals
 _STORABLE = re.compile(r"[^\x00\ud800-\udfff]+")
+_LONGEST_NAME = 64  # characters; longer than any registered error name
 
 # RFC 6749 5.1 makes expires_in optional. A short guess costs an early refresh; a long one would serve a dead token.
 _LIFETIME_IF_UNSTATED = timedelta(minutes=5)
 _LONGEST_LIFETIME = 48 * 3600  # seconds; continuous access evaluation reaches 28 h; more is a garbled answer
-
-
-class Verdict(enum.Enum):
-    """What a code or error name says, before the answer's details are added."""
-
-    REAUTH = enum.auto()
-    UNPROVEN = enum.auto()  #: looks like a dead grant; three of them make it one
-    BLOCKED = enum.auto()
-    MISCONFIGURED = enum.auto()
-    TENANT_MISCONFIGURED = enum.auto()
-    SCOPES_REFUSED = enum.auto()  #: misconfigured is whoever chose them: the app registration, or the account
-    AUTHORITY_REFUSED = enum.auto()  #: likewise
-    THROTTLED = enum.auto()
-    TENANT_THROTTLED = enum.auto()
-    TRANSIENT = enum.auto()
-    TRANSIENT_LONG = enum.auto()
-
-
 _LONG_WAIT = timedelta(minutes=30)  # the lock-out and the loop detector count in tens of minutes, not seconds
 
-
-def _table(rows: Iterable[tuple[Verdict, tuple[int, ...]]]) -> Mapping[int, Verdict]:
-    return MappingProxyType({code: verdict for verdict, codes in rows for code in codes})
-
-
-#: AADSTS numbers. Microsoft warns that they may change; what is not here is read by `suberror` and `error` alone.
-BY_CODE: Mapping[int, Verdict] = _table(
-    [
-        # revoked, expired by inactivity, expired, SPA's fixed 24 h, sign-in frequency, invalid grant
-        (Verdict.REAUTH, (50173, 700082, 70008, 700084, 70043, 70000)),
-        # multi-factor authentication needed, to be enrolled, expired
-        (Verdict.REAUTH, (50076, 50079, 50074, 50072, 50078)),
-        # password expired or changed, session revoked, flow token expired, social identity provider
-        (Verdict.REAUTH, (50055, 50144, 50132, 50133, 50135, 50089, 50085)),
-        # conditional access wants a device, a proof or a lower risk from the user
-        (Verdict.REAUTH, (50158, 50097, 50129, 50131, 53000, 53001, 53002, 53004, 53010, 53011, 700003)),
-        # consent missing or declined
-        (Verdict.REAUTH, (65001, 65004)),
-        # blocked by conditional access or policy; consent only an administrator can give; not assigned to the app
-        (Verdict.BLOCKED, (53003, 530032, 530035, 90094, 90095, 50105)),
-        # user disabled, not in the directory: the administrator may enable or restore them
-        (Verdict.BLOCKED, (50057, 50034, 51004, 50020, 50014, 16000, 16003)),
-        # client secret wrong, missing or expired
-        (Verdict.MISCONFIGURED, (7000215, 70002, 7000222, 7000218)),
-        # this grant was given to the app as a public client, which must not show a credential
-        (Verdict.TENANT_MISCONFIGURED, (700025,)),
-        # certificate or assertion invalid
-        (Verdict.MISCONFIGURED, (700027, 700030, 50012, 50013, 50048, 900384)),
-        # app not found or disabled in this tenant: an administrator can have removed it, and the others go on
-        (Verdict.TENANT_MISCONFIGURED, (700016, 700011, 7000112, 7000229, 1000031)),
-        (Verdict.MISCONFIGURED, (70001,)),
-        # authority does not fit the app's audience
-        (Verdict.AUTHORITY_REFUSED, (50194, 9002332, 9002331, 9001023, 90130, 90124)),
-        # scope or resource wrong or unconsented
-        (Verdict.SCOPES_REFUSED, (70011, 28002, 700022, 700023, 650057)),
-        (Verdict.TENANT_MISCONFIGURED, (500011, 500014, 650052, 650056, 65005, 50001)),  # or only not in this tenant
-        # malformed request; not 9002313, which with `invalid_grant` is about a malformed refresh token
-        (Verdict.MISCONFIGURED, (90014, 900144)),
-        (Verdict.TENANT_MISCONFIGURED, (90002,)),  # tenant not found
-        (Verdict.THROTTLED, (50196,)),  # loop detected: an `invalid_grant` that says nothing about the grant
-        (Verdict.TENANT_THROTTLED, (90055,)),
-        (Verdict.TRANSIENT_LONG, (50053,)),  # locked out, or our address looks malicious
-        # service-side
-        (Verdict.TRANSIENT, (90033, 90006, 90012, 90024, 90090, 90091, 50033, 50087, 50088, 40010, 70012)),
-        (Verdict.TRANSIENT, (80002, 80005, 80014, 50000)),
-    ]
-)
-
 #: The client secret, certificate or assertion is refused: not the app, and not the account.
-CREDENTIAL_CODES = frozenset(
-    {"invalid_client", *(f"AADSTS{code}" for code in (7000215, 70002, 7000222, 700027, 700030, 50012, 50013, 50048))}
-)
+CREDENTIAL_CODES = flagged("credential")
 
 #: The tenant is gone, or its administrator has removed or disabled the app or its rights.
-ABANDONED = frozenset(f"AADSTS{code}" for code in (90002, 700016, 700011, 7000112, 7000229, 1000031, 500014, 650052))
+ABANDONED = flagged("abandoned")
 
 #: A grant that ended at a fixed age: sign-in frequency set by policy, or a redirect URI registered as SPA (24 h).
-AGED_OUT = frozenset({"AADSTS70043", "AADSTS700084"})
+AGED_OUT = flagged("aged out")
 
-#: MSAL.NET's classification of `suberror`: each of these wants the user.
+#: MSAL.NET's classification of ``suberror``: most want the user, two offer the user nothing to do.
 BY_SUBERROR: Mapping[str, Verdict] = MappingProxyType(
-    dict.fromkeys(
-        (
-            "basic_action",
-            "additional_action",
-            "message_only",
-            "consent_required",
-            "user_password_expired",
-            "bad_token",
-            "token_expired",
-            "protection_policy_required",
-            "client_mismatch",
-            "device_authentication_failed",
-        ),
-        Verdict.REAUTH,
-    )
-)
-
-#: OAuth 2.0 (RFC 6749 5.2) and OpenID Connect error names.
-BY_ERROR: Mapping[str, Verdict] = MappingProxyType(
     {
-        "invalid_grant": Verdict.UNPROVEN,
-        "interaction_required": Verdict.REAUTH,
-        "login_required": Verdict.REAUTH,
+        "basic_action": Verdict.REAUTH,
+        "additional_action": Verdict.REAUTH,
         "consent_required": Verdict.REAUTH,
-        "invalid_client": Verdict.MISCONFIGURED,
-        "unauthorized_client": Verdict.MISCONFIGURED,
-        "unsupported_grant_type": Verdict.MISCONFIGURED,
-        "invalid_request": Verdict.MISCONFIGURED,
-        "invalid_scope": Verdict.SCOPES_REFUSED,
-        "invalid_resource": Verdict.SCOPES_REFUSED,
-        "temporarily_unavailable": Verdict.TRANSIENT,
-        "server_error": Verdict.TRANSIENT,
+        "user_password_expired": Verdict.REAUTH,
+        "bad_token": Verdict.REAUTH,
+        "token_expired": Verdict.REAUTH,
+        "client_mismatch": Verdict.REAUTH,
+        "device_authentication_failed": Verdict.REAUTH,
+        "message_only": Verdict.BLOCKED,
+        "protection_policy_required": Verdict.BLOCKED,
     }
 )
 
 
-def classify(answer: HttpResponse, *, obtained_at: datetime, own: Container[Verdict] = ()) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    code: str
+    verdict: Verdict
+    scope: Scope = Scope.ACCOUNT
+
+
+def classify(response: HttpResponse, *, obtained_at: datetime, own: Container[Verdict] = ()) -> Outcome:
     """The one place where an answer gets its meaning. ``obtained_at`` is the instant before the request.
 
-    ``own``: what would be the account's own fault, since it and not the app registration has chosen that.
+    ``own``: verdicts that concern the account alone, since it and not the app registration has chosen what is refused.
     """
-    body = answer.json_object() or {}
-    if answer.status == _OK:
-        return _refreshed(answer, body, obtained_at)
-    if answer.status == _TOO_MANY_REQUESTS:
-        return Throttled(
-            code=_code(answer, body),
-            retry_after=answer.retry_after,
-            scope=Scope.TENANT if _verdict(body) is Verdict.TENANT_THROTTLED else Scope.CLIENT,
-            correlation_id=answer.correlation_id,
-        )
-    if answer.status >= _SERVER_ERROR:
-        return Transient(
-            code=_code(answer, body),
-            retry_after=answer.retry_after,
-            scope=Scope.SERVICE,
-            correlation_id=answer.correlation_id,
-        )
-    return _refused(answer, body, own)
+    body, trace = response.json_object() or {}, _correlation_id(response.correlation_id)
+    if response.status == HTTPStatus.OK:
+        return _refreshed(body, obtained_at, trace)
+    meaning = _meaning(response.status, body)
+    if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+        of_tenant = meaning.verdict is Verdict.THROTTLED and meaning.scope is Scope.TENANT
+        scope = Scope.TENANT if of_tenant else Scope.CLIENT
+        return Throttled(code=meaning.code, retry_after=response.retry_after, scope=scope, correlation_id=trace)
+    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Transient(code=meaning.code, retry_after=response.retry_after, scope=Scope.SERVICE, correlation_id=trace)
+    return _refused(meaning, body, own, retry_after=response.retry_after, trace=trace)
 
 
-def _refreshed(answer: HttpResponse, body: Mapping[str, Any], obtained_at: datetime) -> Outcome:
+def belongs_to_public_client(outcome: Outcome) -> bool:
+    """Whether the grant was refused because a credential came with it, so that it is worth a try without."""
+    row = BY_NUMBER.get(outcome.code)
+    return isinstance(outcome, Misconfigured) and row is not None and row.verdict is Verdict.PUBLIC_CLIENT
+
+
+def _refreshed(body: Mapping[str, Any], obtained_at: datetime, trace: str | None) -> Outcome:
     access_token, refresh_token = _token(body.get("access_token")), _token(body.get("refresh_token"))
     if access_token is None:
-        return Transient(code="malformed_answer", scope=Scope.SERVICE, correlation_id=answer.correlation_id)
+        return Transient(code="malformed_answer", scope=Scope.SERVICE, correlation_id=trace)
     refresh_in = _seconds(body.get("refresh_in"))
     return Refreshed(
         access_token=access_token,
@@ -188,61 +119,86 @@ def _refreshed(answer: HttpResponse, body: Mapping[str, Any], obtained_at: datet
         obtained_at=obtained_at,
         expires_at=obtained_at + (_seconds(body.get("expires_in")) or _LIFETIME_IF_UNSTATED),
         refresh_on=obtained_at + refresh_in if refresh_in else None,
-        correlation_id=answer.correlation_id,
+        correlation_id=trace,
     )
 
 
-def _refused(answer: HttpResponse, body: Mapping[str, Any], own: Container[Verdict]) -> Outcome:  # noqa: C901, PLR0911 - a case per verdict
-    code, trace = _code(answer, body), answer.correlation_id
-    verdict = _verdict(body)
+def _refused(
+    meaning: _Meaning,
+    body: Mapping[str, Any],
+    own: Container[Verdict],
+    *,
+    retry_after: timedelta | None,
+    trace: str | None,
+) -> Outcome:
+    code, verdict, scope, wait = meaning.code, meaning.verdict, meaning.scope, retry_after
     match verdict:
-        case Verdict.REAUTH:
-            return ReauthRequired(code=code, claims=_claims(body.get("claims")), correlation_id=trace)
-        case Verdict.UNPROVEN:
-            return ReauthRequired(code=code, certain=False, correlation_id=trace)
+        case Verdict.REAUTH | Verdict.UNPROVEN:
+            claims = _claims(body.get("claims"))
+            return ReauthRequired(code=code, certain=verdict is Verdict.REAUTH, claims=claims, correlation_id=trace)
         case Verdict.BLOCKED:
             return Blocked(code=code, correlation_id=trace)
-        case Verdict.MISCONFIGURED:
-            return Misconfigured(code=code, correlation_id=trace)
-        case Verdict.TENANT_MISCONFIGURED:
-            return Misconfigured(code=code, scope=Scope.TENANT, correlation_id=trace)
-        case Verdict.SCOPES_REFUSED | Verdict.AUTHORITY_REFUSED:
-            scope = Scope.ACCOUNT if verdict in own else Scope.CLIENT
+        case Verdict.MISCONFIGURED | Verdict.PUBLIC_CLIENT | Verdict.SCOPES_REFUSED | Verdict.AUTHORITY_REFUSED:
+            scope = Scope.ACCOUNT if verdict in own else scope
+            scope = Scope.TENANT if scope is Scope.RESOURCE else scope
             return Misconfigured(code=code, scope=scope, correlation_id=trace)
         case Verdict.THROTTLED:
-            return Throttled(code=code, retry_after=answer.retry_after or _LONG_WAIT, correlation_id=trace)
-        case Verdict.TENANT_THROTTLED:
-            return Throttled(code=code, retry_after=answer.retry_after, scope=Scope.TENANT, correlation_id=trace)
-        case Verdict.TRANSIENT:
-            return Transient(code=code, retry_after=answer.retry_after, scope=Scope.SERVICE, correlation_id=trace)
-        case Verdict.TRANSIENT_LONG:
-            return Transient(code=code, retry_after=answer.retry_after or _LONG_WAIT, correlation_id=trace)
+            wait = wait or (_LONG_WAIT if scope is Scope.ACCOUNT else None)
+            return Throttled(code=code, retry_after=wait, scope=scope, correlation_id=trace)
+        case Verdict.TRANSIENT | Verdict.TRANSIENT_LONG:
+            wait = wait or (_LONG_WAIT if verdict is Verdict.TRANSIENT_LONG else None)
+            return Transient(code=code, retry_after=wait, scope=scope, correlation_id=trace)
         case unreachable:
             assert_never(unreachable)
 
 
-def _verdict(body: Mapping[str, Any]) -> Verdict:
-    known = [BY_CODE[code] for code in _numbers(body) if code in BY_CODE]
-    if known:
-        return known[0]
+def _meaning(status: int, body: Mapping[str, Any]) -> _Meaning:
+    numbers, error = _numbers(body), _error_name(body)
+    listed = [BY_NUMBER[number] for number in numbers if number in BY_NUMBER]
+    if listed:
+        return _of(next((row for row in listed if "general" not in row.flags), listed[0]), error)
     by_suberror = BY_SUBERROR.get(_text(body.get("suberror")))
-    return by_suberror or BY_ERROR.get(_text(body.get("error")), Verdict.TRANSIENT)
+    code = numbers[0] if numbers else error or f"http_{status}"
+    if by_suberror:
+        return _Meaning(code, by_suberror)
+    if not numbers and error in BY_ERROR:
+        return _of(BY_ERROR[error], error)
+    if numbers or error:
+        return _unlisted(code, BY_ERROR.get(error))
+    # A proxy may have answered, or a gateway refused a token of this account: the other accounts do not wait for it.
+    return _Meaning(code, Verdict.TRANSIENT, Scope.ACCOUNT if status in _CLIENT_ERROR else Scope.SERVICE)
 
 
-def _numbers(body: Mapping[str, Any]) -> list[int]:
+def _of(row: CodeRow, error: str) -> _Meaning:
+    """What the row says; but what comes as ``invalid_grant`` is about a grant, whatever the code says of the app."""
+    if row.scope is Scope.CLIENT and error == "invalid_grant":
+        return _Meaning(row.code, Verdict.UNPROVEN)
+    return _Meaning(row.code, row.verdict, row.scope)
+
+
+def _unlisted(code: str, by_error: CodeRow | None) -> _Meaning:
+    """The error name decides, except that nothing unlisted is held against the app registration or the platform."""
+    if by_error is None or by_error.scope is Scope.CLIENT:
+        return _Meaning(code, Verdict.UNPROVEN)
+    return _Meaning(code, by_error.verdict)
+
+
+def _numbers(body: Mapping[str, Any]) -> list[str]:
+    """AADSTS numbers of the answer, as codes. The description is read only where their list is missing."""
     codes = body.get("error_codes")
-    if not isinstance(codes, list):
-        return []
-    return [int(code) for code in map(str, codes) if _NUMBER.fullmatch(code)]
+    listed = [code for code in map(str, codes) if _NUMBER.fullmatch(code)] if isinstance(codes, list) else []
+    found = listed or _IN_DESCRIPTION.findall(_text(body.get("error_description")))
+    return [f"AADSTS{int(number)}" for number in found]
 
 
-def _code(answer: HttpResponse, body: Mapping[str, Any]) -> str:
-    numbers = _numbers(body)
-    if numbers:
-        decisive = next((number for number in numbers if number in BY_CODE), numbers[0])
-        return f"AADSTS{decisive}"
-    error = _text(body.get("error"))
-    return error if error.isascii() and error.isprintable() and 0 < len(error) <= 64 else f"http_{answer.status}"  # noqa: PLR2004 - longer than any registered name
+def _error_name(body: Mapping[str, Any]) -> str:
+    """The name of the error if it is fit for a log, else nothing."""
+    name = _text(body.get("error"))
+    return name if name.isascii() and name.isprintable() and len(name) <= _LONGEST_NAME else ""
+
+
+def _correlation_id(value: str | None) -> str | None:
+    return value if value and _CORRELATION_ID.fullmatch(value) else None
 
 
 def _token(value: object) -> Secret | None:

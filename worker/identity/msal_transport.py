@@ -1,5 +1,6 @@
 """The HTTP client that MSAL is given. It sends what MSAL asks for itself: metadata, and the device code flow."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -69,4 +70,7 @@ def with_query(url: str, params: Mapping[str, str] | None) -> str:
 
 
 def _for_msal(response: HttpResponse) -> MsalResponse:
-    return MsalResponse(response.status, response.body.decode("utf-8", "replace"), {})
+    """MSAL reads strict JSON only."""
+    decoded = response.json_object()
+    text = response.body.decode("utf-8", "replace") if decoded is None else json.dumps(decoded)
+    return MsalResponse(response.status, text, {})

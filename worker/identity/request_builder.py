@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from worker.domain.errors import InvalidInput
 from worker.domain.http import HttpResponse
-from worker.domain.microsoft import CREDENTIAL_CODES, Verdict, classify
+from worker.domain.microsoft import CREDENTIAL_CODES, Verdict, belongs_to_public_client, classify
 from worker.domain.outcome import Misconfigured, Outcome, Scope, Transient
 from worker.identity.curl import HttpRequest, TransferError
 from worker.identity.msal_apps import PUBLIC_CLIENT, AppKey, DiscoveryFailed, MsalApps
@@ -15,8 +15,6 @@ from worker.identity.request_template import RequestTemplate, capture
 from worker.identity.token_request import RefreshAttempt, TokenRequest
 
 Key = TypeVar("Key")
-
-_IS_PUBLIC_CLIENT = "AADSTS700025"  # the grant was given to the app as a public client
 
 
 class CredentialOrder:
@@ -90,9 +88,10 @@ class RequestBuilder:
         outcome = self._read(attempt, result)
         used = attempt.credentials[0]
         if used == PUBLIC_CLIENT:
-            return outcome
-        if outcome.code == _IS_PUBLIC_CLIENT:
-            attempt.credentials = (PUBLIC_CLIENT,)
+            # If the platform refuses both ways, the first refusal says more, and the account alone is concerned.
+            return attempt.refusal if attempt.refusal and isinstance(outcome, Misconfigured) else outcome
+        if isinstance(outcome, Misconfigured) and belongs_to_public_client(outcome):
+            attempt.credentials, attempt.refusal = (PUBLIC_CLIENT,), outcome
             return self.build(attempt)
         if isinstance(outcome, Misconfigured) and outcome.code in CREDENTIAL_CODES:
             self._order.put_last(attempt.request.client, used)

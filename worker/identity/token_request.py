@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from worker.domain.outcome import Outcome
+from worker.domain.outcome import Misconfigured, Outcome
 from worker.domain.secret import Secret
 
 Key = TypeVar("Key")
@@ -36,3 +36,6 @@ class RefreshAttempt(Generic[Key]):
     latency: timedelta = timedelta(0)
     outcome: Outcome = field(init=False)
     error: Exception | None = None
+    refusal: Misconfigured | None = (
+        None  # of a request with a credential, where the grant may belong to a public client
+    )

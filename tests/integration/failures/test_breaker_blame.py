@@ -6,7 +6,7 @@ import pytest
 
 from tests.factories import emails
 from tests.integration.installation import Installation
-from worker.devkit.emulator import oauth_error
+from worker.devkit.emulator import Fault, RawAnswer, oauth_error
 from worker.domain.account import Grant, Status
 from worker.domain.secret import Secret
 from worker.settings.clients import MAIL_SCOPES
@@ -45,10 +45,39 @@ def test_scopes_of_their_own_do_not_stop_the_others(installation: Installation) 
 def test_the_registration_s_own_scopes_are_its_own_affair(installation: Installation, scopes: tuple[str, ...]) -> None:
     """If Microsoft refuses those, asking for the others is pointless."""
     store(installation, DAMAGED, scopes=scopes)
-    refuse(installation, DAMAGED, "70011")
+    refuse(installation, DAMAGED, "700022")
 
     assert installation.refresh_due()["misconfigured"] <= installation.requests_until_open
     assert len(installation.breaker_rows()) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        oauth_error("90023"),
+        oauth_error("9002327"),
+        oauth_error("70011"),
+        oauth_error("9002332"),
+        oauth_error("5099990", error="invalid_client", status=401),
+        oauth_error("5099990", error="unauthorized_client"),
+        RawAnswer(b'{"error": "access_denied"}', 400),
+        RawAnswer(b'{"error": "brand_new_error"}', 400),
+        RawAnswer(b"<html>Request header too large</html>", 400, "text/html"),
+    ],
+    ids=["90023", "9002327", "70011", "9002332", "client", "unauthorized", "denied", "new", "HTML"],
+)
+def test_answers_that_a_few_accounts_get_do_not_stop_the_others(installation: Installation, fault: Fault) -> None:
+    """The same holds for codes that are not listed, with any error name."""
+    store(installation, DAMAGED)
+    for email in DAMAGED:
+        installation.emulator.add_fault(fault, email)
+    installation.clock.advance(seconds=1)
+    installation.sign_in(*emails(10), due=True)
+
+    counts = installation.refresh_due()
+
+    assert (counts["claimed"], counts["refreshed"]) == (50, 10)
+    assert installation.breaker_rows() == []
 
 
 def test_authorities_of_their_own_do_not_stop_the_others(installation: Installation) -> None:

@@ -45,11 +45,12 @@ def test_a_code_entered_elsewhere_signs_a_mailbox_in(server: EmulatorServer) -> 
         assert isinstance(refresh(identity, signed_in.refresh_token.reveal()), Refreshed)
 
 
-def test_a_grant_of_a_public_client_is_refreshed_without_the_credential(server: EmulatorServer) -> None:
+@pytest.mark.parametrize("code", ["700025", "90023"])
+def test_a_grant_of_a_public_client_is_refreshed_without_the_credential(server: EmulatorServer, code: str) -> None:
     """Microsoft refuses a secret there. One account of that kind must not look like a wrong registration."""
     with open_identity(server.authority, server.ca_bundle) as identity:
         signed_in = sign_in(server, identity)
-        server.emulator.add_fault(oauth_error("700025"), ANN, times=1)
+        server.emulator.add_fault(oauth_error(code), ANN, times=1)
 
         assert isinstance(refresh(identity, signed_in.refresh_token.reveal()), Refreshed)
 
@@ -69,16 +70,31 @@ def test_a_grant_of_a_public_client_is_recognized_by_the_next_credential_too(ser
     assert server.emulator.statistics().failures == 2
 
 
-def test_a_public_client_that_is_refused_too_leaves_the_registration_alone(server: EmulatorServer) -> None:
-    """The registration's breaker stays closed."""
+@pytest.mark.parametrize("code", ["700025", "90023"])
+@pytest.mark.parametrize("second", ["700025", "90023", "7000218", "7000215", "50194"])
+def test_a_public_client_that_is_refused_too_leaves_the_registration_alone(
+    server: EmulatorServer, code: str, second: str
+) -> None:
+    """The registration's breaker stays closed, and the outcome is the first refusal."""
     grant = server.emulator.enrol(ANN)
-    server.emulator.add_fault(oauth_error("700025"), ANN)
+    server.emulator.add_fault(oauth_error(code), ANN, times=1)
+    server.emulator.add_fault(oauth_error(second), ANN)
 
     with open_identity(server.authority, server.ca_bundle) as identity:
         outcome = refresh(identity, grant.refresh_token)
 
     assert isinstance(outcome, Misconfigured)
-    assert (outcome.code, outcome.scope) == ("AADSTS700025", Scope.TENANT)
+    assert (outcome.code, outcome.scope) == (f"AADSTS{code}", Scope.ACCOUNT)
+
+
+def test_without_the_credential_the_grant_itself_is_judged(server: EmulatorServer) -> None:
+    """The second response is about the grant, the first was about how it was requested."""
+    grant = server.emulator.enrol(ANN)
+    server.emulator.add_fault(oauth_error("90023"), ANN, times=1)
+    server.emulator.add_fault(oauth_error("50173"), ANN)
+
+    with open_identity(server.authority, server.ca_bundle) as identity:
+        assert refresh(identity, grant.refresh_token).code == "AADSTS50173"
 
 
 @pytest.mark.parametrize("reply", [http_response(503, b""), http_response(200, b"<html>")], ids=["503", "HTML"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import Line, at_least, at_most, frame, table, write
+from bench.report import Line, at_least, at_most, frame, splice, table, write
 
 MARKED = "# Title\n\n<!-- written by make bench -->\nold\n<!-- until here -->\n\nThe rest.\n"
 
@@ -75,3 +75,15 @@ def test_document_without_its_markers_is_left_alone(tmp_path: Path, text: str) -
     with pytest.raises(ValueError, match=r"benchmarks\.md has no '<!-- "):
         write([line()], document)
     assert document.read_text() == text
+
+
+def test_each_target_has_its_own_part_of_a_document(tmp_path: Path) -> None:
+    document = tmp_path / "architecture.md"
+    document.write_text(MARKED + "<!-- written by make map -->\nold\n<!-- until here -->\n")
+    splice(["new"], document, target="map")
+    assert document.read_text() == MARKED + "<!-- written by make map -->\n\nnew\n\n<!-- until here -->\n"
+
+
+def test_missing_document_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.md does not exist"):
+        write([line()], tmp_path / "nowhere.md")

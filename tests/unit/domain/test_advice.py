@@ -1,15 +1,17 @@
-"""What users are told: a sentence for every code that stands for them, and none for codes that nobody knows."""
+"""What users are advised: a sentence for every code, and one that fits their kind of account."""
+
+from datetime import timedelta
 
 import pytest
 
-from worker.domain.advice import BY_CODE, BY_REASON, advice
-from worker.domain.errors import AccountError, BlockedByAdmin, ClientMisconfigured, NeedsUser
-from worker.domain.microsoft import BY_CODE as VERDICTS
-from worker.domain.microsoft import Verdict
+from worker.domain.advice import BY_CODE, PERSONAL, SENTENCES, advice, is_personal
+from worker.domain.codes import BY_NUMBER, Verdict
+from worker.domain.errors import AccountError, BackingOff, BlockedByAdmin, ClientMisconfigured, NeedsUser
 from worker.mail import MailboxRefused
 
 ANN = "ann@contoso.com"
-_SILENT = {70000}  # says that the grant is dead, and not why
+PAT = "pat@outlook.com"
+MINUTE = timedelta(minutes=1)
 
 
 def _subclasses(kind: type[AccountError]) -> set[type[AccountError]]:
@@ -20,9 +22,10 @@ def _subclasses(kind: type[AccountError]) -> set[type[AccountError]]:
 def test_every_error_of_an_account_has_its_sentence() -> None:
     """Whatever else is known; MailboxRefused is one by inheritance, once its module is imported."""
     assert {kind.code for kind in _subclasses(AccountError)} | {MailboxRefused.code} == set(BY_CODE)
+    assert set(BY_CODE.values()) <= set(SENTENCES)
 
 
-@pytest.mark.parametrize("sentence", sorted({*BY_CODE.values(), *BY_REASON.values()}))
+@pytest.mark.parametrize("sentence", sorted({*SENTENCES.values(), *PERSONAL.values()}))
 def test_a_sentence_is_one_and_for_people(sentence: str) -> None:
     """No code, no jargon, nothing that only an operator knows."""
     assert sentence.endswith(".")
@@ -30,20 +33,64 @@ def test_a_sentence_is_one_and_for_people(sentence: str) -> None:
     assert not any(word in sentence for word in ("AADSTS", "token", "OAuth", "refresh", "Postgres"))
 
 
-def test_whatever_needs_a_user_or_an_administrator_says_more_than_that() -> None:
-    """The table of codes and that of sentences belong together; a new code wants a sentence."""
-    wanted = {code for code, verdict in VERDICTS.items() if verdict in {Verdict.REAUTH, Verdict.BLOCKED}} - _SILENT
+@pytest.mark.parametrize("key", SENTENCES)
+def test_personal_accounts_have_no_administrator(key: str) -> None:
+    """Nor an organization; what names one has another sentence for them."""
+    sentence = PERSONAL.get(key, SENTENCES[key])
 
-    assert {code for code in wanted if f"AADSTS{code}" not in BY_REASON} == set()
-    known = {f"AADSTS{code}" for code in VERDICTS}
-    assert {reason for reason in BY_REASON if reason.startswith("AADSTS")} <= known
+    assert "administrator" not in sentence
+    assert "organization" not in sentence
+
+
+@pytest.mark.parametrize("code", BY_NUMBER)
+def test_what_an_administrator_must_do_is_said_to_those_who_have_one(code: str) -> None:
+    """By every error that may bear the code."""
+    for error in ("needs_user", "blocked_by_admin", "backing_off", "client_misconfigured"):
+        assert "administrator" not in advice(error, code, PAT)
+        assert "organization" not in advice(error, code, PAT)
+    if BY_NUMBER[code].verdict is Verdict.BLOCKED and BY_NUMBER[code].advice != "other_account":
+        assert "administrator" in advice("blocked_by_admin", code, ANN)
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        PAT,
+        "p@hotmail.com",
+        "p@live.com",
+        "p@msn.com",
+        "p@OUTLOOK.FR",
+        "p@hotmail.co.uk",
+        "p@outlook.com.br",
+        "p@live.nl",
+    ],
+)
+def test_a_personal_address_is_known_by_its_domain(email: str) -> None:
+    """Microsoft gives these to personal accounts only."""
+    assert is_personal(email)
+
+
+@pytest.mark.parametrize("email", [ANN, "", "p@live.contoso.com", "p@mail.outlook.com", "p@outlook"])
+def test_other_addresses_are_taken_for_work_accounts(email: str) -> None:
+    """Some are personal all the same; their addresses do not show it."""
+    assert not is_personal(email)
 
 
 def test_an_error_advises_by_its_reason() -> None:
     """Else by what kind of error it is."""
     assert "second proof" in NeedsUser(ANN, "AADSTS50076").advice
     assert "grant consent" in BlockedByAdmin(ANN, "AADSTS90094").advice
-    assert NeedsUser(ANN, "AADSTS70000").advice == BY_CODE["needs_user"]
+    assert "allow access" in BlockedByAdmin(PAT, "AADSTS90094").advice
+    assert "unlock it" in NeedsUser(PAT, "AADSTS70000").advice
+    assert "known devices" in NeedsUser(ANN, "AADSTS530003").advice
+    assert NeedsUser(ANN, "AADSTS5099990").advice == SENTENCES["sign_in"]
     assert "does not know your organization" in BlockedByAdmin(ANN, "AADSTS90002").advice
-    assert ClientMisconfigured(ANN, "default", "AADSTS90002").advice == BY_CODE["client_misconfigured"]
+    assert ClientMisconfigured(ANN, "default", "AADSTS90002").advice == SENTENCES["application"]
     assert advice("a code to come") == "Your mailbox cannot be read at the moment."
+
+
+def test_while_the_worker_tries_by_itself_no_user_is_sent_to_sign_in() -> None:
+    """The reason may yet turn out to pass; what locks an account for a while is said."""
+    assert BackingOff(ANN, "AADSTS9002313", MINUTE).advice == SENTENCES["wait"]
+    assert BackingOff(ANN, "invalid_grant", MINUTE).advice == SENTENCES["wait"]
+    assert BackingOff(ANN, "AADSTS50053", MINUTE).advice == SENTENCES["locked"]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from worker.domain.codes import BY_NUMBER, CodeRow, Verdict
+from worker.domain.scope import Scope
+
 
 @dataclass(frozen=True, slots=True)
 class OAuthError:
@@ -57,10 +60,11 @@ def oauth_error(
 ) -> OAuthError:
     """The usual refusal for `code` ("AADSTS50196" or "50196"); anything given replaces what is usual.
 
-    A code outside the catalogue is sent as `invalid_grant`: that is how Microsoft introduces new ones.
+    A code outside the catalogue is sent as the worker's table of codes suggests, one that is not there either as
+    `invalid_grant`: that is how Microsoft introduces new ones.
     """
     number = code.upper().removeprefix("AADSTS")
-    usual = CATALOGUE.get(number, _Usual("invalid_grant", "The grant cannot be used."))
+    usual = CATALOGUE.get(number) or _suggested(BY_NUMBER.get(f"AADSTS{number}"))
     return OAuthError(
         error=error or usual.error,
         code=f"AADSTS{int(number)}",
@@ -84,6 +88,27 @@ class _Usual:
     suberror: str | None = None
     claims: str | None = None
     retry_after: int | None = None
+
+
+def _suggested(row: CodeRow | None) -> _Usual:
+    if row is None:
+        return _Usual("invalid_grant", "The grant cannot be used.")
+    message = row.name or row.hint
+    if "credential" in row.flags:
+        return _app(message)
+    if row.verdict is Verdict.TRANSIENT:
+        return _busy(message)
+    if row.verdict is Verdict.MISCONFIGURED:
+        return _Usual(_BY_SCOPE.get(row.scope, "invalid_request"), message)
+    return _Usual(_BY_VERDICT.get(row.verdict, "invalid_grant"), message)
+
+
+_BY_SCOPE = {Scope.TENANT: "unauthorized_client", Scope.RESOURCE: "invalid_resource"}
+_BY_VERDICT = {
+    Verdict.SCOPES_REFUSED: "invalid_scope",
+    Verdict.AUTHORITY_REFUSED: "invalid_request",
+    Verdict.PUBLIC_CLIENT: "invalid_request",
+}
 
 
 def _mfa(message: str) -> _Usual:

@@ -80,6 +80,6 @@ def _event(row: RowMapping) -> AttentionNeeded:
         code=code,
         reason=reason,
         claims=row["failure_claims"],
-        advice=advice(code, reason),
+        advice=advice(code, reason, row["email"]),
         since=row["since"],
     )

@@ -1,0 +1,117 @@
+"""The table of codes: whole, consistent, and what docs/error-codes.md says."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from worker.devkit.error_codes import PAGE, SOURCES, render
+from worker.domain.advice import SENTENCES
+from worker.domain.codes import (
+    BY_ERROR,
+    BY_NUMBER,
+    CodeRow,
+    Verdict,
+    applications,
+    explain,
+    flagged,
+    grants,
+    hint,
+    names,
+    policies,
+    service,
+)
+from worker.domain.scope import Scope
+
+GROUPS = (*grants.GROUPS, *policies.GROUPS, *applications.GROUPS, *service.GROUPS, *names.ERROR_NAMES, *names.OWN)
+ROWS = [row for group in GROUPS for row in group.rows()]
+_THREAD = re.compile(r"[\w.-]+/[\w.-]+(#[0-9]+)?")
+
+
+def test_the_table_has_what_microsoft_publishes_for_a_token_endpoint() -> None:
+    """Some three hundred numbers; fewer means that a group was lost."""
+    assert len(BY_NUMBER) >= 320
+    assert all(re.fullmatch(r"AADSTS[0-9]{5,7}", code) for code in BY_NUMBER)
+
+
+def test_no_code_has_two_rows() -> None:
+    """The second would silently replace the first."""
+    assert [code for code, times in Counter(row.code for row in ROWS).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code)
+def test_a_row_is_complete(row: CodeRow) -> None:
+    """A sentence for the user, one for the operator, and where it comes from."""
+    assert row.advice in SENTENCES
+    assert row.hint.endswith(".")
+    assert row.hint[0].isupper()
+    assert row.hint.count(". ") == 0
+    assert len(row.hint) <= 120
+    assert row.source in SOURCES or _THREAD.fullmatch(row.source)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code)
+def test_a_row_does_not_contradict_itself(row: CodeRow) -> None:
+    """A user is sent to sign in only where that helps, and a breaker opens only on what concerns the registration."""
+    assert row.sign_in_helps == (row.verdict in {Verdict.REAUTH, Verdict.UNPROVEN})
+    assert ("sign in" in SENTENCES[row.advice] and row.advice != "other_account") == row.sign_in_helps
+    if row.verdict in {Verdict.REAUTH, Verdict.UNPROVEN, Verdict.BLOCKED}:
+        assert row.scope in {Scope.ACCOUNT, Scope.RESOURCE, Scope.TENANT}
+    if "credential" in row.flags:
+        assert (row.verdict, row.scope) == (Verdict.MISCONFIGURED, Scope.CLIENT)
+    if "abandoned" in row.flags:
+        assert (row.verdict, row.scope) in {(Verdict.MISCONFIGURED, scope) for scope in (Scope.TENANT, Scope.RESOURCE)}
+    if "aged out" in row.flags:
+        assert row.verdict is Verdict.REAUTH
+
+
+def test_each_sentence_of_advice_is_used() -> None:
+    """By a row, or by an error of the client library (see test_advice)."""
+    assert {row.advice for row in ROWS} | _OF_ERRORS == set(SENTENCES)
+
+
+_OF_ERRORS = {"not_connected", "inactive", "blocked", "token_refused", "mailbox_refused", "unread"}
+
+
+@pytest.mark.parametrize(
+    ("code", "row"),
+    [
+        ("AADSTS50173", BY_NUMBER["AADSTS50173"]),
+        ("invalid_grant", BY_ERROR["invalid_grant"]),
+        ("http_503", explain("http_5xx")),
+        ("discovery_http_404", explain("discovery_http_4xx")),
+        ("timeout", explain("timeout")),
+    ],
+)
+def test_a_code_of_the_ledger_is_explained(code: str, row: CodeRow) -> None:
+    """Microsoft's and the worker's own."""
+    assert row is not None
+    assert explain(code) is row
+    assert hint(code) == row.hint
+
+
+@pytest.mark.parametrize("code", ["AADSTS1", "AADSTS5099990", "brand_new_error", "", "http_", "ok"])
+def test_a_code_that_is_not_listed_stands_out(code: str) -> None:
+    """So that it can be found in the ledger and added here."""
+    assert explain(code) is None
+    assert "does not know this code" in hint(code)
+
+
+def test_every_code_that_the_worker_makes_itself_is_explained() -> None:
+    """As its source has them."""
+    for code in ("dns", "connect_failed", "tls", "timeout", "connect_timeout", "connection_lost", "malformed_answer"):
+        assert explain(code) is not None, code
+    for code in ("discovery_failed", "internal_error", "authority_refused", "unknown_client", "no_credential"):
+        assert explain(code) is not None, code
+
+
+def test_flags_name_codes_as_the_ledger_has_them() -> None:
+    """Others ask whether an outcome's code is among them."""
+    assert {"invalid_client", "AADSTS7000215", "AADSTS700027"} <= flagged("credential")
+    assert {"AADSTS700016", "AADSTS90002"} <= flagged("abandoned")
+    assert {"AADSTS70043", "AADSTS700084"} <= flagged("aged out")
+
+
+def test_the_page_is_as_the_table() -> None:
+    """Else run `make docs`."""
+    assert PAGE.read_text() == render()
