@@ -28,6 +28,10 @@ class TurnedClock:
         return self.now
 
 
+def emails(count: int, domain: str = "contoso.com") -> list[str]:
+    return [f"user{number:03}@{domain}" for number in range(count)]
+
+
 def make_claim(**changes: Any) -> Lease:
     claim = Lease(
         account_id=account_id("ann@contoso.com"),

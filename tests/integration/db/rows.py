@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from tests.constants import ANN, HOUR
 from tests.factories import NOW
 from worker.db import accounts, leases
 from worker.db import grants as incoming
@@ -18,9 +19,7 @@ from worker.domain.account import Account, AccountId, Failure, Grant, Lease, Lea
 from worker.domain.policy import AccountUpdate
 from worker.domain.token import Sealed, Secret
 
-ANN, BOB, CAT, DAN = "ann@contoso.com", "bob@contoso.com", "cat@contoso.com", "dan@contoso.com"
 LEASE = timedelta(minutes=2)
-HOUR = timedelta(hours=1)
 FAILURE = Failure(kind="transient", code="http_503", count=2, since=NOW - timedelta(minutes=3))
 
 

@@ -1,7 +1,8 @@
 """What the outbox delivers after an outage of Postgres: the same compare-and-swap, without a lease."""
 
+from tests.constants import ANN, BOB, CAT, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, CAT, HOUR, LEASE, Rows, failed, grant, late, refreshed
+from tests.integration.db.rows import LEASE, Rows, failed, grant, late, refreshed
 from worker.db import leases
 from worker.domain.account import Lease, Status, account_id
 from worker.domain.token import Sealed

@@ -4,7 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.db.rows import ANN, BOB, CAT, Rows, grant, refreshed
+from tests.constants import ANN, BOB, CAT
+from tests.integration.db.rows import Rows, grant, refreshed
 from worker.db import key_rotation
 from worker.db.key_rotation import SEALED_COLUMNS, Page, SealedRow
 from worker.domain.account import AccountId, Lease, account_id
