@@ -1,6 +1,7 @@
 """A fleet that lives through the whole suite: servers, workers, beats, readers, and Microsoft as a witness."""
 
 import time
+from base64 import b64decode
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
 from worker.domain.account import Account, Grant, account_id
 from worker.domain.cache_entry import CacheEntry
-from worker.domain.token import Secret
+from worker.domain.token import Sealed, Secret
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key, parse_keys
 
@@ -135,7 +136,9 @@ class Fleet:
 
     def cached_token(self, entry: CacheEntry) -> str:
         assert entry.refresh_token is not None
-        return self._vault.open(entry.refresh_token, entry.account_id, Purpose.REFRESH_TOKEN).reveal()
+        return self._vault.open(
+            Sealed(b64decode(entry.refresh_token)), entry.account_id, Purpose.REFRESH_TOKEN
+        ).reveal()
 
     def windows(self, *, since: datetime) -> list[float]:
         """Milliseconds from each answer to its commit, by Microsoft's notes and Postgres's."""

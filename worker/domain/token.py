@@ -1,10 +1,12 @@
 """Tokens: in the clear, where they never show themselves, sealed, and as a consumer gets them."""
 
+import base64
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NewType
 
 Sealed = NewType("Sealed", bytes)
+SealedText = NewType("SealedText", str)  # in base64, as JSON carries it
 
 _VISIBLE = bytes(range(0x20, 0x7F))
 
@@ -80,3 +82,7 @@ class TokenRequirement:
     def accepts(self, token: AccessToken | None, *, now: datetime) -> bool:
         """Whether the token is better than none: it lives, and was not rejected."""
         return token is not None and token.expires_at > now and self.is_newer(token)
+
+
+def as_text(sealed: Sealed) -> SealedText:
+    return SealedText(base64.b64encode(sealed).decode())

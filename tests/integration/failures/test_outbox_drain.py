@@ -20,6 +20,7 @@ from worker.db import leases
 from worker.devkit.emulator import Hang, oauth_error
 from worker.domain.account import Status, account_id
 from worker.domain.errors import BackingOff
+from worker.domain.token import Sealed, as_text
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault
 
@@ -198,7 +199,7 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Installation, ve
     assert poisoned.emulator.accepts(newest)
     entry = TokenCache(poisoned.services.cache, Vault(poisoned.settings.keys)).read(account.id)
     assert entry
-    assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
+    assert (entry.version, entry.refresh_token) == (account.version, as_text(account.refresh_token or Sealed(b"")))
     poisoned.services.accounts.resume(ANN)
     assert poisoned.services.on_demand.refresh_now(account.id).version == poisoned.account(ANN).version
     assert poisoned.emulator.accepts(poisoned.emulator.newest_refresh_token(ANN))

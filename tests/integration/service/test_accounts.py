@@ -13,7 +13,7 @@ from worker.devkit.emulator import oauth_error
 from worker.devkit.stack import Stack
 from worker.domain.account import Grant, MailServers, Status
 from worker.domain.errors import AccountInactive, InvalidInput, Unavailable, UnknownAccount
-from worker.domain.token import Secret
+from worker.domain.token import Secret, as_text
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key
 
@@ -40,7 +40,9 @@ def test_a_saved_grant_is_in_postgres_and_in_redis(installation: Installation) -
     assert entry
     assert entry.token
     assert (entry.token.secret, entry.version, entry.status) == (grant.access_token, 1, Status.ACTIVE)
-    assert entry.refresh_token == installation.account().refresh_token
+    stored = installation.account().refresh_token
+    assert stored
+    assert entry.refresh_token == as_text(stored)
 
 
 def test_nothing_is_cached_that_postgres_has_not_committed(installation: Installation, stores: Stack) -> None:

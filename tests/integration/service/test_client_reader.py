@@ -27,6 +27,7 @@ from worker.devkit.emulator import Registration, oauth_error
 from worker.devkit.stack import Stack
 from worker.domain.account import account_id
 from worker.domain.errors import UnknownKey
+from worker.domain.token import as_text
 from worker.settings import ReaderSettings
 from worker.vault import Purpose, Vault, format_access_keys
 
@@ -90,10 +91,10 @@ def test_its_key_opens_no_refresh_token(installation: Installation) -> None:
     assert entry.token
     assert stored.access_token
 
-    for sealed in (entry.refresh_token, stored.refresh_token):
-        assert sealed
-        with pytest.raises(UnknownKey, match="WORKER_ACCESS_KEYS"):
-            vault.open(sealed, stored.id, Purpose.REFRESH_TOKEN)
+    assert stored.refresh_token
+    assert entry.refresh_token == as_text(stored.refresh_token)
+    with pytest.raises(UnknownKey, match="WORKER_ACCESS_KEYS"):
+        vault.open(stored.refresh_token, stored.id, Purpose.REFRESH_TOKEN)
     assert vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN) == entry.token.secret
     master = installation.settings.keys[0].material
     assert all(master not in key.material for key in settings.keys)

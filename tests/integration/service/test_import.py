@@ -11,6 +11,7 @@ from tests.integration import counting
 from tests.integration.installation import Installation
 from worker.devkit.stack import Stack
 from worker.domain.errors import Unavailable
+from worker.domain.token import as_text
 from worker.service.accounts.manager import BadLine
 from worker.vault import Purpose
 
@@ -198,7 +199,9 @@ def test_an_import_repeated_after_a_crash_brings_the_rest(installation: Installa
         entry = installation.cached(email)
         assert entry
         assert entry.version == version
-        assert entry.refresh_token == installation.account(email).refresh_token
+        stored = installation.account(email).refresh_token
+        assert stored
+        assert entry.refresh_token == as_text(stored)
 
 
 def test_an_import_goes_on_without_redis(installation: Installation, stores: Stack) -> None:

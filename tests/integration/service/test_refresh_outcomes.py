@@ -9,6 +9,7 @@ from tests.constants import ANN, DAY, HOUR, MINUTE, PERSISTED, SECOND
 from tests.integration.installation import Installation
 from worker.devkit.emulator import Fault, Hang, RawAnswer, oauth_error
 from worker.domain.account import Account, Failure, Status, account_id
+from worker.domain.token import Sealed, as_text
 from worker.vault import Purpose
 
 _CLAIMS = '{"access_token":{"essential":true}}'
@@ -82,7 +83,11 @@ def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(installation: 
     entry = installation.cached()
     assert entry
     assert entry.token
-    assert (entry.version, entry.status, entry.refresh_token) == (2, Status.ACTIVE, row.refresh_token)
+    assert (entry.version, entry.status, entry.refresh_token) == (
+        2,
+        Status.ACTIVE,
+        as_text(row.refresh_token or Sealed(b"")),
+    )
     assert (entry.token.value, entry.token.expires_at) == (
         installation.stored_secret(Purpose.ACCESS_TOKEN),
         row.expires_at,

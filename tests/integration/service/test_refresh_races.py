@@ -12,6 +12,7 @@ from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services
 from worker.devkit.emulator import oauth_error
 from worker.domain.account import Status
+from worker.domain.token import Sealed, as_text
 from worker.service.refresh.results import Trigger
 from worker.vault import Purpose
 
@@ -62,7 +63,9 @@ def test_a_sign_in_while_a_refresh_is_under_way_wins(installation: Installation)
     assert installation.services.tokens.get(ANN).secret == grant.access_token
     entry = installation.cached()
     assert entry
-    assert entry.refresh_token == installation.account().refresh_token
+    stored = installation.account().refresh_token
+    assert stored
+    assert entry.refresh_token == as_text(stored)
 
 
 def test_a_death_sentence_for_the_old_grant_does_not_reach_the_new_one(installation: Installation) -> None:
@@ -123,7 +126,7 @@ def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(
     account, entry = installation.account(), installation.cached()
     assert entry
     assert account.status is entry.status is status
-    assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
+    assert (entry.version, entry.refresh_token) == (account.version, as_text(account.refresh_token or Sealed(b"")))
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
     installation.services.accounts.resume(ANN)
     installation.services.on_demand.refresh_now(account.id)

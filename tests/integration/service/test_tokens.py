@@ -10,6 +10,7 @@ from tests.integration import counting
 from tests.integration.installation import Installation
 from worker.domain.account import account_id
 from worker.domain.errors import InvalidInput, UnknownAccount
+from worker.domain.token import as_text
 
 
 def _entry_key(email: str = ANN) -> str:
@@ -149,7 +150,9 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one_in_the_cache_too(in
 
     entry = installation.cached()
     assert entry
-    assert entry.refresh_token == before == installation.account().refresh_token
+    assert before == installation.account().refresh_token
+    assert before
+    assert entry.refresh_token == as_text(before)
 
 
 def test_any_spelling_of_the_address_is_the_same_account(installation: Installation) -> None:

@@ -18,7 +18,7 @@ from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import Unavailable, WorkerError
 from worker.domain.outcome import Refreshed, kind
 from worker.domain.policy import AccountUpdate, RefreshPolicy
-from worker.domain.token import AccessToken
+from worker.domain.token import AccessToken, as_text
 from worker.identity import RefreshAttempt
 from worker.service.accounts.reader import AccountReader
 from worker.service.refresh.outbox import Outbox
@@ -205,6 +205,6 @@ def _entry(result: RefreshResult, update: AccountUpdate) -> CacheEntry:
             expires_at=outcome.expires_at,
             version=update.version,
         ),
-        refresh_token=update.refresh_token or lease.refresh_token,
+        refresh_token=as_text(update.refresh_token or lease.refresh_token),
         mail=lease.mail,
     )
