@@ -204,12 +204,16 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailAccount:
-    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth."""
+    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth.
+
+    ``login_name`` is the user name for the mail server where it is not the address; None: the address.
+    """
 
     email: str
     servers: MailServers
     use_oauth: bool
     token: AccessToken | None
+    login_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

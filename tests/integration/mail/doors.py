@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from tests.integration.mail.sources import Awaited
+from tests.integration.mail.sources import LOCAL, Awaited
 from worker.mail import TokenSource, aio, imapclient, open_imap, open_pop, open_smtp
 
 #: Opens a session, has it answer one command, ends it, and tells by when it had to be replaced.
@@ -13,32 +13,32 @@ Door = Callable[..., datetime]
 
 
 def through_imap(source: TokenSource, email: str, **options: Any) -> datetime:
-    with open_imap(source, email, **options) as session:
+    with open_imap(source, email, **{"mail_hosts": LOCAL, **options}) as session:
         assert session.select("INBOX")[0] == "OK"
         return session.reconnect_by
 
 
 def through_imapclient(source: TokenSource, email: str, **options: Any) -> datetime:
-    with imapclient.open_imap(source, email, **options) as session:
+    with imapclient.open_imap(source, email, **{"mail_hosts": LOCAL, **options}) as session:
         assert b"EXISTS" in session.select_folder("INBOX")
         return session.reconnect_by
 
 
 def through_pop(source: TokenSource, email: str, **options: Any) -> datetime:
-    with open_pop(source, email, **options) as session:
+    with open_pop(source, email, **{"mail_hosts": LOCAL, **options}) as session:
         assert session.noop().startswith(b"+OK")
         return session.reconnect_by
 
 
 def through_smtp(source: TokenSource, email: str, **options: Any) -> datetime:
-    with open_smtp(source, email, **options) as session:
+    with open_smtp(source, email, **{"mail_hosts": LOCAL, **options}) as session:
         assert session.noop()[0] == 250
         return session.reconnect_by
 
 
 def through_aio_imap(source: TokenSource, email: str, **options: Any) -> datetime:
     async def enter() -> datetime:
-        async with aio.open_imap(Awaited(source), email, **options) as session:
+        async with aio.open_imap(Awaited(source), email, **{"mail_hosts": LOCAL, **options}) as session:
             assert (await session.select("INBOX")).result == "OK"
             return session.reconnect_by
 
@@ -47,7 +47,7 @@ def through_aio_imap(source: TokenSource, email: str, **options: Any) -> datetim
 
 def through_aio_smtp(source: TokenSource, email: str, **options: Any) -> datetime:
     async def enter() -> datetime:
-        async with aio.open_smtp(Awaited(source), email, **options) as session:
+        async with aio.open_smtp(Awaited(source), email, **{"mail_hosts": LOCAL, **options}) as session:
             assert (await session.noop()).code == 250
             return session.reconnect_by
 

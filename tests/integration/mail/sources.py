@@ -9,6 +9,8 @@ from worker.client import TokenClient
 from worker.domain.credential import AccessToken, MailAccount, MailServers, Secret
 from worker.mail import TokenSource
 
+LOCAL = frozenset({"localhost"})  # mail hosts: where the servers of the tests are
+
 
 class ServiceSource(TokenClient):
     """A client that notes which refusals were reported to it."""

@@ -21,7 +21,7 @@ import urllib3
 from tests.integration.mail.conftest import Sink
 from tests.integration.mail.office import ANN, HOUR, Office
 from tests.integration.mail.recipes import COOKBOOK, module, recipes, write
-from tests.integration.mail.sources import ServiceSource
+from tests.integration.mail.sources import LOCAL, ServiceSource
 from worker.bootstrap import Services
 from worker.client import TokenClient
 from worker.clock import utcnow
@@ -153,18 +153,21 @@ def test_a_message_is_sent_and_an_inbox_listed(
     mailbox = f"ann.{uuid4().hex}@contoso.com"
     office.sign_in(mailbox)
     recipe = module("mail")
-    assert recipe.inbox(source, mailbox, ssl_context=trust) == []
+    assert recipe.inbox(source, mailbox, ssl_context=trust, mail_hosts=LOCAL) == []
     deliver(source, mailbox, trust, "Lunch?")
     deliver(source, mailbox, trust, "Dinner?")
-    assert recipe.inbox(source, mailbox, ssl_context=trust) == [b"Subject: Lunch?", b"Subject: Dinner?"]
+    assert recipe.inbox(source, mailbox, ssl_context=trust, mail_hosts=LOCAL) == [
+        b"Subject: Lunch?",
+        b"Subject: Dinner?",
+    ]
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = mailbox, "bob@fabrikam.com", "Lunch?"
-    recipe.send(source, message, ssl_context=trust)
+    recipe.send(source, message, ssl_context=trust, mail_hosts=LOCAL)
     assert [sent["Subject"] for sent in sink.messages] == ["Lunch?"]
 
 
 def deliver(source: ServiceSource, mailbox: str, trust: SSLContext, subject: str) -> None:
-    with open_imap(source, mailbox, min_ttl=900, ssl_context=trust) as imap:
+    with open_imap(source, mailbox, min_ttl=900, ssl_context=trust, mail_hosts=LOCAL) as imap:
         imap.append("INBOX", "", "", f"Subject: {subject}\r\n\r\n".encode())
 
 
@@ -184,7 +187,7 @@ def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator
             return seen.wait_for(lambda: counts[-len(messages) :] == [*messages], timeout=60)
 
     watch.__dict__["LOOK"] = 0.5
-    options = {"ssl_context": trust, "pause": 0.1}
+    options = {"ssl_context": trust, "mail_hosts": LOCAL, "pause": 0.1}
     thread = threading.Thread(target=watch.watch, args=(source, mailbox, look, stop), kwargs=options)
     thread.start()
     try:

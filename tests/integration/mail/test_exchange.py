@@ -16,7 +16,7 @@ import trustme
 
 from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, through_pop
 from tests.integration.mail.exchange import CHALLENGE, HANG_UP, Exchange, serving
-from tests.integration.mail.sources import Awaited, HeldSource
+from tests.integration.mail.sources import LOCAL, Awaited, HeldSource
 from worker.domain.credential import MailServers
 from worker.domain.errors import AccountInactive, InvalidInput
 from worker.mail import MailboxRefused, MailUnavailable, TokenRefused, aio, imapclient, open_imap, open_pop, open_smtp
@@ -95,18 +95,6 @@ def test_a_second_refusal_is_the_end(opened: Opened, trust: ssl.SSLContext, door
     assert "status 401, scope https://mail.google.com/" in str(caught.value.__cause__)
     assert (source.reported, len(exchange.tokens)) == ([(ANN, 1)], 2)
     assert all_gone(exchange, 2)
-
-
-@pytest.mark.parametrize("door", IMAP)
-def test_authenticated_but_not_connected_is_no_matter_of_tokens(
-    opened: Opened, trust: ssl.SSLContext, door: Door
-) -> None:
-    exchange = Exchange(trouble="BAD User is authenticated but not connected.")
-    source = opened(exchange)
-    with pytest.raises(MailboxRefused, match="authenticated but not connected") as caught:
-        door(source, ANN, ssl_context=trust)
-    assert (caught.value.email, source.reported) == (ANN, [])
-    assert all_gone(exchange, 1)
 
 
 @pytest.mark.parametrize("door", IMAP)
@@ -257,7 +245,7 @@ def test_a_session_may_be_ended_by_hand(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any], farewell: str
 ) -> None:
     exchange = Exchange()
-    with opening(opened(exchange), ANN, ssl_context=trust) as session:
+    with opening(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL) as session:
         getattr(session, farewell)()
     assert all_gone(exchange, 1)
     assert exchange.farewells == 1
@@ -269,7 +257,7 @@ def test_a_block_that_fails_ends_the_connection_without_one(
 ) -> None:
     """Whatever was under way must not be committed by a polite end."""
     exchange = Exchange()
-    with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust):
+    with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL):
         raise ZeroDivisionError
     assert all_gone(exchange, 1)
     assert exchange.farewells == 0
@@ -284,7 +272,7 @@ def test_an_asyncio_block_that_is_cancelled_ends_the_connection(
     source = Awaited(opened(exchange))
 
     async def wait_for_ever(entered: asyncio.Event) -> None:
-        async with opening(source, ANN, ssl_context=trust):
+        async with opening(source, ANN, ssl_context=trust, mail_hosts=LOCAL):
             entered.set()
             await asyncio.Event().wait()
 
