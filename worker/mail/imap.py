@@ -1,8 +1,6 @@
 """IMAP over the standard library."""
 
-import ast
 import imaplib
-import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,9 +11,6 @@ from worker.mail.answers import Answer, MailProtocol
 from worker.mail.doors import Door
 from worker.mail.login import LITERAL_BYTES, LOGIN_BYTES, Login
 from worker.mail.xoauth2 import MECHANISM, Conversation
-
-# imaplib raises an answer of BAD as a text with the repr of a list of lines in it.
-_BAD = re.compile(r"\w+ command error: BAD (\[.*\])", re.DOTALL)
 
 
 class ImapSession(imaplib.IMAP4_SSL):
@@ -30,6 +25,7 @@ class ImapSession(imaplib.IMAP4_SSL):
     def __init__(self, login: Login, connection: socket.socket) -> None:
         self._connection, self._tls = connection, login.tls
         self._budget: int | None = LOGIN_BYTES  # None: logged in
+        self._last: tuple[str, list[Any]] = ("", [])  # status and lines of the last command that was answered
         super().__init__(login.host, login.port, ssl_context=login.tls, timeout=login.timeout)
 
     def _create_socket(self, timeout: float | None) -> socket.socket:  # noqa: ARG002 - imaplib's signature
@@ -53,12 +49,16 @@ class ImapSession(imaplib.IMAP4_SSL):
             self.authenticate(MECHANISM, lambda challenge: conversation.reply(challenge).encode())
             conversation.accepted()
             # Exchange says only to the first command whether the mailbox can be opened, too.
-            status, lines = self.list('""', '""')
+            self.list('""', '""')
         except imaplib.IMAP4.error as error:
-            return self._answer(error, conversation)
+            if isinstance(error, imaplib.IMAP4.abort) and (farewell := self.untagged_responses.get("BYE")):
+                return conversation.answer("BYE", _text(farewell))
+            if self._last[0] == "OK":  # it is no answer that was raised
+                raise
         finally:
             self.debug = debug
         self._budget = None
+        status, lines = self._last
         return None if status == "OK" else conversation.answer(status, _text(lines))
 
     def leave(self) -> None:
@@ -78,18 +78,9 @@ class ImapSession(imaplib.IMAP4_SSL):
         if self._budget is not None:
             self._budget -= size
 
-    def _answer(self, error: imaplib.IMAP4.error, conversation: Conversation) -> Answer:
-        """Raises the error if the connection ended without a word."""
-        if isinstance(error, imaplib.IMAP4.abort):
-            if farewell := self.untagged_responses.get("BYE"):
-                return conversation.answer("BYE", _text(farewell))
-            raise error
-        found = _BAD.fullmatch(str(error))
-        return (
-            conversation.answer("BAD", _text(ast.literal_eval(found[1])))
-            if found
-            else conversation.answer("NO", str(error))
-        )
+    def _get_tagged_response(self, tag: bytes, expect_bye: bool = False) -> Any:  # noqa: FBT001, FBT002 - theirs
+        self._last = super()._get_tagged_response(tag, expect_bye)  # type: ignore[misc]  # imaplib raises BAD as a text
+        return self._last
 
 
 open_imap = Door(ImapSession)

@@ -12,6 +12,7 @@ _BASE64 = str.maketrans("-_", "+/")  # both alphabets as one
 _OPAQUE = re.compile(r"eyJ[\w-]*(?:\.[\w-]*)+|[\w+/=-]{32,}")
 _WORD = re.compile(r"[\w+/=.~-]+")  # of the characters that tokens have
 _MASK = "…"
+_MASKS = re.compile(r"…(?:\s*…)+")
 
 
 def shown(text: str, secrets: Iterable[str] = ()) -> str:
@@ -19,7 +20,7 @@ def shown(text: str, secrets: Iterable[str] = ()) -> str:
     read = text[:_READ]
     hidden = _places_of(read, set(_pieces(secrets)))
     masked = _WORD.sub(lambda word: _MASK if hidden & set(range(*word.span())) else word[0], read)
-    masked = _OPAQUE.sub(_MASK, masked)
+    masked = _MASKS.sub(_MASK, _OPAQUE.sub(_MASK, masked))
     return "".join(each if each.isprintable() else _escaped(each) for each in masked[:_LIMIT])
 
 

@@ -9,6 +9,7 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
 
@@ -95,6 +96,26 @@ def _dovecot(mail_stage: tuple[Stage, EmulatorServer], running_sink: tuple[Sink,
             pytest.skip(f"Dovecot cannot be run here: {error}")
         yield dovecot
         dovecot.stop()
+
+
+@pytest.fixture(scope="session", name="authority")
+def _authority() -> trustme.CA:
+    """Of the servers that follow a script."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session", name="script_tls")
+def _script_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session", name="script_trust")
+def _script_trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
 
 
 @pytest.fixture(name="trust")

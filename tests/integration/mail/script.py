@@ -1,6 +1,7 @@
 """Mail servers that follow a script over real TLS, as mail-servers.json and the tests write them.
 
-A case has one script per connection; the last one serves all connections that follow. The steps are explained in the file.
+A case has one script per connection; the last one serves all connections that follow. The file explains the steps;
+FLOOD, which repeats a line without end, and RAW, which sends a text without a line end, are this module's own.
 """
 
 import base64
@@ -11,7 +12,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,28 +72,22 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def take(self, step: str) -> None:
         verb, _, rest = step.partition(" ")
-        match verb:
-            case "S:":
-                self.say(rest)
-            case "S+:":
-                self.say("\r\n".join(rest.split("|")))
-            case "C:" | "C*":
-                self.hear(rest)
-            case "TLS":
-                self.encrypt()
-            case "SLEEP":
-                time.sleep(float(rest))
-            case "DRIP":
-                self.drip(rest)
-            case "SILENT":
-                while self.request.recv(4096):
-                    pass
-            case "FLOOD":  # of this library: the rest of the line, again and again
-                while True:
-                    self.say(rest)
-            case "RST":
-                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                self.request.close()
+        actions: dict[str, Callable[[str], None]] = {
+            "S:": self.say,
+            "S+:": lambda lines: self.say("\r\n".join(lines.split("|"))),
+            "C:": self.hear,
+            "C*": self.hear,
+            "TLS": lambda _: self.encrypt(),
+            "SLEEP": lambda seconds: time.sleep(float(seconds)),
+            "DRIP": self.drip,
+            "SILENT": lambda _: self.wait(),
+            "FLOOD": self.flood,
+            "RAW": lambda text: self.request.sendall(text.encode()),
+            "RST": lambda _: self.reset(),
+            "CLOSE": lambda _: self.close(),
+            "NOTLS": lambda _: None,
+        }
+        actions[verb](rest)
 
     def encrypt(self) -> None:
         self.reader.close()
@@ -100,8 +95,25 @@ class _Connection(socketserver.BaseRequestHandler):
         self.reader = self.request.makefile("rb")
 
     def say(self, text: str) -> None:
-        line = text.replace("{tag}", self.tag).replace("{resp}", self.response)
+        pieces = " ".join(self.response[start : start + 12] for start in range(0, len(self.response), 12))
+        line = text.replace("{tag}", self.tag).replace("{resp}", self.response).replace("{resp:12}", pieces[:1_000])
         self.request.sendall(f"{line}\r\n".encode())
+
+    def flood(self, line: str) -> None:
+        while True:
+            self.request.sendall(f"{line}\r\n".encode() * 1_000)
+
+    def wait(self) -> None:
+        while self.request.recv(4096):
+            pass
+
+    def reset(self) -> None:
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
+
+    def close(self) -> None:
+        self.reader.close()
+        self.request.close()
 
     def drip(self, rest: str) -> None:
         pause, _, text = rest.partition(" ")
