@@ -12,14 +12,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import trustme
 
 from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, through_pop
 from tests.integration.mail.exchange import CHALLENGE, HANG_UP, Exchange, serving
 from tests.integration.mail.sources import LOCAL, Awaited, HeldSource
 from worker.domain.credential import MailServers
 from worker.domain.errors import AccountInactive, InvalidInput
-from worker.mail import MailboxRefused, MailUnavailable, TokenRefused, aio, imapclient, open_imap, open_pop, open_smtp
+from worker.mail import (
+    MICROSOFT_MAIL_HOSTS,
+    MailboxRefused,
+    MailHostNotAllowed,
+    MailUnavailable,
+    TokenRefused,
+    aio,
+    imapclient,
+    open_imap,
+    open_pop,
+    open_smtp,
+)
 
 ANN = "ann@contoso.com"
 REFUSALS = {
@@ -36,30 +46,16 @@ every_door = pytest.mark.parametrize("door", DOORS)
 Opened = Callable[[Exchange], HeldSource]
 
 
-@pytest.fixture(scope="module", name="authority")
-def _authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture(name="trust")
-def _trust(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-@pytest.fixture(scope="module", name="tls")
-def _tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
+def _trust(script_trust: ssl.SSLContext) -> ssl.SSLContext:
+    return script_trust
 
 
 @pytest.fixture(name="opened")
-def _opened(tls: ssl.SSLContext) -> Iterator[Opened]:
+def _opened(script_tls: ssl.SSLContext) -> Iterator[Opened]:
     """Puts a server up, and gives the source of an account there."""
     with ExitStack() as running:
-        yield lambda exchange: HeldSource(running.enter_context(serving(exchange, tls)))
+        yield lambda exchange: HeldSource(running.enter_context(serving(exchange, script_tls)))
 
 
 def all_gone(exchange: Exchange, connections: int) -> bool:
@@ -183,6 +179,34 @@ def test_a_shared_mailbox_is_opened_with_the_members_token(opened: Opened, trust
     door(source, ANN, ssl_context=trust, user="sales@contoso.com", min_ttl=900)
     assert exchange.tokens[0].startswith("user=sales@contoso.com\x01auth=Bearer token-1.")
     assert source.wanted == [900]
+
+
+@every_door
+def test_a_login_name_stands_beside_the_address(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """The user principal name: SMTP takes nothing else where it is not the address (chatwoot#14522)."""
+    exchange = Exchange()
+    source = HeldSource(opened(exchange).servers, login_name="ann.smith@contoso.onmicrosoft.com")
+    door(source, ANN, ssl_context=trust)
+    assert exchange.tokens[0].startswith("user=ann.smith@contoso.onmicrosoft.com\x01")
+    assert source.reported == []
+
+
+@every_door
+def test_a_host_that_is_not_allowed_hears_nothing(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """As when the account's row was changed."""
+    exchange = Exchange()
+    with pytest.raises(MailHostNotAllowed, match="'localhost' is not allowed"):
+        door(opened(exchange), ANN, ssl_context=trust, mail_hosts=MICROSOFT_MAIL_HOSTS)
+    assert (exchange.heard, exchange.lost) == ([], 0)
+
+
+@pytest.mark.parametrize("door", SMTP)
+def test_the_name_of_this_machine_is_not_looked_up(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """A slow reverse look-up would come on top of the time limit."""
+    exchange = Exchange()
+    door(opened(exchange), ANN, ssl_context=trust)
+    greetings = {line for line in exchange.heard if line.upper().startswith("EHLO")}
+    assert {greeting.split()[1] for greeting in greetings} == {"[127.0.0.1]"}
 
 
 @every_door
