@@ -94,7 +94,7 @@ class _Client(socketserver.BaseRequestHandler):
 
 
 def imap(client: _Client) -> None:
-    exchange = client.exchange
+    exchange, pushed = client.exchange, False
     client.say(exchange.greeting or "* OK The Microsoft Exchange IMAP4 service is ready.")
     for line in client.lines():
         tag, command, *_ = line.split()
@@ -107,6 +107,12 @@ def imap(client: _Client) -> None:
                 if verdict is None:
                     return
                 client.say(f"{tag} {verdict or 'OK AUTHENTICATE completed.'}")
+            case "IDLE":
+                client.say("+ IDLE accepted, awaiting DONE command.")
+                if not pushed:
+                    client.say("* 1 EXISTS")
+                pushed = next(client.lines(), "") == "DONE"
+                client.say(f"{tag} OK IDLE completed.")
             case "LOGOUT":
                 exchange.farewells += 1
                 client.say("* BYE Microsoft Exchange Server IMAP4 server signing off.")

@@ -72,11 +72,15 @@ def test_idle_ends_with_the_connection(run: Run, end: list[str]) -> None:
         assert await imap.wait_server_push() == [b"4 EXISTS"]
         for _ in range(2):
             with pytest.raises(Abort, match="has ended"):
-                while True:
-                    await imap.wait_server_push()
+                await read_on(imap)
         assert (await asyncio.wait_for(idle, 2)).result == "BYE"
 
     assert run([*IDLING, "S: * 4 EXISTS", "SLEEP 0.2", *end], use) < 3
+
+
+async def read_on(imap: AioImapSession) -> None:
+    while True:
+        await imap.wait_server_push()
 
 
 def test_commands_that_queue_behind_another_end_too(run: Run) -> None:
