@@ -91,35 +91,44 @@ RULES = (
     ),
     _rule(
         Verdict.UNAVAILABLE,
-        r"throttled|backoff|too many|server (is )?(unavailable|busy)|temporar|try (again|later)|retry later",
-        "imapsync#272, parsedmarc#179, twenty#20273, node-imap#561; Dovecot",
+        r"throttled|backoff|too many|server (is )?(unavailable|busy)|temporar|try (again|later)|retry later"
+        r"|(limit|maximum)\b.*\bexceeded|maximum number",
+        "imapsync#272, parsedmarc#179, twenty#20273, node-imap#561, node-imap#523; Dovecot",
         *_ANY,
+    ),
+    _rule(
+        Verdict.UNAVAILABLE,
+        r"(mailbox|maildrop) (is )?(already |currently )?(locked|in use)|(cannot|unable to|can't) lock",
+        "RFC 1939 section 4: another session has it",
+        _POP,
     ),
     _rule(Verdict.UNAVAILABLE, r"^4\d\d\b", "RFC 5321 section 4.2.1; MailKit#566 (PRX4), fastapi-mail#75", _SMTP),
     _rule(
         Verdict.MAILBOX,
-        r"(is|been|are) (disabled|blocked|locked|suspended)|(not|isn't) enabled|web ?browser|web login",
+        r"(is|been|are) (disabled|blocked|locked|suspended)|(not|isn't) (enabled|allowed|permitted)"
+        r"|web ?browser|web login",
         "uxc#445, email-oauth2-proxy#193; Gmail",
         *_ANY,
     ),
     _rule(
         Verdict.MAILBOX,
         r"(mechanism|method|authentication type)\b.*\b(not|un)|(un\w+|invalid) (\w+ )?(mechanism|authentication type)"
-        r"|(unknown|unrecognized|unsupported) command|command (is )?(unknown|not (supported|implemented|recognized))",
+        r"|(unknown|unrecognized|unsupported) command|command (is )?unknown|not (supported|implemented|recognized)",
         "chatwoot#8065; RFC 4954 section 4",
         *_ANY,
     ),
     _rule(
         Verdict.UNAVAILABLE,
-        r"protocol error|invalid state|argument error|syntax error|invalid (base64|argument)|cannot decode|bad sequence"
-        r"|line (is )?too long|must issue",
+        r"protocol error|(invalid|wrong|this) state|argument error|syntax error|invalid (base64|argument)|cannot decode"
+        r"|bad sequence|(line|command) (is )?too long|must issue",
         "jstedfast/MailKit#1948, getmail6#256, email-oauth2-proxy#192, thunderbird-android#3573",
         *_ANY,
     ),
     _rule(
         Verdict.UNAVAILABLE,
-        r"(system|internal|server|backend|service|lookup) (error|fail)|timed? ?out|overload|quota|shutting down"
-        r"|maintenance|service (is )?(not|un)|not (available|active)|connection (is )?closed|out of (memory|resources)",
+        r"(system|internal|server|backend|service|lookup) (\w+ )?(error|fail)|timed? ?out|overload|quota|shutting down"
+        r"|maintenance|service (is )?(not|un)|not (available|active)|connection (is |was )?(closed|lost|reset|refused)"
+        r"|out of (memory|resources)",
         "lefcha/imapfilter#22, MailKit#1106, nodemailer#1613",
         *_ANY,
     ),

@@ -46,10 +46,10 @@ class ImapSession(imaplib.IMAP4_SSL):
         """None, or the server's no."""
         debug, self.debug = self.debug, 0  # what a server says during a login may hold a token
         try:
-            self.authenticate(MECHANISM, lambda challenge: conversation.reply(challenge).encode())
-            conversation.accepted()
+            self._authenticate(conversation)
             # Exchange says only to the first command whether the mailbox can be opened, too.
-            self.list('""', '""')
+            if self.state == "AUTH":
+                self.list('""', '""')
         except imaplib.IMAP4.error as error:
             if isinstance(error, imaplib.IMAP4.abort) and (farewell := self.untagged_responses.get("BYE")):
                 return conversation.answer("BYE", _text(farewell))
@@ -71,6 +71,14 @@ class ImapSession(imaplib.IMAP4_SSL):
         """Close the connection without a word; harmless if it is closed."""
         with suppress(OSError):
             self.shutdown()
+
+    def _authenticate(self, conversation: Conversation) -> None:
+        """As imaplib's authenticate(), which gives up when a challenge is no base64."""
+        self.literal = conversation.reply_line  # type: ignore[assignment]  # imaplib calls it
+        status, _ = self._simple_command("AUTHENTICATE", MECHANISM)
+        if status == "OK":
+            conversation.accepted()
+            self.state = "AUTH"
 
     def _spend(self, size: int) -> None:
         if size > (LITERAL_BYTES if self._budget is None else self._budget):

@@ -27,14 +27,16 @@ class SmtpSession(smtplib.SMTP):
     #: The server may end the session soon after this instant.
     reconnect_by: datetime
 
+    _reader: "_Reader | None" = None
+
     def __init__(self, login: Login, connection: socket.socket) -> None:
         super().__init__(local_hostname=EHLO_NAME, timeout=login.timeout)
         self._connection, self._host = connection, login.host
-        code, words = self.connect(login.host, login.port)
-        if code != _READY:
-            raise smtplib.SMTPConnectError(code, words)
-        self.starttls(context=login.tls)  # raises unless the server offers it
-        self.ehlo()
+        try:
+            self._begin(login)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def file(self) -> "_Reader | None":
@@ -44,6 +46,14 @@ class SmtpSession(smtplib.SMTP):
     @file.setter
     def file(self, file: BinaryIO | None) -> None:
         self._reader = _Reader(file) if file else None
+
+    def _begin(self, login: Login) -> None:
+        """The greeting and TLS; raises unless the server offers it."""
+        code, words = self.connect(login.host, login.port)
+        if code != _READY:
+            raise smtplib.SMTPConnectError(code, words)
+        self.starttls(context=login.tls)
+        self.ehlo()
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # noqa: ARG002 - smtplib's signature
         return self._connection

@@ -243,14 +243,17 @@ def test_a_token_is_in_no_log(
 
 
 @every_door
-def test_a_token_that_the_server_repeats_is_in_no_message(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_token_that_the_server_repeats_is_in_no_message_and_no_log(
+    opened: Opened, trust: ssl.SSLContext, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     status = {**dict.fromkeys(IMAP, "NO"), **dict.fromkeys(SMTP, "535"), through_pop: "-ERR"}[door]
     exchange = Exchange(verdicts=[status + " not understood: {response:.300}"])
     with pytest.raises(TokenRefused) as caught:
         door(opened(exchange), ANN, ssl_context=trust)
     shown = str(caught.value) + str(caught.value.__cause__)
     assert "not understood: …" in shown
-    assert not [trace for trace in traces(exchange) if trace in shown]
+    assert not [trace for trace in traces(exchange) if trace in shown + caplog.text]
 
 
 @every_door

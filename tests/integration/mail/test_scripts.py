@@ -227,6 +227,36 @@ def test_a_farewell_is_heard_at_once(play: Play, door: Door, stage: str, end: st
     assert played.source.reported == []
 
 
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("stage", ["TLS", "greeting", "after it", "after the token"])
+def test_silence_ends_at_the_time_limit(play: Play, door: Door, stage: str) -> None:
+    spoken = protocol(door)
+    tls = [GREETING["smtp"], *STARTTLS, "SILENT"] if door in SMTP else ["NOTLS", "SILENT"]
+    script = {
+        "TLS": tls,
+        "greeting": ["SILENT"],
+        "after it": [GREETING[spoken], "SILENT"],
+        "after the token": [*answered(door)[0], "SILENT"],
+    }[stage]
+    played = play(door, [script], timeout=1)
+    assert isinstance(played.raised, MailUnavailable)
+    assert "no complete answer within 1 seconds" in str(played.raised)
+    assert 0.9 < played.seconds < 2
+    assert (played.source.reported, played.seen.opened) == ([], 1)
+    assert played.is_over()
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("prompt", ["go ahead!", "="])
+def test_a_prompt_may_be_anything(play: Play, door: Door, prompt: str) -> None:
+    """The token is sent all the same."""
+    spoken = protocol(door)
+    script = [*BEGIN[spoken], PROMPT[spoken] + prompt, "C*", REJECTED[spoken], "SILENT"]
+    played = play(door, [script])
+    assert isinstance(played.raised, LoginRejected)
+    assert len(played.seen.tokens) == 2
+
+
 TRICKLE = {
     "imap": ["DRIP 0.2 * OK " + "still here " * 30],
     "pop": ["DRIP 0.2 + " + "still here " * 30],
