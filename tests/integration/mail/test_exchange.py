@@ -4,6 +4,8 @@ import asyncio
 import base64
 import gc
 import logging
+import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -201,12 +203,29 @@ def test_a_host_that_is_not_allowed_hears_nothing(opened: Opened, trust: ssl.SSL
 
 
 @pytest.mark.parametrize("door", SMTP)
-def test_the_name_of_this_machine_is_not_looked_up(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_the_name_of_this_machine_is_not_looked_up(
+    opened: Opened, trust: ssl.SSLContext, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A slow reverse look-up would come on top of the time limit."""
+    monkeypatch.setattr(socket, "getfqdn", lambda: "this.machine.example")
     exchange = Exchange()
     door(opened(exchange), ANN, ssl_context=trust)
     greetings = {line for line in exchange.heard if line.upper().startswith("EHLO")}
     assert {greeting.split()[1] for greeting in greetings} == {"[127.0.0.1]"}
+
+
+def test_debug_output_of_smtplib_holds_no_token(
+    opened: Opened, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is switched on for all sessions by an attribute of the class."""
+    monkeypatch.setattr(smtplib.SMTP, "debuglevel", 1)
+    exchange = Exchange()
+    with open_smtp(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL) as smtp:
+        smtp.set_debuglevel(1)
+        smtp.noop()
+    printed = capsys.readouterr().err
+    assert "noop" in printed
+    assert not [trace for trace in traces(exchange) if trace in printed]
 
 
 @every_door
