@@ -1,4 +1,4 @@
-"""One Dovecot for all tests, and behind it a new emulator for each. Clocks are real: mail sessions go by them."""
+"""One Dovecot for all tests, and a new emulator for each. Clocks are real, because mail sessions depend on them."""
 
 import asyncio
 import ssl
@@ -36,7 +36,7 @@ class Sink(MessageHandler):
 
 
 class Relay(Controller):
-    """On a port of the kernel's choice, which nobody else can have taken: learnt before it is tried."""
+    """On a port of the kernel's choice, which no other process can have taken; it is read before it is tried."""
 
     def _trigger_server(self) -> None:
         assert isinstance(self.server, asyncio.Server)

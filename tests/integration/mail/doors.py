@@ -1,4 +1,4 @@
-"""Every way into a mailbox, so that what holds for one is asked of all."""
+"""Every way into a mailbox, so that one test covers all of them."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 from tests.integration.mail.sources import LOCAL, Awaited
 from worker.mail import TokenSource, aio, imapclient, open_imap, open_pop, open_smtp
 
-#: Opens a session, has it answer one command, ends it, and tells by when it had to be replaced.
+#: Opens a session, sends one command, ends the session, and returns the instant by which it had to be replaced.
 Door = Callable[..., datetime]
 
 

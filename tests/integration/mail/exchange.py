@@ -1,6 +1,6 @@
-"""A server that says over real TLS what Exchange and Gmail say, and no real server can be brought to say here.
+"""A server that answers over real TLS as Exchange and Gmail do where Dovecot cannot be made to.
 
-It knows the dialogue of a login, a few commands after it, and writes down what it heard and how each client left.
+It knows the dialogue of a login and a few commands, and records what it heard and how each client left.
 """
 
 import base64
@@ -21,12 +21,12 @@ HANG_UP = "hang up"
 
 @dataclass(slots=True)
 class Exchange:
-    """`verdicts` are one per login, the last for all that follow: what is said to a token. Empty: it is good."""
+    """`verdicts` are the answers to tokens, one per login, the last for all that follow; an empty one accepts the token."""
 
     greeting: str | None = None  # instead of the usual one
     verdicts: list[str] = field(default_factory=list)
-    challenge: str | None = None  # said before a verdict that is no good, as Gmail does
-    trouble: str = ""  # IMAP: said to every command after the login, instead of its answer
+    challenge: str | None = None  # sent before a verdict that rejects, as Gmail does
+    trouble: str = ""  # IMAP: the answer to every command after the login
     starttls: bool = True
     linger: float = 0  # seconds that it takes its time to hang up, when the client has
     heard: list[str] = field(default_factory=list)  # lines, except tokens
@@ -175,7 +175,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that does not like the certificate: no news."""
+        """A client that rejects the certificate; the test sees that from its own end."""
 
 
 @contextmanager

@@ -14,7 +14,7 @@ LOCAL = frozenset({"localhost"})  # mail hosts: where the servers of the tests a
 
 
 class ServiceSource(TokenClient):
-    """A client that notes which refusals were reported to it."""
+    """A client that records the versions of rejected tokens."""
 
     @cached_property
     def reported(self) -> list[int]:
@@ -27,7 +27,7 @@ class ServiceSource(TokenClient):
 
 @dataclass(frozen=True, slots=True)
 class HeldSource:
-    """An account whose first token may be refused once."""
+    """An account with a new token for each report."""
 
     servers: MailServers
     lifetime: timedelta = timedelta(hours=1)

@@ -101,7 +101,7 @@ def test_a_rejected_token_is_refreshed_once(ask: Ask) -> None:
     assert len(set(graph.tokens)) == 2
 
 
-def test_a_second_refusal_is_final(ask: Ask) -> None:
+def test_a_second_rejection_is_final(ask: Ask) -> None:
     found, graph, source = ask(error(401, "InvalidAuthenticationToken", "Lifetime validation failed."))
     assert isinstance(found, LoginRejected)
     assert found.said == "InvalidAuthenticationToken Lifetime validation failed."

@@ -1,4 +1,4 @@
-"""Mail, read and kept being read while tokens come and go, at a real server."""
+"""Mail is read at a real server while tokens are replaced."""
 
 import asyncio
 import imaplib
@@ -31,7 +31,7 @@ def wait_until(instant: datetime) -> None:
 
 @pytest.fixture(name="ann")
 def _ann() -> str:
-    """A mailbox of her own for each test."""
+    """Another mailbox for each test."""
     return f"ann.{uuid4().hex}@contoso.com"
 
 
@@ -64,7 +64,7 @@ def test_a_session_outlived_by_its_mailbox(office: Office, source: ServiceSource
 def test_a_client_that_leaves_in_time_is_never_thrown_out(
     office: Office, source: ServiceSource, trust: SSLContext, ann: str
 ) -> None:
-    """Whoever reconnects by ``reconnect_by`` gets another token each time, with no refusal in between."""
+    """A client that reconnects by ``reconnect_by`` gets another token each time, and no token is rejected."""
     office.sign_in(ann, lifetime=SECONDS, later=SECONDS)
     for _ in range(2):
         with open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as imap:

@@ -1,4 +1,4 @@
-"""What Exchange and Gmail answer to a login, and what follows from it, whichever way one comes in."""
+"""The answers of Exchange and Gmail to a login, and what follows from them in every door."""
 
 import asyncio
 import base64
@@ -55,13 +55,13 @@ def _trust(script_trust: ssl.SSLContext) -> ssl.SSLContext:
 
 @pytest.fixture(name="opened")
 def _opened(script_tls: ssl.SSLContext) -> Iterator[Opened]:
-    """Puts a server up, and gives the source of an account there."""
+    """Starts a server and returns the source of an account there."""
     with ExitStack() as running:
         yield lambda exchange: HeldSource(running.enter_context(serving(exchange, script_tls)))
 
 
 def all_gone(exchange: Exchange, connections: int) -> bool:
-    """Whether so many connections came, and all are over; a client that keeps one open shows by the wait."""
+    """Whether so many connections came and all are closed. An open one makes this wait."""
     end = time.monotonic() + 30
     while exchange.lost < connections and time.monotonic() < end:
         time.sleep(0.01)
@@ -70,10 +70,10 @@ def all_gone(exchange: Exchange, connections: int) -> bool:
 
 @every_door
 @pytest.mark.parametrize("challenge", [None, CHALLENGE], ids=["plain", "challenge"])
-def test_a_refused_token_is_reported_and_the_next_one_taken(
+def test_a_rejected_token_is_reported_and_the_next_one_taken(
     opened: Opened, trust: ssl.SSLContext, door: Door, challenge: str | None
 ) -> None:
-    """Exchange refuses without a word; Gmail sends a challenge and waits for an empty line."""
+    """Exchange rejects without a challenge; Gmail sends one and waits for an empty line."""
     exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=challenge)
     source = opened(exchange)
     door(source, ANN, ssl_context=trust)
@@ -85,7 +85,7 @@ def test_a_refused_token_is_reported_and_the_next_one_taken(
 
 
 @every_door
-def test_a_second_refusal_is_the_end(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_second_rejection_is_the_end(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     exchange = Exchange(verdicts=[REFUSALS[door]], challenge=CHALLENGE)
     source = opened(exchange)
     with pytest.raises(TokenRefused) as caught:
@@ -97,14 +97,14 @@ def test_a_second_refusal_is_the_end(opened: Opened, trust: ssl.SSLContext, door
 
 @pytest.mark.parametrize("door", IMAP)
 def test_a_mailbox_that_cannot_be_opened_now_is_no_session(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
-    """The login went well; what came after it did not."""
+    """The server takes the token and fails afterwards."""
     exchange = Exchange(trouble="NO [UNAVAILABLE] Server error, try again later.")
     source = opened(exchange)
     with pytest.raises(MailUnavailable, match="UNAVAILABLE"):
         door(source, ANN, ssl_context=trust)
     assert source.reported == []
     assert all_gone(exchange, 1)
-    assert not [line for line in exchange.heard if "SELECT" in line], "nobody has been given a session"
+    assert not [line for line in exchange.heard if "SELECT" in line], "no session has been handed out"
 
 
 @pytest.mark.parametrize("door", SMTP)
@@ -142,7 +142,7 @@ def test_a_server_that_goes_away_or_on_and_on(opened: Opened, trust: ssl.SSLCont
 
 @every_door
 def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
-    """It says so instead of a greeting: nobody has said anything about a token."""
+    """It says so instead of a greeting, before any token."""
     greeting = {
         **dict.fromkeys(IMAP, "* BYE Too many connections"),
         **dict.fromkeys(SMTP, "421 4.3.2 Too many connections"),
@@ -157,7 +157,7 @@ def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door
 
 
 @every_door
-def test_nobody_there(door: Door) -> None:
+def test_no_server_there(door: Door) -> None:
     nowhere = MailServers(
         imap_host="localhost", imap_port=1, pop_host="localhost", pop_port=1, smtp_host="localhost", smtp_port=1
     )
@@ -254,7 +254,7 @@ def traces(exchange: Exchange) -> list[str]:
 def test_a_token_is_in_no_log(
     opened: Opened, trust: ssl.SSLContext, door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However talkative the libraries are."""
+    """At the libraries' most verbose level."""
     caplog.set_level(logging.DEBUG)
     exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=CHALLENGE)
     door(opened(exchange), ANN, ssl_context=trust)
@@ -301,7 +301,7 @@ def test_a_session_may_be_ended_by_hand(
 def test_a_block_that_fails_ends_the_connection_without_one(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
 ) -> None:
-    """Whatever was under way must not be committed by a polite end."""
+    """A polite end would commit what was under way."""
     exchange = Exchange()
     with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL):
         raise ZeroDivisionError
@@ -313,7 +313,7 @@ def test_a_block_that_fails_ends_the_connection_without_one(
 def test_an_asyncio_block_that_is_cancelled_ends_the_connection(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
 ) -> None:
-    """At once: the loop may be over before the server has said goodbye, and what is open then is never closed."""
+    """At once, because the loop may end before the server has said goodbye; what is open then is never closed."""
     exchange = Exchange(linger=0.5)
     source = Awaited(opened(exchange))
 

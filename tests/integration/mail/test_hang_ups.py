@@ -101,7 +101,7 @@ def test_a_session_that_ended_while_nothing_was_asked(run: Run) -> None:
     assert run([*LOGGED_IN, "CLOSE"], use) < 2
 
 
-@pytest.mark.parametrize("said", ["S: A1 OK nobody asked", "S: * FOO {99999999999}", "RAW * " + "x" * 1_100_000])
+@pytest.mark.parametrize("said", ["S: A1 OK unasked", "S: * FOO {99999999999}", "RAW * " + "x" * 1_100_000])
 def test_a_server_that_talks_nonsense_is_left(run: Run, said: str, caplog: pytest.LogCaptureFixture) -> None:
     """asyncio would log an exception of the protocol, with what the server said in it."""
 

@@ -1,4 +1,4 @@
-"""What public reports say of mail servers, over the wire and through every door."""
+"""Public reports about mail servers, replayed over the wire through every door."""
 
 import ssl
 import time
@@ -173,7 +173,7 @@ def test_a_login_that_is_rejected_before_the_token_costs_no_refresh(play: Play, 
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_the_words_stay_when_the_refusal_is_an_old_one(play: Play, door: Door) -> None:
+def test_the_words_stay_when_the_rejection_is_an_old_one(play: Play, door: Door) -> None:
     """The source has no newer token, because the last one was rejected minutes ago."""
     played = play(door, answered(door, REJECTED[protocol(door)], "SILENT"), newest=1)
     assert isinstance(played.raised, LoginRejected)

@@ -66,7 +66,7 @@ def test_a_session_ends_the_procedure() -> None:
 
 
 def test_the_servers_words_stay_when_there_is_no_newer_token() -> None:
-    """As when another process has had the same refusal minutes ago."""
+    """As when another process has reported the same token minutes ago."""
     steps = procedure()
     next(steps)
     steps.send(ACCOUNT)
