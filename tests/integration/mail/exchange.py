@@ -21,7 +21,7 @@ HANG_UP = "hang up"
 
 @dataclass(slots=True)
 class Exchange:
-    """`verdicts` are the answers to tokens, one per login, the last for all that follow; an empty one accepts the token."""
+    """`verdicts` are the answers to tokens, one per login, the last for all that follow; an empty one accepts."""
 
     greeting: str | None = None  # instead of the usual one
     verdicts: list[str] = field(default_factory=list)
