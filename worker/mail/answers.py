@@ -126,7 +126,7 @@ RULES = (
     ),
     _rule(
         Verdict.UNAVAILABLE,
-        r"(system|internal|server|backend|service|lookup) (\w+ )?(error|fail)|timed? ?out|overload|quota|shutting down"
+        r"(system|server|backend|service|lookup|internal( \w+)?) (error|fail)|timed? ?out|overload|quota|shutting down"
         r"|maintenance|service (is )?(not|un)|not (available|active)|connection (is |was )?(closed|lost|reset|refused)"
         r"|out of (memory|resources)",
         "lefcha/imapfilter#22, MailKit#1106, nodemailer#1613",

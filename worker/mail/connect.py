@@ -20,9 +20,12 @@ _NEXT_ADDRESS = 0.25  # seconds before the next address is tried as well: RFC 83
 Address = tuple[int, int, int, str, tuple[object, ...]]  # as of socket.getaddrinfo
 
 
-def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """Raises OSError: that of the last address which failed, or TimeoutError. The name look-up is the system's."""
-    waiting = _interleaved(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+def connect(host: str, port: int, deadline: Deadline, *, turned: bool = False) -> socket.socket:
+    """``turned``: the address family that the system prefers comes last. The name look-up is the system's.
+
+    Raises OSError: that of the last address which failed, or TimeoutError.
+    """
+    waiting = _interleaved(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), turned=turned)
     failure: OSError = TimeoutError("no address of the host answers")
     with selectors.DefaultSelector() as selector:
         try:
@@ -41,10 +44,10 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
                 _taken(selector, key).close()
 
 
-async def connect_async(host: str, port: int) -> socket.socket:
+async def connect_async(host: str, port: int, *, turned: bool = False) -> socket.socket:
     """The same for asyncio, non-blocking; its time limit is the caller's."""
     loop = asyncio.get_running_loop()
-    waiting = _interleaved(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    waiting = _interleaved(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), turned=turned)
     racing: set[asyncio.Task[socket.socket]] = set()
     failure: BaseException = OSError("the host has no address")
     try:
@@ -64,12 +67,13 @@ async def connect_async(host: str, port: int) -> socket.socket:
             _call_off(task)
 
 
-def _interleaved(addresses: Iterable[Address]) -> deque[Address]:
-    """The families in turn, beginning with the one that the system prefers."""
+def _interleaved(addresses: Iterable[Address], *, turned: bool) -> deque[Address]:
+    """The families in turn, beginning with the one that the system prefers, or ending with it."""
     families: dict[int, list[Address]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)
-    return deque(each for each in chain.from_iterable(zip_longest(*families.values())) if each)
+    in_turn = list(families.values())[:: -1 if turned else 1]
+    return deque(each for each in chain.from_iterable(zip_longest(*in_turn)) if each)
 
 
 def _dial(address: Address) -> socket.socket:

@@ -59,6 +59,7 @@ class Login:
     tls: ssl.SSLContext
     timeout: float
     deadline: Deadline
+    turned: bool = False  # the address family that the system prefers comes last
 
     def with_token(self, token: AccessToken) -> "Login":
         """The next login: with another token, and all its time."""
@@ -146,7 +147,10 @@ def _address(servers: MailServers, protocol: MailProtocol) -> tuple[str, int]:
 
 
 def _connected(login: Login, means: Means) -> Procedure[Any]:
-    """A session, at once or, while the server cannot connect the mailbox, after a pause."""
+    """A session, at once or, while the server cannot connect the mailbox, after a pause.
+
+    Exchange has failed so over IPv6 only, for days (davmail#261, thunderbird-android#9635), so the family changes, too.
+    """
     for seconds in _PAUSES:
         try:
             return (yield partial(means.attempt, login))
@@ -154,6 +158,7 @@ def _connected(login: Login, means: Means) -> Procedure[Any]:
             if login.deadline.left <= seconds:
                 raise
         yield partial(means.pause, seconds)
+        login = replace(login, turned=not login.turned)
     return (yield partial(means.attempt, login))
 
 

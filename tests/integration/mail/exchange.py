@@ -4,6 +4,7 @@ It knows the dialogue of a login and a few commands, and records what it heard a
 """
 
 import base64
+import socket
 import socketserver
 import ssl
 import threading
@@ -169,19 +170,22 @@ def smtp(client: _Client) -> None:
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
-    def __init__(self, exchange: Exchange, tls: ssl.SSLContext, dialect: Callable[[_Client], None]) -> None:
+    def __init__(
+        self, exchange: Exchange, tls: ssl.SSLContext, dialect: Callable[[_Client], None], address: str
+    ) -> None:
         self.exchange, self.tls, self.dialect = exchange, tls, dialect
         self.plain = dialect is smtp
-        super().__init__(("127.0.0.1", 0), _Client)
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, 0), _Client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that rejects the certificate; the test sees that from its own end."""
 
 
 @contextmanager
-def serving(exchange: Exchange, tls: ssl.SSLContext) -> Iterator[MailServers]:
+def serving(exchange: Exchange, tls: ssl.SSLContext, address: str = "127.0.0.1") -> Iterator[MailServers]:
     """All three protocols, until the block ends."""
-    servers = [_Server(exchange, tls, dialect) for dialect in (imap, pop, smtp)]
+    servers = [_Server(exchange, tls, dialect, address) for dialect in (imap, pop, smtp)]
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,)) for server in servers]
     for thread in threads:
         thread.start()

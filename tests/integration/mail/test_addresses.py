@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.mail.doors import DOORS, Door
+from tests.integration.mail.doors import DOORS, IMAP, Door
 from tests.integration.mail.exchange import Exchange, serving
 from tests.integration.mail.sources import HeldSource
 from worker.domain.credential import MailServers
@@ -53,7 +53,12 @@ class Names:
 
     def getaddrinfo(self, host: str, port: int, *args: Any, **options: Any) -> list[Any]:
         found: list[Any] = list(self._ask(host, port, *args, **options))
-        return [(*found[0][:4], address) for address in self.first] + found * (not self.only)
+        first = [(_family(address), *found[0][1:4], address) for address in self.first]
+        return first + found * (not self.only)
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
 @pytest.fixture(name="names")
@@ -78,6 +83,27 @@ def test_a_login_goes_past_dead_addresses(
         door(HeldSource(servers), ANN, ssl_context=script_trust, timeout=10)
         assert time.monotonic() - begun < 3
     assert len(exchange.tokens) == 1
+
+
+@pytest.fixture(name="ipv6")
+def _ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 on this machine: {error}")
+
+
+@pytest.mark.usefixtures("ipv6")
+@pytest.mark.parametrize("door", IMAP)
+def test_a_mailbox_that_is_not_connected_over_ipv6_is_tried_over_ipv4(
+    door: Door, names: Names, script_tls: ssl.SSLContext, script_trust: ssl.SSLContext
+) -> None:
+    """Exchange has answered so over IPv6 only (davmail#261)."""
+    bad, good = Exchange(trouble="BAD User is authenticated but not connected."), Exchange()
+    with serving(bad, script_tls, "::1") as over_ipv6, serving(good, script_tls) as servers:
+        names.first = [("::1", over_ipv6.imap_port)]
+        door(HeldSource(servers), ANN, ssl_context=script_trust)
+    assert (len(bad.tokens), len(good.tokens)) == (1, 1)
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -12,6 +12,7 @@ REJECTED = [
     (IMAP, "NO", "AUTHENTICATE failed."),  # Exchange
     (IMAP, "NO", "[AUTHENTICATIONFAILED] Authentication failed."),  # Dovecot
     (IMAP, "NO", "[AUTHENTICATIONFAILED] Invalid credentials, try again (Failure)"),  # Gmail
+    (IMAP, "NO", "Server authentication failed"),
     (IMAP, "NO", "whatever comes next year"),
     (SMTP, "535", "5.7.3 Authentication unsuccessful [MN2PR13CA0005.namprd13.prod.outlook.com]"),
     (SMTP, "535", "5.7.8 Authentication failed."),
