@@ -21,7 +21,7 @@ from aioimaplib import AUTH, IMAP4_SSL, LOGOUT, Abort, AioImapException, Command
 from worker.mail.answers import Answer, MailProtocol
 from worker.mail.doors import AsyncDoor
 from worker.mail.login import LITERAL_BYTES, LOGIN_BYTES, Login
-from worker.mail.words import shown
+from worker.mail.words import MaskedLog, shown
 from worker.mail.xoauth2 import MECHANISM, Conversation, EndlessChallenge
 
 _LINE_BYTES = 1_000_000  # of one line: imaplib's limit
@@ -31,15 +31,7 @@ _ENDED = [b"BYE"]  # in the queue of what was pushed: nothing more will come
 _NOT_OURS = (AioImapException, ArithmeticError, LookupError, ValueError)  # what malformed lines make aioimaplib raise
 
 
-class _Masked(logging.Filter):
-    """aioimaplib logs what it receives, and a server may repeat a token."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = shown(record.getMessage()), ()
-        return True
-
-
-logging.getLogger("aioimaplib.aioimaplib").addFilter(_Masked())
+logging.getLogger("aioimaplib.aioimaplib").addFilter(MaskedLog())
 
 
 class _Authenticate(Command):  # type: ignore[misc]  # untyped
@@ -135,10 +127,11 @@ class _Protocol(IMAP4ClientProtocol):  # type: ignore[misc]  # untyped
     def _handle_line(self, line: bytes, current_cmd: Command | None) -> Any:
         if announced := _LITERAL.search(line):
             self._check(int(announced[1]), LITERAL_BYTES if self.budget is None else self.budget)
+        command = super()._handle_line(line, current_cmd)
         if current_cmd is None and line[:5].upper() == b"* BYE" and not self._is_logging_out():
             self.farewell = line[5:].strip()
-            self.loop.call_soon(self.end, "BYE")  # an answer may be in the same packet
-        return super()._handle_line(line, current_cmd)
+            self.end("BYE")
+        return command
 
     def _is_logging_out(self) -> bool:
         return self.pending_sync_command is not None and self.pending_sync_command.name == "LOGOUT"

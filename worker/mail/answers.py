@@ -142,7 +142,8 @@ RULES = (
     ),
     # In doubt the token is to blame, because finding out costs one refresh and no more.
     _rule(Verdict.REJECTED, r"^(NO|-ERR|535|401)\b", "learn.microsoft.com, how-to-authenticate-...-by-using-oauth"),
-    _rule(Verdict.MAILBOX, r"", "what is left: 5xx of SMTP, 4xx of Graph (msgraph-sdk-javascript#1756)"),
+    _rule(Verdict.MAILBOX, r"^[45]\d\d\b", "RFC 5321 section 4.2.1; msgraph-sdk-javascript#1756", _SMTP, _GRAPH),
+    _rule(Verdict.UNAVAILABLE, r"", "what is left is no answer of the protocol"),
 )
 
 

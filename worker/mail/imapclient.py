@@ -1,5 +1,6 @@
 """IMAP over IMAPClient: needs the extra `imapclient`."""
 
+import logging
 import socket
 from contextlib import suppress
 from datetime import datetime
@@ -9,6 +10,7 @@ from worker.mail.answers import Answer, MailProtocol
 from worker.mail.doors import Door
 from worker.mail.imap import ImapSession
 from worker.mail.login import Login
+from worker.mail.words import MaskedLog
 from worker.mail.xoauth2 import Conversation
 
 try:
@@ -17,6 +19,8 @@ try:
 except ModuleNotFoundError as missing:
     message = f"{missing.name} is not installed: pip install 'token-refresh-worker[imapclient]'"
     raise ImportError(message) from None
+
+logging.getLogger("imapclient.imaplib").addFilter(MaskedLog())
 
 
 class ImapClientSession(IMAPClient):  # type: ignore[misc]  # untyped

@@ -1,5 +1,6 @@
 """What mail servers say, made fit for messages and logs: no token, no control character, not long."""
 
+import logging
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,14 @@ def spellings(response: str, token: str) -> tuple[str, ...]:
     """A token and the response that holds it, as they are and in base64, whatever stands before the token there."""
     shifted = [b64encode(b" " * shift + token.encode()).decode() for shift in range(3)]
     return (token, b64encode(response.encode()).decode(), *shifted)
+
+
+class MaskedLog(logging.Filter):
+    """For loggers of libraries that log what they receive: a server may repeat a token."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = shown(record.getMessage()), ()
+        return True
 
 
 def _places_of(text: str, pieces: set[str]) -> set[int]:

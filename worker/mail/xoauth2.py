@@ -50,9 +50,9 @@ class Conversation:
         self._complaint = self._complaint or explain(challenge)
         return ""
 
-    def reply_line(self, challenge: bytes) -> bytes:
-        """The reply to a challenge, both in base64, as they are on the wire."""
-        return base64.b64encode(self.reply(_decoded(challenge)).encode())
+    def reply_line(self, challenge: bytes | None) -> bytes:
+        """The reply to a challenge, both in base64, as they are on the wire; None is imaplib's for an empty one."""
+        return base64.b64encode(self.reply(_decoded(challenge or b"")).encode())
 
     def accepted(self) -> None:
         """The server has taken the token: what it says from now on is about the mailbox or itself."""
@@ -60,7 +60,8 @@ class Conversation:
 
     def answer(self, status: str, words: str) -> Answer:
         """The server's no, and what its error challenge said; the words are masked here, before anything keeps them."""
-        said = f"{words} ({self._complaint})" if self._complaint else words
+        said = words or "no reason given"
+        said = f"{said} ({self._complaint})" if self._complaint else said
         return Answer(protocol=self._protocol, status=status, words=self.shown(said), phase=self._phase)
 
     def shown(self, words: str) -> str:

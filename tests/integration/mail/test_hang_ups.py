@@ -13,6 +13,7 @@ from aioimaplib import Abort, AioImapException
 from tests.integration.mail.script import Scripted, serving_script
 from tests.integration.mail.sources import LOCAL, Awaited, HeldSource
 from tests.integration.mail.test_scripts import ANN, BEGIN, CAPABILITY, PROMPT
+from worker.mail import imapclient
 from worker.mail.aio import AioImapSession, open_imap
 
 LOGGED_IN = [
@@ -123,6 +124,20 @@ def test_many_lines_at_once(run: Run) -> None:
 
     logout = ["C: LOGOUT", "S+: * BYE signing off|{tag} OK LOGOUT"]
     assert run([*SELECTED, "C: SEARCH", "S+: " + lines + "|{tag} OK SEARCH completed.", *logout], use) < 5
+
+
+def test_a_token_that_the_server_repeats_later_is_in_no_log_of_imapclient(
+    script_tls: ssl.SSLContext, script_trust: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    login = [step for step in LOGGED_IN if step not in CAPABILITY]
+    script = [*login[:1], *CAPABILITY, *login[1:], "C: NOOP", "S+: * OK it was {resp}|{tag} OK NOOP", "CLOSE"]
+    with serving_script(Scripted([script]), script_tls, "imap") as servers:
+        source = HeldSource(servers)
+        with imapclient.open_imap(source, ANN, ssl_context=script_trust, mail_hosts=LOCAL) as imap:
+            imap.noop()
+    assert "it was …" in caplog.text
+    assert "dXNlcj1hbm5AY29udG9zby5jb20" not in caplog.text
 
 
 def test_a_token_that_the_server_repeats_is_in_no_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:

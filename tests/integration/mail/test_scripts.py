@@ -164,6 +164,23 @@ def test_nor_does_one_of_smtp(play: Play, door: Door, words: str, kind: type[Exc
     assert (played.source.reported, played.seen.opened) == ([], 1)
 
 
+@pytest.mark.parametrize("door", IMAP)
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ("{tag} NO AUTHENTICATE failed.|* BYE Connection closed. 14", LoginRejected),
+        ("* BYE Connection closed. 14|{tag} NO AUTHENTICATE failed.", MailUnavailable),
+        ("* NO [ALERT] slow down|* 3 EXISTS {5}|hello|{tag} NO AUTHENTICATE failed.", LoginRejected),
+        ("{tag} PREAUTH what?", MailUnavailable),
+        ("nonsense", MailUnavailable),
+        ("X9 NO AUTHENTICATE failed.", MailUnavailable),
+    ],
+)
+def test_the_first_word_about_the_login_counts(play: Play, door: Door, lines: str, kind: type[Exception]) -> None:
+    played = play(door, answered(door, f"S+: {lines}", "CLOSE"))
+    assert type(played.raised) is kind
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_a_login_that_is_rejected_before_the_token_costs_no_refresh(play: Play, door: Door) -> None:
     spoken = protocol(door)
@@ -247,11 +264,11 @@ def test_silence_ends_at_the_time_limit(play: Play, door: Door, stage: str) -> N
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("prompt", ["go ahead!", "="])
+@pytest.mark.parametrize("prompt", ["", "go ahead!", "="])
 def test_a_prompt_may_be_anything(play: Play, door: Door, prompt: str) -> None:
     """The token is sent all the same."""
     spoken = protocol(door)
-    script = [*BEGIN[spoken], PROMPT[spoken] + prompt, "C*", REJECTED[spoken], "SILENT"]
+    script = [*BEGIN[spoken], (PROMPT[spoken] + prompt).rstrip(), "C*", REJECTED[spoken], "SILENT"]
     played = play(door, [script])
     assert isinstance(played.raised, LoginRejected)
     assert len(played.seen.tokens) == 2

@@ -73,6 +73,7 @@ UNAVAILABLE = [
     (SMTP, "500", "5.5.2 Line too long"),
     (SMTP, "503", "5.5.1 Bad sequence of commands"),
     (SMTP, "-1", "malformed"),
+    (IMAP, "PREAUTH", "what?"),
     (GRAPH, "429", "ApplicationThrottled Application is over its MailboxConcurrency limit."),
     (GRAPH, "503", ""),
 ]

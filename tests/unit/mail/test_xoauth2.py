@@ -50,6 +50,8 @@ def test_a_line_that_is_no_base64_is_answered_all_the_same() -> None:
     conversation = Conversation(MailProtocol.IMAP, "ann@contoso.com", Secret("token"))
     conversation.reply_line(b"go ahead!")
     assert conversation.reply_line(b"=") == b""
+    assert conversation.reply_line(None) == b""
+    assert conversation.answer("NO", "").words == "no reason given"
 
 
 def test_only_a_token_that_was_sent_and_not_yet_taken_is_rejected() -> None:
