@@ -57,7 +57,7 @@ def _import_and_copy(site: Site, services: Services, lines: Sequence[str]) -> tu
     """Seconds of either, each into an empty table."""
     site.sql("TRUNCATE mail_credentials")
     begin = time.monotonic()
-    stored, bad = services.credentials.import_lines(lines, progress=lambda _: None)
+    stored, bad = services.accounts.import_lines(lines, progress=lambda _: None)
     imported = time.monotonic() - begin
     if (stored, bad) != (len(lines), []):
         raise RuntimeError(f"an import has lost lines: {len(lines)} were given, {stored} are stored")

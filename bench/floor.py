@@ -23,8 +23,9 @@ from uuid import UUID, uuid4
 import psycopg
 import redis
 
-from worker.domain.credential import AccountId, Sealed, Secret
+from worker.domain.account import AccountId
 from worker.domain.policy import keyed_fraction
+from worker.domain.secret import Sealed, Secret
 from worker.identity.wire import Exchange, Message, Reply, Wire
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault

@@ -15,7 +15,8 @@ from bench.site import Provider, Site
 from worker.bootstrap import bootstrap
 from worker.cache import connect, entries
 from worker.client import TokenClient
-from worker.domain.credential import Sealed, account_id
+from worker.domain.account import account_id
+from worker.domain.secret import Sealed
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
@@ -50,7 +51,7 @@ def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: in
     spent: dict[str, list[float]] = {}
     with TokenClient.from_env() as client, closing(bootstrap(load(Settings))) as services:
         ways |= {
-            WITHOUT_MEMORY: lambda email: services.tokens.ensure_fresh(email).value,
+            WITHOUT_MEMORY: lambda email: services.tokens.get(email).value,
             WITH_MEMORY: lambda email: client.get(email).value,
             MSAL: msal_way,
         }

@@ -21,11 +21,12 @@ from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
 from bench.quantiles import p99
 from bench.site import Site, sql
 from worker import clock
-from worker.db import claims, events
-from worker.db.claims import SealedUpdate
+from worker.db import events, leases
 from worker.db.events import RefreshEvent
+from worker.db.leases import AccountUpdate
 from worker.db.session import Database
-from worker.domain.credential import Claim, LeaseId, Sealed, Status
+from worker.domain.account import Lease, LeaseId, Status
+from worker.domain.secret import Sealed
 
 _LEASE = timedelta(seconds=150)
 _CYCLE = timedelta(minutes=36)  # the mean time between two refreshes of an account
@@ -173,18 +174,18 @@ class Table:
             return float(connection.execute(text("SELECT pg_current_wal_insert_lsn() - '0/0'")).scalar_one())
 
     def _sweep(self, now: datetime, connection: Connection) -> int:
-        return claims.count_due(connection, client="default", limit=64 * _BATCH, now=now)
+        return leases.count_due(connection, client="default", limit=64 * _BATCH, now=now)
 
-    def _claim(self, now: datetime, connection: Connection) -> list[Claim]:
+    def _claim(self, now: datetime, connection: Connection) -> list[Lease]:
         lease = LeaseId(uuid4())
-        return claims.claim_due(connection, client="default", lease_id=lease, limit=_BATCH, lease=_LEASE, now=now)
+        return leases.lease_due(connection, client="default", lease_id=lease, limit=_BATCH, lease=_LEASE, now=now)
 
-    def _persist(self, claimed: Sequence[Claim], now: datetime, connection: Connection) -> None:
-        claims.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
+    def _persist(self, claimed: Sequence[Lease], now: datetime, connection: Connection) -> None:
+        leases.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
         events.record(connection, [_event(claim, now) for claim in claimed])
 
-    def _update(self, claim: Claim, now: datetime) -> SealedUpdate:
-        return SealedUpdate(
+    def _update(self, claim: Lease, now: datetime) -> AccountUpdate:
+        return AccountUpdate(
             claim=claim,
             status=Status.ACTIVE,
             due_at=now + _CYCLE,
@@ -201,7 +202,7 @@ class Table:
 
     def _uses_index(self) -> bool:
         """Whether the claim reads the partial index, and the table nowhere as a whole."""
-        statement = text("EXPLAIN (FORMAT JSON) " + claims._CLAIM_DUE.text)
+        statement = text("EXPLAIN (FORMAT JSON) " + leases._CLAIM_DUE.text)
         now = clock.utcnow()
         given = {"client": "default", "limit": _BATCH, "lease_id": uuid4(), "lease_until": now, "now": now}
         with self._database.begin() as connection:
@@ -214,7 +215,7 @@ def _since(begin: float) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
-def _event(claim: Claim, now: datetime) -> RefreshEvent:
+def _event(claim: Lease, now: datetime) -> RefreshEvent:
     return RefreshEvent(
         account_id=claim.account_id,
         at=now,

@@ -8,10 +8,11 @@ from functools import partial
 from operator import le
 from uuid import UUID
 
+from worker.domain.account import AccountId, Lease, LeaseId, Status
 from worker.domain.breaker import Breaker, judge
-from worker.domain.credential import AccountId, Claim, LeaseId, Sealed, Secret, Status
 from worker.domain.outcome import Outcome, Refreshed, Scope, Transient
 from worker.domain.policy import LONG_OVERDUE, RefreshPolicy
+from worker.domain.secret import Sealed, Secret
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -107,8 +108,8 @@ class Fleet:
             if self.is_away(at)
             else Refreshed(access_token=_TOKEN, refresh_token=None, obtained_at=at, expires_at=at + LIFETIME)
         )
-        out_of_step = not mailbox.refreshed or due_at < at - LONG_OVERDUE
-        claim = _claim(mailbox, at, in_crowd=full and out_of_step)
+        unscheduled = not mailbox.refreshed or due_at < at - LONG_OVERDUE
+        claim = _claim(mailbox, at, in_backlog=full and unscheduled)
         transition = self.policy.plan(claim, outcome, now=at)
         if transition.refreshed:
             mailbox.version, mailbox.refreshed = mailbox.version + 1, True
@@ -116,8 +117,8 @@ class Fleet:
         return mailbox.id, outcome
 
 
-def _claim(mailbox: Mailbox, now: datetime, *, in_crowd: bool) -> Claim:
-    return Claim(
+def _claim(mailbox: Mailbox, now: datetime, *, in_backlog: bool) -> Lease:
+    return Lease(
         account_id=mailbox.id,
         email="",
         client="default",
@@ -129,7 +130,7 @@ def _claim(mailbox: Mailbox, now: datetime, *, in_crowd: bool) -> Claim:
         lease_until=now,
         status=Status.ACTIVE,
         failure=None,
-        in_crowd=in_crowd,
+        in_backlog=in_backlog,
     )
 
 

@@ -26,7 +26,8 @@ from worker.bootstrap import Services, bootstrap
 from worker.db import schema
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
-from worker.domain.credential import Grant, Secret
+from worker.domain.account import Grant
+from worker.domain.secret import Secret
 from worker.settings import Settings, adopt, forget, load
 from worker.vault import generate_key
 
@@ -128,7 +129,7 @@ class Site:
         emails = [f"user{number:07}@contoso{number % 100:02}.test" for number in range(accounts)]
         with self.services() as services:
             for start in range(0, accounts, _GROUP):
-                services.credentials.save([_grant(email) for email in emails[start : start + _GROUP]])
+                services.accounts.save([_grant(email) for email in emails[start : start + _GROUP]])
         return emails
 
     def sql(self, statement: str, **values: Any) -> list[Any]:

@@ -6,8 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from worker.domain.credential import Claim, LeaseId, Sealed, Secret, Status, account_id
+from worker.domain.account import Lease, LeaseId, Status, account_id
 from worker.domain.outcome import Refreshed
+from worker.domain.secret import Sealed, Secret
 from worker.identity.registration import ClientCredential, Registration
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -27,8 +28,8 @@ class TurnedClock:
         return self.now
 
 
-def make_claim(**changes: Any) -> Claim:
-    claim = Claim(
+def make_claim(**changes: Any) -> Lease:
+    claim = Lease(
         account_id=account_id("ann@contoso.com"),
         email="ann@contoso.com",
         client="default",

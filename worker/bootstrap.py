@@ -7,27 +7,27 @@ from datetime import datetime, timedelta
 from redis import Redis
 
 from worker import clock
-from worker.cache import Cache, Locks, Outbox, Pauses, Questions, RateLimiter, connect
+from worker.cache import Cache, Locks, OutboxStore, RateLimiter, RequestDedup, TenantThrottle, connect
 from worker.db.session import Database
 from worker.domain.policy import RefreshPolicy
 from worker.identity import Identity
 from worker.observability import logging
-from worker.service.accounts import Accounts
-from worker.service.asking import AskingRenewal
-from worker.service.attention import Attention
+from worker.service.accounts.events import Ledger
+from worker.service.accounts.key_rotation import KeyRotation
+from worker.service.accounts.manager import AccountManager
+from worker.service.accounts.reader import AccountReader
+from worker.service.accounts.watch import Attention
 from worker.service.bridge import Bridge
-from worker.service.credentials import Credentials
 from worker.service.custody import Custody
-from worker.service.entries import Entries
-from worker.service.gate import Gate
-from worker.service.ledger import Ledger
-from worker.service.memory import Memory
-from worker.service.recovery import Recovery
-from worker.service.refresh import Refresher
-from worker.service.renewal import OwnRenewal
-from worker.service.rotation import Rotation
-from worker.service.settlement import Settlement
-from worker.service.tokens import Tokens
+from worker.service.refresh.breakers import CircuitBreakers
+from worker.service.refresh.outbox import Outbox
+from worker.service.refresh.refresher import Refresher
+from worker.service.refresh.results import ResultWriter
+from worker.service.tokens.cache import TokenCache
+from worker.service.tokens.delegated import DelegatedRefresh
+from worker.service.tokens.local_cache import Memory
+from worker.service.tokens.on_demand import DirectRefresh
+from worker.service.tokens.reader import Tokens
 from worker.settings import ReaderSettings, Settings
 from worker.vault import Vault
 
@@ -41,13 +41,13 @@ class Services:
     cache: Cache
     identity: Identity
     refresher: Refresher
-    renewal: OwnRenewal
+    on_demand: DirectRefresh
     tokens: Tokens
     attention: Attention
-    credentials: Credentials
-    rotation: Rotation
-    recovery: Recovery
-    ledger: Ledger
+    accounts: AccountManager
+    key_rotation: KeyRotation
+    outbox: Outbox
+    events: Ledger
 
     def ping(self) -> None:
         """Raises Unavailable unless Postgres and Redis both answer."""
@@ -66,7 +66,7 @@ class Consumer:
 
     tokens: Tokens
     attention: Attention | None  # None without Postgres
-    credentials: Credentials | None  # None for one that only reads
+    credentials: AccountManager | None  # None for one that only reads
     close: Callable[[], None]
 
 
@@ -81,7 +81,7 @@ def bootstrap_consumer(
     return Consumer(
         tokens=services.tokens,
         attention=services.attention,
-        credentials=services.credentials,
+        credentials=services.accounts,
         close=services.close,
     )
 
@@ -96,18 +96,18 @@ def bootstrap(
     vault = Vault(settings.keys)
     identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
     policy = settings.policy
-    entries = Entries(cache, vault, memory=memory)
-    accounts = Accounts(database=database, vault=vault, utcnow=utcnow)
-    recovery = Recovery(database=database, outbox=Outbox(redis), accounts=accounts, entries=entries, utcnow=utcnow)
+    entries = TokenCache(cache, vault, memory=memory)
+    accounts = AccountReader(database=database, vault=vault, utcnow=utcnow)
+    recovery = Outbox(database=database, outbox=OutboxStore(redis), accounts=accounts, entries=entries, utcnow=utcnow)
     locks = Locks(redis)
     lease = timedelta(seconds=settings.lease)
     limiter = RateLimiter(redis, per_second=settings.rate)
-    settlement = Settlement(
+    settlement = ResultWriter(
         database=database,
         vault=vault,
         accounts=accounts,
         entries=entries,
-        recovery=recovery,
+        outbox=recovery,
         policy=policy,
         utcnow=utcnow,
     )
@@ -115,12 +115,12 @@ def bootstrap(
         database=database,
         vault=vault,
         identity=identity,
-        recovery=recovery,
+        outbox=recovery,
         settlement=settlement,
-        gate=Gate(database=database, utcnow=utcnow),
+        gate=CircuitBreakers(database=database, utcnow=utcnow),
         custody=Custody(locks=locks, recovery=recovery, lease=lease),
         limiter=limiter,
-        pauses=Pauses(redis, utcnow=utcnow),
+        pauses=TenantThrottle(redis, utcnow=utcnow),
         utcnow=utcnow,
         lease=lease,
         batch_size=settings.batch_size,
@@ -129,17 +129,17 @@ def bootstrap(
         vault=vault,
         identity=identity,
         entries=entries,
-        recovery=recovery,
+        outbox=recovery,
         locks=locks,
         limiter=limiter,
         policy=policy,
         utcnow=utcnow,
     )
-    renewal = OwnRenewal(
+    renewal = DirectRefresh(
         accounts=accounts,
         entries=entries,
         bridge=bridge,
-        recovery=recovery,
+        outbox=recovery,
         refresher=refresher,
         policy=policy,
         utcnow=utcnow,
@@ -150,10 +150,10 @@ def bootstrap(
         cache=cache,
         identity=identity,
         refresher=refresher,
-        renewal=renewal,
+        on_demand=renewal,
         tokens=Tokens(accounts=accounts, entries=entries, renewal=renewal, policy=policy, utcnow=utcnow),
         attention=Attention(database),
-        credentials=Credentials(
+        accounts=AccountManager(
             database=database,
             vault=vault,
             identity=identity,
@@ -162,9 +162,9 @@ def bootstrap(
             policy=policy,
             utcnow=utcnow,
         ),
-        rotation=Rotation(database=database, vault=vault, recovery=recovery),
-        recovery=recovery,
-        ledger=Ledger(
+        key_rotation=KeyRotation(database=database, vault=vault, recovery=recovery),
+        outbox=recovery,
+        events=Ledger(
             database=database,
             clients=identity.clients,
             retention=timedelta(days=settings.events_retention_days),
@@ -180,14 +180,14 @@ def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) 
     database = Database(settings.database_url.get_secret_value()) if settings.database_url else None
     redis = connect(settings.redis_url.get_secret_value())
     vault = Vault(settings.keys)
-    entries = Entries(Cache(redis, ttl=timedelta(seconds=settings.cache_ttl)), vault, memory=Memory(utcnow=utcnow))
-    accounts = Accounts(database=database, vault=vault, utcnow=utcnow) if database else None
+    entries = TokenCache(Cache(redis, ttl=timedelta(seconds=settings.cache_ttl)), vault, memory=Memory(utcnow=utcnow))
+    accounts = AccountReader(database=database, vault=vault, utcnow=utcnow) if database else None
     sender = TaskSender(settings.broker)
     policy = RefreshPolicy()
-    renewal = AskingRenewal(
+    renewal = DelegatedRefresh(
         accounts=accounts,
         entries=entries,
-        questions=Questions(redis),
+        questions=RequestDedup(redis),
         sender=sender,
         policy=policy,
         utcnow=utcnow,
@@ -202,6 +202,6 @@ def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) 
     return Consumer(
         tokens=Tokens(accounts=accounts, entries=entries, renewal=renewal, policy=policy, utcnow=utcnow),
         attention=Attention(database) if database else None,
-        credentials=None,
+        accounts=None,
         close=close,
     )

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from celery import Task, shared_task
 
-from worker.domain.credential import DEFAULT_CLIENT, AccountId
+from worker.domain.account import DEFAULT_CLIENT, AccountId
+from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import AccountError
-from worker.domain.problem import Wish
 
 # Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
 EXPIRES = 600
@@ -47,7 +47,7 @@ def refresh_account(
 ) -> str:
     """See to it that the cache has a token for one account that lives for ``min_ttl`` more seconds and is newer than
     the ``rejected`` version. Returns ``ok``, or the code of what stands in the way."""
-    wish = Wish(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)
+    wish = TokenRequirement(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)
     try:
         _app(self).services.tokens.answer(AccountId(UUID(account_id)), wish)
     except AccountError as error:
@@ -58,4 +58,4 @@ def refresh_account(
 @shared_task(bind=True, name="worker.prune_events")
 def prune_events(self: "Task[[], int]") -> int:
     """Delete old lines of the ledger. Returns how many."""
-    return _app(self).services.ledger.prune()
+    return _app(self).services.events.prune()

@@ -23,8 +23,9 @@ from typing import ClassVar
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from worker.domain.credential import AccountId, Sealed, Secret
+from worker.domain.account import AccountId
 from worker.domain.errors import ConfigurationError, UnknownKey, UnreadableSecret
+from worker.domain.secret import Sealed, Secret
 
 _VERSION = 1
 _NONCE = 12

@@ -19,8 +19,10 @@ from worker.clock import utcnow
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
-from worker.domain.credential import Account, CacheEntry, Grant, Secret, account_id
-from worker.service.entries import Entries
+from worker.domain.account import Account, Grant, account_id
+from worker.domain.secret import Secret
+from worker.domain.token import CacheEntry
+from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key, parse_keys
 
 MAILBOXES = 30
@@ -64,7 +66,7 @@ class Fleet:
         self.strikes = 0
         self.caught = 0  # accounts whose answer died with its worker
         self._vault = Vault(parse_keys(installation.environment["WORKER_ENCRYPTION_KEYS"]))
-        self._entries = Entries(observer.cache, self._vault)
+        self._entries = TokenCache(observer.cache, self._vault)
 
     def start(self) -> None:
         self.sign_in(self.emails)
@@ -97,7 +99,7 @@ class Fleet:
     def sign_in(self, who: Collection[str]) -> None:
         """Their users sign in, and the application stores what that gave."""
         granted = [self.witness.enrol(email, strict=self.strict) for email in who]
-        self.services.credentials.save(
+        self.services.accounts.save(
             [Grant(email=grant.email, refresh_token=Secret(grant.refresh_token)) for grant in granted]
         )
 
@@ -126,7 +128,7 @@ class Fleet:
         """Every account with its refresh token, and its entry in Redis."""
         return [
             (account, self._opened(account), self._entries.read(account.id))
-            for account in self.services.credentials.list()
+            for account in self.services.accounts.list()
         ]
 
     def cached_token(self, entry: CacheEntry) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.chaos.fleet import Fleet
 from tests.e2e.foreground import at_work_in
-from worker.domain.credential import Account, CacheEntry, Status
+from worker.domain.account import Account, Status
+from worker.domain.token import CacheEntry
 
 _OUTBOX, _LOCKS = "token-worker:outbox", "token-worker:lock:*"
 
@@ -21,7 +22,7 @@ def sign_ins_wanted(fleet: Fleet) -> list[str]:
     """Whose user would be bothered, although Microsoft never demands it here."""
     return [
         f"{account.email}: is {account.status} ({account.failure.code if account.failure else None})"
-        for account in fleet.services.credentials.list()
+        for account in fleet.services.accounts.list()
         if account.status is not Status.ACTIVE
     ]
 
@@ -56,7 +57,7 @@ def _leftovers(fleet: Fleet) -> list[str]:
 
 
 def _breakers(fleet: Fleet) -> list[str]:
-    return [f"the breaker was left at {breaker.code}" for breaker in fleet.services.ledger.breakers()]
+    return [f"the breaker was left at {breaker.code}" for breaker in fleet.services.events.breakers()]
 
 
 def _processes(fleet: Fleet) -> list[str]:

@@ -90,7 +90,7 @@ def secret_expired(fleet: Fleet) -> int:
     """Neither secret is good any more, until somebody mends the registration."""
     _accept(fleet, "mended-by-nobody")
     fleet.make_due()
-    wait_for(fleet.services.ledger.breakers, about="the breaker to open", processes=fleet.processes())
+    wait_for(fleet.services.events.breakers, about="the breaker to open", processes=fleet.processes())
     _accept(fleet, DEFAULT_CLIENT_SECRET)
     return 1
 

@@ -21,7 +21,8 @@ from tests.e2e.commands import Commands
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack.process import Process
-from worker.domain.credential import Account, Grant, Secret
+from worker.domain.account import Account, Grant
+from worker.domain.secret import Secret
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -140,11 +141,11 @@ class Installation:
         granted = [self.emulator.enrol(email, access_token_lifetime=lifetime) for email in emails]
         grants = [Grant(email=grant.email, refresh_token=Secret(grant.refresh_token)) for grant in granted]
         with self.services() as services:
-            services.credentials.save(grants)
+            services.accounts.save(grants)
 
     def accounts(self) -> dict[str, Account]:
         with self.services() as services:
-            return {account.email: account for account in services.credentials.list()}
+            return {account.email: account for account in services.accounts.list()}
 
     def all_refreshed(self, *, at_least: int = 1) -> bool:
         """Whether every account has been refreshed so many times since it was stored."""

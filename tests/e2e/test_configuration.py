@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.installation import BIN, Installation
 from worker.cache import connect
 from worker.devkit.emulator import fault_named
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.vault import generate_key
 
 ANN = "ann@contoso.com"

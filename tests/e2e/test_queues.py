@@ -9,7 +9,7 @@ import redis
 
 from tests.e2e.installation import Installation, emails, wait_for
 from worker.devkit.emulator import Hang
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 URGENT = [f"urgent{number}@contoso.com" for number in range(3)]

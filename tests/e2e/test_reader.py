@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.e2e.installation import Installation
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 
 ANN, BOB = "ann@contoso.com", "bob@contoso.com"
 _SCRIPT = """

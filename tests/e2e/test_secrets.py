@@ -177,7 +177,7 @@ def _secrets(installation: Installation) -> dict[str, str]:
     }
     assert all(secrets.values())
     with installation.services() as services:
-        secrets["an issued access token"] = services.tokens.ensure_fresh(FINE).value
+        secrets["an issued access token"] = services.tokens.get(FINE).value
     for email in installation.emulator.statistics().by_account:
         secrets[f"the refresh token of {email}"] = installation.emulator.newest_refresh_token(email)
     return secrets
@@ -281,6 +281,6 @@ def _check_the_run_was_as_bad_as_meant(installation: Installation, worker: Proce
     assert installation.accounts()[EXPIRED].status == "reauth_required"
     assert "Traceback" in worker.output()
     with installation.services() as services:
-        stored = services.credentials.find(FINE)
+        stored = services.accounts.find(FINE)
         assert stored.access_token
         assert stored.version >= 2

@@ -10,7 +10,7 @@ from tests.e2e.installation import Installation, emails, wait_for
 from worker.devkit.emulator import Hang
 from worker.devkit.stack import keeper
 from worker.devkit.stack.process import Process
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.vault import Purpose, Vault, parse_keys
 
 THREADS = 4  # questions at a time
@@ -38,7 +38,7 @@ def test_sigterm_lets_a_batch_finish_and_stores_every_answer(installation: Insta
     assert installation.sql("SELECT count(*) FROM mail_credentials WHERE lease_id IS NOT NULL") == [(0,)]
     assert _stored(installation) == {email: emulator.newest_refresh_token(email) for email in emails(2 * THREADS)}
     with installation.services() as services:
-        assert all(services.tokens.ensure_fresh(email).version == 2 for email in emails(2 * THREADS))
+        assert all(services.tokens.get(email).version == 2 for email in emails(2 * THREADS))
     assert emulator.statistics().requests == 2 * THREADS, "what was stored is served"
 
 

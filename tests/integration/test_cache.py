@@ -8,9 +8,10 @@ import pytest
 from redis import Redis
 from redis.connection import Connection
 
-from worker.cache import Cache, Item, Outbox, connect
-from worker.domain.credential import AccountId, Sealed, account_id
+from worker.cache import Cache, Item, OutboxStore, connect
+from worker.domain.account import AccountId, account_id
 from worker.domain.errors import Unavailable
+from worker.domain.secret import Sealed
 
 ANN, BOB = account_id("ann@contoso.com"), account_id("bob@contoso.com")
 KEY = f"token-worker:entry:{ANN}"
@@ -156,9 +157,9 @@ OPERATIONS: dict[str, Callable[[Redis], object]] = {
     "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN),
     "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put([item(1)]),
     "ping": lambda redis: Cache(redis, ttl=timedelta(hours=1)).ping(),
-    "outbox put": lambda redis: Outbox(redis).put({ANN: VALUE}),
-    "outbox pages": lambda redis: list(Outbox(redis).pages()),
-    "outbox discard": lambda redis: Outbox(redis).discard({ANN: VALUE}),
+    "outbox put": lambda redis: OutboxStore(redis).put({ANN: VALUE}),
+    "outbox pages": lambda redis: list(OutboxStore(redis).pages()),
+    "outbox discard": lambda redis: OutboxStore(redis).discard({ANN: VALUE}),
 }
 
 

@@ -7,8 +7,9 @@ import pytest
 from redis import Redis
 
 from tests.integration.outboxes import kept
-from worker.cache import Cache, Item, Outbox, connect
-from worker.domain.credential import Sealed, account_id
+from worker.cache import Cache, Item, OutboxStore, connect
+from worker.domain.account import account_id
+from worker.domain.secret import Sealed
 
 ANN, BOB = account_id("ann@contoso.com"), account_id("bob@contoso.com")
 KEY = "token-worker:outbox"
@@ -21,23 +22,23 @@ def _redis(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture(name="outbox")
-def _outbox(redis: Redis) -> Outbox:
-    return Outbox(redis)
+def _outbox(redis: Redis) -> OutboxStore:
+    return OutboxStore(redis)
 
 
-def test_an_empty_outbox_is_empty(outbox: Outbox) -> None:
+def test_an_empty_outbox_is_empty(outbox: OutboxStore) -> None:
     """It is looked into before every claim."""
     assert kept(outbox) == {}
 
 
-def test_what_is_put_is_kept_byte_for_byte(outbox: Outbox) -> None:
+def test_what_is_put_is_kept_byte_for_byte(outbox: OutboxStore) -> None:
     """For every account its own; a sealed token with a byte changed is lost."""
     outbox.put({ANN: bytes(range(256)), BOB: b"bob's"})
 
     assert kept(outbox) == {ANN: bytes(range(256)), BOB: b"bob's"}
 
 
-def test_the_newest_value_of_an_account_replaces_the_one_before(outbox: Outbox) -> None:
+def test_the_newest_value_of_an_account_replaces_the_one_before(outbox: OutboxStore) -> None:
     """Both were refreshed while Postgres was away: only the last token is worth storing."""
     outbox.put({ANN: b"first", BOB: b"bob's"})
 
@@ -46,7 +47,7 @@ def test_the_newest_value_of_an_account_replaces_the_one_before(outbox: Outbox) 
     assert kept(outbox) == {ANN: b"second", BOB: b"bob's"}
 
 
-def test_what_was_stored_is_forgotten(outbox: Outbox) -> None:
+def test_what_was_stored_is_forgotten(outbox: OutboxStore) -> None:
     """That one and no other."""
     outbox.put({ANN: b"ann's", BOB: b"bob's"})
 
@@ -55,7 +56,7 @@ def test_what_was_stored_is_forgotten(outbox: Outbox) -> None:
     assert kept(outbox) == {BOB: b"bob's"}
 
 
-def test_a_value_replaced_meanwhile_is_not_forgotten(outbox: Outbox) -> None:
+def test_a_value_replaced_meanwhile_is_not_forgotten(outbox: OutboxStore) -> None:
     """While one worker stored the first, another has put a newer token: that one is stored nowhere yet."""
     outbox.put({ANN: b"first"})
     outbox.put({ANN: b"second"})
@@ -65,7 +66,7 @@ def test_a_value_replaced_meanwhile_is_not_forgotten(outbox: Outbox) -> None:
     assert kept(outbox) == {ANN: b"second"}
 
 
-def test_what_is_forgotten_twice_is_forgotten_once(outbox: Outbox) -> None:
+def test_what_is_forgotten_twice_is_forgotten_once(outbox: OutboxStore) -> None:
     """Two workers drain at the same time."""
     outbox.put({ANN: b"ann's"})
 
@@ -75,14 +76,14 @@ def test_what_is_forgotten_twice_is_forgotten_once(outbox: Outbox) -> None:
     assert kept(outbox) == {}
 
 
-def test_what_is_kept_never_expires(outbox: Outbox, redis: Redis) -> None:
+def test_what_is_kept_never_expires(outbox: OutboxStore, redis: Redis) -> None:
     """It may be the only copy of a refresh token, and an outage lasts as long as it lasts."""
     outbox.put({ANN: b"ann's"})
 
     assert redis.ttl(KEY) == -1
 
 
-def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: Outbox, redis: Redis) -> None:
+def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: OutboxStore, redis: Redis) -> None:
     """They share a Redis, and one of them may be flushed by its age."""
     outbox.put({ANN: b"ann's"})
 
@@ -91,7 +92,7 @@ def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: Outbox, redis: 
     assert kept(outbox) == {ANN: b"ann's"}
 
 
-def test_a_value_stored_after_a_restart_of_redis_is_forgotten_too(outbox: Outbox, redis: Redis) -> None:
+def test_a_value_stored_after_a_restart_of_redis_is_forgotten_too(outbox: OutboxStore, redis: Redis) -> None:
     """A restarted server has forgotten its scripts."""
     outbox.put({ANN: b"ann's"})
     outbox.discard({BOB: b"to have the script loaded"})
@@ -102,7 +103,7 @@ def test_a_value_stored_after_a_restart_of_redis_is_forgotten_too(outbox: Outbox
     assert kept(outbox) == {}
 
 
-def test_it_knows_how_many_accounts_wait(outbox: Outbox) -> None:
+def test_it_knows_how_many_accounts_wait(outbox: OutboxStore) -> None:
     """An operator's question."""
     outbox.put({ANN: b"first", BOB: b"bob's"})
     outbox.put({ANN: b"second"})

@@ -26,7 +26,7 @@ from tests.integration.time_travel_world import (
 from tests.integration.time_travel_world import _clock as _clock
 from tests.integration.time_travel_world import _emulator as _emulator
 from tests.integration.time_travel_world import _world as _world
-from worker.domain.credential import Status
+from worker.domain.account import Status
 from worker.domain.errors import NeedsUser
 from worker.vault import Purpose
 

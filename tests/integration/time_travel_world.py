@@ -23,7 +23,9 @@ from tests.integration.travel import FrozenClock, Machine
 from worker.bootstrap import Services
 from worker.celery import Worker
 from worker.devkit.emulator import Emulator
-from worker.domain.credential import AccessToken, Account, Grant, Sealed, Secret, Status
+from worker.domain.account import Account, Grant, Status
+from worker.domain.secret import Sealed, Secret
+from worker.domain.token import AccessToken
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
@@ -69,12 +71,12 @@ class World:
                 access_token=Secret(granted.access_token),
                 expires_at=self.clock() + timedelta(seconds=granted.expires_in),
             )
-            self.services.credentials.save([grant])
+            self.services.accounts.save([grant])
 
     def read(self, *emails: str) -> list[AccessToken]:
         """As the application does before it opens a mailbox. By Microsoft's clock what it gets is live, and for as long
         as it is told."""
-        tokens = [self.services.tokens.ensure_fresh(email) for email in emails]
+        tokens = [self.services.tokens.get(email) for email in emails]
         for token in tokens:
             claims = jwt.decode(token.value, options={"verify_signature": False})
             assert claims["upn"] == token.email
@@ -83,7 +85,7 @@ class World:
         return tokens
 
     def account(self, email: str) -> Account:
-        return self.services.credentials.find(email)
+        return self.services.accounts.find(email)
 
     def refreshed_at(self, email: str) -> tuple[datetime, ...]:
         return self.emulator.statistics().by_account[email].refreshed_at

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from tests.factories import TurnedClock
-from worker.domain.credential import CacheEntry, Status, account_id
-from worker.service.memory import Memory
+from worker.domain.account import Status, account_id
+from worker.domain.token import CacheEntry
+from worker.service.tokens.local_cache import Memory
 
 
 def _entry(number: int = 0, *, version: int = 1, status: Status = Status.ACTIVE) -> CacheEntry:

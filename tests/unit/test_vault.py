@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.domain.credential import AccountId, Sealed, Secret, account_id
+from worker.domain.account import AccountId, account_id
 from worker.domain.errors import ConfigurationError, UnreadableSecret
+from worker.domain.secret import Sealed, Secret
 from worker.vault import MasterKey, Purpose, Vault, generate_key, key_id, key_prefix, parse_keys
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "vault"

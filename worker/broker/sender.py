@@ -9,7 +9,7 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
 from worker.broker.queues import ON_DEMAND, queue
-from worker.domain.credential import AccountId
+from worker.domain.account import AccountId
 from worker.domain.errors import Unavailable
 
 _TASK = "worker.refresh_account"

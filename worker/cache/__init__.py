@@ -2,9 +2,9 @@
 
 from worker.cache.connection import connect
 from worker.cache.entries import Cache, Item
-from worker.cache.limits import Pauses, RateLimiter
+from worker.cache.limits import RateLimiter, TenantThrottle
 from worker.cache.locks import Locks
-from worker.cache.outbox import Outbox
-from worker.cache.questions import Questions
+from worker.cache.outbox import OutboxStore
+from worker.cache.requests import RequestDedup
 
-__all__ = ["Cache", "Item", "Locks", "Outbox", "Pauses", "Questions", "RateLimiter", "connect"]
+__all__ = ["Cache", "Item", "Locks", "OutboxStore", "RateLimiter", "RequestDedup", "TenantThrottle", "connect"]

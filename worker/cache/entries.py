@@ -14,7 +14,8 @@ from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from worker.cache.connection import unavailable
-from worker.domain.credential import AccountId, Sealed
+from worker.domain.account import AccountId
+from worker.domain.secret import Sealed
 
 _HEADER = len("1 ") + 20 + 1
 

@@ -53,7 +53,7 @@ class RateLimiter:
         return left if left > 0 and limiter.hit(self._rate, client, cost=left) else 0
 
 
-class Pauses:
+class TenantThrottle:
     """Tenants that Microsoft throttles, by the domain of the address. Every method raises Unavailable without Redis."""
 
     def __init__(self, redis: Redis, *, utcnow: Callable[[], datetime]) -> None:

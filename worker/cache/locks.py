@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.cache.connection import unavailable
-from worker.domain.credential import AccountId, LeaseId
+from worker.domain.account import AccountId, LeaseId
 
 _BRIDGE = "bridge:"  # begins the mark of a holder without a lease
 

@@ -8,7 +8,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from worker.cache.connection import unavailable
-from worker.domain.credential import AccountId
+from worker.domain.account import AccountId
 
 _KEY = "token-worker:outbox"  # a hash: one value per account, the newest
 
@@ -21,7 +21,7 @@ end
 """
 
 
-class Outbox:
+class OutboxStore:
     """Thread-safe. Every method raises Unavailable without Redis."""
 
     def __init__(self, redis: Redis) -> None:

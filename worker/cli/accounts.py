@@ -11,8 +11,7 @@ import click
 
 from worker import clock
 from worker.cli.output import as_json, print_fields, print_json, print_table, remaining
-from worker.domain.credential import DEFAULT_CLIENT, Account, Grant, Status, account_id, normalize_email
-from worker.domain.forecast import dies_at
+from worker.domain.account import DEFAULT_CLIENT, Account, Grant, Status, account_id, grant_expires_at, normalize_email
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
@@ -54,7 +53,7 @@ def connect(email: str, client: str) -> None:
         if signed_in.username and signed_in.username.strip().lower() != email:
             click.echo(f"Note: signed in as {signed_in.username}, for the mailbox {email}.", err=True)
         granted = signed_in.tokens
-        opened.credentials.save(
+        opened.accounts.save(
             [
                 Grant(
                     email=email,
@@ -82,7 +81,7 @@ def import_(file: IO[str]) -> None:
             click.echo(f"\r{done} lines", nl=False, err=True)
 
     with services() as opened:
-        stored, bad = opened.credentials.import_lines(file, progress=progress)
+        stored, bad = opened.accounts.import_lines(file, progress=progress)
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
     for line in bad[:_BAD_LINES_SHOWN]:
@@ -107,9 +106,9 @@ def list_(status: str | None, dying: float | None, *, json_output: bool) -> None
     sign-in frequency policy, or because the redirect URI is registered as SPA.
     """
     with services() as opened:
-        accounts = opened.credentials.list(
+        accounts = opened.accounts.list(
             status=Status(status) if status else None,
-            dying_within=None if dying is None else timedelta(days=dying),
+            expiring_within=None if dying is None else timedelta(days=dying),
         )
         if json_output:
             for account in accounts:
@@ -139,8 +138,8 @@ def list_(status: str | None, dying: float | None, *, json_output: bool) -> None
 def show(email: str, *, json_output: bool) -> None:
     """Show what is known about an account, and its latest refreshes. Never a token."""
     with services() as opened:
-        account = opened.credentials.find(email)
-        history = opened.ledger.latest(account.id)
+        account = opened.accounts.find(email)
+        history = opened.events.latest(account.id)
     if json_output:
         print_json({**_describe(account), "history": history})
         return
@@ -172,7 +171,7 @@ def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
     """Print a live access token, as a consumer would get it."""
     with services() as opened:
         wanted = None if min_ttl is None else timedelta(seconds=min_ttl)
-        found = opened.tokens.ensure_fresh(email, min_ttl=wanted)
+        found = opened.tokens.get(email, min_ttl=wanted)
     if json_output:
         print_json(
             {
@@ -191,8 +190,8 @@ def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
 def refresh(email: str) -> None:
     """Refresh an account now, whatever its schedule and earlier failures say."""
     with services() as opened:
-        opened.credentials.find(email)
-        found = opened.renewal.refresh(account_id(email))
+        opened.accounts.find(email)
+        found = opened.on_demand.refresh(account_id(email))
     click.echo(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
@@ -201,7 +200,7 @@ def refresh(email: str) -> None:
 def pause(email: str) -> None:
     """Stop refreshing an account until it is resumed."""
     with services() as opened:
-        opened.credentials.pause(email)
+        opened.accounts.pause(email)
     click.echo(f"{normalize_email(email)} is paused.")
 
 
@@ -210,7 +209,7 @@ def pause(email: str) -> None:
 def resume(email: str) -> None:
     """Refresh a paused or failing account again, from now on."""
     with services() as opened:
-        opened.credentials.resume(email)
+        opened.accounts.resume(email)
     click.echo(f"{normalize_email(email)} is active.")
 
 
@@ -220,7 +219,7 @@ def resume(email: str) -> None:
 def disconnect(email: str) -> None:
     """Erase an account's tokens here and in the cache."""
     with services() as opened:
-        opened.credentials.disconnect(email)
+        opened.accounts.disconnect(email)
     click.echo(f"{normalize_email(email)} is disconnected.")
 
 
@@ -242,7 +241,7 @@ def _describe(account: Account) -> dict[str, Any]:
         "in_flight_until": account.lease_until,
         "last_refreshed_at": account.last_refreshed_at,
         "refresh_token_issued_at": account.refresh_token_issued_at,
-        "grant_dies_at": dies_at(account),
+        "grant_dies_at": grant_expires_at(account),
         "failure": failure and f"{failure.kind} ({failure.code})",
         "failures_in_a_row": failure and failure.count,
         "failing_since": failure and failure.since,

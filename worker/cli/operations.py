@@ -78,7 +78,7 @@ def rotate_keys() -> None:
             click.echo(f"\r{done} accounts", nl=False, err=True)
 
     with services() as opened:
-        report = opened.rotation.rotate(progress=progress)
+        report = opened.key_rotation.rotate(progress=progress)
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
     click.echo(f"{report.rotated} re-sealed, {report.unreadable} unreadable, {report.remaining} left under older keys")
@@ -93,7 +93,7 @@ def rotate_keys() -> None:
 def status(*, json_output: bool) -> None:
     """Show how the fleet stands: accounts by state, what is due, expired or failing."""
     with services() as opened:
-        summary, breakers = dict(opened.ledger.summary()), opened.ledger.breakers()
+        summary, breakers = dict(opened.events.summary()), opened.events.breakers()
         summary["in_outbox"] = _in_outbox(opened)
     if json_output:
         print_json({**summary, "breakers": [_trouble(breaker) for breaker in breakers]})
@@ -125,7 +125,7 @@ def doctor() -> None:
             ("clock", lambda: _check_clock(opened)),
             ("tables", lambda: _check_tables(opened)),
             ("accounts", lambda: _check_accounts(opened)),
-            ("encryption keys", opened.rotation.check),
+            ("encryption keys", opened.key_rotation.check),
             ("redis", opened.cache.ping),
             *((f"app registration {name}", partial(_check_client, opened, name)) for name in opened.identity.clients),
         ]
@@ -140,7 +140,7 @@ COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status, doc
 def _in_outbox(opened: "Services") -> int | None:
     """None while Redis is away: the rest of the status is worth having then."""
     try:
-        return opened.recovery.size()
+        return opened.outbox.size()
     except Unavailable:
         return None
 
@@ -183,7 +183,7 @@ def _check_tables(opened: "Services") -> None:
 
 
 def _check_accounts(opened: "Services") -> None:
-    strangers = opened.ledger.summary()["unconfigured"]
+    strangers = opened.events.summary()["unconfigured"]
     if strangers:
         msg = f"{strangers} belong to an app registration that is not configured; see: token-worker list --json"
         raise ConfigurationError(msg)
@@ -192,7 +192,7 @@ def _check_accounts(opened: "Services") -> None:
 def _check_client(opened: "Services", name: str) -> None:
     """Whether its OpenID metadata can be had, and what refreshes have met: the secret is tried by them alone."""
     opened.identity.check(name)
-    for breaker in opened.ledger.breakers():
+    for breaker in opened.events.breakers():
         if breaker.client == name and breaker.open_until is not None:
             msg = f"refreshes meet {breaker.kind} ({breaker.code}); {_use(breaker, clock.utcnow())}"
             raise ConfigurationError(msg)

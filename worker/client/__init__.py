@@ -7,7 +7,7 @@
 
 from worker.client.asynchronous import AsyncTokenClient
 from worker.client.blocking import TokenClient
-from worker.domain.credential import AccessToken, MailAccount, MailServers
+from worker.domain.account import MailServers
 from worker.domain.errors import (
     AccountError,
     AccountInactive,
@@ -25,7 +25,8 @@ from worker.domain.errors import (
     UnreadableSecret,
     WorkerError,
 )
-from worker.service.attention import AttentionNeeded
+from worker.domain.token import AccessToken, MailAccount
+from worker.service.accounts.watch import AttentionNeeded
 
 __all__ = [
     "AccessToken",

@@ -12,9 +12,10 @@ from typing import ParamSpec, Self, TypeVar
 
 from worker import clock
 from worker.client.blocking import TokenClient
-from worker.domain.credential import DEFAULT_CLIENT, AccessToken, MailAccount, MailServers
+from worker.domain.account import DEFAULT_CLIENT, MailServers
 from worker.domain.errors import ClientClosed, WorkerError
-from worker.service.attention import AttentionNeeded
+from worker.domain.token import AccessToken, MailAccount
+from worker.service.accounts.watch import AttentionNeeded
 from worker.settings import ReaderSettings, Settings, load_consumer
 
 _THREADS = 8  # each may wait for Microsoft; the others' questions wait behind them, those of memory never

@@ -8,10 +8,12 @@ from typing import Self
 from worker import clock
 from worker.bootstrap import bootstrap_consumer
 from worker.client.process import PerProcess
-from worker.domain.credential import DEFAULT_CLIENT, AccessToken, Grant, MailAccount, MailServers, Secret
+from worker.domain.account import DEFAULT_CLIENT, Grant, MailServers
 from worker.domain.errors import ConfigurationError, WorkerError
-from worker.service.attention import AttentionNeeded, Watch
-from worker.service.credentials import Credentials
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken, MailAccount
+from worker.service.accounts.manager import AccountManager
+from worker.service.accounts.watch import AttentionNeeded, Watch
 from worker.settings import ReaderSettings, Settings, load_consumer
 
 
@@ -44,7 +46,7 @@ class TokenClient:
         ClientMisconfigured), UnreadableSecret, or Unavailable; each has a ``code``, and an AccountError ``advice`` for
         the user. InvalidInput if this is no e-mail address.
         """
-        return self._process.get().tokens.ensure_fresh(email, min_ttl=_span(min_ttl))
+        return self._process.get().tokens.get(email, min_ttl=_span(min_ttl))
 
     def recall(self, email: str, *, min_ttl: float | None = None) -> AccessToken | None:
         """What ``get`` would return, if it is in this process's memory; never waits for anything. Raises likewise."""
@@ -52,11 +54,11 @@ class TokenClient:
 
     def get_many(self, emails: Iterable[str], *, min_ttl: float | None = None) -> dict[str, AccessToken | WorkerError]:
         """``get`` for many at once, by the addresses as given; what ``get`` would raise for one is that one's value."""
-        return self._process.get().tokens.ensure_many(emails, min_ttl=_span(min_ttl))
+        return self._process.get().tokens.get_many(emails, min_ttl=_span(min_ttl))
 
     def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
         """All a mail client needs to log in. Raises as ``get`` does, unless the account uses no OAuth at all."""
-        return self._process.get().tokens.mail_account(email, min_ttl=_span(min_ttl))
+        return self._process.get().tokens.load(email, min_ttl=_span(min_ttl))
 
     def report_rejected(self, email: str, version: int) -> AccessToken:
         """Another token, after the mail server has refused the one of this ``version``, which seemed to live.
@@ -65,7 +67,7 @@ class TokenClient:
         Raises as ``get`` does, Unavailable while Postgres is away, and TokenRefused if the refused token is itself what
         such a report has brought within the last ten minutes: it is not the token then.
         """
-        return self._process.get().tokens.replace_refused(email, version)
+        return self._process.get().tokens.report_rejected(email, version)
 
     def save(
         self,
@@ -136,7 +138,7 @@ class TokenClient:
     ) -> None:
         self.close()
 
-    def _credentials(self) -> Credentials:
+    def _credentials(self) -> AccountManager:
         credentials = self._process.get().credentials
         if credentials is None:
             raise ConfigurationError(

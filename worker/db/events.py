@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.domain.credential import AccountId
+from worker.domain.account import AccountId
 
 _RECORD = text("""
     INSERT INTO refresh_events (account_id, at, trigger, outcome, code, latency_ms, correlation_id,

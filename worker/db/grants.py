@@ -10,7 +10,8 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
 from worker.db.rows import as_columns, as_mail
-from worker.domain.credential import MICROSOFT, AccountId, Grant, MailServers, Sealed
+from worker.domain.account import MICROSOFT, AccountId, Grant, MailServers
+from worker.domain.secret import Sealed
 
 # A new grant replaces the old one and forgives everything. The version moves on, so a refresh in flight for the old
 # grant loses its swap, and no copy of the old entry can pass for the newer one.

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from worker.domain.credential import NEEDS_ATTENTION, Status
+from worker.domain.account import NEEDS_ATTENTION, Status
 
 _STATES = ", ".join(f"'{status}'" for status in Status)
 _ATTENTION = ", ".join(f"'{status}'" for status in Status if status in NEEDS_ATTENTION)

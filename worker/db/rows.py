@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import CursorResult
 
-from worker.domain.credential import MICROSOFT, Failure, MailServers
+from worker.domain.account import MICROSOFT, Failure, MailServers
 
 _LEASE_ENDS = "coalesce(lease_until, refresh_due_at)"  # older programs put it into the due time
 

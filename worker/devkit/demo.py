@@ -20,9 +20,9 @@ from rich.text import Text
 from worker import clock
 from worker.devkit.emulator import Emulator
 from worker.devkit.system import System
-from worker.domain.credential import Account, Status
+from worker.domain.account import Account, Status
 from worker.domain.errors import WorkerError
-from worker.service.tokens import Tokens
+from worker.service.tokens.reader import Tokens
 from worker.settings import Settings, forget, load
 
 MAILBOXES = 25
@@ -64,7 +64,7 @@ class Readers:
 
     def _read(self, email: str) -> None:
         try:
-            live = self._is_live(self._tokens.ensure_fresh(email).value)
+            live = self._is_live(self._tokens.get(email).value)
         except Exception as error:  # noqa: BLE001 - a reader that died in silence would see nothing wrong any more
             with self._lock:
                 self.errors.append(str(error) if isinstance(error, WorkerError) else repr(error))
@@ -166,7 +166,7 @@ def _watch(console: Console, system: System, readers: Readers, emulator: Emulato
                 _flush_redis()
                 flushed = True
                 console.print(f"{elapsed:4.0f} s  Redis flushed: cache and queues are gone", highlight=False)
-            accounts = list(system.services.credentials.list())
+            accounts = list(system.services.accounts.list())
             if console.is_terminal:
                 live.update(_picture(accounts, readers, emulator, left=seconds - elapsed), refresh=True)
             elif elapsed >= said:
@@ -181,7 +181,7 @@ def _flush_redis() -> None:
 
 
 def _judge(system: System, emulator: Emulator, readers: Readers) -> Verdict:
-    accounts = list(system.services.credentials.list())
+    accounts = list(system.services.accounts.list())
     asked = emulator.statistics()
     return Verdict(
         refreshes=asked.refreshes,

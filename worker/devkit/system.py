@@ -29,8 +29,9 @@ from worker.db import schema
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer
 from worker.devkit.stack import Stack, StackError
 from worker.devkit.stack.process import Process, ticks
-from worker.domain.credential import Grant, Secret
+from worker.domain.account import Grant
 from worker.domain.errors import ConfigurationError
+from worker.domain.secret import Secret
 from worker.settings import Settings, adopt, given, load
 from worker.vault import generate_key
 
@@ -85,7 +86,7 @@ class System:
         emails = [f"user{number:02}@contoso.test" for number in range(1, mailboxes + 1)]
         granted = [self.emulator.enrol(email) for email in emails]
         now = self.emulator.clock()
-        self.services.credentials.save(
+        self.services.accounts.save(
             [
                 Grant(
                     email=grant.email,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from worker.domain.credential import AccountId
+from worker.domain.account import AccountId
 from worker.domain.outcome import Outcome, Scope, Throttled, Transient, kind
 
 SUSPECTS = 3  #: distinct accounts in a row, without an answer in between that shows all is well

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, assert_never
 
-from worker.domain.credential import Secret, is_visible
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -25,6 +24,7 @@ from worker.domain.outcome import (
     Throttled,
     Transient,
 )
+from worker.domain.secret import Secret, is_visible
 
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import assert_never
 
-from worker.domain.credential import AccessToken, AccountId, CacheEntry, Claim, Failure, Status
+from worker.domain.account import AccountId, Failure, Lease, Status
+from worker.domain.cached_failure import TokenRequirement, is_trusted
 from worker.domain.microsoft import ABANDONED
 from worker.domain.outcome import (
     Blocked,
@@ -18,7 +19,7 @@ from worker.domain.outcome import (
     Transient,
     kind,
 )
-from worker.domain.problem import Wish, is_trusted
+from worker.domain.token import AccessToken, CacheEntry
 
 # An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for what passes.
 STRIKES = 3
@@ -37,7 +38,7 @@ _BUSY = {"throttled", "transient"}
 class Transition:
     """What one outcome changes on its account. ``refreshed`` is None unless there are new tokens to store."""
 
-    claim: Claim
+    claim: Lease
     outcome: Outcome
     status: Status
     due_at: datetime
@@ -69,15 +70,15 @@ class RefreshPolicy:
         wanted = min(self.comfortable, lifetime / 4) if min_ttl is None else min(min_ttl, lifetime * 0.9)
         return token.expires_at - now > max(wanted, _NONE)
 
-    def suits(self, token: AccessToken | None, wish: Wish, *, now: datetime) -> bool:
+    def suits(self, token: AccessToken | None, wish: TokenRequirement, *, now: datetime) -> bool:
         """Whether ``token`` is what was wished for, as far as any token can be."""
         return token is not None and wish.is_newer(token) and self.is_fresh(token, wish.min_ttl, now=now)
 
-    def settles(self, entry: CacheEntry, wish: Wish, *, now: datetime) -> bool:
+    def settles(self, entry: CacheEntry, wish: TokenRequirement, *, now: datetime) -> bool:
         """Whether nobody needs to look any further: its token suits, or it is known why there is no better one."""
         return self.suits(entry.token, wish, now=now) or is_trusted(entry.problem, wish, now=now)
 
-    def due_at(self, account: AccountId, version: int, refreshed: Refreshed, *, in_crowd: bool = False) -> datetime:
+    def due_at(self, account: AccountId, version: int, refreshed: Refreshed, *, in_backlog: bool = False) -> datetime:
         """The instant to refresh again, spread per account and version over the middle of the lifetime.
 
         ``in_crowd``: it comes together with many others, after an import or an outage, and they would all come back
@@ -86,7 +87,7 @@ class RefreshPolicy:
         lifetime = refreshed.expires_at - refreshed.obtained_at
         earliest = lifetime * self.earliest
         chance = keyed_fraction(account, version)
-        fraction = self._residual(chance) if in_crowd else self.earliest + (self.latest - self.earliest) * chance
+        fraction = self._residual(chance) if in_backlog else self.earliest + (self.latest - self.earliest) * chance
         due = refreshed.obtained_at + max(lifetime * fraction, min(_SOONEST, earliest))
         last_call = refreshed.expires_at - self.min_lead
         if last_call > refreshed.obtained_at + earliest:
@@ -116,11 +117,11 @@ class RefreshPolicy:
         doubled = min(ceiling, self.backoff_base * (1 << min(attempt - 1, 30)))
         return doubled * (1 + keyed_fraction(account, attempt) / 2)
 
-    def plan(self, claim: Claim, outcome: Outcome, *, now: datetime) -> Transition:
+    def plan(self, claim: Lease, outcome: Outcome, *, now: datetime) -> Transition:
         """Decide what ``outcome`` means for the claimed account."""
         match outcome:
             case Refreshed():
-                due = self.due_at(claim.account_id, claim.version + 1, outcome, in_crowd=claim.in_crowd)
+                due = self.due_at(claim.account_id, claim.version + 1, outcome, in_backlog=claim.in_backlog)
                 return Transition(
                     claim=claim,
                     outcome=outcome,
@@ -144,7 +145,7 @@ class RefreshPolicy:
             case unreachable:
                 assert_never(unreachable)
 
-    def _retry(self, claim: Claim, outcome: Outcome, *, now: datetime, at_least: timedelta | None = None) -> Transition:
+    def _retry(self, claim: Lease, outcome: Outcome, *, now: datetime, at_least: timedelta | None = None) -> Transition:
         failure = streak(claim.failure, outcome, now=now)
         wait = self.backoff(claim.account_id, failure.count)
         if at_least is not None:
@@ -153,7 +154,7 @@ class RefreshPolicy:
             wait = max(wait, at_least * (1 + keyed_fraction(claim.account_id, failure.count) / 10))
         return _failed(claim, outcome, failure, due_at=now + wait)
 
-    def _await_repair(self, claim: Claim, outcome: Misconfigured, *, now: datetime) -> Transition:
+    def _await_repair(self, claim: Lease, outcome: Misconfigured, *, now: datetime) -> Transition:
         # A tenant without the app, or that is no more, may be somebody's slip that is mended within the hour. After a
         # day of it nobody mends anything until they are told.
         if outcome.code in ABANDONED and (claim.status is Status.BLOCKED or self._has_lasted(claim.failure, now=now)):
@@ -163,7 +164,7 @@ class RefreshPolicy:
     def _has_lasted(self, failure: Failure | None, *, now: datetime) -> bool:
         return failure is not None and failure.code in ABANDONED and now - failure.since >= self.recheck
 
-    def _strike(self, claim: Claim, outcome: ReauthRequired, *, now: datetime) -> Transition:
+    def _strike(self, claim: Lease, outcome: ReauthRequired, *, now: datetime) -> Transition:
         strikes, since = claim.strikes + 1, claim.struck_at or now
         if strikes >= STRIKES and now - since >= STRIKES_OVER:
             ended = self._end(claim, outcome, Status.REAUTH_REQUIRED, now=now)
@@ -173,14 +174,14 @@ class RefreshPolicy:
             _failed(claim, outcome, failure, due_at=now + _BETWEEN_STRIKES), strikes=strikes, struck_at=since
         )
 
-    def _end(self, claim: Claim, outcome: Outcome, status: Status, *, now: datetime) -> Transition:
+    def _end(self, claim: Lease, outcome: Outcome, status: Status, *, now: datetime) -> Transition:
         failure = streak(claim.failure, outcome, now=now)
         # Looked at again tomorrow, and not with everybody else: the hash spreads the day's re-checks.
         due = now + self.recheck * (1 + keyed_fraction(claim.account_id, failure.count) / 10)
         return replace(_failed(claim, outcome, failure, due_at=due), status=status)
 
 
-def _failed(claim: Claim, outcome: Outcome, failure: Failure, *, due_at: datetime) -> Transition:
+def _failed(claim: Lease, outcome: Outcome, failure: Failure, *, due_at: datetime) -> Transition:
     return Transition(
         claim=claim,
         outcome=outcome,

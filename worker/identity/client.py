@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import msal
 
-from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.microsoft import CREDENTIAL_CODES, Answer, Verdict, classify
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope, Transient
+from worker.domain.secret import Secret
 from worker.identity.apps import PUBLIC, AppKey, Apps, Discovery
 from worker.identity.http import NO_ANSWER, Letter, TokenEndpoint, dictated, patient, read
 from worker.identity.registration import Registration, check_scopes

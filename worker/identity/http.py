@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
 from uuid import uuid4
 
-from worker.domain.credential import Secret
 from worker.domain.microsoft import Answer
 from worker.domain.outcome import Misconfigured, Scope, Transient
+from worker.domain.secret import Secret
 from worker.identity.wire import Message, Reply, Wire, WireError, header_lines
 
 _FORM = "application/x-www-form-urlencoded"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput
+from worker.domain.secret import Secret
 
 _AUTHORITY = re.compile(r"[A-Za-z0-9._~:/-]+")
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})  # MSAL adds them and refuses them as input

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any, TypedDict, TypeVar
 
-from worker.domain.credential import AccessToken, MailAccount, MailServers
+from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, TokenRefused, WorkerError
+from worker.domain.token import AccessToken, MailAccount
 from worker.mail.answers import Answer, MailProtocol, Verdict
 from worker.mail.deadline import Deadline
 from worker.mail.errors import LoginRejected, MailboxNotConnected, MailboxRefused, MailUnavailable

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from worker.domain.credential import AccessToken, MailAccount
+from worker.domain.token import AccessToken, MailAccount
 
 
 class TokenSource(Protocol):

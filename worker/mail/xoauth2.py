@@ -8,8 +8,8 @@ import base64
 import binascii
 import json
 
-from worker.domain.credential import Secret
 from worker.domain.errors import InvalidInput
+from worker.domain.secret import Secret
 from worker.mail.answers import Answer, MailProtocol, Phase
 from worker.mail.words import shown, spellings
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from worker.cache import Locks, RateLimiter
-from worker.db.unsaved import UnsavedUpdate, mark
-from worker.domain.credential import AccessToken, CacheEntry, Sealed, Status
+from worker.db.late_writes import PendingResult, mark
+from worker.domain.account import Status
 from worker.domain.errors import (
     AccountError,
     BackingOff,
@@ -20,11 +20,13 @@ from worker.domain.errors import (
 )
 from worker.domain.outcome import Blocked, Misconfigured, Outcome, ReauthRequired, Refreshed, Throttled, Transient
 from worker.domain.policy import RefreshPolicy
+from worker.domain.secret import Sealed
+from worker.domain.token import AccessToken, CacheEntry
 from worker.identity import Identity
-from worker.service.entries import Entries
-from worker.service.patience import looks
-from worker.service.recovery import Recovery
+from worker.service.refresh.outbox import Outbox
 from worker.service.surprise import foreseen
+from worker.service.tokens.cache import TokenCache
+from worker.service.tokens.polling import looks
 from worker.vault import Purpose, Vault
 
 log = structlog.get_logger(__name__)
@@ -40,8 +42,8 @@ class Bridge:
         *,
         vault: Vault,
         identity: Identity,
-        entries: Entries,
-        recovery: Recovery,
+        entries: TokenCache,
+        recovery: Outbox,
         locks: Locks,
         limiter: RateLimiter,
         policy: RefreshPolicy,
@@ -98,7 +100,7 @@ class Bridge:
         assert entry.refresh_token is not None
         account, version = entry.account_id, entry.version + 1
         rotated = outcome.refresh_token
-        update = UnsavedUpdate(
+        update = PendingResult(
             account_id=account,
             email=entry.email,
             base=entry.version,

@@ -5,9 +5,9 @@ from contextlib import suppress
 from datetime import timedelta
 
 from worker.cache import Locks
-from worker.domain.credential import Claim
+from worker.domain.account import Lease
 from worker.domain.errors import Unavailable
-from worker.service.recovery import Recovery
+from worker.service.refresh.outbox import Outbox
 
 _ASKED = timedelta(seconds=5)  # until whoever is asking without Postgres is likely to be done
 _ANSWERED = timedelta(minutes=1)  # bringing the answer home sets a due time of its own
@@ -19,12 +19,12 @@ class Custody:
     Without Redis it is nobody's: then nobody can refresh without Postgres, and the lease there is enough.
     """
 
-    def __init__(self, *, locks: Locks, recovery: Recovery, lease: timedelta) -> None:
+    def __init__(self, *, locks: Locks, recovery: Outbox, lease: timedelta) -> None:
         self._locks = locks
         self._recovery = recovery
         self._lease = lease
 
-    def take(self, claimed: Sequence[Claim]) -> dict[Claim, timedelta]:
+    def take(self, claimed: Sequence[Lease]) -> dict[Lease, timedelta]:
         """Take the claims of one lease. Returns those that must not be spent, and when they may be due again: somebody
         who cannot reach Postgres is asking about them, or has got an answer that Postgres does not know of."""
         if not claimed:
@@ -40,7 +40,7 @@ class Custody:
         spans = dict.fromkeys(answered, _ANSWERED) | dict.fromkeys(asked, _ASKED)
         return {claim: spans[claim.account_id] for claim in claimed if claim.account_id in spans}
 
-    def end(self, claimed: Collection[Claim]) -> None:
+    def end(self, claimed: Collection[Lease]) -> None:
         """After the answers of claims of one lease are published: whoever waits for the lock finds the new entry."""
         if claimed:
             with suppress(Unavailable):  # it ends by itself, with the lease

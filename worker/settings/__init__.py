@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import NestedSecretsSettingsSource
 
-from worker.domain.credential import DEFAULT_CLIENT
+from worker.domain.account import DEFAULT_CLIENT
 from worker.domain.errors import ConfigurationError
 from worker.domain.policy import RefreshPolicy
 from worker.identity.registration import Registration

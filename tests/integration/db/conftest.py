@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.db.rows import Rows, grant
 from worker.db.session import Database
-from worker.domain.credential import Claim
+from worker.domain.account import Lease
 
 
 @pytest.fixture(name="database")
@@ -22,7 +22,7 @@ def _rows(database: Database) -> Rows:
 
 
 @pytest.fixture(name="claim")
-def _claim(rows: Rows) -> Claim:
+def _claim(rows: Rows) -> Lease:
     """Ann's, held by this worker."""
     rows.save(grant())
     [claim] = rows.claim()

@@ -9,23 +9,13 @@ from uuid import uuid4
 from sqlalchemy import text
 
 from tests.factories import NOW
-from worker.db import claims, credentials
+from worker.db import accounts, leases
 from worker.db import grants as incoming
-from worker.db.claims import SealedUpdate
 from worker.db.grants import SealedGrant
+from worker.db.leases import AccountUpdate
 from worker.db.session import Database
-from worker.domain.credential import (
-    Account,
-    AccountId,
-    Claim,
-    Failure,
-    Grant,
-    LeaseId,
-    Sealed,
-    Secret,
-    Status,
-    account_id,
-)
+from worker.domain.account import Account, AccountId, Failure, Grant, Lease, LeaseId, Status, account_id
+from worker.domain.secret import Sealed, Secret
 
 ANN, BOB, CAT, DAN = "ann@contoso.com", "bob@contoso.com", "cat@contoso.com", "dan@contoso.com"
 LEASE = timedelta(minutes=2)
@@ -42,16 +32,16 @@ class Rows:
             saved = incoming.save(connection, grants, now=now)
         return {account: each.version for account, each in saved.items()}
 
-    def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW, **how: bool) -> list[Claim]:
+    def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW, **how: bool) -> list[Lease]:
         with self.database.begin() as connection:
-            return claims.claim_due(
+            return leases.lease_due(
                 connection, client=client, lease_id=new_lease(), limit=limit, lease=LEASE, now=now, **how
             )
 
-    def claim_one(self, email: str = ANN, *, version: int = 1, now: datetime = NOW) -> Claim | None:
+    def lease_one(self, email: str = ANN, *, version: int = 1, now: datetime = NOW) -> Lease | None:
         with self.database.begin() as connection:
-            seen = credentials.find(connection, account_id(email))
-            return claims.claim_one(
+            seen = accounts.find(connection, account_id(email))
+            return leases.lease_one(
                 connection,
                 account_id(email),
                 version=version,
@@ -61,13 +51,13 @@ class Rows:
                 now=now,
             )
 
-    def persist(self, *updates: SealedUpdate, now: datetime = NOW) -> dict[AccountId, int]:
+    def persist(self, *updates: AccountUpdate, now: datetime = NOW) -> dict[AccountId, int]:
         with self.database.begin() as connection:
-            return claims.persist(connection, updates, now=now)
+            return leases.persist(connection, updates, now=now)
 
     def set_status(self, status: Status, *, due_at: datetime | None = None, email: str = ANN) -> int | None:
         with self.database.begin() as connection:
-            return credentials.set_status(connection, account_id(email), status, due_at=due_at, now=NOW)
+            return accounts.set_status(connection, account_id(email), status, due_at=due_at, now=NOW)
 
     def take_over(self) -> None:
         """The lease has run out, and another worker goes on."""
@@ -81,8 +71,8 @@ class Rows:
 
     def disconnect(self) -> None:
         with self.database.begin() as connection:
-            credentials.set_status(connection, account_id(ANN), Status.DISCONNECTED, due_at=None, now=NOW)
-            credentials.erase_tokens(connection, account_id(ANN))
+            accounts.set_status(connection, account_id(ANN), Status.DISCONNECTED, due_at=None, now=NOW)
+            accounts.erase_tokens(connection, account_id(ANN))
 
     def leave_oauth(self, email: str = ANN) -> None:
         """As the mail product does when a mailbox goes back to a password."""
@@ -91,7 +81,7 @@ class Rows:
 
     def find(self, email: str = ANN) -> Account:
         with self.database.begin() as connection:
-            account = credentials.find(connection, account_id(email))
+            account = accounts.find(connection, account_id(email))
         assert account is not None
         return account
 
@@ -128,9 +118,9 @@ def grant(email: str = ANN, *, expires_at: datetime | None = NOW + HOUR, **chang
     return replace(sealed, **changes)
 
 
-def refreshed(claim: Claim, **changes: Any) -> SealedUpdate:
+def refreshed(claim: Lease, **changes: Any) -> AccountUpdate:
     """What is written after an answer with new tokens."""
-    update = SealedUpdate(
+    update = AccountUpdate(
         claim=claim,
         status=Status.ACTIVE,
         due_at=NOW + 1.6 * HOUR,
@@ -147,9 +137,9 @@ def refreshed(claim: Claim, **changes: Any) -> SealedUpdate:
     return replace(update, **changes)
 
 
-def failed(claim: Claim, **changes: Any) -> SealedUpdate:
+def failed(claim: Lease, **changes: Any) -> AccountUpdate:
     """What is written after an answer without tokens."""
-    update = SealedUpdate(
+    update = AccountUpdate(
         claim=claim,
         status=Status.ACTIVE,
         due_at=NOW + timedelta(seconds=30),

@@ -16,8 +16,9 @@ from tests.integration.db.test_session import told
 from tests.stores import admin
 from worker.db.grants import SealedGrant
 from worker.devkit.stack import Stack
-from worker.domain.credential import AccountId, MailServers, Sealed, Status, account_id
+from worker.domain.account import AccountId, MailServers, Status, account_id
 from worker.domain.errors import StorageError, Unavailable
+from worker.domain.secret import Sealed
 
 _FILLER = [grant(f"user{number:02}@contoso.com") for number in range(60)]
 _SERVERS = MailServers(

@@ -4,19 +4,20 @@ import pytest
 
 from tests.factories import NOW
 from tests.integration.db.rows import ANN, BOB, CAT, HOUR, LEASE, Overtake, Rows, failed, grant, refreshed
-from worker.db import unsaved
-from worker.domain.credential import Claim, Sealed, Status, account_id
+from worker.db import late_writes
+from worker.domain.account import Lease, Status, account_id
+from worker.domain.secret import Sealed
 
 LATER = NOW + HOUR
 
 
-def restore(rows: Rows, claim: Claim, **changes: object) -> bool:
+def restore(rows: Rows, claim: Lease, **changes: object) -> bool:
     """What the outbox brings home: the tokens of an answer to this claim."""
     with rows.database.begin() as connection:
-        return bool(unsaved.restore(connection, [refreshed(claim, **changes).unsaved()], now=LATER))
+        return bool(late_writes.restore(connection, [refreshed(claim, **changes).unsaved()], now=LATER))
 
 
-def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Lease) -> None:
     """After an outage of the database the row is as if it had not happened, but for when it was written."""
     rows.persist(failed(claim, status=Status.BLOCKED, claims="{}"))
 
@@ -31,7 +32,7 @@ def test_a_late_write_stores_what_was_due_to_be_stored(rows: Rows, claim: Claim)
     assert late | {"status_changed_at": None} == rows.row()
 
 
-def test_a_late_write_without_a_refresh_token_keeps_the_stored_ones(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_without_a_refresh_token_keeps_the_stored_ones(rows: Rows, claim: Lease) -> None:
     """As in time: what Microsoft did not replace stays."""
     before = rows.row()
 
@@ -43,7 +44,7 @@ def test_a_late_write_without_a_refresh_token_keeps_the_stored_ones(rows: Rows, 
     assert after["access_token"] == b"access 2"
 
 
-def test_a_late_write_wins_over_whoever_has_taken_the_lease_over(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_wins_over_whoever_has_taken_the_lease_over(rows: Rows, claim: Lease) -> None:
     """The holder has spent an older token than the one that comes home."""
     [rival] = rows.claim(now=NOW + LEASE)
 
@@ -54,7 +55,7 @@ def test_a_late_write_wins_over_whoever_has_taken_the_lease_over(rows: Rows, cla
 
 
 @pytest.mark.parametrize("overtake", [Rows.sign_in, Rows.disconnect])
-def test_a_late_write_loses_against_what_is_newer(rows: Rows, claim: Claim, overtake: Overtake) -> None:
+def test_a_late_write_loses_against_what_is_newer(rows: Rows, claim: Lease, overtake: Overtake) -> None:
     """It may come hours late, and must not bring back what somebody has replaced or erased."""
     overtake(rows)
     before = rows.row()
@@ -64,7 +65,7 @@ def test_a_late_write_loses_against_what_is_newer(rows: Rows, claim: Claim, over
     assert rows.row() == before
 
 
-def test_a_late_write_brings_a_paused_account_its_tokens_and_nothing_else(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_brings_a_paused_account_its_tokens_and_nothing_else(rows: Rows, claim: Lease) -> None:
     """It stays paused, as an operator said; but the refresh token it holds has been spent."""
     rows.pause()
     before = rows.row()
@@ -78,7 +79,7 @@ def test_a_late_write_brings_a_paused_account_its_tokens_and_nothing_else(rows: 
     assert not restore(rows, claim)
 
 
-def test_a_late_write_finds_its_account_paused_and_resumed(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_finds_its_account_paused_and_resumed(rows: Rows, claim: Lease) -> None:
     """Two versions on, and still with the refresh token that was spent."""
     rows.pause()
     rows.set_status(Status.ACTIVE, due_at=LATER)
@@ -91,7 +92,7 @@ def test_a_late_write_finds_its_account_paused_and_resumed(rows: Rows, claim: Cl
     assert not restore(rows, claim)
 
 
-def test_a_late_write_that_replaces_nothing_loses_against_any_newer_version(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_that_replaces_nothing_loses_against_any_newer_version(rows: Rows, claim: Lease) -> None:
     """Its refresh token was not spent for good, and the access token that is stored may be the newer one."""
     rows.pause()
     before = rows.row()
@@ -101,14 +102,14 @@ def test_a_late_write_that_replaces_nothing_loses_against_any_newer_version(rows
     assert rows.row() == before
 
 
-def test_a_late_write_comes_home_once(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_comes_home_once(rows: Rows, claim: Lease) -> None:
     """Two workers may drain the outbox at the same time."""
     assert restore(rows, claim)
     assert not restore(rows, claim)
     assert rows.row()["version"] == 2
 
 
-def test_a_late_write_for_an_account_that_left_oauth_is_no_error(rows: Rows, claim: Claim) -> None:
+def test_a_late_write_for_an_account_that_left_oauth_is_no_error(rows: Rows, claim: Lease) -> None:
     """Or it would stay in the outbox, and be complained about at every claim, for ever."""
     rows.leave_oauth()
 
@@ -117,11 +118,11 @@ def test_a_late_write_for_an_account_that_left_oauth_is_no_error(rows: Rows, cla
     assert rows.row()["refresh_due_at"] is None
 
 
-def test_a_row_that_somebody_else_writes_is_not_waited_for(rows: Rows, claim: Claim) -> None:
+def test_a_row_that_somebody_else_writes_is_not_waited_for(rows: Rows, claim: Lease) -> None:
     """Two that write many rows in different orders would wait for each other. Who has no row waits for none."""
     rows.save(grant(BOB), grant(CAT))
     ids = [account_id(email) for email in (ANN, BOB, CAT, "nobody@contoso.com")]
     with rows.database.begin() as rival, rows.database.begin() as connection:
-        assert unsaved.hold(rival, ids[1:2]) == {ids[1]}
+        assert late_writes.hold(rival, ids[1:2]) == {ids[1]}
 
-        assert unsaved.hold(connection, ids) == {ids[0], *ids[2:]}
+        assert late_writes.hold(connection, ids) == {ids[0], *ids[2:]}

@@ -19,13 +19,14 @@ from tests.integration.db.rows import (
     grant,
     refreshed,
 )
-from worker.db.claims import SealedUpdate
-from worker.domain.credential import Claim, Sealed, Status, account_id
+from worker.db.leases import AccountUpdate
+from worker.domain.account import Lease, Status, account_id
+from worker.domain.secret import Sealed
 
 LATER = NOW + HOUR
 
 
-def test_new_tokens_are_stored_together_with_all_that_belongs_to_them(rows: Rows, claim: Claim) -> None:
+def test_new_tokens_are_stored_together_with_all_that_belongs_to_them(rows: Rows, claim: Lease) -> None:
     """One statement: a reader sees the old state or the new one, and the old refresh token is kept for a rescue."""
     assert rows.persist(refreshed(claim), now=LATER) == {claim.account_id: 2}
 
@@ -41,7 +42,7 @@ def test_new_tokens_are_stored_together_with_all_that_belongs_to_them(rows: Rows
     assert row["created_at"] == NOW
 
 
-def test_an_answer_without_a_refresh_token_keeps_the_old_one_and_its_age(rows: Rows, claim: Claim) -> None:
+def test_an_answer_without_a_refresh_token_keeps_the_old_one_and_its_age(rows: Rows, claim: Lease) -> None:
     """Microsoft does not always rotate; the 90 days then count from when it last did."""
     before = rows.row()
 
@@ -53,7 +54,7 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one_and_its_age(rows: R
     assert (after["access_token"], after["version"]) == (b"access 2", 2)
 
 
-def test_the_previous_refresh_token_outlives_an_answer_that_does_not_rotate(rows: Rows, claim: Claim) -> None:
+def test_the_previous_refresh_token_outlives_an_answer_that_does_not_rotate(rows: Rows, claim: Lease) -> None:
     """It is the rescue from a rotation that got lost on its way, until the next rotation."""
     rows.persist(refreshed(claim, due_at=NOW))
     [second] = rows.claim()
@@ -63,7 +64,7 @@ def test_the_previous_refresh_token_outlives_an_answer_that_does_not_rotate(rows
     assert rows.row()["previous_refresh_token"] == b"previous: refresh 1"
 
 
-def test_a_failure_changes_no_token_and_no_version(rows: Rows, claim: Claim) -> None:
+def test_a_failure_changes_no_token_and_no_version(rows: Rows, claim: Lease) -> None:
     """The old access token is served while it lives, and cached copies stay good."""
     tokens = ("access_token", "refresh_token", "token_obtained_at", "token_expiry", "last_refreshed_at", "version")
     before = rows.row()
@@ -82,7 +83,7 @@ def test_a_failure_changes_no_token_and_no_version(rows: Rows, claim: Claim) -> 
     assert account.due_at == NOW + timedelta(seconds=30)
 
 
-def test_new_tokens_end_a_streak_of_failures(rows: Rows, claim: Claim) -> None:
+def test_new_tokens_end_a_streak_of_failures(rows: Rows, claim: Lease) -> None:
     """All of it: a leftover would back off, or ask for a sign-in, for no reason."""
     rows.persist(failed(claim, status=Status.REAUTH_REQUIRED, claims="{}", due_at=NOW))
     [second] = rows.claim()
@@ -98,7 +99,7 @@ def test_new_tokens_end_a_streak_of_failures(rows: Rows, claim: Claim) -> None:
 @pytest.mark.parametrize("overtake", [Rows.take_over, Rows.sign_in, Rows.pause, Rows.disconnect])
 @pytest.mark.parametrize("answer", [refreshed, failed])
 def test_an_answer_that_was_overtaken_is_discarded(
-    rows: Rows, claim: Claim, overtake: Overtake, answer: Callable[[Claim], SealedUpdate]
+    rows: Rows, claim: Lease, overtake: Overtake, answer: Callable[[Lease], AccountUpdate]
 ) -> None:
     """Another worker holds the lease by now, the user has signed in anew, or an operator said stop: they stay right."""
     overtake(rows)
@@ -109,7 +110,7 @@ def test_an_answer_that_was_overtaken_is_discarded(
     assert rows.row() == before
 
 
-def test_a_claim_is_spent_once(rows: Rows, claim: Claim) -> None:
+def test_a_claim_is_spent_once(rows: Rows, claim: Lease) -> None:
     """A repeated write, after a commit whose confirmation got lost, changes nothing."""
     rows.persist(failed(claim))
     before = rows.row()
@@ -119,7 +120,7 @@ def test_a_claim_is_spent_once(rows: Rows, claim: Claim) -> None:
     assert rows.row() == before
 
 
-def test_a_write_within_the_lease_of_the_same_version_needs_the_lease(rows: Rows, claim: Claim) -> None:
+def test_a_write_within_the_lease_of_the_same_version_needs_the_lease(rows: Rows, claim: Lease) -> None:
     """The version alone would let in the worker that lost its lease before anything was stored."""
     [rival] = rows.claim(now=NOW + LEASE)
     assert rival.version == claim.version
@@ -128,7 +129,7 @@ def test_a_write_within_the_lease_of_the_same_version_needs_the_lease(rows: Rows
     assert rows.persist(refreshed(rival)) == {rival.account_id: 2}
 
 
-def test_a_write_under_the_lease_needs_the_version(rows: Rows, claim: Claim) -> None:
+def test_a_write_under_the_lease_needs_the_version(rows: Rows, claim: Lease) -> None:
     """Whoever moved the version and left the lease alone, by hand say, has put something newer there."""
     rows.sql("UPDATE mail_credentials SET version = version + 1")
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from tests.factories import NOW
 from tests.integration.db.rows import LEASE, Rows
-from worker.db import attention, claims
+from worker.db import leases, watch
 
 SMALL, LARGE = 2_000, 20_000
 DUE, LIMIT = 30, 100  # fewer than a batch holds: the search must not go on to its end
@@ -37,7 +37,7 @@ def fill(rows: Rows, accounts: int) -> None:
 def claim_plan(connection: Connection, *, executions: int) -> dict[str, Any]:
     """How the claim is executed after so many executions: from the sixth on Postgres may use a plan for any values,
     and the driver prepares a statement that it sees often."""
-    statement = str(claims._CLAIM_DUE)
+    statement = str(leases._CLAIM_DUE)
     for position, name in enumerate(("now", "limit", "lease_id", "lease_until", "client", "long_ago"), start=1):
         statement = re.sub(rf":{name}\b", f"${position}", statement)
     connection.exec_driver_sql(f"PREPARE claim AS {statement}")
@@ -101,7 +101,7 @@ def test_counting_reads_what_is_due_and_no_more_than_the_limit(rows: Rows, now: 
     fill(rows, LARGE)
 
     with rows.database.begin() as connection:
-        found = claims.count_due(connection, client="default", limit=limit, now=now)
+        found = leases.count_due(connection, client="default", limit=limit, now=now)
         read = connection.exec_driver_sql(
             "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'mail_credentials'"
         ).scalar_one()
@@ -135,11 +135,11 @@ def test_who_watches_for_those_in_need_reads_nobody_else(rows: Rows) -> None:
 
     since = NOW - timedelta(minutes=10)
     with rows.database.begin() as connection:
-        found = attention.changed_since(connection, since)
-        everybody = attention.changed_since(connection, None)
+        found = watch.changed_since(connection, since)
+        everybody = watch.changed_since(connection, None)
         plans = [
             explain(connection, str(statement).replace(":since", f"'{since}'"))
-            for statement in (attention._LATELY, attention._ALL)
+            for statement in (watch._LATELY, watch._ALL)
         ]
 
     assert (len(found), len(everybody)) == (10, 200)

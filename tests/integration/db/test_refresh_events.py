@@ -8,7 +8,7 @@ from tests.factories import NOW
 from tests.integration.db.rows import ANN, BOB, Rows
 from worker.db import events
 from worker.db.events import RefreshEvent
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 
 MINUTE = timedelta(minutes=1)
 

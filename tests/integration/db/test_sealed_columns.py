@@ -5,9 +5,10 @@ from uuid import UUID
 import pytest
 
 from tests.integration.db.rows import ANN, BOB, CAT, Rows, grant, refreshed
-from worker.db import sealed
-from worker.db.sealed import SEALED_COLUMNS, Page, SealedRow
-from worker.domain.credential import AccountId, Claim, Sealed, account_id
+from worker.db import key_rotation
+from worker.db.key_rotation import SEALED_COLUMNS, Page, SealedRow
+from worker.domain.account import AccountId, Lease, account_id
+from worker.domain.secret import Sealed
 from worker.vault import key_prefix
 
 OLD, NEW = key_prefix("old"), key_prefix("new")
@@ -44,22 +45,22 @@ def seal_all(rows: Rows, email: str, **prefixes: bytes) -> None:
 
 def page(rows: Rows, *, after: UUID = FIRST, size: int = 10) -> Page:
     with rows.database.begin() as connection:
-        return sealed.page(connection, after=after, size=size)
+        return key_rotation.page(connection, after=after, size=size)
 
 
 def left(rows: Rows) -> list[SealedRow]:
     with rows.database.begin() as connection:
-        return sealed.find_other_than(connection, NEW, sealed.page(connection, after=FIRST, size=10))
+        return key_rotation.find_other_than(connection, NEW, key_rotation.page(connection, after=FIRST, size=10))
 
 
 def count_left(rows: Rows) -> int:
     with rows.database.begin() as connection:
-        return sealed.count_other_than(connection, NEW, sealed.page(connection, after=FIRST, size=10))
+        return key_rotation.count_other_than(connection, NEW, key_rotation.page(connection, after=FIRST, size=10))
 
 
 def swap(rows: Rows, old: list[SealedRow], new: list[SealedRow]) -> int:
     with rows.database.begin() as connection:
-        return sealed.swap(connection, old, new)
+        return key_rotation.swap(connection, old, new)
 
 
 def under_new_key(row: SealedRow) -> SealedRow:
@@ -111,9 +112,9 @@ def test_what_is_asked_of_a_page_is_of_that_page(rows: Rows) -> None:
 
     with rows.database.begin() as connection:
         for part in (ids[:2], ids[2:]):
-            assert [row.account_id for row in sealed.find_readable(connection, part)] == part
-            assert [row.account_id for row in sealed.find_other_than(connection, NEW, part)] == part
-            assert sealed.count_other_than(connection, NEW, part) == len(part)
+            assert [row.account_id for row in key_rotation.find_readable(connection, part)] == part
+            assert [row.account_id for row in key_rotation.find_other_than(connection, NEW, part)] == part
+            assert key_rotation.count_other_than(connection, NEW, part) == len(part)
 
 
 def test_a_row_is_re_sealed_column_by_column(rows: Rows) -> None:
@@ -131,7 +132,7 @@ def test_a_row_is_re_sealed_column_by_column(rows: Rows) -> None:
     assert count_left(rows) == 0
 
 
-def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Claim) -> None:
+def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Lease) -> None:
     """The tokens it read are the older ones by then; the newer stay, and are found the next time."""
     [row] = left(rows)
     rows.persist(refreshed(claim, refresh_token=None, previous_refresh_token=None))
@@ -142,7 +143,7 @@ def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Claim) -> None:
     assert rows.row() == before
 
 
-def test_re_sealing_keeps_a_refresh_in_flight_valid(rows: Rows, claim: Claim) -> None:
+def test_re_sealing_keeps_a_refresh_in_flight_valid(rows: Rows, claim: Lease) -> None:
     """It changes how a token is kept, not which: the answer that is under way must still be stored."""
     [row] = left(rows)
     swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW), None))])

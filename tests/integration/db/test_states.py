@@ -19,9 +19,10 @@ from tests.integration.db.rows import (
     grant,
     refreshed,
 )
-from worker.db import claims, credentials
-from worker.db.sealed import SEALED_COLUMNS
-from worker.domain.credential import Account, Claim, MailServers, Sealed, Status, account_id
+from worker.db import accounts, leases
+from worker.db.key_rotation import SEALED_COLUMNS
+from worker.domain.account import Account, Lease, MailServers, Status, account_id
+from worker.domain.secret import Sealed
 
 LATER = NOW + HOUR
 
@@ -135,7 +136,7 @@ def test_the_state_of_an_unknown_account_cannot_be_set(rows: Rows) -> None:
     assert rows.set_status(Status.PAUSED) is None
 
 
-def test_erased_is_every_sealed_column(rows: Rows, claim: Claim) -> None:
+def test_erased_is_every_sealed_column(rows: Rows, claim: Lease) -> None:
     """The rescue copy too: whoever disconnects an account wants nothing of it left."""
     rows.persist(refreshed(claim))
     assert all(rows.row()[column] for column in SEALED_COLUMNS)
@@ -155,13 +156,13 @@ def test_a_disconnected_account_comes_back_with_a_higher_version(rows: Rows) -> 
     assert len(rows.claim()) == 1
 
 
-def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Claim) -> None:
+def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Lease) -> None:
     """The key may come back: then a resume is all it takes."""
     tokens = ("access_token", "refresh_token", "previous_refresh_token", "token_expiry", "version")
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert claims.quarantine(connection, claim, code="unreadable", now=NOW)
+        assert leases.quarantine(connection, claim, code="unreadable", now=NOW)
 
     after, account = rows.row(), rows.find()
     assert {name: after[name] for name in tokens} == {name: before[name] for name in tokens}
@@ -171,20 +172,20 @@ def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Claim) -> 
 
 
 @pytest.mark.parametrize("overtake", [Rows.take_over, Rows.sign_in, Rows.pause])
-def test_only_the_holder_of_the_lease_may_set_an_account_aside(rows: Rows, claim: Claim, overtake: Overtake) -> None:
+def test_only_the_holder_of_the_lease_may_set_an_account_aside(rows: Rows, claim: Lease, overtake: Overtake) -> None:
     """A worker that lacks the newest key must not stop an account that others can read."""
     overtake(rows)
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert not claims.quarantine(connection, claim, code="unreadable", now=NOW)
+        assert not leases.quarantine(connection, claim, code="unreadable", now=NOW)
 
     assert rows.row() == before
 
 
 def emails(rows: Rows, *, status: Status | None = None, after: str = "", limit: int = 10) -> list[str]:
     with rows.database.begin() as connection:
-        found = credentials.list_accounts(connection, status=status, after=after, limit=limit)
+        found = accounts.list_accounts(connection, status=status, after=after, limit=limit)
     return [account.email for account in found]
 
 
@@ -216,7 +217,7 @@ def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
     rows.save(grant(BOB, due_at=NOW - HOUR, expires_at=NOW))
 
     with rows.database.begin() as connection:
-        summary = credentials.summary(connection, clients=["default"], now=NOW)
+        summary = accounts.summary(connection, clients=["default"], now=NOW)
 
     assert summary == {
         "accounts": {"active": 3, "paused": 1},
@@ -230,9 +231,9 @@ def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
     }
 
 
-def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows, claim: Claim) -> None:
+def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows, claim: Lease) -> None:
     """Its worker is dead: the summary must not claim that somebody is at it."""
     with rows.database.begin() as connection:
-        summary = credentials.summary(connection, clients=["default"], now=NOW + LEASE)
+        summary = accounts.summary(connection, clients=["default"], now=NOW + LEASE)
 
     assert (summary["due"], summary["in_flight"], summary["oldest_due_at"]) == (1, 0, NOW)

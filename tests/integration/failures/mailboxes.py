@@ -10,8 +10,10 @@ from sqlalchemy import text
 from tests.factories import TurnedClock
 from worker.bootstrap import Services
 from worker.devkit.emulator import Emulator, OAuthError, Registration, Tampered, oauth_error
+from worker.domain.account import DEFAULT_CLIENT, Account, Grant
 from worker.domain.breaker import SUSPECTS
-from worker.domain.credential import DEFAULT_CLIENT, AccessToken, Account, Grant, Sealed, Secret
+from worker.domain.secret import Sealed, Secret
+from worker.domain.token import AccessToken
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
@@ -59,7 +61,7 @@ class Mailboxes:
     def sign_in(self, *emails: str, client: str = DEFAULT_CLIENT, **terms: Any) -> None:
         """The application stores a grant without an access token: it is due at once. ``terms`` are Microsoft's."""
         grants = [self.emulator.enrol(email, **terms) for email in emails]
-        self.services.credentials.save(
+        self.services.accounts.save(
             [Grant(email=grant.email, refresh_token=Secret(grant.refresh_token), client=client) for grant in grants]
         )
 
@@ -67,10 +69,10 @@ class Mailboxes:
         return self.services.refresher.refresh_due(client)
 
     def account(self, email: str) -> Account:
-        return self.services.credentials.find(email)
+        return self.services.accounts.find(email)
 
     def accounts(self) -> list[Account]:
-        return list(self.services.credentials.list())
+        return list(self.services.accounts.list())
 
     def query(self, statement: str, **values: object) -> list[Any]:
         with self.services.database.begin() as connection:
@@ -123,4 +125,4 @@ def emails(number: int, domain: str = "contoso.com") -> list[str]:
 
 
 def read(services: Services, email: str = ANN) -> AccessToken:
-    return services.tokens.ensure_fresh(email)
+    return services.tokens.get(email)

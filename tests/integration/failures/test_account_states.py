@@ -10,7 +10,7 @@ from tests.factories import TurnedClock
 from tests.integration.failures.mailboxes import ANN, BOB, GrantWith, Mailboxes, emails, refusal_with
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import Status, account_id
+from worker.domain.account import Status, account_id
 from worker.domain.errors import AccountInactive, BlockedByAdmin, InvalidInput, NeedsUser
 from worker.settings import Settings
 
@@ -33,7 +33,7 @@ def assert_well(mailboxes: Mailboxes, email: str = ANN) -> None:
     assert state(mailboxes, email) == (Status.ACTIVE, 0)
     assert account.due_at is not None
     assert account.due_at > mailboxes.clock.now
-    assert mailboxes.services.tokens.ensure_fresh(email).ttl(mailboxes.clock.now) > timedelta(minutes=30)
+    assert mailboxes.services.tokens.get(email).ttl(mailboxes.clock.now) > timedelta(minutes=30)
     assert mailboxes.stored_refresh_token(email) == mailboxes.emulator.newest_refresh_token(email)
 
 
@@ -95,11 +95,11 @@ def by_sign_in(mailboxes: Mailboxes) -> None:
 
 
 def by_hand(mailboxes: Mailboxes) -> None:
-    mailboxes.services.renewal.refresh(account_id(ANN))
+    mailboxes.services.on_demand.refresh(account_id(ANN))
 
 
 def by_resuming(mailboxes: Mailboxes) -> None:
-    mailboxes.services.credentials.resume(ANN)
+    mailboxes.services.accounts.resume(ANN)
     assert mailboxes.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
@@ -125,7 +125,7 @@ def test_an_account_that_was_given_up_comes_back(
 
     def read() -> None:
         with pytest.raises(told, match=f"AADSTS{code}"):
-            rival.tokens.ensure_fresh(ANN)
+            rival.tokens.get(ANN)
 
     assert mailboxes.asked(read) == 0
 
@@ -165,7 +165,7 @@ def test_an_unreadable_account_comes_back_once_it_is_mended(mailboxes: Mailboxes
     clock.advance(days=2)
     assert mailboxes.refresh_due() == {"claimed": 0}
     with pytest.raises(AccountInactive):
-        mailboxes.services.tokens.ensure_fresh(ANN)
+        mailboxes.services.tokens.get(ANN)
 
     mailboxes.query("UPDATE mail_credentials SET refresh_token = :sealed", sealed=sealed)
     by_resuming(mailboxes)
@@ -188,16 +188,16 @@ def test_a_paused_account_comes_back_when_it_is_resumed(mailboxes: Mailboxes, ri
     """Meanwhile its token is served while it lives, and Microsoft is not asked, however overdue it is."""
     mailboxes.sign_in(ANN, access_token_lifetime=timedelta(hours=1))
     mailboxes.refresh_due()
-    token = mailboxes.services.tokens.ensure_fresh(ANN)
-    mailboxes.services.credentials.pause(ANN)
+    token = mailboxes.services.tokens.get(ANN)
+    mailboxes.services.accounts.pause(ANN)
 
     def an_hour() -> None:
         mailboxes.clock.advance(minutes=58)
         rival.refresher.refresh_due("default")
-        assert rival.tokens.ensure_fresh(ANN).value == token.value
+        assert rival.tokens.get(ANN).value == token.value
         mailboxes.clock.advance(minutes=2)
         with pytest.raises(AccountInactive, match="paused"):
-            rival.tokens.ensure_fresh(ANN)
+            rival.tokens.get(ANN)
         with pytest.raises(AccountInactive, match="paused"):
             rival.renewal.refresh(account_id(ANN))
 
@@ -211,11 +211,11 @@ def test_a_disconnected_account_comes_back_by_a_sign_in_alone(mailboxes: Mailbox
     """There is nothing left to resume."""
     mailboxes.sign_in(ANN)
     mailboxes.refresh_due()
-    mailboxes.services.credentials.disconnect(ANN)
+    mailboxes.services.accounts.disconnect(ANN)
     with pytest.raises(InvalidInput):
-        mailboxes.services.credentials.resume(ANN)
+        mailboxes.services.accounts.resume(ANN)
     with pytest.raises(AccountInactive, match="disconnected"):
-        mailboxes.services.tokens.ensure_fresh(ANN)
+        mailboxes.services.tokens.get(ANN)
 
     by_sign_in(mailboxes)
 
@@ -246,7 +246,7 @@ def test_a_consumer_that_met_the_old_grants_end_gets_the_new_grants_token(mailbo
     mailboxes.sign_in(ANN)
     mailboxes.emulator.add_fault(refusal_with("50173", lambda: mailboxes.sign_in(ANN)), ANN, times=1)
 
-    assert mailboxes.services.tokens.ensure_fresh(ANN).version == 3
+    assert mailboxes.services.tokens.get(ANN).version == 3
 
 
 @pytest.mark.parametrize("granted", [False, True])
@@ -256,7 +256,7 @@ def test_what_an_operator_does_meanwhile_stands(mailboxes: Mailboxes, act: str, 
     mailboxes.sign_in(ANN)
 
     def operate() -> None:
-        getattr(mailboxes.services.credentials, act)(ANN)
+        getattr(mailboxes.services.accounts, act)(ANN)
 
     mailboxes.emulator.add_fault(
         GrantWith(meanwhile=operate) if granted else refusal_with("50173", operate), ANN, times=1
@@ -277,4 +277,4 @@ def test_one_dead_account_is_no_news_about_the_others(mailboxes: Mailboxes) -> N
 
     assert_well(mailboxes, BOB)
     with pytest.raises(NeedsUser):
-        mailboxes.services.tokens.ensure_fresh(ANN)
+        mailboxes.services.tokens.get(ANN)

@@ -6,7 +6,8 @@ import pytest
 
 from tests.integration.failures.mailboxes import Mailboxes, emails
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import Grant, Secret, Status
+from worker.domain.account import Grant, Status
+from worker.domain.secret import Secret
 from worker.settings.clients import MAIL_SCOPES
 
 DAMAGED = emails(40, "damaged.example")
@@ -81,7 +82,7 @@ def store(
 ) -> None:
     """Their users sign in, and of each refresh token so much is stored."""
     tokens = {email: mailboxes.emulator.enrol(email).refresh_token[:length] for email in everybody}
-    mailboxes.services.credentials.save(
+    mailboxes.services.accounts.save(
         [
             Grant(email=email, refresh_token=Secret(token), scopes=scopes, authority=authority)
             for email, token in tokens.items()

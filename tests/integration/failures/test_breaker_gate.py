@@ -12,7 +12,7 @@ from tests.factories import NOW, TurnedClock
 from tests.integration.failures.mailboxes import Mailboxes, emails
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import EmulatorServer, Registration, fault_named, oauth_error
-from worker.domain.credential import Status
+from worker.domain.account import Status
 from worker.domain.errors import BackingOff, WorkerError
 from worker.settings import Settings
 from worker.settings.clients import ClientSettings
@@ -49,7 +49,7 @@ def test_one_canary_goes_per_interval_however_many_ask(mailboxes: Mailboxes, riv
 
     def read(number: int) -> None:
         with suppress(WorkerError):
-            (rival, mailboxes.services)[number % 2].tokens.ensure_fresh(fifty[number])
+            (rival, mailboxes.services)[number % 2].tokens.get(fifty[number])
 
     def sweep(number: int) -> None:
         (rival, mailboxes.services)[number % 2].refresher.refresh_due("default")
@@ -101,7 +101,7 @@ def test_nobody_asks_before_retry_after_is_over(mailboxes: Mailboxes, rival: Ser
         for services in (mailboxes.services, rival):
             services.refresher.refresh_due("default")
             with pytest.raises(BackingOff):
-                services.tokens.ensure_fresh(fifty[-1])
+                services.tokens.get(fifty[-1])
 
     mailboxes.clock.advance(seconds=59.9)
     assert mailboxes.asked(everybody) == 0
@@ -174,7 +174,7 @@ def test_another_app_registration_goes_on(mailboxes: Mailboxes, settings: Settin
     assert both.refresh_due()["returned"] > 0
     assert services.refresher.batches_due(at_most=64) == ["other"]
     assert both.refresh_due("other") == {"claimed": 20, "refreshed": 20}
-    assert [(breaker.client, breaker.failures) for breaker in services.ledger.breakers()] == [("default", 1)]
+    assert [(breaker.client, breaker.failures) for breaker in services.events.breakers()] == [("default", 1)]
     services.close()
 
 
@@ -196,7 +196,7 @@ def test_a_machine_without_a_network_stops_itself_and_nobody_else(
     assert tally["returned"] == 50 - tally["transient"]
     assert cut_off.refresher.refresh_due("default") == NONE
     with pytest.raises(BackingOff, match="connect_failed") as caught:
-        cut_off.tokens.ensure_fresh(fifty[-1])
+        cut_off.tokens.get(fifty[-1])
     assert caught.value.retry_after == timedelta(seconds=10)
     assert mailboxes.breakers() == []
     assert mailboxes.harmed() == []
@@ -233,7 +233,7 @@ def test_a_canary_that_is_not_sent_is_given_back(mailboxes: Mailboxes, rival: Se
     assert mailboxes.services.refresher.batches_due(at_most=64) == []
     mailboxes.query("UPDATE mail_credentials SET lease_id = NULL")
 
-    assert rival.tokens.ensure_fresh(fifty[0]).version == 2
+    assert rival.tokens.get(fifty[0]).version == 2
 
 
 def test_a_sender_that_dies_with_its_canary_bars_the_others_for_a_minute(

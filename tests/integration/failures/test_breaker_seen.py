@@ -13,8 +13,9 @@ from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
 from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import fault_named
-from worker.domain.credential import Grant, Secret, account_id
+from worker.domain.account import Grant, account_id
 from worker.domain.errors import BackingOff, ClientMisconfigured
+from worker.domain.secret import Secret
 
 MINUTE = timedelta(minutes=1)
 
@@ -29,7 +30,7 @@ def test_a_consumer_is_told_what_is_wrong_with_the_app(mailboxes: Mailboxes, riv
     def read() -> None:
         for services in (mailboxes.services, rival):
             with pytest.raises(ClientMisconfigured) as caught:
-                services.tokens.ensure_fresh(ANN)
+                services.tokens.get(ANN)
             assert (caught.value.client, caught.value.reason) == ("default", "AADSTS7000215")
 
     assert mailboxes.asked(read) == 0
@@ -43,7 +44,7 @@ def test_a_consumer_is_told_when_to_come_back(mailboxes: Mailboxes, rival: Servi
     mailboxes.clock.advance(seconds=20)
 
     with pytest.raises(BackingOff) as caught:
-        rival.tokens.ensure_fresh(waiting)
+        rival.tokens.get(waiting)
 
     assert (caught.value.reason, caught.value.retry_after) == ("http_429", timedelta(seconds=40))
 
@@ -58,17 +59,17 @@ def test_a_token_that_still_lives_is_served_while_the_breaker_is_open(
         access_token=Secret("living"),
         expires_at=NOW + 60 * MINUTE,
     )
-    mailboxes.services.credentials.save([living])
+    mailboxes.services.accounts.save([living])
     mailboxes.clock.advance(minutes=58)
     mailboxes.refuse_the_secret()
     mailboxes.query(f"UPDATE mail_credentials SET refresh_due_at = '{NOW + 59 * MINUTE}' WHERE email = '{ANN}'")
     mailboxes.refresh_due()
 
-    assert mailboxes.asked(lambda: rival.tokens.ensure_fresh(ANN)) == 0
-    assert rival.tokens.ensure_fresh(ANN).value == "living"
+    assert mailboxes.asked(lambda: rival.tokens.get(ANN)) == 0
+    assert rival.tokens.get(ANN).value == "living"
     mailboxes.clock.advance(minutes=2)
     with pytest.raises(ClientMisconfigured):
-        rival.tokens.ensure_fresh(ANN)
+        rival.tokens.get(ANN)
 
 
 def test_an_operator_asks_all_the_same(mailboxes: Mailboxes, rival: Services, fifty: list[str]) -> None:
@@ -121,4 +122,4 @@ def test_status_tells_the_operator_which_app_is_in_trouble(
     mailboxes.emulator.clear_faults()
     mailboxes.clock.advance(minutes=2)
     mailboxes.refresh_due()
-    assert mailboxes.services.ledger.breakers() == []
+    assert mailboxes.services.events.breakers() == []

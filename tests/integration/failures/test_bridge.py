@@ -16,8 +16,10 @@ from worker.cache import Locks
 from worker.devkit.emulator import fault_named
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import ticks
-from worker.domain.credential import CacheEntry, Grant, Secret, Status, account_id
-from worker.service.entries import Entries
+from worker.domain.account import Grant, Status, account_id
+from worker.domain.secret import Secret
+from worker.domain.token import CacheEntry
+from worker.service.tokens.cache import TokenCache
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
@@ -33,7 +35,7 @@ def _cut_off(settings: Settings, clock: TurnedClock) -> Iterator[Services]:
 
 
 def entry(mailboxes: Mailboxes, email: str = ANN) -> CacheEntry:
-    found = Entries(mailboxes.services.cache, Vault(mailboxes.settings.keys)).read(account_id(email))
+    found = TokenCache(mailboxes.services.cache, Vault(mailboxes.settings.keys)).read(account_id(email))
     assert found is not None
     return found
 
@@ -90,7 +92,7 @@ def by_read(mailboxes: Mailboxes, services: Services) -> None:
 
 
 def by_hand(mailboxes: Mailboxes, services: Services) -> None:
-    assert services.renewal.refresh(account_id(ANN)).version == 8
+    assert services.on_demand.refresh(account_id(ANN)).version == 8
 
 
 @pytest.mark.parametrize("come_home", [by_sweep, by_read, by_hand])
@@ -151,7 +153,7 @@ def test_a_sign_in_meanwhile_is_not_overwritten(signed_in: Mailboxes, cut_off: S
     """Ann has signed in again, in a process that can reach Postgres: what was got from her old grant is dropped."""
     assert read(cut_off).version == 3
     fresh = signed_in.emulator.enrol(ANN)
-    signed_in.services.credentials.save(
+    signed_in.services.accounts.save(
         [
             Grant(
                 email=ANN,
@@ -187,7 +189,7 @@ def test_an_account_paused_meanwhile_stays_paused(signed_in: Mailboxes, cut_off:
     cache = signed_in.services.cache
     before = cache.get(account_id(ANN))
     assert before
-    signed_in.services.credentials.pause(ANN)
+    signed_in.services.accounts.pause(ANN)
     signed_in.services.redis.flushall()
     cache.put([before])  # Redis was away when the pause was published
     for _ in range(3):
@@ -204,7 +206,7 @@ def test_a_pause_behind_several_refreshes_reaches_the_cache(signed_in: Mailboxes
     for _ in range(2):
         read(cut_off)
         signed_in.clock.advance(hours=1)
-    signed_in.services.credentials.pause(ANN)
+    signed_in.services.accounts.pause(ANN)
 
     signed_in.refresh_due()
 

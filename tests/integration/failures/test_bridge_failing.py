@@ -9,7 +9,7 @@ from tests.integration.failures.mailboxes import ANN, BOB, LIFETIME, Mailboxes, 
 from worker.bootstrap import Services
 from worker.devkit.emulator import fault_named
 from worker.devkit.stack import Stack
-from worker.domain.credential import AccessToken, account_id
+from worker.domain.account import account_id
 from worker.domain.errors import (
     AccountInactive,
     BackingOff,
@@ -19,6 +19,7 @@ from worker.domain.errors import (
     NeedsUser,
     WorkerError,
 )
+from worker.domain.token import AccessToken
 
 TOLD: dict[str, type[WorkerError]] = {
     "50173": NeedsUser,
@@ -113,16 +114,16 @@ def test_an_account_that_cannot_be_asked_for_fails_alone(mailboxes: Mailboxes, r
     mailboxes.refresh_due()
     mailboxes.query("UPDATE mail_credentials SET scopes = 'openid' WHERE email = :email", email=BOB)
     mailboxes.services.redis.flushall()
-    rival.tokens.ensure_many([ANN, BOB])  # puts what Postgres has into the cache
+    rival.tokens.get_many([ANN, BOB])  # puts what Postgres has into the cache
     mailboxes.clock.advance(hours=1)
     stores.postgres.stop()
 
-    found = mailboxes.services.tokens.ensure_many([ANN, BOB])
+    found = mailboxes.services.tokens.get_many([ANN, BOB])
 
     assert isinstance(found[ANN], AccessToken)
     assert isinstance(found[BOB], BackingOff)
     assert "internal_error" in str(found[BOB])
-    assert isinstance(rival.tokens.ensure_many([BOB])[BOB], BackingOff)
+    assert isinstance(rival.tokens.get_many([BOB])[BOB], BackingOff)
 
 
 def test_a_failure_is_told_even_if_it_cannot_be_noted(outage: Mailboxes, stores: Stack) -> None:
@@ -144,7 +145,7 @@ def test_without_an_entry_there_is_nothing_to_bridge_with(outage: Mailboxes) -> 
 @pytest.mark.parametrize("act", ["disconnect", "pause"])
 def test_what_an_operator_has_ended_is_not_bridged(signed_in: Mailboxes, stores: Stack, act: str) -> None:
     """The cache knows of it at once, and for as long as Postgres is away."""
-    getattr(signed_in.services.credentials, act)(ANN)
+    getattr(signed_in.services.accounts, act)(ANN)
     stores.postgres.stop()
 
     def bridge() -> None:

@@ -26,7 +26,7 @@ def accept(mailboxes: Mailboxes, *secrets: str) -> None:
 
 def refresh(services: Services, email: str) -> int:
     """By hand; the version it leads to."""
-    return services.renewal.refresh(services.credentials.find(email).id).version
+    return services.on_demand.refresh(services.accounts.find(email).id).version
 
 
 @pytest.mark.parametrize(("accepted", "questions"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])
@@ -123,7 +123,7 @@ def test_a_dead_grant_found_with_the_next_secret_is_told_as_such(mailboxes: Mail
     assert mailboxes.refresh_due() == {"claimed": 2, "refreshed": 1, "reauth_required": 1}
 
     with pytest.raises(NeedsUser, match="AADSTS50173"):
-        mailboxes.services.tokens.ensure_fresh(ANN)
+        mailboxes.services.tokens.get(ANN)
     assert mailboxes.query("SELECT count(*) FROM oauth_clients") == [(0,)]
 
 

@@ -18,13 +18,14 @@ from tests.integration.failures.lossy_proxy import LossyProxy
 from tests.integration.failures.mailboxes import ANN, GrantWith, Mailboxes, read
 from tests.integration.service import counting
 from worker.bootstrap import Services, bootstrap
-from worker.cache import Locks, Outbox
-from worker.db import claims
-from worker.domain.credential import AccessToken, Claim, LeaseId, account_id
-from worker.service.accounts import Accounts
+from worker.cache import Locks, OutboxStore
+from worker.db import leases
+from worker.domain.account import Lease, LeaseId, account_id
+from worker.domain.token import AccessToken
+from worker.service.accounts.reader import AccountReader
 from worker.service.custody import Custody
-from worker.service.entries import Entries
-from worker.service.recovery import Recovery
+from worker.service.refresh.outbox import Outbox
+from worker.service.tokens.cache import TokenCache
 from worker.settings import Settings
 from worker.vault import Vault
 
@@ -45,9 +46,9 @@ def _cut_off(settings: Settings, clock: TurnedClock) -> Iterator[Services]:
     services.close()
 
 
-def claim(mailboxes: Mailboxes) -> Claim:
+def claim(mailboxes: Mailboxes) -> Lease:
     with mailboxes.services.database.begin() as connection:
-        [claimed] = claims.claim_due(
+        [claimed] = leases.lease_due(
             connection,
             client="default",
             lease_id=LeaseId(uuid4()),
@@ -60,11 +61,11 @@ def claim(mailboxes: Mailboxes) -> Claim:
 
 def custody(mailboxes: Mailboxes) -> Custody:
     redis, vault, utcnow = mailboxes.services.redis, Vault(mailboxes.settings.keys), mailboxes.clock
-    recovery = Recovery(
+    recovery = Outbox(
         database=mailboxes.services.database,
-        outbox=Outbox(redis),
-        accounts=Accounts(database=mailboxes.services.database, vault=vault, utcnow=utcnow),
-        entries=Entries(mailboxes.services.cache, vault),
+        outbox=OutboxStore(redis),
+        accounts=AccountReader(database=mailboxes.services.database, vault=vault, utcnow=utcnow),
+        entries=TokenCache(mailboxes.services.cache, vault),
         utcnow=utcnow,
     )
     return Custody(locks=Locks(redis), recovery=recovery, lease=LEASE)
@@ -125,7 +126,7 @@ def test_an_operator_waits_for_a_consumer_without_postgres(signed_in: Mailboxes,
 
         def want() -> None:
             with waiting_for(redis, "evalsha"):
-                refreshed.append(operator.submit(signed_in.services.renewal.refresh, account_id(ANN)))
+                refreshed.append(operator.submit(signed_in.services.on_demand.refresh, account_id(ANN)))
 
         signed_in.emulator.add_fault(GrantWith(meanwhile=want), times=1)
         token = read(cut_off)
@@ -182,4 +183,4 @@ def test_a_commit_whose_confirmation_is_lost_is_ones_own(
     token = read(signed_in.services)
     assert token.version == signed_in.account(ANN).version == 3
     assert signed_in.asked(lambda: read(signed_in.services)) == 0
-    assert len(signed_in.services.ledger.latest(account_id(ANN))) == 2
+    assert len(signed_in.services.events.latest(account_id(ANN))) == 2

@@ -15,11 +15,11 @@ from tests.factories import NOW, TurnedClock
 from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
 from tests.integration.outboxes import ENTRY, kept
 from worker.bootstrap import Services
-from worker.cache import Outbox
-from worker.db import unsaved
+from worker.cache import OutboxStore
+from worker.db import late_writes
 from worker.devkit.emulator import Hang, oauth_error
-from worker.domain.credential import Status, account_id
-from worker.service.entries import Entries
+from worker.domain.account import Status, account_id
+from worker.service.tokens.cache import TokenCache
 from worker.vault import Vault
 
 OUTBOX = "token-worker:outbox"
@@ -46,7 +46,7 @@ def cure(mailboxes: Mailboxes) -> None:
 
 def waiting(mailboxes: Mailboxes) -> set[str]:
     """The ids of those in the outbox."""
-    return {str(account) for account in kept(Outbox(mailboxes.services.redis))}
+    return {str(account) for account in kept(OutboxStore(mailboxes.services.redis))}
 
 
 def assert_stored(mailboxes: Mailboxes, email: str, version: int) -> None:
@@ -89,8 +89,8 @@ def test_a_row_that_postgres_refuses_does_not_spoil_its_group(mailboxes: Mailbox
 
 def test_a_token_that_waits_is_served(poisoned: Mailboxes, rival: Services) -> None:
     """The consumer has no part in Postgres's opinion of the row."""
-    assert poisoned.asked(lambda: rival.tokens.ensure_fresh(ANN)) == 0
-    assert rival.tokens.ensure_fresh(ANN).version == 2
+    assert poisoned.asked(lambda: rival.tokens.get(ANN)) == 0
+    assert rival.tokens.get(ANN).version == 2
 
 
 def test_an_account_that_waits_is_not_asked_about_again(poisoned: Mailboxes, rival: Services) -> None:
@@ -135,7 +135,7 @@ def test_who_waits_for_postgres_gets_new_tokens_from_the_cache(poisoned: Mailbox
     that which is spent; and all of it comes home in the end."""
     for version in (3, 4):
         poisoned.clock.advance(hours=2)
-        assert rival.tokens.ensure_fresh(ANN).version == version
+        assert rival.tokens.get(ANN).version == version
         assert rival.refresher.refresh_due("default")["returned"] == 1
 
     cure(poisoned)
@@ -186,7 +186,7 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Mailboxes, verbs
     """What is stored is as spent as before, and what waits is what there is to go on with. The cache learns it."""
     cure(poisoned)
     for verb in verbs:
-        getattr(poisoned.services.credentials, verb)(ANN)
+        getattr(poisoned.services.accounts, verb)(ANN)
     status = poisoned.account(ANN).status
 
     poisoned.services.refresher.batches_due(at_most=1)
@@ -197,11 +197,11 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Mailboxes, verbs
     newest = poisoned.emulator.newest_refresh_token(ANN)
     assert poisoned.stored_refresh_token(ANN) == newest
     assert poisoned.emulator.accepts(newest)
-    entry = Entries(poisoned.services.cache, Vault(poisoned.settings.keys)).read(account.id)
+    entry = TokenCache(poisoned.services.cache, Vault(poisoned.settings.keys)).read(account.id)
     assert entry
     assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
-    poisoned.services.credentials.resume(ANN)
-    assert poisoned.services.renewal.refresh(account.id).version == poisoned.account(ANN).version
+    poisoned.services.accounts.resume(ANN)
+    assert poisoned.services.on_demand.refresh(account.id).version == poisoned.account(ANN).version
     assert poisoned.emulator.accepts(poisoned.stored_refresh_token(ANN))
 
 
@@ -219,7 +219,7 @@ def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: M
     victims = emails(len(values))
     left = {account_id(email): value for email, value in zip(victims, values, strict=True)}
     mailboxes.sign_in(*victims, BOB)
-    outbox = Outbox(mailboxes.services.redis)
+    outbox = OutboxStore(mailboxes.services.redis)
     outbox.put(left)
 
     assert mailboxes.refresh_due() == {"claimed": len(values) + 1, "refreshed": 1, "returned": len(values)}
@@ -231,7 +231,7 @@ def test_what_nobody_can_read_is_left_for_a_human_and_blocks_nobody(mailboxes: M
 
 def test_rotate_keys_says_that_something_waits(mailboxes: Mailboxes, command: Callable[..., str]) -> None:
     """It may be sealed under the key that is to go."""
-    Outbox(mailboxes.services.redis).put({account_id(ANN): b"garbage"})
+    OutboxStore(mailboxes.services.redis).put({account_id(ANN): b"garbage"})
 
     with pytest.raises(CalledProcessError) as failed:
         command("rotate-keys")
@@ -244,14 +244,14 @@ def test_what_only_somebody_else_held_does_not_count_as_waiting(mailboxes: Mailb
     """Workers drain as well while keys are rotated: what they held is tried once more at the end."""
     held, other = map(account_id, emails(2))
     mailboxes.sign_in(*emails(2))
-    Outbox(mailboxes.services.redis).put({held: ENTRY, other: ENTRY})
+    OutboxStore(mailboxes.services.redis).put({held: ENTRY, other: ENTRY})
     poison(mailboxes, seconds=0.5)
     storing = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
 
     with ThreadPoolExecutor(1) as pool:
         with mailboxes.services.database.begin() as rival:
-            assert unsaved.hold(rival, [held]) == {held}
-            drain = pool.submit(mailboxes.services.recovery.drain_all)
+            assert late_writes.hold(rival, [held]) == {held}
+            drain = pool.submit(mailboxes.services.outbox.drain_all)
             wait_for(lambda: mailboxes.query(storing), about="the other to be stored")
         assert drain.result() == 0
 
@@ -311,7 +311,7 @@ def test_who_refreshes_a_row_that_is_refused_gets_the_token(mailboxes: Mailboxes
     mailboxes.sign_in(ANN, strict=True)
     poison(mailboxes)
 
-    token = mailboxes.services.tokens.ensure_fresh(ANN)
+    token = mailboxes.services.tokens.get(ANN)
 
     assert token.version == 2
     assert waiting(mailboxes) == {str(account_id(ANN))}

@@ -8,8 +8,8 @@ from tests.factories import NOW
 from tests.integration.failures.mailboxes import Mailboxes, emails
 from tests.integration.outboxes import ENTRY, kept
 from worker.bootstrap import Services, bootstrap
-from worker.cache import Outbox
-from worker.domain.credential import AccountId, account_id
+from worker.cache import OutboxStore
+from worker.domain.account import AccountId, account_id
 
 MANY = 40_000  # of which Valkey looks through a part at a time, until it has found some
 
@@ -25,8 +25,8 @@ class HurriedClock:
         return self.now
 
 
-def put(services: Services, accounts: list[AccountId], value: bytes) -> Outbox:
-    outbox = Outbox(services.redis)
+def put(services: Services, accounts: list[AccountId], value: bytes) -> OutboxStore:
+    outbox = OutboxStore(services.redis)
     for first in range(0, len(accounts), 5_000):
         outbox.put(dict.fromkeys(accounts[first : first + 5_000], value))
     return outbox

@@ -12,7 +12,7 @@ import pytest
 from tests.factories import NOW, TurnedClock
 from tests.integration.failures.mailboxes import Mailboxes, emails
 from worker.bootstrap import Services, bootstrap
-from worker.cache import Pauses, RateLimiter, connect
+from worker.cache import RateLimiter, TenantThrottle, connect
 from worker.clock import utcnow
 from worker.devkit.emulator import oauth_error
 from worker.domain.errors import BackingOff
@@ -47,7 +47,7 @@ def _limiter(redis_url: str) -> Iterator[Callable[..., RateLimiter]]:
 
 def paused(redis_url: str, client: str = "default", *, at: datetime = NOW) -> dict[str, timedelta]:
     with connect(redis_url) as redis:
-        return Pauses(redis, utcnow=lambda: at).left(client, {"contoso.com", "fabrikam.com"})
+        return TenantThrottle(redis, utcnow=lambda: at).left(client, {"contoso.com", "fabrikam.com"})
 
 
 def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: float) -> tuple[int, int]:
@@ -162,7 +162,7 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Mailboxes, rival: 
     def sweep_and_read() -> None:
         assert rival.refresher.refresh_due("default") == {"claimed": 2, "refreshed": 1, "returned": 1}
         with pytest.raises(BackingOff, match="tenant_throttled") as caught:
-            rival.tokens.ensure_fresh("new@contoso.com")
+            rival.tokens.get("new@contoso.com")
         assert 50 * SECOND < caught.value.retry_after <= MINUTE
 
     assert throttled.asked(sweep_and_read) == 1
@@ -190,7 +190,7 @@ def test_when_its_time_is_over_the_tenant_is_asked_again(mailboxes: Mailboxes, r
 def test_a_late_answer_does_not_shorten_a_pause(redis_url: str) -> None:
     """The longest that Microsoft has asked for counts; and it counts for the app registration that was told."""
     with connect(redis_url) as redis:
-        pauses = Pauses(redis, utcnow=TurnedClock())
+        pauses = TenantThrottle(redis, utcnow=TurnedClock())
         for seconds in (30, 600, 5):
             pauses.pause("default", "contoso.com", timedelta(seconds=seconds))
 

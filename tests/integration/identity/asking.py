@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.factories import NOW, make_registration
-from worker.domain.credential import Secret
 from worker.domain.outcome import Outcome
+from worker.domain.secret import Secret
 from worker.identity import Identity
 
 

@@ -8,8 +8,8 @@ from tests.factories import NOW
 from tests.integration.identity.asking import ask
 from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
 from tests.vectors.answers import Vector, describe, load
-from worker.domain.credential import Secret
 from worker.domain.outcome import Refreshed, Transient
+from worker.domain.secret import Secret
 from worker.identity import Identity
 
 

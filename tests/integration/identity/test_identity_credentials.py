@@ -6,8 +6,8 @@ import trustme
 from tests.integration.identity.asking import ask, opened
 from tests.integration.identity.verbatim import Verbatim
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer, Registration
-from worker.domain.credential import Secret
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
+from worker.domain.secret import Secret
 from worker.identity import Identity
 from worker.identity.registration import ClientCredential
 

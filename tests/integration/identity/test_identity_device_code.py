@@ -12,9 +12,9 @@ from tests.factories import NOW, make_registration
 from tests.integration.identity.asking import ask, opened
 from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
 from worker.devkit.emulator import EmulatorServer, oauth_error
-from worker.domain.credential import Secret
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
+from worker.domain.secret import Secret
 from worker.identity import Identity
 from worker.identity.client import DeviceFlow, SignedIn
 

@@ -13,7 +13,7 @@ from tests.integration.identity.asking import opened
 from tests.integration.identity.verbatim import Verbatim
 from worker import clock
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from worker.domain.credential import Secret
+from worker.domain.secret import Secret
 from worker.identity import Identity, Question
 from worker.identity.http import TokenEndpoint
 from worker.identity.registration import ClientCredential

@@ -9,8 +9,8 @@ from tests.factories import NOW
 from tests.integration.identity.asking import opened
 from tests.integration.identity.verbatim import Reply, Verbatim, answer
 from worker.devkit.emulator import EmulatorServer
-from worker.domain.credential import Secret
 from worker.domain.outcome import Misconfigured, Outcome, Refreshed, Scope
+from worker.domain.secret import Secret
 from worker.identity import Answered, Identity, Question
 
 AUTHORITY = None  # the registration's own

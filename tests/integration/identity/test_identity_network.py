@@ -15,8 +15,8 @@ from tests.e2e.installation import wait_for
 from tests.integration.identity.asking import ask, opened
 from tests.integration.identity.verbatim import Reply, Verbatim, answer, granted
 from worker.devkit.emulator import EmulatorServer, Hang, Reset
-from worker.domain.credential import Secret
 from worker.domain.outcome import Outcome, Refreshed, Scope, Transient
+from worker.domain.secret import Secret
 from worker.identity import Identity
 
 _SILENCE = 15.0  # seconds the product waits for a byte

@@ -18,7 +18,7 @@ import trustme
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.devkit.stack.privilege import Privilege, hand_over, reduced
 from worker.devkit.stack.process import Process, ticks
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 
 _PROGRAM, _ADMIN = "/usr/sbin/dovecot", "/usr/bin/doveadm"
 _START = 60.0  # seconds

@@ -7,7 +7,8 @@ from tests.integration.mail.dovecot import Dovecot
 from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import Emulator
-from worker.domain.credential import Grant, Secret
+from worker.domain.account import Grant
+from worker.domain.secret import Secret
 
 ANN = "ann@contoso.com"
 HOUR = timedelta(hours=1)
@@ -37,7 +38,7 @@ class Office:
             expires_at=utcnow() + (believed or lifetime),
             mail=self.dovecot.servers,
         )
-        self.services.credentials.save([grant])
+        self.services.accounts.save([grant])
         return granted.access_token
 
     def refreshes(self, email: str = ANN) -> int:
@@ -45,6 +46,6 @@ class Office:
 
     def expiry(self, email: str = ANN) -> datetime:
         """When the stored token expires."""
-        expiry = self.services.credentials.find(email).expires_at
+        expiry = self.services.accounts.find(email).expires_at
         assert expiry is not None
         return expiry

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 
 Scripts = Sequence[Sequence[str]]
 

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from worker.client import TokenClient
-from worker.domain.credential import AccessToken, MailAccount, MailServers, Secret
+from worker.domain.account import MailServers
 from worker.domain.errors import TokenRefused
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken, MailAccount
 from worker.mail import TokenSource
 
 LOCAL = frozenset({"localhost"})  # mail hosts: where the servers of the tests are

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.mail.doors import DOORS, IMAP, Door
 from tests.integration.mail.exchange import Exchange, serving
 from tests.integration.mail.sources import HeldSource
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 from worker.mail import MailUnavailable
 from worker.mail.connect import connect, connect_async
 from worker.mail.deadline import Deadline

@@ -99,7 +99,7 @@ def sent_back(server: EmulatorServer, url: str) -> str:
 def is_kept_fresh(services: Services, emulator: Emulator) -> bool:
     """Whether what the sign-in stored, all but expired, brings a token that lives for an hour."""
     emulator.enrol(ANN, access_token_lifetime=HOUR)
-    token = services.tokens.ensure_fresh(ANN)
+    token = services.tokens.get(ANN)
     refreshes = emulator.statistics().by_account[ANN].refreshes
     return refreshes == 1 and token.ttl(utcnow()) > timedelta(minutes=59)
 
@@ -123,7 +123,7 @@ def test_the_answer_of_another_user_is_not_taken(
     with page(server, client) as browser:
         browser.get("/connect", query_string={"email": ANN})
         assert browser.get(theirs).status_code == 400
-    assert list(services.credentials.list()) == []
+    assert list(services.accounts.list()) == []
 
 
 def test_a_user_who_declines_sees_why(server: EmulatorServer, services: Services, client: TokenClient) -> None:

@@ -14,7 +14,7 @@ import urllib3
 
 from tests.integration.mail.recipes import module
 from tests.integration.mail.sources import HeldSource
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 from worker.domain.errors import NeedsUser
 from worker.mail import LoginRejected, MailboxRefused, MailUnavailable
 

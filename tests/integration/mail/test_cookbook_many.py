@@ -16,7 +16,7 @@ from tests.integration.mail.exchange import Exchange, serving
 from tests.integration.mail.office import Office
 from tests.integration.mail.recipes import module
 from tests.integration.mail.sources import LOCAL, Awaited, HeldSource, ServiceSource
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 from worker.mail import MailboxRefused, MailUnavailable, TokenSource, open_imap
 
 NOT_CONNECTED = "BAD User is authenticated but not connected."

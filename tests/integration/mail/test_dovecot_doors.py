@@ -28,7 +28,7 @@ def test_an_expired_token_is_rejected_and_refreshed_once(
 ) -> None:
     """The worker believes that it lives for an hour."""
     office.sign_in(lifetime=timedelta(0), believed=HOUR)
-    rejected = office.services.credentials.find(ANN).version
+    rejected = office.services.accounts.find(ANN).version
     door(source, ANN, ssl_context=trust)
     assert (office.refreshes(), source.reported) == (1, [rejected])
     door(source, ANN, ssl_context=trust)

@@ -18,7 +18,7 @@ import pytest
 from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, through_pop
 from tests.integration.mail.exchange import CHALLENGE, HANG_UP, Exchange, serving
 from tests.integration.mail.sources import LOCAL, Awaited, HeldSource
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, InvalidInput
 from worker.mail import (
     MICROSOFT_MAIL_HOSTS,

@@ -15,8 +15,10 @@ from tests.factories import TurnedClock
 from tests.integration.service.stage import Stage
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator
-from worker.domain.credential import Account, CacheEntry, Grant, Sealed, Secret, account_id
-from worker.service.entries import Entries
+from worker.domain.account import Account, Grant, account_id
+from worker.domain.secret import Sealed, Secret
+from worker.domain.token import CacheEntry
+from worker.service.tokens.cache import TokenCache
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
 
@@ -67,11 +69,11 @@ class House:
         """The users sign in, and only their refresh tokens are stored: all are due. ``terms`` are Microsoft's."""
         granted = [self.emulator.enrol(email, **terms) for email in emails]
         grants = [Grant(email=each.email, refresh_token=Secret(each.refresh_token)) for each in granted]
-        self.services.credentials.save(grants)
+        self.services.accounts.save(grants)
 
     def sign_in(self, *emails: str, lifetime: timedelta = HOUR, **terms: Any) -> None:
         """The users sign in, and all of it is stored: nothing is due for a while."""
-        self.services.credentials.save([self.grant(email, lifetime=lifetime, **terms) for email in emails])
+        self.services.accounts.save([self.grant(email, lifetime=lifetime, **terms) for email in emails])
 
     def grant(self, email: str, *, lifetime: timedelta = HOUR, **terms: Any) -> Grant:
         granted = self.emulator.enrol(email, access_token_lifetime=lifetime, **terms)
@@ -83,11 +85,11 @@ class House:
         )
 
     def account(self, email: str = ANN) -> Account:
-        return self.services.credentials.find(email)
+        return self.services.accounts.find(email)
 
     def cached(self, email: str = ANN) -> CacheEntry | None:
         """The account's entry in Redis, opened."""
-        return Entries(self.services.cache, Vault(self.settings.keys)).read(account_id(email))
+        return TokenCache(self.services.cache, Vault(self.settings.keys)).read(account_id(email))
 
     def opened(self, purpose: Purpose, email: str = ANN) -> str | None:
         """A secret of the account, as Postgres keeps it."""

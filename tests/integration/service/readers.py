@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
 from worker.bootstrap import bootstrap
-from worker.domain.credential import AccessToken
+from worker.domain.token import AccessToken
 from worker.settings import Settings
 
 
@@ -16,7 +16,7 @@ def read(settings: dict[str, str], now: datetime, threads: int, start: Barrier, 
     services.ping()  # connections are open: what follows is as simultaneous as can be
 
     def once(_number: int) -> AccessToken:
-        return services.tokens.ensure_fresh("ann@contoso.com")
+        return services.tokens.get("ann@contoso.com")
 
     with ThreadPoolExecutor(threads) as pool:
         start.wait(60)

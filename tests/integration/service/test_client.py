@@ -10,8 +10,9 @@ import pytest
 from tests.integration.service import counting
 from tests.integration.service.house import ANN, BOB, HOUR, MINUTE, House
 from worker.client import ClientClosed, InvalidInput, MailServers, TokenClient, UnknownAccount
-from worker.domain.credential import AccessToken, account_id
+from worker.domain.account import account_id
 from worker.domain.errors import AccountInactive
+from worker.domain.token import AccessToken
 
 _LOOSELY = 6  # times a bare GET; it is about 2, and a busy machine must not make this fail
 _SECONDS = 11  # longer than the memory's ten
@@ -38,7 +39,7 @@ def test_a_read_costs_little_more_than_a_bare_get(house: House, client: TokenCli
     redis, key = house.services.redis, f"token-worker:entry:{account_id(ANN)}"
 
     def read() -> None:  # by services without a memory
-        house.services.tokens.ensure_fresh(ANN)
+        house.services.tokens.get(ANN)
 
     pairs = [(_timed(read), _timed(lambda: redis.get(key))) for _ in range(500)]
     ours, bare = (statistics.median(times) for times in zip(*pairs, strict=True))
@@ -76,7 +77,7 @@ def test_what_another_process_does_is_noticed_within_seconds(house: House, clien
     """Until then the memory serves what was true a moment ago."""
     house.sign_in(ANN)
     client.get(ANN)
-    house.services.credentials.disconnect(ANN)
+    house.services.accounts.disconnect(ANN)
 
     house.clock.advance(seconds=9)
     assert client.get(ANN).version == 1

@@ -25,7 +25,7 @@ from worker.client import (
 )
 from worker.devkit.emulator import Registration, oauth_error
 from worker.devkit.stack import Stack
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.domain.errors import UnknownKey
 from worker.settings import ReaderSettings
 from worker.vault import Purpose, Vault, format_access_keys
@@ -72,7 +72,7 @@ def test_what_is_cached_is_read_in_one_command(house: House, reader: TokenClient
     with counting.sql() as statements, counting.commands(house.services.redis) as commands:
         token, account = reader.get(ANN), reader.load(ANN)
 
-    assert token == house.services.tokens.ensure_fresh(ANN) == account.token
+    assert token == house.services.tokens.get(ANN) == account.token
     assert account.servers.smtp_host == "smtp.office365.com"
     assert commands["get"] == 1
     assert statements == []
@@ -126,7 +126,7 @@ def test_with_select_alone_it_falls_back_on_postgres(house: House, selecting: To
     """And fills the cache itself; the workers need not know."""
     house.sign_in(ANN)
     house.enrol(BOB)
-    house.services.credentials.pause(BOB)
+    house.services.accounts.pause(BOB)
     house.services.redis.flushall()
 
     found = selecting.get_many([ANN, BOB, "nobody@contoso.com"])

@@ -9,12 +9,12 @@ from tests.integration.service import counting
 from tests.integration.service.house import ANN, BOB, HOUR, MINUTE, House
 from worker.client import AccessToken, AccountInactive, BackingOff, TokenClient, TokenRefused, Unavailable
 from worker.client import UnknownAccount as Unknown
-from worker.db import credentials
+from worker.db import accounts
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
+from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import NeedsUser
-from worker.domain.problem import Wish
 
 _REPORTERS = 32
 
@@ -27,7 +27,7 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(house: House, c
 
     def report(number: int) -> AccessToken:
         start.wait(30)
-        return client.report_rejected(ANN, 1) if number % 2 else other.tokens.replace_refused(ANN, 1)
+        return client.report_rejected(ANN, 1) if number % 2 else other.tokens.report_rejected(ANN, 1)
 
     with ThreadPoolExecutor(_REPORTERS) as pool:
         tokens = set(pool.map(report, range(_REPORTERS)))
@@ -35,7 +35,7 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(house: House, c
     assert {token.version for token in tokens} == {2}
     assert house.asked() == 1
     assert client.get(ANN).version == 2
-    [line] = house.services.ledger.latest(account_id(ANN))
+    [line] = house.services.events.latest(account_id(ANN))
     assert (line["trigger"], line["outcome"]) == ("rejected", "refreshed")
 
 
@@ -44,11 +44,11 @@ def test_who_has_read_the_row_before_it_was_replaced_is_not_told_that_the_new_on
     house.sign_in(ANN)
     ann = account_id(ANN)
     with house.services.database.begin() as connection:
-        read_before = credentials.find(connection, ann)
-    house.services.tokens.replace_refused(ANN, 1)
+        read_before = accounts.find(connection, ann)
+    house.services.tokens.report_rejected(ANN, 1)
     house.services.redis.flushall()  # as it is between the commit and the write to the cache
 
-    standing = house.services.renewal.obtain(ann, ANN, Wish(newer_than=1), seen=read_before)
+    standing = house.services.on_demand.obtain(ann, ANN, TokenRequirement(newer_than=1), seen=read_before)
 
     assert standing.error is None
     assert standing.entry.version == 2
@@ -82,7 +82,7 @@ def test_a_fresh_token_that_is_refused_too_is_no_matter_of_tokens(house: House, 
     with pytest.raises(TokenRefused) as refusal:
         client.report_rejected(ANN, second.version)
     with counting.sql() as statements, pytest.raises(TokenRefused):
-        house.services.tokens.replace_refused(ANN, second.version)
+        house.services.tokens.report_rejected(ANN, second.version)
 
     assert refusal.value.code == "token_refused"
     assert refusal.value.retry_after == 6 * MINUTE
@@ -106,7 +106,7 @@ def test_a_token_of_the_schedule_in_between_does_not_start_it_anew(house: House,
     """Ten minutes are ten minutes: the third token would be refused as well."""
     house.sign_in(ANN)
     client.report_rejected(ANN, 1)
-    house.services.renewal.refresh(account_id(ANN))
+    house.services.on_demand.refresh(account_id(ANN))
 
     with pytest.raises(TokenRefused):
         client.report_rejected(ANN, 3)
@@ -145,7 +145,7 @@ def test_while_postgres_is_away_nothing_is_asked(house: House, client: TokenClie
     """Whether it was refused before, only Postgres knows; a newer token in the cache is another matter."""
     house.sign_in(ANN, BOB)
     house.clock.advance(minutes=40)
-    house.services.renewal.refresh(account_id(BOB))
+    house.services.on_demand.refresh(account_id(BOB))
     stores.postgres.stop()
 
     with pytest.raises(Unavailable):
@@ -158,7 +158,7 @@ def test_while_postgres_is_away_nothing_is_asked(house: House, client: TokenClie
 def test_an_account_in_trouble_says_what_it_is(house: House, client: TokenClient) -> None:
     """And its refused token is not handed out again in place of an answer."""
     house.sign_in(ANN, BOB, lifetime=HOUR)
-    house.services.credentials.pause(ANN)
+    house.services.accounts.pause(ANN)
     house.query(
         "UPDATE mail_credentials SET status = 'reauth_required', failure_code = 'AADSTS50173',"
         " failure_count = 1 WHERE email = :email",

@@ -12,7 +12,7 @@ from tests.integration.service.house import ANN, BOB, CAT, House
 from worker.client import AttentionNeeded, TokenClient
 from worker.devkit.emulator import oauth_error
 from worker.devkit.stack import Stack
-from worker.domain.credential import Status
+from worker.domain.account import Status
 
 _OFTEN = 0.02  # seconds
 

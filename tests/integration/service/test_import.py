@@ -10,7 +10,7 @@ from tests.integration.service import counting
 from tests.integration.service.house import ANN, BOB, CAT, HOUR, House
 from worker.devkit.stack import Stack
 from worker.domain.errors import Unavailable
-from worker.service.credentials import BadLine
+from worker.service.accounts.manager import BadLine
 from worker.vault import Purpose
 
 _SECRET = "1.AVkA-a-refresh-token-nobody-may-see"
@@ -60,7 +60,7 @@ _BAD = {
 
 
 def _import(house: House, *lines: str) -> tuple[int, list[BadLine]]:
-    return house.services.credentials.import_lines(lines, progress=lambda _: None)
+    return house.services.accounts.import_lines(lines, progress=lambda _: None)
 
 
 @pytest.mark.parametrize("line", _BAD.values(), ids=_BAD)
@@ -74,7 +74,7 @@ def test_a_bad_line_is_reported_by_its_number_and_the_others_are_stored(house: H
     assert [each.number for each in reported] == [2]
     assert reported[0].reason
     assert _SECRET not in reported[0].reason
-    assert [account.email for account in house.services.credentials.list()] == [BOB, CAT]
+    assert [account.email for account in house.services.accounts.list()] == [BOB, CAT]
 
 
 def test_everything_a_line_says_is_stored(house: House) -> None:
@@ -88,7 +88,7 @@ def test_everything_a_line_says_is_stored(house: House) -> None:
     account = house.account()
     assert (account.authority, account.scopes, account.expires_at) == (tenant, ("a", "b"), expires_at)
     assert house.opened(Purpose.REFRESH_TOKEN) == f"{_SECRET}-{ANN}"
-    assert house.services.tokens.ensure_fresh(ANN).value == "an-access-token"
+    assert house.services.tokens.get(ANN).value == "an-access-token"
     assert house.asked() == 0
 
 
@@ -125,7 +125,7 @@ def test_of_two_lines_for_one_account_the_last_counts(house: House) -> None:
     _import(house, _line(ANN, refresh_token="third"), *filler, _line("ANN@contoso.com", refresh_token="fourth"))
 
     assert house.opened(Purpose.REFRESH_TOKEN) == "fourth"
-    assert len(list(house.services.credentials.list())) == 602
+    assert len(list(house.services.accounts.list())) == 602
 
 
 def test_an_import_repeated_is_an_import_once(house: House) -> None:
@@ -133,7 +133,7 @@ def test_an_import_repeated_is_an_import_once(house: House) -> None:
     for _ in range(2):
         assert _import(house, _line(ANN), _line(BOB)) == (2, [])
 
-    assert [account.version for account in house.services.credentials.list()] == [2, 2]
+    assert [account.version for account in house.services.accounts.list()] == [2, 2]
 
 
 def test_an_import_that_is_cut_off_keeps_what_was_stored(house: House, stores: Stack) -> None:
@@ -147,11 +147,11 @@ def test_an_import_that_is_cut_off_keeps_what_was_stored(house: House, stores: S
         yield from lines[500:]
 
     with pytest.raises(Unavailable):
-        house.services.credentials.import_lines(interrupted(), progress=done.append)
+        house.services.accounts.import_lines(interrupted(), progress=done.append)
 
     stores.postgres.start()
     assert done == [500]
-    assert len(list(house.services.credentials.list())) == 500
+    assert len(list(house.services.accounts.list())) == 500
 
 
 def test_ten_thousand_lines_are_a_matter_of_seconds(house: House) -> None:
@@ -161,7 +161,7 @@ def test_ten_thousand_lines_are_a_matter_of_seconds(house: House) -> None:
     done = list[int]()
 
     with house.counted() as statements, counting.commands(house.services.redis) as commands:
-        stored, reported = house.services.credentials.import_lines(lines, progress=done.append)
+        stored, reported = house.services.accounts.import_lines(lines, progress=done.append)
 
     assert 0 < len(statements) <= 200
     assert 0 < commands["evalsha"] <= 200
@@ -180,7 +180,7 @@ def test_an_import_repeated_after_a_crash_brings_the_rest(house: House, stores: 
         yield from lines[1000:]
 
     with pytest.raises(Unavailable):
-        house.services.credentials.import_lines(interrupted(), progress=lambda _: None)
+        house.services.accounts.import_lines(interrupted(), progress=lambda _: None)
     stores.postgres.start()
     assert house.query("SELECT count(*) FROM mail_credentials") == [(1000,)]
     assert len(house.services.redis.keys("token-worker:entry:*")) == 1000
@@ -203,5 +203,5 @@ def test_an_import_goes_on_without_redis(house: House, stores: Stack) -> None:
     assert _import(house, *lines) == (600, [])
 
     stores.valkey.start()
-    assert house.services.tokens.ensure_fresh("user599@contoso.com").value == "a"
+    assert house.services.tokens.get("user599@contoso.com").value == "a"
     assert house.cached("user599@contoso.com")

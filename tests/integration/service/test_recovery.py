@@ -9,10 +9,10 @@ import stamina
 from tests.e2e.installation import wait_for
 from tests.integration.outboxes import kept
 from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
-from worker.cache import Outbox
+from worker.cache import OutboxStore
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
-from worker.domain.credential import account_id
+from worker.domain.account import account_id
 from worker.domain.errors import Unavailable
 from worker.vault import Purpose
 
@@ -30,7 +30,7 @@ def _refresh_into_the_outbox(house: House, stores: Stack, *, answers: int = 1) -
 
 
 def _outbox(house: House) -> set[str]:
-    return {str(account) for account in kept(Outbox(house.services.redis))}
+    return {str(account) for account in kept(OutboxStore(house.services.redis))}
 
 
 def test_what_postgres_could_not_take_comes_home_with_the_next_batch(house: House, stores: Stack) -> None:
@@ -79,7 +79,7 @@ def test_a_reader_may_be_the_one_who_brings_it_home(house: House, stores: Stack)
     house.services.redis.delete(f"token-worker:entry:{account_id(ANN)}")
     house.clock.advance(minutes=3)  # the lease has run out, and the account is free for all
 
-    token = house.services.tokens.ensure_fresh(ANN)
+    token = house.services.tokens.get(ANN)
 
     assert expected
     assert token == expected.token
@@ -93,21 +93,21 @@ def test_a_sign_in_since_then_wins(house: House, stores: Stack) -> None:
     _refresh_into_the_outbox(house, stores)
 
     grant = house.grant(ANN)
-    house.services.credentials.save([grant])
-    assert house.services.tokens.ensure_fresh(ANN).secret == grant.access_token
+    house.services.accounts.save([grant])
+    assert house.services.tokens.get(ANN).secret == grant.access_token
     house.services.refresher.refresh_due()
 
     assert house.told(_DROPPED) == [ANN]
     assert _outbox(house) == set()
     assert house.opened(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
-    assert house.services.tokens.ensure_fresh(ANN).secret == grant.access_token
+    assert house.services.tokens.get(ANN).secret == grant.access_token
 
 
 def test_a_disconnected_account_stays_so(house: House, stores: Stack) -> None:
     """Its user has withdrawn meanwhile; late tokens are thrown away."""
     house.enrol(ANN)
     _refresh_into_the_outbox(house, stores)
-    house.services.credentials.disconnect(ANN)
+    house.services.accounts.disconnect(ANN)
 
     house.services.refresher.refresh_due()
 
@@ -167,7 +167,7 @@ def test_without_redis_too_the_answer_waits_for_postgres(house: House, stores: S
     assert house.told(PERSISTED) == [ANN]
     assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
     stores.valkey.start()
-    assert house.services.tokens.ensure_fresh(ANN).version == 2
+    assert house.services.tokens.get(ANN).version == 2
     assert house.asked() == 1
 
 
@@ -234,7 +234,7 @@ def test_while_redis_is_away_refreshing_goes_on(house: House, stores: Stack) -> 
     assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
     stores.valkey.start()
 
-    assert house.services.tokens.ensure_fresh(ANN).version == 2
+    assert house.services.tokens.get(ANN).version == 2
     assert house.asked() == 1
 
 
@@ -258,7 +258,7 @@ def test_a_backup_of_postgres_can_be_restored(house: House) -> None:
 
     house.services.redis.flushdb()
 
-    token = house.services.tokens.ensure_fresh(ANN)
+    token = house.services.tokens.get(ANN)
     assert (token.version, token.ttl(house.clock()) > timedelta(minutes=5)) == (house.account().version, True)
     house.clock.advance(hours=2)
     assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}

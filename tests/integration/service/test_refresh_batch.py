@@ -14,9 +14,9 @@ import stamina
 from tests.e2e.installation import wait_for
 from tests.factories import make_refreshed
 from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
-from worker.db import claims
+from worker.db import leases
 from worker.devkit.stack import Stack
-from worker.domain.credential import Account, LeaseId, Status, account_id
+from worker.domain.account import Account, LeaseId, Status, account_id
 from worker.domain.errors import StorageError
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
@@ -29,7 +29,7 @@ def test_a_due_account_is_refreshed_and_readable(house: House) -> None:
 
     assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 
-    token = house.services.tokens.ensure_fresh("Ann@contoso.com")
+    token = house.services.tokens.get("Ann@contoso.com")
     assert token.version == 2
     assert token.expires_at > house.clock()
     assert house.asked() == 1
@@ -54,22 +54,22 @@ def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(house: Hous
 
     assert small.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
 
-    versions = {account.email: account.version for account in house.services.credentials.list()}
+    versions = {account.email: account.version for account in house.services.accounts.list()}
     assert versions == {CAT: 2, ANN: 2, BOB: 1}
     assert small.refresher.batches_due(at_most=5) == ["default"]
 
 
 @pytest.mark.parametrize(("batch_size", "in_crowd"), [(4, False), (3, True), (2, False)])
-def test_where_more_are_due_than_fit_they_are_spread_anew(house: House, batch_size: int, *, in_crowd: bool) -> None:
+def test_where_more_are_due_than_fit_they_are_spread_anew(house: House, batch_size: int, *, in_backlog: bool) -> None:
     """As those of an import, who would all come back together. That one or two fit says nothing about a fleet."""
     house.enrol(ANN, BOB, CAT, "dan@contoso.com")
 
     assert house.another(batch_size=batch_size).refresher.refresh_due()["refreshed"] == batch_size
 
-    spread = [account for account in house.services.credentials.list() if account.version > 1]
+    spread = [account for account in house.services.accounts.list() if account.version > 1]
     assert len(spread) == batch_size
     for account in spread:
-        assert account.due_at == RefreshPolicy().due_at(account.id, 2, _refreshed(account), in_crowd=in_crowd)
+        assert account.due_at == RefreshPolicy().due_at(account.id, 2, _refreshed(account), in_backlog=in_backlog)
 
 
 def _refreshed(account: Account) -> Refreshed:
@@ -103,7 +103,7 @@ def test_an_account_that_does_not_open_is_set_aside(house: House) -> None:
     assert row.failure.kind == "unreadable"
     house.clock.advance(days=30)
     assert house.services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
-    assert house.services.ledger.latest(account_id(BOB)) == []
+    assert house.services.events.latest(account_id(BOB)) == []
 
 
 def test_ciphertexts_swapped_between_accounts_do_not_open(house: House) -> None:
@@ -116,7 +116,7 @@ def test_ciphertexts_swapped_between_accounts_do_not_open(house: House) -> None:
 
     assert house.services.refresher.refresh_due() == {"claimed": 2}
 
-    assert [row.status for row in house.services.credentials.list()] == [Status.UNREADABLE] * 2
+    assert [row.status for row in house.services.accounts.list()] == [Status.UNREADABLE] * 2
     assert house.asked() == 0
 
 
@@ -151,7 +151,7 @@ def test_an_answer_that_postgres_refuses_costs_no_other_account(house: House, un
 
     assert _answered_together(house, 8) == {"claimed": 8, "refreshed": 8}
 
-    versions = {account.email: account.version for account in house.services.credentials.list()}
+    versions = {account.email: account.version for account in house.services.accounts.list()}
     assert versions == {BOB: 1} | dict.fromkeys(others, 2)
     assert house.told(NOT_PERSISTED) == [BOB]
     assert sorted(house.told(PERSISTED)) == others
@@ -180,7 +180,7 @@ def test_once_an_answer_could_not_be_stored_nobody_else_is_asked(house: House, s
     assert house.asked() == 1
     _want_again(house)
     assert house.services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
-    assert {row.email: row.version for row in house.services.credentials.list()} == {BOB: 1, ANN: 2, CAT: 2}
+    assert {row.email: row.version for row in house.services.accounts.list()} == {BOB: 1, ANN: 2, CAT: 2}
 
 
 def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(house: House, stores: Stack, unwanted: None) -> None:
@@ -192,7 +192,7 @@ def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(house: House,
     with stamina.set_testing(True, attempts=1), pytest.raises(StorageError):
         _answered_together(house, 8, meanwhile=stores.valkey.stop)
 
-    versions = {account.email: account.version for account in house.services.credentials.list()}
+    versions = {account.email: account.version for account in house.services.accounts.list()}
     assert versions == dict.fromkeys(refused, 1) | dict.fromkeys(others, 2)
     assert sorted(house.told(PERSISTED)) == others
 
@@ -250,7 +250,7 @@ def test_a_worker_that_dies_costs_a_lease_and_no_account(house: House) -> None:
     house.enrol(ANN)
     with house.services.database.begin() as connection:
         lease, now = timedelta(seconds=house.settings.lease), house.clock()
-        assert claims.claim_due(connection, client="default", lease_id=LeaseId(uuid4()), limit=1, lease=lease, now=now)
+        assert leases.lease_due(connection, client="default", lease_id=LeaseId(uuid4()), limit=1, lease=lease, now=now)
     house.clock.advance(seconds=149)
     assert house.services.refresher.refresh_due() == {"claimed": 0}
     house.clock.advance(seconds=1)
@@ -264,7 +264,7 @@ def test_answers_are_written_as_they_come(house: House) -> None:
 
     with house.in_flight(house.services.refresher.refresh_due) as batch:
         wait_for(lambda: len(house.told(PERSISTED)) == 2, about="the two others to be written", seconds=14)
-        versions = sorted(account.version for account in house.services.credentials.list())
+        versions = sorted(account.version for account in house.services.accounts.list())
 
     assert versions == [1, 2, 2]
     assert batch.result() == {"claimed": 3, "refreshed": 3}

@@ -6,7 +6,8 @@ from pydantic import SecretStr
 from tests.integration.service.house import ANN, House
 from worker.bootstrap import Services
 from worker.devkit.emulator import Registration
-from worker.domain.credential import Grant, Secret
+from worker.domain.account import Grant
+from worker.domain.secret import Secret
 from worker.settings.clients import ClientSettings
 
 

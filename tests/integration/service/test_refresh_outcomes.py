@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.service.house import ANN, DAY, HOUR, MINUTE, PERSISTED, House
 from worker.devkit.emulator import Fault, Hang, RawAnswer, oauth_error
-from worker.domain.credential import Account, Failure, Status, account_id
+from worker.domain.account import Account, Failure, Status, account_id
 from worker.vault import Purpose
 
 SECOND = timedelta(seconds=1)
@@ -104,13 +104,13 @@ def test_the_ledger_tells_of_a_refresh_without_a_secret(house: House) -> None:
         house.services.refresher.refresh_due()
         house.clock.advance(hours=1)
 
-    newest, oldest = house.services.ledger.latest(account_id(ANN))
+    newest, oldest = house.services.events.latest(account_id(ANN))
     assert (newest["trigger"], newest["outcome"], newest["code"]) == ("schedule", "refreshed", "ok")
     assert newest["at"] == house.clock() - HOUR
     assert newest["correlation_id"] != oldest["correlation_id"]
     assert newest["fingerprint_before"] == oldest["fingerprint_after"] != newest["fingerprint_after"]
     assert 0 <= newest["latency_ms"] < 15_000
-    assert house.services.ledger.latest(account_id(ANN), limit=1) == [newest]
+    assert house.services.events.latest(account_id(ANN), limit=1) == [newest]
     assert house.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
 
 
@@ -121,7 +121,7 @@ def test_latency_is_how_long_microsoft_took(house: House) -> None:
 
     house.services.refresher.refresh_due()
 
-    [line] = house.services.ledger.latest(account_id(ANN))
+    [line] = house.services.events.latest(account_id(ANN))
     assert 200 <= line["latency_ms"] < 15_000
 
 
@@ -157,7 +157,7 @@ def test_a_refusal_is_in_the_ledger(house: House, failed: Failed) -> None:
     house.services.refresher.refresh_due()
     house.sign_in(ANN)
 
-    [line] = house.services.ledger.latest(account_id(ANN))
+    [line] = house.services.events.latest(account_id(ANN))
     assert (line["outcome"], line["code"], line["trigger"]) == (failed.kind, failed.code, "schedule")
     assert line["correlation_id"]
     assert line["fingerprint_before"]
@@ -189,7 +189,7 @@ def test_the_fleet_s_summary_counts_what_the_rows_say(house: House) -> None:
     house.services.refresher.refresh_due()
     house.clock.advance(seconds=8)
 
-    summary = house.services.ledger.summary()
+    summary = house.services.events.summary()
 
     assert summary["accounts"] == {"active": 2, "blocked": 1}
     assert (summary["due"], summary["failing"], summary["expired"], summary["in_flight"]) == (1, 2, 0, 0)
@@ -201,10 +201,10 @@ def test_old_lines_of_the_ledger_are_pruned(house: House) -> None:
     house.services.refresher.refresh_due()
     house.clock.advance(days=20)
     house.services.refresher.refresh_due()
-    assert house.services.ledger.prune() == 0
+    assert house.services.events.prune() == 0
     house.clock.advance(days=11)
 
-    assert house.services.ledger.prune() == 1
+    assert house.services.events.prune() == 1
 
-    [line] = house.services.ledger.latest(account_id(ANN))
+    [line] = house.services.events.latest(account_id(ANN))
     assert line["at"] == house.clock() - 11 * DAY

@@ -9,8 +9,8 @@ import pytest
 from tests.integration.service.house import ANN, HOUR, PERSISTED, House
 from worker.bootstrap import Services
 from worker.devkit.emulator import oauth_error
-from worker.domain.credential import Status
-from worker.service.settlement import Trigger
+from worker.domain.account import Status
+from worker.service.refresh.results import Trigger
 from worker.vault import Purpose
 
 _DROPPED = "Answer dropped: another worker got there first"
@@ -38,7 +38,7 @@ def test_two_workers_ask_once_for_each_account(house: House) -> None:
     assert sum(tallies, Counter()) == {"claimed": 120, "refreshed": 120}
     seen = house.emulator.statistics()
     assert (seen.requests, seen.failures) == (120, 0)
-    assert {account.version for account in house.services.credentials.list()} == {2}
+    assert {account.version for account in house.services.accounts.list()} == {2}
 
 
 def test_a_sign_in_while_a_refresh_is_under_way_wins(house: House) -> None:
@@ -47,13 +47,13 @@ def test_a_sign_in_while_a_refresh_is_under_way_wins(house: House) -> None:
 
     with house.in_flight(house.services.refresher.refresh_due) as refresh:
         grant = house.grant(ANN)
-        house.services.credentials.save([grant])
+        house.services.accounts.save([grant])
 
     assert refresh.result() == {"claimed": 1}
     assert house.told(_DROPPED) == [ANN]
     assert house.told(PERSISTED) == []
     assert house.opened(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
-    assert house.services.tokens.ensure_fresh(ANN).secret == grant.access_token
+    assert house.services.tokens.get(ANN).secret == grant.access_token
     entry = house.cached()
     assert entry
     assert entry.refresh_token == house.account().refresh_token
@@ -69,7 +69,7 @@ def test_a_death_sentence_for_the_old_grant_does_not_reach_the_new_one(house: Ho
 
     assert refresh.result() == {"claimed": 1}
     assert (house.account().status, house.account().failure) == (Status.ACTIVE, None)
-    assert house.services.tokens.ensure_fresh(ANN).version == 2
+    assert house.services.tokens.get(ANN).version == 2
 
 
 def test_an_answer_that_outlives_its_lease_is_dropped(house: House) -> None:
@@ -108,7 +108,7 @@ def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(house: 
 
     with house.in_flight(house.services.refresher.refresh_due) as late:
         for verb in verbs:
-            getattr(house.services.credentials, verb)(ANN)
+            getattr(house.services.accounts, verb)(ANN)
         status = house.account().status
 
     assert late.result() == {"claimed": 1, "refreshed": 1}
@@ -117,8 +117,8 @@ def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(house: 
     assert account.status is entry.status is status
     assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
     assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
-    house.services.credentials.resume(ANN)
-    house.services.renewal.refresh(account.id)
+    house.services.accounts.resume(ANN)
+    house.services.on_demand.refresh(account.id)
     assert house.emulator.accepts(house.emulator.newest_refresh_token(ANN))
 
 
@@ -141,7 +141,7 @@ def test_a_lost_answer_is_in_the_ledger_all_the_same(house: House) -> None:
     with house.in_flight(house.services.refresher.refresh_due):
         house.sign_in(ANN)
 
-    [line] = house.services.ledger.latest(house.account().id)
+    [line] = house.services.events.latest(house.account().id)
     assert line["outcome"] == "refreshed"
 
 
@@ -185,5 +185,5 @@ def test_an_account_may_be_refreshed_before_it_is_due(house: House) -> None:
     due = house.account().due_at
     assert due
     assert due >= house.clock() + HOUR / 2
-    [line] = house.services.ledger.latest(house.account().id)
+    [line] = house.services.events.latest(house.account().id)
     assert line["trigger"] == "operator"

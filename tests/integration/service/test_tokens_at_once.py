@@ -13,8 +13,9 @@ from tests.integration.service.house import ANN, BOB, HOUR, MINUTE, House
 from tests.integration.service.readers import read
 from worker.bootstrap import Services
 from worker.devkit.emulator import Hang, oauth_error
-from worker.domain.credential import AccessToken, account_id
+from worker.domain.account import account_id
 from worker.domain.errors import NeedsUser
+from worker.domain.token import AccessToken
 
 _THREADS = 32
 _SLOWLY = Hang(0.3, after=True)  # seconds; everybody arrives while the answer is on its way
@@ -25,7 +26,7 @@ def _all_at_once(services: Services) -> list[Future[AccessToken]]:
 
     def ask() -> AccessToken:
         start.wait(30)
-        return services.tokens.ensure_fresh(ANN)
+        return services.tokens.get(ANN)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return [pool.submit(ask) for _ in range(_THREADS)]
@@ -84,7 +85,7 @@ def test_consumers_and_the_schedule_share_one_refresh(house: House) -> None:
         house.in_flight(sweeper.refresher.refresh_due) as sweep,
         house.counted() as statements,
     ):
-        reading = pool.submit(house.services.tokens.ensure_fresh, ANN)
+        reading = pool.submit(house.services.tokens.get, ANN)
         wait_for(lambda: len(statements) >= 2, about="the reader to find the account leased")
 
     assert sweep.result() == {"claimed": 1, "refreshed": 1}
@@ -112,11 +113,11 @@ def test_who_comes_while_somebody_else_refreshes_takes_the_token_that_lives(hous
     assert before
     refreshing = house.another()
 
-    with house.in_flight(lambda: refreshing.tokens.ensure_fresh(ANN)) as refresh:
-        assert house.services.tokens.ensure_fresh(ANN) == before.token
+    with house.in_flight(lambda: refreshing.tokens.get(ANN)) as refresh:
+        assert house.services.tokens.get(ANN) == before.token
 
     assert refresh.result().version == 2
-    assert house.services.tokens.ensure_fresh(ANN).version == 2
+    assert house.services.tokens.get(ANN).version == 2
     assert house.asked() == 1
 
 
@@ -126,8 +127,8 @@ def test_accounts_do_not_wait_for_each_other(house: House) -> None:
     house.sign_in(BOB)
     house.services.redis.flushall()
 
-    with house.in_flight(lambda: house.services.tokens.ensure_fresh(ANN)):
-        assert house.services.tokens.ensure_fresh(BOB).email == BOB
+    with house.in_flight(lambda: house.services.tokens.get(ANN)):
+        assert house.services.tokens.get(BOB).email == BOB
 
 
 def test_an_operator_waits_for_who_is_refreshing_and_takes_what_it_got(house: House) -> None:
@@ -137,10 +138,10 @@ def test_an_operator_waits_for_who_is_refreshing_and_takes_what_it_got(house: Ho
 
     with (
         ThreadPoolExecutor(1) as pool,
-        house.in_flight(lambda: reader.tokens.ensure_fresh(ANN)) as reading,
+        house.in_flight(lambda: reader.tokens.get(ANN)) as reading,
         house.counted() as statements,
     ):
-        refresh = pool.submit(house.services.renewal.refresh, account_id(ANN))
+        refresh = pool.submit(house.services.on_demand.refresh, account_id(ANN))
         wait_for(lambda: len(statements) >= 3, about="the operator to find the account leased")
 
     assert refresh.result() == reading.result()
@@ -154,10 +155,10 @@ def test_a_wish_is_not_lost_in_company(house: House) -> None:
     house.services.redis.flushall()
 
     with ThreadPoolExecutor(2) as pool, closing(house.locked_table()):
-        modest = pool.submit(house.services.tokens.ensure_fresh, ANN)
+        modest = pool.submit(house.services.tokens.get, ANN)
         wait_for(lambda: house.waiting() >= 1, about="the first reader to come to the table")
         looks = _looks_at_the_cache(house)
-        demanding = pool.submit(house.services.tokens.ensure_fresh, ANN, min_ttl=45 * MINUTE)
+        demanding = pool.submit(house.services.tokens.get, ANN, min_ttl=45 * MINUTE)
         wait_for(lambda: _looks_at_the_cache(house) > looks, about="the second reader")
         with suppress(AssertionError):  # unless it has joined the first now, which only its result tells
             wait_for(lambda: house.waiting() >= 2, about="the second reader at the table", seconds=0.5)

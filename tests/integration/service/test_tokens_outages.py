@@ -26,12 +26,12 @@ def test_while_redis_is_away_postgres_serves(house: House, stores: Stack) -> Non
     stores.valkey.stop()
 
     with _no_longer_than(15):
-        tokens = [house.services.tokens.ensure_fresh(ANN) for _ in range(3)]
+        tokens = [house.services.tokens.get(ANN) for _ in range(3)]
     assert house.told(RECOVERED) == []
     stores.valkey.start()
     house.services.redis.flushall()
 
-    assert {house.services.tokens.ensure_fresh(ANN), *tokens} == {tokens[0]}
+    assert {house.services.tokens.get(ANN), *tokens} == {tokens[0]}
     assert house.cached() is not None
     assert house.told(RECOVERED) == []
     assert house.asked() == 0
@@ -42,7 +42,7 @@ def test_while_redis_is_away_a_reader_refreshes_under_the_lease(house: House, st
     house.enrol(ANN, strict=True)
     stores.valkey.stop()
 
-    first, second = (services.tokens.ensure_fresh(ANN) for services in (house.services, house.another()))
+    first, second = (services.tokens.get(ANN) for services in (house.services, house.another()))
 
     assert first == second
     assert house.asked() == 1
@@ -55,7 +55,7 @@ def test_a_redis_that_hangs_holds_a_reader_up_for_seconds_at_most(house: House, 
     stores.valkey.pause()
     try:
         with _no_longer_than(20):
-            token = house.services.tokens.ensure_fresh(ANN)
+            token = house.services.tokens.get(ANN)
     finally:
         stores.valkey.resume()
 
@@ -68,7 +68,7 @@ def test_while_postgres_is_away_redis_serves(house: House, stores: Stack) -> Non
     stores.postgres.stop()
 
     with _no_longer_than(15):
-        token = house.services.tokens.ensure_fresh(ANN)
+        token = house.services.tokens.get(ANN)
 
     assert token.email == ANN
 
@@ -80,15 +80,15 @@ def test_while_postgres_and_microsoft_are_away_a_token_is_served_to_its_end(hous
     stores.postgres.stop()
 
     house.clock.advance(minutes=59)
-    assert house.services.tokens.ensure_fresh(ANN).ttl(house.clock()) == MINUTE
-    assert house.services.tokens.ensure_fresh(ANN, min_ttl=30 * MINUTE).ttl(house.clock()) == MINUTE
+    assert house.services.tokens.get(ANN).ttl(house.clock()) == MINUTE
+    assert house.services.tokens.get(ANN, min_ttl=30 * MINUTE).ttl(house.clock()) == MINUTE
     house.clock.advance(minutes=1)
 
     with pytest.raises(BackingOff):
-        house.services.tokens.ensure_fresh(ANN)
+        house.services.tokens.get(ANN)
     stores.postgres.start()
     house.emulator.clear_faults()
-    assert house.services.tokens.ensure_fresh(ANN).version == 2
+    assert house.services.tokens.get(ANN).version == 2
     assert house.asked() == 2
 
 
@@ -100,7 +100,7 @@ def test_while_postgres_is_away_what_is_not_cached_is_unavailable(house: House, 
 
     for email in (ANN, BOB):
         with pytest.raises(Unavailable) as raised:
-            house.services.tokens.ensure_fresh(email)
+            house.services.tokens.get(email)
         assert "app:" not in str(raised.value)
 
 
@@ -111,22 +111,22 @@ def test_while_both_are_away_a_reader_learns_it_quickly(house: House, stores: St
     stores.valkey.stop()
 
     with _no_longer_than(15), pytest.raises(Unavailable):
-        house.services.tokens.ensure_fresh(ANN)
+        house.services.tokens.get(ANN)
 
     stores.postgres.start()
     stores.valkey.start()
-    assert house.services.tokens.ensure_fresh(ANN).email == ANN
+    assert house.services.tokens.get(ANN).email == ANN
 
 
 def test_a_disconnected_account_gives_no_token_while_postgres_is_away(house: House, stores: Stack) -> None:
     """The cache alone must know that its user has withdrawn."""
     house.sign_in(ANN)
-    house.services.credentials.disconnect(ANN)
+    house.services.accounts.disconnect(ANN)
     stores.postgres.stop()
 
     for _ in range(2):
         with pytest.raises(AccountInactive):
-            house.services.tokens.ensure_fresh(ANN)
+            house.services.tokens.get(ANN)
         house.clock.advance(hours=1)  # a note that nobody can refresh is still the best there is
 
 
@@ -134,12 +134,12 @@ def test_a_reader_whose_answer_postgres_cannot_take_gets_its_token(house: House,
     """It was granted, it is safe in the outbox, and the reader has waited long enough."""
     house.enrol(ANN, strict=True)
 
-    with house.in_flight(lambda: house.services.tokens.ensure_fresh(ANN)) as reading:
+    with house.in_flight(lambda: house.services.tokens.get(ANN)) as reading:
         stores.postgres.stop()
 
     assert reading.result().ttl(house.clock()) > 50 * MINUTE
     stores.postgres.start()
     assert house.services.refresher.refresh_due() == {"claimed": 0}
     house.services.redis.flushall()
-    assert house.services.tokens.ensure_fresh(ANN) == reading.result()
+    assert house.services.tokens.get(ANN) == reading.result()
     assert house.asked() == 1

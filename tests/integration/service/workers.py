@@ -14,9 +14,9 @@ from redis import Redis
 
 from worker.bootstrap import Services
 from worker.broker import ON_DEMAND
-from worker.domain.credential import AccountId
+from worker.domain.account import AccountId
+from worker.domain.cached_failure import TokenRequirement
 from worker.domain.errors import AccountError
-from worker.domain.problem import Wish
 
 
 @dataclass(slots=True)
@@ -56,5 +56,5 @@ def queued(redis: Redis, *, take: bool = False) -> list[list[Any]]:
     return [json.loads(base64.b64decode(json.loads(message)["body"]))[0] for message in reversed(messages)]
 
 
-def _wish(min_ttl: float | None, rejected: int | None) -> Wish:
-    return Wish(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)
+def _wish(min_ttl: float | None, rejected: int | None) -> TokenRequirement:
+    return TokenRequirement(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)

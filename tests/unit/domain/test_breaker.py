@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.factories import NOW, make_refreshed
+from worker.domain.account import AccountId
 from worker.domain.breaker import SUSPECTS, Breaker, judge
-from worker.domain.credential import AccountId
 from worker.domain.outcome import Blocked, Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
 
 CLOSED = Breaker(client="default")

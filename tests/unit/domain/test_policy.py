@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.factories import NOW, make_claim, make_refreshed
-from worker.domain.credential import AccessToken, AccountId, Claim, Failure, Secret, Status
+from worker.domain.account import AccountId, Failure, Lease, Status
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -23,6 +23,8 @@ from worker.domain.outcome import (
     Transient,
 )
 from worker.domain.policy import STRIKES, STRIKES_OVER, RefreshPolicy, Transition, keyed_fraction, streak
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken
 
 POLICY = RefreshPolicy()
 UNPROVEN = ReauthRequired(code="invalid_grant", certain=False)
@@ -316,12 +318,12 @@ def test_daily_looks_are_spread() -> None:
     assert max(due) - min(due) > timedelta(hours=1)
 
 
-def struck(claim: Claim, plan: Transition) -> Claim:
+def struck(claim: Lease, plan: Transition) -> Lease:
     """The next claim on the account, as the plan has left it."""
     return replace(claim, status=plan.status, failure=plan.failure, strikes=plan.strikes, struck_at=plan.struck_at)
 
 
-def strike_until_dead(claim: Claim, *, every: timedelta | None = None) -> list[tuple[datetime, Status]]:
+def strike_until_dead(claim: Lease, *, every: timedelta | None = None) -> list[tuple[datetime, Status]]:
     """Unproven answers, each at the planned time or every so often, until the account is given up."""
     now, seen = NOW, list[tuple[datetime, Status]]()
     while not seen or seen[-1][1] is Status.ACTIVE:

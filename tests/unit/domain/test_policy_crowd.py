@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.factories import NOW, make_claim, make_refreshed
-from worker.domain.credential import AccountId
+from worker.domain.account import AccountId
 from worker.domain.policy import RefreshPolicy
 
 POLICY = RefreshPolicy()
@@ -21,7 +21,7 @@ def due_times(account: AccountId, *, until: timedelta) -> list[timedelta]:
     now, version, times = NOW, 2, list[timedelta]()
     while now - NOW < until:
         refreshed = make_refreshed(obtained_at=now, expires_at=now + HOUR)
-        now = POLICY.due_at(account, version, refreshed, in_crowd=version == 2)
+        now = POLICY.due_at(account, version, refreshed, in_backlog=version == 2)
         version += 1
         times.append(now - NOW)
     return times
@@ -53,7 +53,7 @@ def test_without_that_it_comes_back_as_a_wave() -> None:
 @given(account=st.uuids().map(AccountId), version=st.integers(1, 2**40))
 def test_nobody_is_asked_about_twice_in_a_minute_or_too_late(account: AccountId, version: int) -> None:
     """Microsoft takes equal requests in a row for a loop, and a token must not end before its successor comes."""
-    due = POLICY.due_at(account, version, make_refreshed(), in_crowd=True) - NOW
+    due = POLICY.due_at(account, version, make_refreshed(), in_backlog=True) - NOW
 
     assert MINUTE <= due <= 42 * MINUTE
 
@@ -68,8 +68,8 @@ def test_the_order_of_chances_is_kept() -> None:
 
 def test_the_claim_says_who_is_in_a_crowd() -> None:
     """And the plan listens."""
-    planned = [POLICY.plan(make_claim(in_crowd=crowd), make_refreshed(), now=NOW).due_at for crowd in (False, True)]
+    planned = [POLICY.plan(make_claim(in_backlog=crowd), make_refreshed(), now=NOW).due_at for crowd in (False, True)]
 
     account = make_claim().account_id
-    assert planned == [POLICY.due_at(account, 2, make_refreshed(), in_crowd=crowd) for crowd in (False, True)]
+    assert planned == [POLICY.due_at(account, 2, make_refreshed(), in_backlog=crowd) for crowd in (False, True)]
     assert planned[0] != planned[1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.domain.credential import MailServers
+from worker.domain.account import MailServers
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.mail import MICROSOFT_MAIL_HOSTS, MailHostNotAllowed, parse_mail_hosts
 from worker.mail.hosts import check_mail_host, is_host_name

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from tests.factories import NOW
-from worker.domain.credential import AccessToken, MailAccount, MailServers, Secret
+from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, BackingOff, TokenRefused
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken, MailAccount
 from worker.mail import LoginOptions, LoginRejected, MailboxNotConnected, MailHostNotAllowed, MailUnavailable
 from worker.mail.answers import MailProtocol
 from worker.mail.login import Login, Means, TokenRejected, log_in

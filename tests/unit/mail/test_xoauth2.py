@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from worker.domain.credential import Secret
 from worker.domain.errors import InvalidInput
+from worker.domain.secret import Secret
 from worker.mail.answers import MailProtocol, Verdict
 from worker.mail.xoauth2 import Conversation, EndlessChallenge, explain, initial_response
 

@@ -1,0 +1,55 @@
+"""What a group of answers says of the way to Microsoft, before any of it is stored."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.factories import make_refreshed
+from tests.integration.failures.mailboxes import Mailboxes
+from worker.domain.account import AccountId, account_id
+from worker.domain.outcome import Outcome, Scope, Transient
+from worker.service.refresh.breakers import CircuitBreakers
+
+CLIENT = "default"
+UNHEARD: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
+
+
+@pytest.fixture(name="gate")
+def _gate(mailboxes: Mailboxes) -> CircuitBreakers:
+    gate = CircuitBreakers(database=mailboxes.services.database, utcnow=mailboxes.clock)
+    gate.admit(CLIENT, 1)
+    return gate
+
+
+def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
+    return [(account_id(f"user{number}@contoso.com"), outcome) for number, outcome in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "is_open"),
+    [
+        ([UNHEARD, UNHEARD, UNHEARD], True),
+        ([UNHEARD, UNHEARD], False),
+        ([UNHEARD, UNHEARD, UNHEARD, make_refreshed()], False),
+        ([make_refreshed(), UNHEARD, UNHEARD, UNHEARD], False),
+    ],
+    ids=["nobody was heard", "two are too few", "the last was heard", "the first was heard"],
+)
+def test_the_way_is_open_if_anybody_got_through(gate: CircuitBreakers, outcomes: list[Outcome], is_open: bool) -> None:
+    """Within one group there is no order: it was all asked at once."""
+    gate.observe(CLIENT, _answers(*outcomes))
+
+    assert gate.is_open(CLIENT) == is_open
+
+
+def test_a_lost_network_is_told_once_and_so_is_its_return(gate: CircuitBreakers) -> None:
+    """It stands in no database: the log of the machine that has it is the only place to see it."""
+    lost, back = _answers(UNHEARD, UNHEARD, UNHEARD), _answers(make_refreshed())
+
+    with capture_logs() as logs:
+        for answers in (lost, lost, back, back):
+            gate.observe(CLIENT, answers)
+
+    assert [(entry["log_level"], entry["event"], entry.get("code")) for entry in logs] == [
+        ("error", "Microsoft cannot be reached from here", "timeout"),
+        ("info", "Microsoft can be reached again", None),
+    ]

@@ -1,0 +1,184 @@
+"""The nouns: secrets that do not show themselves, one spelling per mailbox, one id per spelling."""
+
+import copy
+import json
+import pickle
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.factories import NOW, make_refreshed
+from worker.domain.account import Account, Grant, MailServers, Status, account_id, normalize_email
+from worker.domain.errors import InvalidInput
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken
+
+TOKEN = "EwB4A8l6BAAUbDba3x2OMJElkF7gJ4z"
+
+ADDRESSES = st.from_regex(r"[a-zA-Z0-9.+_-]{1,20}@[a-zA-Z0-9-]{1,20}\.[a-zA-Z]{2,5}", fullmatch=True)
+
+
+def test_a_secret_does_not_show_itself() -> None:
+    """Not in repr, str, format, nor inside anything that holds it."""
+    secret = Secret(TOKEN)
+    grant = Grant(email="ann@contoso.com", refresh_token=secret, access_token=secret)
+    token = AccessToken(email="a@b", secret=secret, obtained_at=NOW, expires_at=NOW, version=1)
+
+    shown = [repr(secret), str(secret), f"{secret}", f"{[secret]}", repr(grant), repr(token), repr({secret: secret})]
+
+    assert not [text for text in shown if TOKEN in text]
+    assert repr(secret) == "Secret()"
+
+
+def test_a_secret_reveals_itself_when_asked() -> None:
+    """In one place per use, which can be searched for."""
+    assert Secret(TOKEN).reveal() == TOKEN
+    assert make_refreshed(access_token=Secret(TOKEN)).access_token.reveal() == TOKEN
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_secret_does_not_pickle(protocol: int) -> None:
+    """So no token travels through a broker, whatever it is wrapped in; and the refusal does not show it."""
+    with pytest.raises(TypeError, match="cannot be pickled") as refusal:
+        pickle.dumps(make_refreshed(access_token=Secret(TOKEN)), protocol)
+
+    assert TOKEN not in str(refusal.value)
+
+
+def test_a_secret_is_not_copied_or_dumped_by_accident() -> None:
+    """Copying goes the way of pickling; JSON knows no Secret; there is no __dict__ to dump."""
+    with pytest.raises(TypeError):
+        copy.copy(Secret(TOKEN))
+    with pytest.raises(TypeError):
+        json.dumps(Secret(TOKEN))
+    assert not hasattr(Secret(TOKEN), "__dict__")
+
+
+def test_secrets_are_equal_if_their_values_are() -> None:
+    """And a secret never equals the bare text."""
+    assert Secret("a") == Secret("a")
+    assert hash(Secret("a")) == hash(Secret("a"))
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert hash(Secret("a")) != hash("a")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "normal"),
+    [
+        ("Ann@Contoso.COM", "ann@contoso.com"),
+        ("  ann@contoso.com\n", "ann@contoso.com"),
+        ("ann+tag@contoso.com", "ann+tag@contoso.com"),
+        ("o'hara@contoso.com", "o'hara@contoso.com"),
+        ("JÖRG@MÜLLER.example", "jörg@müller.example"),
+        ("ann_fabrikam.com#EXT#@contoso.onmicrosoft.com", "ann_fabrikam.com#ext#@contoso.onmicrosoft.com"),
+        ("a@" + "b" * 318, "a@" + "b" * 318),
+    ],
+)
+def test_an_address_has_one_spelling(spelling: str, normal: str) -> None:
+    """Case and surrounding space never make two accounts of one mailbox."""
+    assert normalize_email(spelling) == normal
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "",
+        "  ",
+        "ann",
+        "@",
+        "ann@",
+        "@contoso.com",
+        "a@b@c",
+        "ann smith@contoso.com",
+        "ann@contoso.com\nbob@contoso.com",
+        "ann\x00@contoso.com",
+        "ann@contoso.com\x7f.",
+        "a@" + "b" * 319,
+        "ann\ud800@contoso.com",
+    ],
+)
+def test_what_cannot_be_an_address_is_refused(spelling: str) -> None:
+    """A lone surrogate included: it has no UTF-8, so it could be neither hashed nor stored."""
+    with pytest.raises(InvalidInput):
+        account_id(spelling)
+
+
+def test_a_refusal_does_not_repeat_pages_of_input() -> None:
+    """Somebody will pass the wrong column."""
+    with pytest.raises(InvalidInput) as refusal:
+        normalize_email("x" * 10_000)
+
+    assert len(str(refusal.value)) < 200
+
+
+@given(ADDRESSES | st.text().map(lambda text: f"{text}@x"))
+def test_normalizing_twice_changes_nothing(text: str) -> None:
+    """What is stored finds itself again."""
+    try:
+        normal = normalize_email(text)
+    except InvalidInput:
+        return
+    assert normalize_email(normal) == normal
+    assert normal == normal.lower().strip()
+
+
+@given(ADDRESSES)
+def test_every_spelling_has_the_same_id(address: str) -> None:
+    """A consumer computes it without asking Postgres."""
+    assert account_id(address.upper()) == account_id(f" {address.lower()} ") == account_id(address)
+
+
+def test_the_id_of_an_account_never_changes() -> None:
+    """Rows and cache entries of every release are found under it."""
+    assert account_id("ann@contoso.com") == UUID("cc2236a9-035d-59e5-83b4-3a78b9700e12")
+
+
+@given(st.lists(ADDRESSES.map(str.lower), unique=True, min_size=2))
+def test_different_addresses_have_different_ids(addresses: list[str]) -> None:
+    """Nobody gets another's token."""
+    assert len({account_id(address) for address in addresses}) == len(addresses)
+
+
+def test_a_token_knows_how_long_it_lives() -> None:
+    """Negative after its end."""
+    token = AccessToken(email="a@b", secret=Secret("t"), obtained_at=NOW, expires_at=NOW, version=1)
+
+    assert token.ttl(NOW - timedelta(minutes=1)) == timedelta(minutes=1)
+    assert token.ttl(NOW + timedelta(minutes=1)) == timedelta(minutes=-1)
+    assert token.value == "t"
+
+
+def test_an_account_is_leased_until_its_lease_ends() -> None:
+    """One that has ended holds nobody off."""
+    account = Account(
+        id=account_id("a@b"),
+        email="a@b",
+        client="default",
+        authority=None,
+        scopes=(),
+        use_oauth=True,
+        mail=MailServers(),
+        access_token=None,
+        refresh_token=None,
+        obtained_at=None,
+        expires_at=None,
+        refresh_token_issued_at=None,
+        version=1,
+        status=Status.ACTIVE,
+        due_at=NOW,
+        lease_until=NOW + timedelta(seconds=1),
+        failure=None,
+        claims=None,
+        last_refreshed_at=None,
+        signed_in_at=None,
+        grant_lifetime=None,
+    )
+
+    assert account.is_leased(NOW)
+    assert not account.is_leased(NOW + timedelta(seconds=1))
+    assert not replace(account, lease_until=None).is_leased(NOW)

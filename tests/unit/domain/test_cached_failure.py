@@ -1,0 +1,111 @@
+"""Notes of what is wrong: when they count, for whom, and as which error they come back."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.factories import NOW
+from worker.domain.account import Status, account_id
+from worker.domain.cached_failure import TokenRequirement, as_error, is_trusted, passing, refused, stands
+from worker.domain.errors import (
+    AccountInactive,
+    BackingOff,
+    BlockedByAdmin,
+    ClientMisconfigured,
+    NeedsUser,
+    TokenRefused,
+    Unavailable,
+    WorkerError,
+)
+from worker.domain.secret import Secret
+from worker.domain.token import AccessToken, CachedFailure, CacheEntry
+
+ANN = "ann@contoso.com"
+MINUTE = timedelta(minutes=1)
+BUSY = CachedFailure(kind="throttled", code="http_429", retry_at=NOW + 5 * MINUTE, noted_at=NOW)
+ENTRY = CacheEntry(account_id=account_id(ANN), email=ANN, status=Status.ACTIVE, version=3, problem=BUSY)
+TOKEN = AccessToken(email=ANN, secret=Secret("t"), obtained_at=NOW, expires_at=NOW + MINUTE, version=3)
+ANY, REPORT = TokenRequirement(), TokenRequirement(newer_than=3)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "age", "trusted"),
+    [
+        (5 * MINUTE, timedelta(0), True),
+        (5 * MINUTE, timedelta(seconds=59), True),
+        (5 * MINUTE, MINUTE, False),
+        (timedelta(seconds=7), timedelta(seconds=6), True),
+        (timedelta(seconds=7), timedelta(seconds=7), False),
+        (None, timedelta(seconds=59), True),
+        (None, MINUTE, False),
+    ],
+)
+def test_a_note_is_trusted_until_there_may_be_more_luck_and_a_minute_at_most(
+    retry_after: timedelta | None, age: timedelta, *, trusted: bool
+) -> None:
+    """After that somebody looks."""
+    problem = replace(BUSY, retry_at=NOW + retry_after if retry_after else None)
+
+    assert is_trusted(problem, ANY, now=NOW + age) is trusted
+
+
+def test_where_nobody_can_look_a_note_stands_until_its_time() -> None:
+    """Postgres is away."""
+    assert stands(BUSY, ANY, now=NOW + 4 * MINUTE)
+    assert not stands(BUSY, ANY, now=NOW + 5 * MINUTE)
+    assert stands(replace(BUSY, retry_at=None), ANY, now=NOW + timedelta(days=1))
+    assert not stands(None, ANY, now=NOW)
+
+
+def test_that_tokens_are_refused_concerns_only_who_reports_it() -> None:
+    """To everybody else the token is one that lives."""
+    note = refused(until=NOW + 10 * MINUTE, now=NOW)
+
+    assert is_trusted(note, REPORT, now=NOW)
+    assert not is_trusted(note, ANY, now=NOW)
+    assert not stands(note, ANY, now=NOW)
+
+
+def test_a_wish_allows_what_lives_and_was_not_refused() -> None:
+    """Better than nothing, but not the very thing that did not work."""
+    assert ANY.allows(TOKEN, now=NOW)
+    assert not ANY.allows(TOKEN, now=NOW + MINUTE)
+    assert not ANY.allows(None, now=NOW)
+    assert not REPORT.allows(TOKEN, now=NOW)
+    assert REPORT.allows(replace(TOKEN, version=4), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("entry", "error"),
+    [
+        (ENTRY, BackingOff),
+        (replace(ENTRY, problem=replace(BUSY, kind="misconfigured")), ClientMisconfigured),
+        (replace(ENTRY, problem=refused(until=NOW, now=NOW)), TokenRefused),
+        (replace(ENTRY, status=Status.REAUTH_REQUIRED), NeedsUser),
+        (replace(ENTRY, status=Status.BLOCKED), BlockedByAdmin),
+        (replace(ENTRY, status=Status.PAUSED), AccountInactive),
+        (replace(ENTRY, status=Status.DISCONNECTED), AccountInactive),
+        (replace(ENTRY, status=Status.UNREADABLE), AccountInactive),
+        (replace(ENTRY, use_oauth=False), AccountInactive),
+        (replace(ENTRY, problem=None), Unavailable),
+    ],
+)
+def test_a_note_comes_back_as_the_error_it_was(entry: CacheEntry, error: type[WorkerError]) -> None:
+    """Whoever reads it in another process is told the same."""
+    raised = as_error(entry, now=NOW + MINUTE)
+
+    assert type(raised) is error
+    assert ANN in str(raised)
+    if isinstance(raised, BackingOff):
+        assert raised.retry_after == 4 * MINUTE
+
+
+def test_what_stops_one_process_is_noted_for_seconds() -> None:
+    """With its own wait, if that is shorter; what is no matter of time is not noted."""
+    long, short = BackingOff(ANN, "http_503", 5 * MINUTE), BackingOff(ANN, "http_503", timedelta(seconds=2))
+    notes = [passing(error, now=NOW) for error in (long, short, ClientMisconfigured(ANN, "default", "AADSTS7000215"))]
+
+    waits = [note.retry_at - NOW for note in notes if note and note.retry_at]
+    assert waits == [timedelta(seconds=10), timedelta(seconds=2), timedelta(seconds=10)]
+    assert passing(NeedsUser(ANN, "AADSTS50173"), now=NOW) is None

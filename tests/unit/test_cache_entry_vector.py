@@ -1,0 +1,91 @@
+"""The whole way from a value in Redis to a token, as docs/cache-entry.md says: here, and in another language."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.cache.entries import _item, _key
+from worker.domain.account import account_id
+from worker.domain.cache_entry import decode, encode
+from worker.domain.secret import Secret
+from worker.vault import Purpose, Vault, format_access_keys, parse_access_keys, parse_keys
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "read_entry.mjs"
+VECTOR: dict[str, str] = json.loads((ROOT / "tests" / "vectors" / "cache" / "entry.json").read_text())
+ANN = account_id(VECTOR["email"])
+
+
+@pytest.fixture(name="plain")
+def _plain() -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(VECTOR["plain"])
+    return plain
+
+
+@pytest.mark.parametrize("keys", [parse_keys(VECTOR["encryption_keys"]), parse_access_keys(VECTOR["access_keys"])])
+def test_what_was_written_long_ago_opens(keys: Any, plain: dict[str, Any]) -> None:
+    """With the master key and with a consumer's part of it; programs in other languages rely on all of it."""
+    assert _key(ANN) == VECTOR["redis_key"]
+    item = _item(ANN, bytes.fromhex(VECTOR["value"]))
+    assert item
+
+    text = Vault(keys).open(item.sealed, ANN, Purpose.CACHE_ENTRY)
+    entry = decode(text, ANN)
+
+    assert text == Secret(VECTOR["plain"])
+    assert entry.token
+    assert (item.version, entry.version, entry.token.value) == (3, plain["version"], plain["access_token"])
+    assert json.loads(encode(entry).reveal()) == plain
+
+
+def test_access_keys_are_made_as_documented() -> None:
+    """A program may make them itself, from the master key."""
+    assert format_access_keys(parse_keys(VECTOR["encryption_keys"])) == VECTOR["access_keys"]
+
+
+def test_sealing_makes_exactly_the_documented_bytes() -> None:
+    """So that other programs may also write entries."""
+    vault = Vault(parse_access_keys(VECTOR["access_keys"]))
+
+    sealed = vault._seal(VECTOR["plain"].encode(), ANN, Purpose.CACHE_ENTRY, bytes.fromhex(VECTOR["nonce"]))
+
+    assert (b"1 %020d " % 3 + sealed).hex() == VECTOR["value"]
+
+
+@pytest.mark.parametrize(
+    "text", ["token-worker:entry:cc2236a9-035d", "1 00000000000000000003 ", '"noted_at"', '"pop_port"']
+)
+def test_the_page_shows_what_it_describes(text: str) -> None:
+    """Its sample is the vector's."""
+    page = (ROOT / "docs" / "cache-entry.md").read_text()
+
+    assert text in page
+    assert all(f'"{name}"' in page for name in json.loads(VECTOR["plain"]))
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_node_opens_an_entry(plain: dict[str, Any]) -> None:
+    """Without a library; and not with a key that is not the right one."""
+    assert _node(VECTOR["email"]).stdout.decode().strip() == VECTOR["redis_key"]
+    opened = _node(" Ann@Contoso.COM", "-", value=bytes.fromhex(VECTOR["value"]))
+    tampered = _node("bob@contoso.com", "-", value=bytes.fromhex(VECTOR["value"]))
+
+    assert opened.stdout.decode().strip() == plain["access_token"], opened.stderr
+    assert tampered.returncode != 0
+    assert tampered.stdout == b""
+
+
+def test_the_example_is_short() -> None:
+    """Who ports it reads it first."""
+    assert len(EXAMPLE.read_text().splitlines()) <= 30
+
+
+def _node(*arguments: str, value: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    environment = {"PATH": os.environ["PATH"], "WORKER_ACCESS_KEYS": VECTOR["access_keys"]}
+    argv = ["node", str(EXAMPLE), *arguments]
+    return subprocess.run(argv, input=value, capture_output=True, check=False, timeout=60, env=environment)

@@ -1,0 +1,157 @@
+"""Every statement about accounts, named after its use. Callers own the transaction; ``now`` is always an argument."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, text
+
+from worker.db.rows import FREE, LEASE_UNTIL, as_failure, as_mail
+from worker.domain.account import INACTIVITY, Account, AccountId, Status
+from worker.domain.secret import Sealed
+
+_ACCOUNT_COLUMNS = f"""
+    id, email, client, authority, scopes, use_oauth,
+    imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
+    access_token, refresh_token, token_obtained_at, token_expiry, refresh_token_issued_at, version,
+    status, refresh_due_at, {LEASE_UNTIL} AS lease_until,
+    failure_kind, failure_code, failure_count, failing_since, failure_claims, last_refreshed_at,
+    signed_in_at, grant_lifetime
+"""
+
+# least() skips what is NULL; accounts without a grant have nothing to lose
+_DIES_AT = """
+    CASE WHEN refresh_token IS NOT NULL THEN least(
+        greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime
+    ) END
+"""
+
+
+def find(connection: Connection, account: AccountId) -> Account | None:
+    """The stored account, or None."""
+    row = connection.execute(text(f"SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials WHERE id = :id"), {"id": account})
+    found = row.mappings().first()
+    return _account(found) if found else None
+
+
+def find_many(connection: Connection, accounts: Sequence[AccountId]) -> dict[AccountId, Account]:
+    """Those of the accounts that are stored."""
+    statement = text(f"SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials WHERE id = ANY(CAST(:ids AS uuid[]))")
+    rows = connection.execute(statement, {"ids": list(accounts)}).mappings()
+    return {AccountId(row["id"]): _account(row) for row in rows}
+
+
+def list_accounts(
+    connection: Connection,
+    *,
+    status: Status | None = None,
+    expiring_before: datetime | None = None,
+    after: str = "",
+    limit: int,
+) -> list[Account]:
+    """Up to ``limit`` accounts in order of e-mail, from the one after ``after`` on.
+
+    ``dying_before``: only those whose grant will be dead by then, as domain/forecast.py reckons.
+    """
+    of_status = "AND status = :status" if status else ""
+    dying = f"AND status <> 'reauth_required' AND {_DIES_AT} < :dying_before" if expiring_before else ""
+    statement = text(f"""
+        SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials
+        WHERE email > :after {of_status} {dying} ORDER BY email LIMIT :limit
+    """)
+    given = {"after": after, "status": status and status.value, "dying_before": expiring_before, "limit": limit}
+    rows = connection.execute(statement, {**given, "inactivity": INACTIVITY} if expiring_before else given)
+    return [_account(row) for row in rows.mappings()]
+
+
+def set_status(
+    connection: Connection, account: AccountId, status: Status, *, due_at: datetime | None, now: datetime
+) -> int | None:
+    """Put an account into a state by hand, forgiving its failures; of a refresh in flight only tokens are stored.
+
+    Returns the new version, or None if there is no such account.
+    """
+    statement = text("""
+        UPDATE mail_credentials
+        SET status_changed_at = CASE WHEN status = :status THEN status_changed_at ELSE CAST(:now AS timestamptz) END,
+            status = :status, refresh_due_at = :due_at, lease_id = NULL, lease_until = NULL,
+            version = version + 1, updated_at = :now,
+            failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
+            strikes = 0, struck_at = NULL
+        WHERE id = :id RETURNING version
+    """)
+    version: int | None = connection.execute(
+        statement, {"id": account, "status": status.value, "due_at": due_at, "now": now}
+    ).scalar()
+    return version
+
+
+def erase_tokens(connection: Connection, account: AccountId) -> None:
+    """Forget an account's tokens for good. Only after it can no longer be due."""
+    connection.execute(
+        text("""
+            UPDATE mail_credentials
+            SET access_token = NULL, refresh_token = NULL, previous_refresh_token = NULL, token_expiry = NULL
+            WHERE id = :id
+        """),
+        {"id": account},
+    )
+
+
+def summary(connection: Connection, *, clients: Sequence[str], now: datetime) -> Mapping[str, Any]:
+    """What ``status`` shows: accounts by state, how many are due or expired, and the oldest due time.
+
+    ``unconfigured``: accounts of app registrations other than ``clients``, which nobody here refreshes.
+    """
+    rows = connection.execute(
+        text(f"""
+            SELECT status, count(*) AS accounts,
+                   count(*) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS due,
+                   count(*) FILTER (WHERE NOT {FREE}) AS in_flight,
+                   count(*) FILTER (WHERE status = 'active' AND token_expiry <= :now) AS expired,
+                   count(*) FILTER (WHERE failure_count > 0) AS failing,
+                   count(*) FILTER (WHERE client <> ALL(CAST(:clients AS text[]))) AS unconfigured,
+                   min(refresh_due_at) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS oldest_due_at,
+                   max(last_refreshed_at) AS last_refreshed_at
+            FROM mail_credentials GROUP BY status
+        """),
+        {"now": now, "clients": list(clients)},
+    )
+    found = rows.mappings().all()
+    numbers = ("due", "in_flight", "expired", "failing", "unconfigured")
+    return {
+        "accounts": {row["status"]: row["accounts"] for row in found},
+        **{name: sum(row[name] for row in found) for name in numbers},
+        "oldest_due_at": min(filter(None, (row["oldest_due_at"] for row in found)), default=None),
+        "last_refreshed_at": max(filter(None, (row["last_refreshed_at"] for row in found)), default=None),
+    }
+
+
+def _account(row: RowMapping) -> Account:
+    return Account(
+        id=AccountId(row["id"]),
+        email=row["email"],
+        client=row["client"],
+        authority=row["authority"],
+        scopes=tuple(row["scopes"].split()),
+        use_oauth=row["use_oauth"],
+        mail=as_mail(row),
+        access_token=_sealed(row["access_token"]),
+        refresh_token=_sealed(row["refresh_token"]),
+        obtained_at=row["token_obtained_at"],
+        expires_at=row["token_expiry"],
+        refresh_token_issued_at=row["refresh_token_issued_at"],
+        version=row["version"],
+        status=Status(row["status"]),
+        due_at=row["refresh_due_at"],
+        lease_until=row["lease_until"],
+        failure=as_failure(row),
+        claims=row["failure_claims"],
+        last_refreshed_at=row["last_refreshed_at"],
+        signed_in_at=row["signed_in_at"],
+        grant_lifetime=row["grant_lifetime"],
+    )
+
+
+def _sealed(value: bytes | None) -> Sealed | None:
+    return None if value is None else Sealed(bytes(value))

@@ -1,0 +1,87 @@
+"""The breakers of app registrations, shared by every worker."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, RowMapping, text
+
+from worker.domain.account import AccountId
+from worker.domain.breaker import Breaker
+
+_COLUMNS = "name, suspects, failure_kind, failure_code, failures, open_until, closed_at"
+
+
+def find(connection: Connection, client: str) -> Breaker:
+    """The registration's breaker; a clean one if nothing was ever wrong."""
+    row = connection.execute(text(f"SELECT {_COLUMNS} FROM oauth_clients WHERE name = :name"), {"name": client})
+    found = row.mappings().first()
+    return _breaker(found) if found else Breaker(client=client)
+
+
+def all_breakers(connection: Connection) -> list[Breaker]:
+    """Every breaker that ever had a reason to exist."""
+    rows = connection.execute(text(f"SELECT {_COLUMNS} FROM oauth_clients ORDER BY name"))
+    return [_breaker(row) for row in rows.mappings()]
+
+
+def lock(connection: Connection, client: str, *, now: datetime) -> Breaker:
+    """The breaker, held against other writers until the transaction ends."""
+    connection.execute(
+        text("INSERT INTO oauth_clients (name, updated_at) VALUES (:name, :now) ON CONFLICT DO NOTHING"),
+        {"name": client, "now": now},
+    )
+    row = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM oauth_clients WHERE name = :name FOR UPDATE"), {"name": client}
+    )
+    return _breaker(row.mappings().one())
+
+
+def store(connection: Connection, breaker: Breaker, *, now: datetime) -> None:
+    """Write a locked breaker back."""
+    connection.execute(
+        text("""
+            UPDATE oauth_clients
+            SET suspects = CAST(:suspects AS uuid[]), failure_kind = :kind, failure_code = :code, failures = :failures,
+                open_until = :open_until, closed_at = :closed_at, updated_at = :now
+            WHERE name = :name
+        """),
+        {
+            "name": breaker.client,
+            "suspects": list(breaker.suspects),
+            "kind": breaker.kind,
+            "code": breaker.code,
+            "failures": breaker.failures,
+            "open_until": breaker.open_until,
+            "closed_at": breaker.closed_at,
+            "now": now,
+        },
+    )
+
+
+def claim_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> bool:
+    """Take the right to send the one canary; if its sender dies, the next may be sent from ``until`` on."""
+    statement = text("""
+        UPDATE oauth_clients SET open_until = :until, updated_at = :now
+        WHERE name = :name AND open_until <= :now
+    """)
+    return connection.execute(statement, {"name": client, "until": until, "now": now}).rowcount == 1
+
+
+def release_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> None:
+    """Give the right back, if nothing has happened to the breaker since."""
+    statement = text("""
+        UPDATE oauth_clients SET open_until = :now, updated_at = :now
+        WHERE name = :name AND open_until = :until
+    """)
+    connection.execute(statement, {"name": client, "until": until, "now": now})
+
+
+def _breaker(row: RowMapping) -> Breaker:
+    return Breaker(
+        client=row["name"],
+        suspects=frozenset(AccountId(account) for account in row["suspects"]),
+        kind=row["failure_kind"],
+        code=row["failure_code"],
+        failures=row["failures"],
+        open_until=row["open_until"],
+        closed_at=row["closed_at"],
+    )

@@ -1,0 +1,51 @@
+"""Reads the ledger for operators, and prunes it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from worker.db import clients as breakers
+from worker.db import credentials, events
+from worker.db.session import Database
+from worker.domain.account import AccountId
+from worker.domain.breaker import Breaker
+
+_OF_ALL_ROWS = timedelta(minutes=5)
+_PAGE = 10_000  # a delete that holds its locks for a moment, not for minutes
+
+
+class Ledger:
+    """What was asked and answered, and how the fleet stands."""
+
+    def __init__(
+        self, *, database: Database, clients: Sequence[str], retention: timedelta, utcnow: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._clients = clients
+        self._retention = retention
+        self._utcnow = utcnow
+
+    def latest(self, account: AccountId, *, limit: int = 10) -> Sequence[Mapping[str, Any]]:
+        """The account's newest lines, newest first."""
+        with self._database.begin() as connection:
+            return [dict(row) for row in events.latest(connection, account, limit=limit)]
+
+    def summary(self) -> Mapping[str, Any]:
+        """Accounts by state, how many are due, expired and failing, and the oldest due time: a look at every row."""
+        with self._database.begin_long(_OF_ALL_ROWS) as connection:
+            return credentials.summary(connection, clients=self._clients, now=self._utcnow())
+
+    def breakers(self) -> Sequence[Breaker]:
+        """The app registrations that are in trouble."""
+        with self._database.begin() as connection:
+            return [breaker for breaker in breakers.all_breakers(connection) if not breaker.is_clean]
+
+    def prune(self) -> int:
+        """Delete lines older than the retention; returns how many."""
+        pruned, before = 0, self._utcnow() - self._retention
+        while True:
+            with self._database.begin() as connection:
+                deleted = events.prune(connection, before=before, limit=_PAGE)
+            pruned += deleted
+            if deleted < _PAGE:
+                return pruned

@@ -1,0 +1,74 @@
+"""Accounts as Postgres has them, and as the cache should."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from worker.db import accounts, events
+from worker.db.session import Database
+from worker.domain.account import Account, AccountId
+from worker.domain.cached_failure import entry_of, problem_of
+from worker.domain.errors import UnknownAccount, UnreadableSecret
+from worker.domain.token import AccessToken, CacheEntry
+from worker.vault import Purpose, Vault
+
+
+class AccountReader:
+    """Reads; needs the right to SELECT, and the keys of access tokens. Thread-safe."""
+
+    def __init__(self, *, database: Database, vault: Vault, utcnow: Callable[[], datetime]) -> None:
+        self._database = database
+        self._vault = vault
+        self._utcnow = utcnow
+
+    def find(self, account: AccountId, email: str) -> Account:
+        """Raises UnknownAccount, or DatabaseUnavailable."""
+        with self._database.begin() as connection:
+            stored = accounts.find(connection, account)
+        if stored is None:
+            raise UnknownAccount(email)
+        return stored
+
+    def find_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, Account]:
+        """Those that are stored, in one query. Raises DatabaseUnavailable."""
+        with self._database.begin() as connection:
+            return accounts.find_many(connection, accounts)
+
+    def entry(self, stored: Account, *, asked: bool = False) -> CacheEntry:
+        """What the cache should hold; ``asked``: this very caller has just asked Microsoft about it.
+
+        Raises UnreadableSecret, naming the account.
+        """
+        return entry_of(stored, self._token(stored), problem_of(stored, now=self._utcnow(), asked=asked))
+
+    def entries(self, accounts: Sequence[AccountId]) -> list[CacheEntry]:
+        """What the cache should hold of accounts that were just asked about or acted on.
+
+        A token that does not open here is left out: who has its key finds it in Postgres.
+        """
+        return [self._openable(stored) for stored in self.find_many(accounts).values()]
+
+    def last_granted(self, account: AccountId, trigger: str, *, within: timedelta) -> datetime | None:
+        """When a refresh for this reason last gave a token, if lately."""
+        with self._database.begin() as connection:
+            return events.last_granted(connection, account, trigger=trigger, since=self._utcnow() - within)
+
+    def _openable(self, stored: Account) -> CacheEntry:
+        with suppress(UnreadableSecret):
+            return self.entry(stored, asked=True)
+        return entry_of(stored, None, problem_of(stored, now=self._utcnow(), asked=True))
+
+    def _token(self, stored: Account) -> AccessToken | None:
+        if stored.access_token is None or stored.expires_at is None or stored.obtained_at is None:
+            return None
+        try:
+            secret = self._vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN)
+        except UnreadableSecret as error:
+            raise type(error)(f"{stored.email}: {error}") from None
+        return AccessToken(
+            email=stored.email,
+            secret=secret,
+            obtained_at=stored.obtained_at,
+            expires_at=stored.expires_at,
+            version=stored.version,
+        )
