@@ -17,7 +17,7 @@ from celery import Celery
 from celery.schedules import crontab
 from kombu.exceptions import ChannelError
 
-from worker.broker import ON_DEMAND, REFRESH, SWEEP, queue, repair
+from worker.broker import ON_DEMAND, REFRESH, SWEEP, queue, repair, tls_options
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
@@ -108,6 +108,7 @@ def _configuration() -> dict[str, Any]:
         # the same environment, override broker_url.
         "broker_read_url": settings.broker,
         "broker_write_url": settings.broker,
+        "broker_use_ssl": tls_options(settings.broker),
         "beat_schedule": _schedule(settings.sweep_interval),
         "timezone": "UTC",
         # Three queues, and prefetch of one, so that the order means something.

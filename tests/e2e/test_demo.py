@@ -47,7 +47,7 @@ def _whole_demo() -> Iterator[Foreground]:
 
 def test_the_demo_says_where_flower_is_and_how_to_sign_in(whole_demo: Foreground) -> None:
     """The one address and password a newcomer needs are printed, and they work."""
-    told = re.search(r"^Flower: (http://127\.0\.0\.1:\d+)/  \(sign in as (\S+:\S+)\)$", whole_demo.said(), re.MULTILINE)
+    told = re.search(r"^Flower +(http://127\.0\.0\.1:\d+)/  \(sign in as (\S+:\S+)\)$", whole_demo.said(), re.MULTILINE)
 
     assert told
     flower = Pages(told[1], told[2])

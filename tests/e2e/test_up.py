@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ import redis
 from tests.e2e.foreground import Foreground, foreground
 from tests.e2e.installation import BIN, PATIENCE, inherited, wait_for
 from worker.devkit.demo import MAILBOXES
+from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
 
 pytestmark = [
     pytest.mark.timeout(300),  # a system is started twice
@@ -72,17 +74,71 @@ def test_one_line_lets_another_shell_in_and_a_second_owner_is_kept_out(directory
             assert (directory / "data" / private).stat().st_mode & 0o077 == 0
 
 
-def test_stores_that_are_set_are_used(directory: Path, database_url: str, redis_url: str) -> None:
-    """Whoever has a Postgres and a Redis to develop against gets their data there, and no servers of ours."""
-    stores = {"WORKER_DATABASE_URL": database_url, "WORKER_REDIS_URL": redis_url}
-    with foreground(directory, *UP, **stores) as up:
+def test_stores_and_an_app_registration_that_are_set_are_used(
+    directory: Path, database_url: str, redis_url: str, server: EmulatorServer
+) -> None:
+    """A developer with a Postgres, a Redis and an app registration gets no servers and no accounts of ours."""
+    environment = {
+        "WORKER_DATABASE_URL": database_url,
+        "WORKER_REDIS_URL": redis_url,
+        "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
+        "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
+        "WORKER_AUTHORITY": server.authority,
+        "WORKER_CA_BUNDLE": str(server.ca_bundle),
+    }
+    with foreground(directory, *UP, **environment) as up:
         up.until_said("Stop with Ctrl-C.")
 
-        with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
-            assert connection.execute("SELECT count(*) FROM mail_credentials").fetchall() == [(MAILBOXES,)]
-        with redis.Redis.from_url(redis_url) as client:
-            assert client.dbsize() > MAILBOXES, "an entry for each, and the broker's keys"
+        assert _count(database_url) == 0
         assert not {"postgres", "valkey-server"} & set(up.family().values())
+        address = urlsplit(database_url)
+        assert re.search(
+            rf"^Postgres +\S*:{address.port}{address.path} +\(WORKER_DATABASE_URL\)$", up.said(), re.MULTILINE
+        )
+        assert re.search(r"^Redis +\S*:\d+/0 +\(WORKER_REDIS_URL\)$", up.said(), re.MULTILINE)
+        assert re.search(rf"^Identity +{server.authority} +\(WORKER_CLIENT_ID\)$", up.said(), re.MULTILINE)
+        assert str(address.password) not in up.output()
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_real_stores_never_meet_the_emulator(
+    directory: Path, database_url: str, redis_url: str, *, by_file: bool
+) -> None:
+    """It would refuse real accounts, which then look as if their users had to sign in again."""
+    stores = {"WORKER_DATABASE_URL": database_url, "WORKER_REDIS_URL": redis_url}
+    if by_file:
+        (directory / "secrets").mkdir()
+        for name, value in stores.items():
+            (directory / "secrets" / name.lower()).write_text(value)
+        stores = {"WORKER_SECRETS_DIR": str(directory / "secrets")}
+
+    with foreground(directory, *UP, **stores) as up:
+        assert up.end() == CONFIGURATION_WRONG
+
+        assert len(up.errors().splitlines()) == 1
+        assert "WORKER_DATABASE_URL" in up.errors()
+        assert "WORKER_CLIENT_ID" in up.errors()
+        assert _count(database_url) == 0
+
+
+def test_embedded_stores_of_real_accounts_never_meet_the_emulator(directory: Path, server: EmulatorServer) -> None:
+    """The data of a run with an app registration and of one with the emulator are kept apart."""
+    registration = {
+        "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
+        "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
+        "WORKER_AUTHORITY": server.authority,
+        "WORKER_CA_BUNDLE": str(server.ca_bundle),
+    }
+    with foreground(directory, *UP, **registration) as real:
+        real.until_said("Stop with Ctrl-C.")
+        _shell(real, "token-worker import -", stdin=_exported())
+        real.ctrl_c()
+        assert real.end() == 0
+
+    with foreground(directory, *UP) as emulated:
+        emulated.until_said("Stop with Ctrl-C.")
+
+        assert GUEST not in _versions(emulated)
 
 
 @pytest.mark.parametrize("given", ["WORKER_DATABASE_URL", "WORKER_REDIS_URL"])
@@ -114,6 +170,12 @@ def _run(line: str, *, stdin: str = "") -> str:
     )
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout
+
+
+def _count(database_url: str) -> int:
+    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+        [(count,)] = connection.execute("SELECT count(*) FROM mail_credentials").fetchall()
+    return int(count)
 
 
 def _versions(up: Foreground) -> dict[str, int]:

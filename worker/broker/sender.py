@@ -9,6 +9,7 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
 from worker.broker.queues import ON_DEMAND, queue
+from worker.broker.tls import tls_options
 from worker.domain.account import AccountId
 from worker.domain.errors import Unavailable
 
@@ -55,6 +56,7 @@ class TaskSender:
             # Not from Celery's pool: it is one for all of the process, and an application's own might be in it.
             self._connection = Connection(
                 self._url,
+                ssl=tls_options(self._url),
                 transport_options={
                     "max_retries": 0,
                     "socket_timeout": _TIMEOUT,

@@ -1,5 +1,9 @@
 """How Redis is reached: quickly, or not at all."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004 - redis names it so
@@ -19,6 +23,23 @@ def connect(url: str) -> Redis:
         retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),  # one had gone stale in the pool
         health_check_interval=30,
     )
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def raises_unavailable(call: Callable[P, T]) -> Callable[P, T]:
+    """For a method that talks to Redis: what the client raises becomes Unavailable."""
+
+    @wraps(call)
+    def translated(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except RedisError as error:
+            raise unavailable(error) from None
+
+    return translated
 
 
 def unavailable(error: RedisError) -> Unavailable:

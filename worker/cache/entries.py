@@ -11,9 +11,9 @@ from hashlib import sha1
 from typing import cast
 
 from redis import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
-from worker.cache.connection import unavailable
+from worker.cache.connection import raises_unavailable
 from worker.domain.account import AccountId
 from worker.domain.secret import Sealed
 
@@ -48,45 +48,37 @@ class Cache:
         self._redis = redis
         self._ttl = int(ttl.total_seconds() * 1000)
 
+    @raises_unavailable
     def get(self, account: AccountId) -> Item | None:
         """The account's entry, or None."""
-        try:
-            value = self._redis.get(_key(account))
-        except RedisError as error:
-            raise unavailable(error) from None
+        value = self._redis.get(_key(account))
         return _item(account, value) if isinstance(value, bytes) else None
 
+    @raises_unavailable
     def get_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, Item]:
         """Those of the accounts that have an entry, in one round trip."""
-        try:
-            values = cast("list[object]", self._redis.mget([_key(account) for account in accounts]))
-        except RedisError as error:
-            raise unavailable(error) from None
+        values = cast("list[object]", self._redis.mget([_key(account) for account in accounts]))
         found = zip(accounts, values, strict=True)
         items = [_item(account, value) for account, value in found if isinstance(value, bytes)]
         return {item.account_id: item for item in items if item}
 
+    @raises_unavailable
     def put(self, items: Sequence[Item]) -> None:
         """Store entries in one round trip, each unless a newer one is there."""
         try:
-            try:
-                self._put_all(items)
-            except NoScriptError:  # Redis is new, or was flushed of its scripts
-                self._redis.script_load(_PUT)
-                self._put_all(items)
-        except RedisError as error:
-            raise unavailable(error) from None
+            self._put_all(items)
+        except NoScriptError:  # Redis is new, or was flushed of its scripts
+            self._redis.script_load(_PUT)
+            self._put_all(items)
 
     def _put_all(self, items: Sequence[Item]) -> None:
         keys = [_key(item.account_id) for item in items]
         values = [b"1 %020d %s" % (item.version, item.sealed) for item in items]
         self._redis.evalsha(_PUT_SHA, len(keys), *keys, self._ttl, *values)
 
+    @raises_unavailable
     def ping(self) -> None:
-        try:
-            self._redis.ping()
-        except RedisError as error:
-            raise unavailable(error) from None
+        self._redis.ping()
 
 
 def _key(account: AccountId) -> str:

@@ -10,12 +10,13 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import Redis
-from redis.exceptions import RedisError
 
-from worker.cache.connection import unavailable
+from worker.cache.connection import raises_unavailable
 
 _PREFIX = "token-worker:rate"
 _PATIENCE, _PAUSE = 5.0, 0.05  # seconds
+_LONGEST_PAUSE = 86_400.0  # seconds; what is read as Retry-After is capped at the same
+_LONGEST_TIME = 32  # characters of a time in Redis; a double has at most 24
 
 
 class RateLimiter:
@@ -60,25 +61,29 @@ class TenantThrottle:
         self._redis = redis
         self._utcnow = utcnow
 
+    @raises_unavailable
     def pause(self, client: str, domain: str, span: timedelta) -> None:
         """Leave a tenant alone for ``span``, or for longer if it has been so decided already."""
         if span <= self.left(client, [domain]).get(domain, timedelta(0)):
             return
         until = (self._utcnow() + span).timestamp()
-        try:
-            self._redis.set(_key(client, domain), repr(until), px=max(1, int(span.total_seconds() * 1000)))
-        except RedisError as error:
-            raise unavailable(error) from None
+        self._redis.set(_key(client, domain), repr(until), px=max(1, int(span.total_seconds() * 1000)))
 
+    @raises_unavailable
     def left(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
         """The paused ones among ``domains``, and for how long they still are."""
-        try:
-            found = cast("list[bytes | None]", self._redis.mget([_key(client, domain) for domain in domains]))
-        except RedisError as error:
-            raise unavailable(error) from None
+        found = cast("list[bytes | None]", self._redis.mget([_key(client, domain) for domain in domains]))
         now = self._utcnow().timestamp()
-        spans = {domain: float(until) - now for domain, until in zip(domains, found, strict=True) if until}
-        return {domain: timedelta(seconds=span) for domain, span in spans.items() if span > 0}
+        spans = {domain: _seconds(until) - now for domain, until in zip(domains, found, strict=True) if until}
+        return {domain: timedelta(seconds=span) for domain, span in spans.items() if 0 < span <= _LONGEST_PAUSE}
+
+
+def _seconds(value: bytes) -> float:
+    """Seconds since the epoch; 0, which is over, for a value that no worker has written."""
+    try:
+        return float(value[:_LONGEST_TIME])
+    except ValueError:
+        return 0.0
 
 
 def _key(client: str, domain: str) -> str:

@@ -18,11 +18,15 @@ from worker.domain.account import AccountId, LeaseId
 
 _BRIDGE = "bridge:"  # begins the mark of a holder without a lease
 
+_LONGEST_BRIDGE = 120_000  # milliseconds; a process without a lease takes a lock for half of it
+
+# A lock without a time limit, or with a longer one than any process sets, is held by none.
 _HOLD = f"""
 local bridged = {{}}
 for number, key in ipairs(KEYS) do
   local owner = redis.call('GET', key)
-  if owner and string.sub(owner, 1, {len(_BRIDGE)}) == '{_BRIDGE}' then
+  local left = redis.call('PTTL', key)
+  if owner and string.sub(owner, 1, {len(_BRIDGE)}) == '{_BRIDGE}' and left > 0 and left <= {_LONGEST_BRIDGE} then
     bridged[#bridged + 1] = number
   else
     redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
@@ -89,7 +93,9 @@ class Locks:
             code, left = pipeline.execute()
         except RedisError as error:
             raise unavailable(error) from None
-        return (code.decode(), timedelta(milliseconds=left)) if code is not None and left > 0 else None
+        return (
+            (code.decode("utf-8", "replace"), timedelta(milliseconds=left)) if code is not None and left > 0 else None
+        )
 
 
 def _lock(account: AccountId) -> str:

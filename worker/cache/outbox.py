@@ -7,7 +7,7 @@ from uuid import UUID
 from redis import Redis
 from redis.exceptions import RedisError
 
-from worker.cache.connection import unavailable
+from worker.cache.connection import raises_unavailable, unavailable
 from worker.domain.account import AccountId
 
 _KEY = "token-worker:outbox"  # a hash: one value per account, the newest
@@ -28,38 +28,30 @@ class OutboxStore:
         self._redis = redis
         self._discard = redis.register_script(_DISCARD)
 
+    @raises_unavailable
     def put(self, values: Mapping[AccountId, bytes]) -> None:
         """Keep values, each replacing what the account had."""
-        try:
-            self._redis.hset(_KEY, mapping={str(account): value for account, value in values.items()})
-        except RedisError as error:
-            raise unavailable(error) from None
+        self._redis.hset(_KEY, mapping={str(account): value for account, value in values.items()})
 
+    @raises_unavailable
     def add(self, values: Mapping[AccountId, bytes]) -> None:
         """Keep values of accounts that have none yet; what somebody else has kept meanwhile is as good."""
-        try:
-            pipeline = self._redis.pipeline(transaction=False)
-            for account, value in values.items():
-                pipeline.hsetnx(_KEY, str(account), value)
-            pipeline.execute()
-        except RedisError as error:
-            raise unavailable(error) from None
+        pipeline = self._redis.pipeline(transaction=False)
+        for account, value in values.items():
+            pipeline.hsetnx(_KEY, str(account), value)
+        pipeline.execute()
 
+    @raises_unavailable
     def get(self, account: AccountId) -> bytes | None:
         """What the account has, or None."""
-        try:
-            return cast("bytes | None", self._redis.hget(_KEY, str(account)))
-        except RedisError as error:
-            raise unavailable(error) from None
+        return cast("bytes | None", self._redis.hget(_KEY, str(account)))
 
+    @raises_unavailable
     def among(self, accounts: Collection[AccountId]) -> frozenset[AccountId]:
         """Those of ``accounts`` that have something here."""
-        try:
-            if not self._redis.exists(_KEY):  # as ever, but for outages
-                return frozenset()
-            kept = cast("list[bytes | None]", self._redis.hmget(_KEY, [str(account) for account in accounts]))
-        except RedisError as error:
-            raise unavailable(error) from None
+        if not self._redis.exists(_KEY):  # as ever, but for outages
+            return frozenset()
+        kept = cast("list[bytes | None]", self._redis.hmget(_KEY, [str(account) for account in accounts]))
         return frozenset(account for account, value in zip(accounts, kept, strict=True) if value is not None)
 
     def pages(self, cursor: int = 0) -> Iterator[tuple[int, dict[AccountId, bytes]]]:
@@ -78,20 +70,16 @@ class OutboxStore:
             if cursor == 0:
                 return
 
+    @raises_unavailable
     def size(self) -> int:
         """How many accounts have something here."""
-        try:
-            return self._redis.hlen(_KEY)
-        except RedisError as error:
-            raise unavailable(error) from None
+        return self._redis.hlen(_KEY)
 
+    @raises_unavailable
     def discard(self, values: Mapping[AccountId, bytes]) -> None:
         """Forget values that have been stored, but none that has been replaced by a newer one meanwhile."""
         arguments = [part for account, value in values.items() for part in (str(account), value)]
-        try:
-            self._discard(keys=[_KEY], args=arguments)
-        except RedisError as error:
-            raise unavailable(error) from None
+        self._discard(keys=[_KEY], args=arguments)
 
 
 def _account(field: bytes) -> AccountId | None:

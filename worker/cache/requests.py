@@ -4,9 +4,8 @@ from datetime import timedelta
 from hashlib import blake2b
 
 from redis import Redis
-from redis.exceptions import RedisError
 
-from worker.cache.connection import unavailable
+from worker.cache.connection import raises_unavailable
 from worker.domain.account import AccountId
 
 
@@ -16,19 +15,15 @@ class RequestDedup:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
+    @raises_unavailable
     def is_new(self, account: AccountId, question: str, span: timedelta) -> bool:
         """Note a question; False if somebody has asked the very same within ``span``."""
-        try:
-            return bool(self._redis.set(_key(account, question), b"", nx=True, px=int(span.total_seconds() * 1000)))
-        except RedisError as error:
-            raise unavailable(error) from None
+        return bool(self._redis.set(_key(account, question), b"", nx=True, px=int(span.total_seconds() * 1000)))
 
+    @raises_unavailable
     def forget(self, account: AccountId, question: str) -> None:
         """Strike out a note: the question has reached nobody."""
-        try:
-            self._redis.delete(_key(account, question))
-        except RedisError as error:
-            raise unavailable(error) from None
+        self._redis.delete(_key(account, question))
 
 
 def _key(account: AccountId, question: str) -> str:

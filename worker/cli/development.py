@@ -47,8 +47,9 @@ def demo(seconds: int) -> None:
 def up(data: Path) -> None:
     """Run everything until Ctrl-C, with data that persists.
 
-    Uses WORKER_DATABASE_URL and WORKER_REDIS_URL, and a real app registration (WORKER_CLIENT_ID ...), where set; else
-    embedded servers and the emulator.
+    Without settings: embedded Postgres and Redis, and the emulator of Microsoft's identity platform. With
+    WORKER_CLIENT_ID and its secret it asks Microsoft instead, and uses WORKER_DATABASE_URL and WORKER_REDIS_URL if both
+    are set. It refuses to run the emulator against stores that are set.
     """
     _end_at_once()
     from worker.devkit import demo as show  # noqa: PLC0415

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import FREE, LEASE_UNTIL, as_failure, as_mail
+from worker.db.rows import FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
 from worker.domain.account import INACTIVITY, Account, AccountId, Status
 from worker.domain.secret import Sealed
 
@@ -71,13 +71,12 @@ def set_status(
 
     Returns the new version, or None if there is no such account.
     """
-    statement = text("""
+    statement = text(f"""
         UPDATE mail_credentials
         SET status_changed_at = CASE WHEN status = :status THEN status_changed_at ELSE CAST(:now AS timestamptz) END,
             status = :status, refresh_due_at = :due_at, lease_id = NULL, lease_until = NULL,
             version = version + 1, updated_at = :now,
-            failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
-            strikes = 0, struck_at = NULL
+            {FORGIVEN}
         WHERE id = :id RETURNING version
     """)
     version: int | None = connection.execute(

@@ -9,49 +9,10 @@ import psycopg
 from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
-from worker.db.rows import as_columns, as_mail
+from worker.db.rows import FORGIVEN, Columns, as_mail
 from worker.domain.account import MICROSOFT, AccountId, Grant, MailServers
 from worker.domain.secret import Sealed
 
-# A new grant replaces the old one and forgives everything. The version moves on, so a refresh in flight for the old
-# grant loses its swap, and no copy of the old entry can pass for the newer one.
-_SAVE = text("""
-    INSERT INTO mail_credentials AS c (
-        id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
-        access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at, refresh_due_at,
-        signed_in_at, created_at, updated_at)
-    SELECT n.id, n.email, n.client, n.authority, n.scopes,
-           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port,
-           n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, :now, n.refresh_due_at,
-           :now, :now, :now
-    FROM unnest(
-        CAST(:id AS uuid[]), CAST(:email AS text[]), CAST(:client AS text[]), CAST(:authority AS text[]),
-        CAST(:scopes AS text[]), CAST(:imap_host AS text[]), CAST(:imap_port AS int[]),
-        CAST(:smtp_host AS text[]), CAST(:smtp_port AS int[]), CAST(:pop_host AS text[]), CAST(:pop_port AS int[]),
-        CAST(:access_token AS bytea[]), CAST(:token_obtained_at AS timestamptz[]), CAST(:token_expiry AS timestamptz[]),
-        CAST(:refresh_token AS bytea[]), CAST(:refresh_due_at AS timestamptz[])
-    ) AS n(id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
-           access_token, token_obtained_at, token_expiry, refresh_token, refresh_due_at)
-    ON CONFLICT (id) DO UPDATE SET
-        client = excluded.client, authority = excluded.authority, scopes = excluded.scopes, use_oauth = true,
-        imap_host = coalesce(excluded.imap_host, c.imap_host), imap_port = coalesce(excluded.imap_port, c.imap_port),
-        smtp_host = coalesce(excluded.smtp_host, c.smtp_host), smtp_port = coalesce(excluded.smtp_port, c.smtp_port),
-        pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
-        access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
-        token_expiry = excluded.token_expiry,
-        refresh_token = excluded.refresh_token, previous_refresh_token = NULL,
-        refresh_token_issued_at = excluded.refresh_token_issued_at,
-        status_changed_at = CASE WHEN c.status = 'active' THEN c.status_changed_at ELSE excluded.updated_at END,
-        version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at,
-        lease_id = NULL, lease_until = NULL,
-        failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
-        strikes = 0, struck_at = NULL, signed_in_at = excluded.signed_in_at,
-        updated_at = excluded.updated_at
-    RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
-""")
-
-# COPY cannot replace, so this is for new accounts alone: a temporary table in between would cost Postgres half as much
-# again as the statement above. In the order of _row; with their types, because in binary nothing is converted.
 _TYPES = {
     "id": "uuid",
     "email": "text",
@@ -70,6 +31,39 @@ _TYPES = {
     "refresh_token": "bytea",
     "refresh_due_at": "timestamptz",
 }
+_COLUMNS = Columns(_TYPES)
+
+# A new grant replaces the old one and forgives everything. The version moves on, so a refresh in flight for the old
+# grant loses its swap, and no copy of the old entry can pass for the newer one.
+_SAVE = text(f"""
+    INSERT INTO mail_credentials AS c (
+        id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
+        access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at, refresh_due_at,
+        signed_in_at, created_at, updated_at)
+    SELECT n.id, n.email, n.client, n.authority, n.scopes,
+           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port,
+           n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, :now, n.refresh_due_at,
+           :now, :now, :now
+    FROM {_COLUMNS}
+    ON CONFLICT (id) DO UPDATE SET
+        client = excluded.client, authority = excluded.authority, scopes = excluded.scopes, use_oauth = true,
+        imap_host = coalesce(excluded.imap_host, c.imap_host), imap_port = coalesce(excluded.imap_port, c.imap_port),
+        smtp_host = coalesce(excluded.smtp_host, c.smtp_host), smtp_port = coalesce(excluded.smtp_port, c.smtp_port),
+        pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
+        access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
+        token_expiry = excluded.token_expiry,
+        refresh_token = excluded.refresh_token, previous_refresh_token = NULL,
+        refresh_token_issued_at = excluded.refresh_token_issued_at,
+        status_changed_at = CASE WHEN c.status = 'active' THEN c.status_changed_at ELSE excluded.updated_at END,
+        version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at,
+        lease_id = NULL, lease_until = NULL,
+        {FORGIVEN}, signed_in_at = excluded.signed_in_at,
+        updated_at = excluded.updated_at
+    RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
+""")
+
+# COPY cannot replace, so this is for new accounts alone: a temporary table in between would cost Postgres half as much
+# again as the statement above. In the order of _row; with their types, because in binary nothing is converted.
 _MOMENTS = ("refresh_token_issued_at", "signed_in_at", "created_at", "updated_at")
 _MANY = 50  # from about half as many on, COPY saves more than it costs to ask which are new
 _COPY_IN = f"COPY mail_credentials ({', '.join((*_TYPES, *_MOMENTS))}) FROM STDIN (FORMAT binary)"
@@ -104,7 +98,7 @@ def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime
 
 
 def _upsert(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
-    rows = connection.execute(_SAVE, {**as_columns(map(_row, grants)), "now": now}).mappings()
+    rows = connection.execute(_SAVE, {**_COLUMNS.arrays(map(_row, grants)), "now": now}).mappings()
     return {AccountId(row["id"]): Saved(row["version"], as_mail(row)) for row in rows}
 
 

@@ -1,20 +1,34 @@
 """Tokens that had to wait for the database, and how they are stored late. Callers own the transaction."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
 
 from sqlalchemy import Connection, text
 
-from worker.db.rows import as_columns
+from worker.db.rows import FORGIVEN, Columns
 from worker.domain.account import AccountId
 from worker.domain.secret import Sealed
 
 # The lease they were asked under may have run out and been taken over; the holder loses, having spent an older token.
 # An operator may have paused or resumed the account: then only the state is theirs, if the token that is stored is one
 # that was spent. A sign-in has replaced that one. What was re-sealed since goes by its version alone.
-_RESTORE = text("""
+_LATE = Columns(
+    {
+        "account_id": "uuid",
+        "base": "bigint",
+        "version": "bigint",
+        "spent": "bytea",
+        "access_token": "bytea",
+        "refresh_token": "bytea",
+        "previous_refresh_token": "bytea",
+        "obtained_at": "timestamptz",
+        "expires_at": "timestamptz",
+        "due_at": "timestamptz",
+    }
+)
+_RESTORE = text(f"""
     UPDATE mail_credentials AS c
     SET access_token = n.access_token, token_obtained_at = n.obtained_at, token_expiry = n.expires_at,
         refresh_token = coalesce(n.refresh_token, c.refresh_token),
@@ -26,15 +40,9 @@ _RESTORE = text("""
         status = CASE WHEN c.status = 'paused' THEN c.status ELSE 'active' END,
         refresh_due_at = CASE WHEN c.use_oauth AND c.status <> 'paused' THEN n.due_at END,
         lease_id = NULL, lease_until = NULL,
-        failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
-        strikes = 0, struck_at = NULL, updated_at = :now
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:bases AS bigint[]), CAST(:versions AS bigint[]), CAST(:spents AS bytea[]),
-        CAST(:access_tokens AS bytea[]), CAST(:refresh_tokens AS bytea[]), CAST(:previous_refresh_tokens AS bytea[]),
-        CAST(:obtained_ats AS timestamptz[]), CAST(:expires_ats AS timestamptz[]), CAST(:due_ats AS timestamptz[])
-    ) AS n(id, base, version, spent,
-           access_token, refresh_token, previous_refresh_token, obtained_at, expires_at, due_at)
-    WHERE c.id = n.id AND c.status <> 'disconnected'
+        {FORGIVEN}, updated_at = :now
+    FROM {_LATE}
+    WHERE c.id = n.account_id AND c.status <> 'disconnected'
       AND (c.version = n.base AND c.status <> 'paused' OR position(sha256(c.refresh_token) IN n.spent) > 0)
     RETURNING c.id, c.version
 """)
@@ -79,20 +87,6 @@ def restore(connection: Connection, updates: Sequence[PendingResult], *, now: da
     stored there is none."""
     if not updates:
         return {}
-    arrays = as_columns(
-        {
-            "ids": update.account_id,
-            "bases": update.base,
-            "versions": update.version,
-            "spents": update.spent,
-            "access_tokens": update.access_token,
-            "refresh_tokens": update.refresh_token,
-            "previous_refresh_tokens": update.previous_refresh_token,
-            "obtained_ats": update.obtained_at,
-            "expires_ats": update.expires_at,
-            "due_ats": update.due_at,
-        }
-        for update in updates
-    )
+    arrays = _LATE.arrays(map(asdict, updates))
     stored = connection.execute(_RESTORE, {**arrays, "now": now})
     return {AccountId(account): version for account, version in stored}

@@ -1,6 +1,6 @@
 """Claims on accounts: leasing what is due, writing back what was spent. Callers own the transaction."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from worker.db.late_writes import PendingResult, mark
-from worker.db.rows import FREE, as_columns, as_dicts, as_failure, as_mail
+from worker.db.rows import FREE, Columns, as_dicts, as_failure, as_mail
 from worker.domain.account import AccountId, Failure, Lease, LeaseId, Status
 from worker.domain.policy import LONG_OVERDUE
 from worker.domain.secret import Sealed
@@ -50,7 +50,29 @@ _CLAIM_ONE = text(f"""
 
 # A rival that took over an expired lease, or a sign-in meanwhile, has changed version or lease: then this answer is
 # the older one, and is dropped; but for new tokens whose predecessor is what is still stored, see unsaved.restore.
-_PERSIST = text("""
+_WRITTEN = Columns(
+    {
+        "id": "uuid",
+        "version": "bigint",
+        "lease_id": "uuid",
+        "access_token": "bytea",
+        "obtained_at": "timestamptz",
+        "expires_at": "timestamptz",
+        "refresh_token": "bytea",
+        "previous_refresh_token": "bytea",
+        "status": "text",
+        "due_at": "timestamptz",
+        "failure_kind": "text",
+        "failure_code": "text",
+        "failure_count": "int",
+        "failing_since": "timestamptz",
+        "failure_claims": "text",
+        "strikes": "int",
+        "struck_at": "timestamptz",
+        "aged_out": "boolean",
+    }
+)
+_PERSIST = text(f"""
     UPDATE mail_credentials AS c
     SET access_token = coalesce(n.access_token, c.access_token),
         token_obtained_at = coalesce(n.obtained_at, c.token_obtained_at),
@@ -69,18 +91,7 @@ _PERSIST = text("""
         strikes = coalesce(n.strikes, 0), struck_at = n.struck_at,
         grant_lifetime = CASE WHEN n.aged_out THEN :now - c.signed_in_at ELSE c.grant_lifetime END,
         updated_at = :now
-    FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:lease_ids AS uuid[]),
-        CAST(:access_tokens AS bytea[]), CAST(:obtained_ats AS timestamptz[]), CAST(:expires_ats AS timestamptz[]),
-        CAST(:refresh_tokens AS bytea[]), CAST(:previous_refresh_tokens AS bytea[]),
-        CAST(:statuses AS text[]), CAST(:due_ats AS timestamptz[]),
-        CAST(:failure_kinds AS text[]), CAST(:failure_codes AS text[]), CAST(:failure_counts AS int[]),
-        CAST(:failing_sinces AS timestamptz[]), CAST(:failure_claimss AS text[]),
-        CAST(:strike_counts AS int[]), CAST(:struck_ats AS timestamptz[]), CAST(:aged_outs AS boolean[])
-    ) WITH ORDINALITY
-        AS n(id, version, lease_id, access_token, obtained_at, expires_at, refresh_token, previous_refresh_token,
-             status, due_at, failure_kind, failure_code, failure_count, failing_since, failure_claims,
-             strikes, struck_at, aged_out, number)
+    FROM {_WRITTEN}
     WHERE c.id = n.id AND c.version = n.version AND c.lease_id = n.lease_id
     RETURNING n.number
 """)
@@ -180,19 +191,13 @@ def count_due(connection: Connection, *, client: str, limit: int, now: datetime)
 
 def release(connection: Connection, returned: Mapping[Lease, timedelta], *, now: datetime) -> None:
     """Give back what was not spent, each due again after its wait, for whoever may ask then."""
-    arrays = as_columns(
-        {
-            "ids": claim.account_id,
-            "versions": claim.version,
-            "lease_ids": claim.lease_id,
-            "due_ats": now + wait,
-        }
+    columns = Columns({"id": "uuid", "version": "bigint", "lease_id": "uuid", "due_at": "timestamptz"})
+    arrays = columns.arrays(
+        {"id": claim.account_id, "version": claim.version, "lease_id": claim.lease_id, "due_at": now + wait}
         for claim, wait in returned.items()
     )
-    statement = text("""
-        UPDATE mail_credentials AS c SET lease_id = NULL, lease_until = NULL, refresh_due_at = n.due_at
-        FROM unnest(CAST(:ids AS uuid[]), CAST(:versions AS bigint[]), CAST(:lease_ids AS uuid[]),
-                    CAST(:due_ats AS timestamptz[])) AS n(id, version, lease_id, due_at)
+    statement = text(f"""
+        UPDATE mail_credentials AS c SET lease_id = NULL, lease_until = NULL, refresh_due_at = n.due_at FROM {columns}
         WHERE c.id = n.id AND c.version = n.version AND c.lease_id = n.lease_id
     """)
     connection.execute(statement, arrays)
@@ -200,44 +205,40 @@ def release(connection: Connection, returned: Mapping[Lease, timedelta], *, now:
 
 def persist(connection: Connection, updates: Sequence[AccountUpdate], *, now: datetime) -> dict[AccountId, int]:
     """Write spent claims back if they are still ours. Returns the versions of those that were."""
-    failures = [update.failure for update in updates]
-    columns: dict[str, list[Any] | None] = {
-        "ids": [update.claim.account_id for update in updates],
-        "versions": [update.claim.version for update in updates],
-        "lease_ids": [update.claim.lease_id for update in updates],
-        "access_tokens": [update.access_token for update in updates],
-        "obtained_ats": [update.obtained_at for update in updates],
-        "expires_ats": [update.expires_at for update in updates],
-        "refresh_tokens": [update.refresh_token for update in updates],
-        "previous_refresh_tokens": [update.previous_refresh_token for update in updates],
-        "statuses": [update.status.value for update in updates],
-        "due_ats": [update.due_at for update in updates],
-        "failure_kinds": _unless_empty(failure and failure.kind for failure in failures),
-        "failure_codes": _unless_empty(failure and failure.code for failure in failures),
-        "failure_counts": _unless_empty(failure and failure.count for failure in failures),
-        "failing_sinces": _unless_empty(failure and failure.since for failure in failures),
-        "failure_claimss": _unless_empty(update.claims for update in updates),
-        "strike_counts": _unless_empty(update.strikes or None for update in updates),
-        "struck_ats": _unless_empty(update.struck_at for update in updates),
-        "aged_outs": _unless_empty(update.aged_out or None for update in updates),
+    written = connection.execute(_PERSIST, {**_WRITTEN.arrays(map(_row, updates)), "now": now}).scalars()
+    return {updates[number - 1].claim.account_id: updates[number - 1].version for number in written}
+
+
+def _row(update: AccountUpdate) -> dict[str, Any]:
+    claim, failure = update.claim, update.failure
+    return {
+        "id": claim.account_id,
+        "version": claim.version,
+        "lease_id": claim.lease_id,
+        "access_token": update.access_token,
+        "obtained_at": update.obtained_at,
+        "expires_at": update.expires_at,
+        "refresh_token": update.refresh_token,
+        "previous_refresh_token": update.previous_refresh_token,
+        "status": update.status.value,
+        "due_at": update.due_at,
+        "failure_kind": failure and failure.kind,
+        "failure_code": failure and failure.code,
+        "failure_count": failure and failure.count,
+        "failing_since": failure and failure.since,
+        "failure_claims": update.claims,
+        "strikes": update.strikes or None,
+        "struck_at": update.struck_at,
+        "aged_out": update.aged_out or None,
     }
-    written = [updates[number - 1] for (number,) in connection.execute(_PERSIST, {**columns, "now": now}).all()]
-    return {update.claim.account_id: update.version for update in written}
-
-
-def _unless_empty(values: Iterable[Any]) -> list[Any] | None:
-    """A column for unnest, which fills up with NULL what is shorter than the others."""
-    column = list(values)
-    return column if any(value is not None for value in column) else None
 
 
 def find_stored(connection: Connection, updates: Sequence[AccountUpdate]) -> dict[AccountId, int]:
     """The versions of those updates whose access token is what is stored: no two seals are alike."""
-    arrays = as_columns({"ids": u.claim.account_id, "access_tokens": u.access_token} for u in updates)
-    statement = text("""
-        SELECT c.id, c.version
-        FROM mail_credentials AS c
-        JOIN unnest(CAST(:ids AS uuid[]), CAST(:access_tokens AS bytea[])) AS n(id, access_token)
+    columns = Columns({"id": "uuid", "access_token": "bytea"})
+    arrays = columns.arrays({"id": u.claim.account_id, "access_token": u.access_token} for u in updates)
+    statement = text(f"""
+        SELECT c.id, c.version FROM mail_credentials AS c JOIN {columns}
           ON c.id = n.id AND c.access_token = n.access_token
     """)
     return {AccountId(account): version for account, version in connection.execute(statement, arrays)}

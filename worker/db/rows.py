@@ -38,10 +38,28 @@ def _servers(*given: Any) -> MailServers:
     return replace(MICROSOFT, **{name: value for name, value in zip(_SERVERS, given, strict=True) if value})
 
 
-def as_columns(records: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Turn records into one array per column, as unnest takes them."""
-    rows = list(records)
-    return {name: [row[name] for row in rows] for name in rows[0]}
+class Columns:
+    """Columns of an ``unnest``: name and Postgres type, declared once. Binds one array per column."""
+
+    def __init__(self, types: Mapping[str, str]) -> None:
+        self._types = types
+
+    def __str__(self) -> str:
+        """For a FROM clause: ``unnest(...) AS n(...)``; ``n.number`` is the row's place, from 1."""
+        arrays = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in self._types.items())
+        return f"unnest({arrays}) WITH ORDINALITY AS n({', '.join(self._types)}, number)"
+
+    def arrays(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """The statement's parameters. A column that is NULL in every row is sent as an empty array."""
+        given = list(rows)
+        columns = {name: [row[name] for row in given] for name in self._types}
+        return {name: values if any(v is not None for v in values) else [] for name, values in columns.items()}
+
+
+FORGIVEN = """
+    failure_kind = NULL, failure_code = NULL, failure_count = 0, failing_since = NULL, failure_claims = NULL,
+    strikes = 0, struck_at = NULL
+"""
 
 
 def as_dicts(rows: CursorResult[Any]) -> list[dict[str, Any]]:

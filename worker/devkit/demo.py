@@ -142,6 +142,8 @@ def up(directory: Path) -> None:
     console.print("Starting everything ...")
     with System(directory, access_token_lifetime=(timedelta(minutes=60), timedelta(minutes=90))) as system:
         system.enrol(MAILBOXES)
+        for part, place in system.parts().items():
+            console.print(f"{part:<9} {place}", highlight=False, soft_wrap=True)
         _announce(console, system)
         console.print(f"Data and logs: {directory}", highlight=False, soft_wrap=True)
         console.print(
@@ -155,7 +157,7 @@ def up(directory: Path) -> None:
 
 
 def _announce(console: Console, system: System) -> None:
-    console.print(f"Flower: {system.flower_url}  (sign in as {system.flower_login})", highlight=False, soft_wrap=True)
+    console.print(f"Flower    {system.flower_url}  (sign in as {system.flower_login})", highlight=False, soft_wrap=True)
 
 
 def _watch(console: Console, system: System, readers: Readers, emulator: Emulator, *, seconds: int) -> None:

@@ -1,7 +1,8 @@
 """The whole system on one machine: stores, emulator, worker, beat and Flower, up within seconds and gone without trace.
 
 What the environment already names is used instead: stores by WORKER_DATABASE_URL and WORKER_REDIS_URL, a real app
-registration by WORKER_CLIENT_ID.
+registration by WORKER_CLIENT_ID. The emulator never meets stores that it has not made: it would refuse the accounts in
+them, and their users would be asked to sign in again.
 """
 
 import base64
@@ -22,6 +23,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from worker.bootstrap import Services, bootstrap
 from worker.celery import Worker
@@ -32,7 +36,7 @@ from worker.devkit.stack.process import Process, ticks
 from worker.domain.account import Grant
 from worker.domain.errors import ConfigurationError
 from worker.domain.secret import Secret
-from worker.settings import Settings, adopt, given, load
+from worker.settings import Settings, adopt, given, given_names, load
 from worker.vault import generate_key
 
 _FLOWER_PORT = 5555
@@ -54,6 +58,7 @@ class System:
         self.emulator: Emulator | None = None
         self.flower_url = ""
         self.flower_login = f"flower:{secrets.token_urlsafe(9)}"
+        self._named: set[str] = set()  # settings that the operator has given
         self._processes: dict[str, Process] = {}
         self._undo = ExitStack()
 
@@ -61,7 +66,11 @@ class System:
         with ExitStack() as undo:
             self.directory = self._given_directory or _temporary_directory(undo)
             self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            environment = {**self._stores(undo), **self._registration(undo), **self._encryption_keys()}
+            self._named = given_names()
+            emulated = _is_emulated(self._named)
+            environment = {**self._stores(undo, emulated=emulated), **self._encryption_keys()}
+            if emulated:
+                environment |= self._start_emulator(undo)
             adopt({"WORKER_SWEEP_INTERVAL": "2", "WORKER_LOG_FORMAT": "json", **environment, **given()})
             self._write_environment()
             schema.upgrade()
@@ -103,19 +112,29 @@ class System:
         """The processes that should be running and are not."""
         return [name for name, process in self._processes.items() if not process.alive()]
 
-    def _stores(self, undo: ExitStack) -> dict[str, str]:
-        named = [name for name in _STORES if name in given()]
-        if len(named) == len(_STORES):
+    def parts(self) -> dict[str, str]:
+        """Where each part is, without a password, and which setting has named it."""
+        settings = load(Settings)
+        identity = ", ".join(each.authority for each in settings.registrations)
+        return {
+            "Postgres": self._place(settings.database_url, "WORKER_DATABASE_URL"),
+            "Redis": self._place(settings.redis_url, "WORKER_REDIS_URL"),
+            "Identity": f"{identity}  ({'emulator' if self.emulator else 'WORKER_CLIENT_ID'})",
+        }
+
+    def _place(self, url: SecretStr, setting: str) -> str:
+        parts = urlsplit(url.get_secret_value())
+        address = parts.netloc.rpartition("@")[2]
+        return f"{address}{parts.path}  ({setting if setting in self._named else 'embedded'})"
+
+    def _stores(self, undo: ExitStack, *, emulated: bool) -> dict[str, str]:
+        if set(_STORES) <= self._named:
             return {}
-        if named:
-            msg = f"{named[0]} is set, but not {next(iter(set(_STORES) - set(named)))}; set both, or neither"
-            raise ConfigurationError(msg)
-        stack = undo.enter_context(Stack(self.directory / "stores"))
+        # Apart, so that accounts of a real app registration never come before the emulator.
+        stack = undo.enter_context(Stack(self.directory / ("stores" if emulated else "real-stores")))
         return dict(zip(_STORES, (stack.database_url, stack.redis_url), strict=True))
 
-    def _registration(self, undo: ExitStack) -> dict[str, str]:
-        if "WORKER_CLIENT_ID" in given():
-            return {}
+    def _start_emulator(self, undo: ExitStack) -> dict[str, str]:
         self.emulator = Emulator(access_token_lifetime=self._lifetime)
         server = undo.enter_context(EmulatorServer(self.directory, self.emulator))
         return {
@@ -201,6 +220,22 @@ class System:
         """All at once: each takes its seconds."""
         with ThreadPoolExecutor(len(self._processes) or 1) as pool:
             list(pool.map(Process.stop, self._processes.values()))
+
+
+def _is_emulated(names: set[str]) -> bool:
+    """Whether the emulator stands for Microsoft. Raises ConfigurationError for a mixture of real and emulated parts."""
+    stores = [name for name in _STORES if name in names]
+    if len(stores) == 1:
+        msg = f"{stores[0]} is set, but not {next(iter(set(_STORES) - set(stores)))}; set both, or neither"
+        raise ConfigurationError(msg)
+    emulated = not any(name == "WORKER_CLIENT_ID" or name.startswith("WORKER_CLIENTS__") for name in names)
+    if emulated and stores:
+        msg = (
+            "WORKER_DATABASE_URL and WORKER_REDIS_URL are set, and no app registration is: the emulator would refuse"
+            " the accounts stored there; set WORKER_CLIENT_ID and its secret, or unset both URLs"
+        )
+        raise ConfigurationError(msg)
+    return emulated
 
 
 def _temporary_directory(undo: ExitStack) -> Path:

@@ -227,6 +227,15 @@ def given() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
+def given_names() -> set[str]:
+    """The names of all settings that a variable or a file in WORKER_SECRETS_DIR holds."""
+    directory = os.environ.get(f"{PREFIX}SECRETS_DIR")
+    files = (
+        {path.name.upper() for path in Path(directory).iterdir()} if directory and Path(directory).is_dir() else set()
+    )
+    return {*given(), *(name for name in files if name.startswith(PREFIX))}
+
+
 def forget() -> None:
     """Drop all WORKER_* variables from this process, which then knows of no system but its own; development only."""
     for name in given():

@@ -4,7 +4,7 @@ import re
 import ssl
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -12,6 +12,8 @@ from worker.domain.errors import InvalidInput
 from worker.identity.registration import check_scopes
 
 _NOT_OF_URLS = re.compile(r"[^!-~]")
+_TLS_SCHEMES = ("rediss", "amqps")
+_TRUE = ("true", "1", "yes")
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
@@ -28,7 +30,7 @@ def _broker_url(value: SecretStr) -> SecretStr:
     if value.get_secret_value() and not _is_url(value.get_secret_value()):
         msg = "must look like redis://:password@host:6379/0 or amqp://user:password@host:5672/vhost"
         raise ValueError(msg)
-    return value
+    return _verified(value)
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
@@ -36,7 +38,24 @@ def _redis_url(value: SecretStr) -> SecretStr:
     if not url.startswith(("redis://", "rediss://")) or not _is_url(url):
         msg = "must look like redis://:password@host:6379/0 (rediss:// for TLS), with %2F for a / in the password"
         raise ValueError(msg)
-    return value
+    return _verified(value)
+
+
+def _verified(value: SecretStr) -> SecretStr:
+    """A URL under which every library verifies the server: kombu verifies nothing unless the URL says so."""
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in _TLS_SCHEMES:
+        return value
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    mode = query.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if mode != "required" or query.get("ssl_check_hostname", "true").lower() not in _TRUE:
+        msg = "must verify the server's certificate: leave out ssl_cert_reqs and ssl_check_hostname"
+        if parts.scheme == "rediss":
+            msg += "; ssl_ca_certs=PATH names a private certificate authority"
+        raise ValueError(msg)
+    if parts.scheme == "rediss":
+        query["ssl_cert_reqs"] = "required"
+    return SecretStr(urlunsplit(parts._replace(query=urlencode(query, safe="/"))))
 
 
 def _is_url(value: str) -> bool:

@@ -199,7 +199,7 @@ def test_a_paused_account_comes_back_when_it_is_resumed(mailboxes: Mailboxes, ri
         with pytest.raises(AccountInactive, match="paused"):
             rival.tokens.get(ANN)
         with pytest.raises(AccountInactive, match="paused"):
-            rival.renewal.refresh(account_id(ANN))
+            rival.on_demand.refresh(account_id(ANN))
 
     assert mailboxes.asked(an_hour) == 0
 

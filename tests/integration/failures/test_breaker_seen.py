@@ -80,7 +80,7 @@ def test_an_operator_asks_all_the_same(mailboxes: Mailboxes, rival: Services, fi
 
     def by_hand() -> None:
         with pytest.raises(ClientMisconfigured):
-            rival.renewal.refresh(account_id(fifty[0]))
+            rival.on_demand.refresh(account_id(fifty[0]))
 
     assert mailboxes.asked(by_hand) == 1
     assert mailboxes.breakers() == before
@@ -95,7 +95,7 @@ def test_an_operators_refresh_is_as_good_a_canary_as_any(
     mailboxes.take_the_secret()
     mailboxes.clock.advance(seconds=10)
 
-    assert rival.renewal.refresh(account_id(fifty[0])).version == 2
+    assert rival.on_demand.refresh(account_id(fifty[0])).version == 2
 
     assert mailboxes.breakers() == [(0, None, None)]
     assert mailboxes.refresh_due()["refreshed"] == 10

@@ -94,7 +94,7 @@ def test_both_refused_is_trouble_with_the_app(mailboxes: Mailboxes, rival: Servi
     assert mailboxes.refresh_due()["returned"] >= 50 - mailboxes.handful
 
     assert mailboxes.requests <= 2 * mailboxes.handful
-    assert [breaker.code for breaker in rival.ledger.breakers()] == ["AADSTS7000215"]
+    assert [breaker.code for breaker in rival.events.breakers()] == ["AADSTS7000215"]
     assert mailboxes.asked(lambda: rival.refresher.refresh_due("default")) == 0
     assert mailboxes.harmed() == []
     accept(mailboxes, NEW)

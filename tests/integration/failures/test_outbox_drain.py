@@ -319,7 +319,7 @@ def test_who_refreshes_a_row_that_is_refused_gets_the_token(mailboxes: Mailboxes
     mailboxes.refresh_due()
     assert_stored(mailboxes, ANN, version=2)
     poison(mailboxes)
-    assert rival.renewal.refresh(account_id(ANN)).version == 3
+    assert rival.on_demand.refresh(account_id(ANN)).version == 3
     cure(mailboxes)
     mailboxes.refresh_due()
     assert_stored(mailboxes, ANN, version=3)

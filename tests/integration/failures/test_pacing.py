@@ -172,7 +172,7 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Mailboxes, rival: 
 
     account = throttled.account("new@contoso.com")
     with pytest.raises(BackingOff, match="AADSTS90055"):
-        rival.renewal.refresh(account.id)
+        rival.on_demand.refresh(account.id)
 
 
 def test_when_its_time_is_over_the_tenant_is_asked_again(mailboxes: Mailboxes, redis_url: str) -> None:

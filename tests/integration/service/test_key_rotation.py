@@ -120,7 +120,7 @@ def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(house: 
     house.services.key_rotation.check()
 
     with pytest.raises(ConfigurationError, match="'k1', which is not in WORKER_ENCRYPTION_KEYS"):
-        _with_new(house).rotation.check()
+        _with_new(house).key_rotation.check()
 
     house.query("UPDATE mail_credentials SET refresh_token = refresh_token || '\\x00' WHERE email = :email", email=ANN)
     with pytest.raises(ConfigurationError, match=str(account_id(ANN))):
@@ -135,7 +135,7 @@ def test_what_opens_with_no_key_is_counted_and_left_as_it_is(house: House) -> No
     """Its key may be found in an old backup; until then the old ones must stay, and the report says so."""
     house.enrol(ANN, BOB, CAT)
     lost = house.another(encryption_keys=SecretStr(generate_key("lost")))
-    lost.credentials.save([house.grant(BOB)])
+    lost.accounts.save([house.grant(BOB)])
     house.query("UPDATE mail_credentials SET refresh_token = '\\x00' WHERE email = :email", email=CAT)
     untouched = [house.account(email).refresh_token for email in (BOB, CAT)]
 
@@ -176,7 +176,7 @@ def test_refreshes_go_on_while_keys_are_rotated(house: House) -> None:
 
     def refresh() -> None:
         for _ in range(80):
-            old_first.renewal.refresh(account_id(ANN))
+            old_first.on_demand.refresh(account_id(ANN))
 
     with ThreadPoolExecutor(1) as pool:
         refreshing = pool.submit(refresh)

@@ -59,7 +59,7 @@ def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(house: Hous
     assert small.refresher.batches_due(at_most=5) == ["default"]
 
 
-@pytest.mark.parametrize(("batch_size", "in_crowd"), [(4, False), (3, True), (2, False)])
+@pytest.mark.parametrize(("batch_size", "in_backlog"), [(4, False), (3, True), (2, False)])
 def test_where_more_are_due_than_fit_they_are_spread_anew(house: House, batch_size: int, *, in_backlog: bool) -> None:
     """As those of an import, who would all come back together. That one or two fit says nothing about a fleet."""
     house.enrol(ANN, BOB, CAT, "dan@contoso.com")

@@ -21,7 +21,7 @@ def _both(house: House) -> Services:
 
 def enrol_at_other(house: House, both: Services, *emails: str) -> None:
     granted = [house.emulator.enrol(email, client_id="other-app") for email in emails]
-    both.credentials.save(
+    both.accounts.save(
         [Grant(email=each.email, refresh_token=Secret(each.refresh_token), client="other") for each in granted]
     )
 

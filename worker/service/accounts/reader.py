@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from worker.db import accounts, events
+from worker.db import accounts as rows
+from worker.db import events
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId
 from worker.domain.cached_failure import entry_of, problem_of
@@ -24,7 +25,7 @@ class AccountReader:
     def find(self, account: AccountId, email: str) -> Account:
         """Raises UnknownAccount, or DatabaseUnavailable."""
         with self._database.begin() as connection:
-            stored = accounts.find(connection, account)
+            stored = rows.find(connection, account)
         if stored is None:
             raise UnknownAccount(email)
         return stored
@@ -32,7 +33,7 @@ class AccountReader:
     def find_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, Account]:
         """Those that are stored, in one query. Raises DatabaseUnavailable."""
         with self._database.begin() as connection:
-            return accounts.find_many(connection, accounts)
+            return rows.find_many(connection, accounts)
 
     def entry(self, stored: Account, *, asked: bool = False) -> CacheEntry:
         """What the cache should hold; ``asked``: this very caller has just asked Microsoft about it.

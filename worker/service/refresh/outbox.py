@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 # Enough for what minutes of an outage leave. After a longer one there may be a million, which take many minutes: they
 # must not keep batches from claiming the others, nor their tasks until Celery kills them.
 _AT_A_TIME = timedelta(seconds=5)
+_LARGEST_VALUE = 65_536  # bytes; three sealed tokens take about 12 KB
 
 
 class Outbox:
@@ -193,6 +194,8 @@ def _encode(update: PendingResult) -> bytes:
 
 def _decode(account: AccountId, value: bytes) -> PendingResult:
     try:
+        if len(value) > _LARGEST_VALUE:
+            raise ValueError("too large")  # noqa: TRY301 - as good as any other malformation
         data: dict[str, Any] = json.loads(value)
         access_token, refresh_token, previous = (token and Sealed(base64.b64decode(token)) for token in data["tokens"])
         obtained_at, expires_at, due_at = map(datetime.fromisoformat, data["times"])
@@ -211,5 +214,5 @@ def _decode(account: AccountId, value: bytes) -> PendingResult:
             expires_at=expires_at,
             due_at=due_at,
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UnreadableSecret("an outbox entry is malformed") from None

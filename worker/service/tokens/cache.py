@@ -7,7 +7,7 @@ from itertools import islice
 import structlog
 
 from worker.cache import Cache, Item
-from worker.domain import entry as wire
+from worker.domain import cache_entry as wire
 from worker.domain.account import AccountId
 from worker.domain.errors import CacheRefused, Unavailable, UnreadableSecret
 from worker.domain.token import CacheEntry
