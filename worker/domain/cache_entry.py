@@ -68,12 +68,16 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailAccount:
-    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth."""
+    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth.
+
+    ``login_name`` is the user name for the mail server where it is not the address; None: the address.
+    """
 
     email: str
     servers: MailServers
     use_oauth: bool
     token: AccessToken | None
+    login_name: str | None = None
 
 
 _SERVERS = tuple(field.name for field in fields(MailServers))

@@ -1,4 +1,4 @@
-"""One Dovecot for all tests, and behind it a new emulator for each. Clocks are real: mail sessions go by them."""
+"""One Dovecot for all tests, and a new emulator for each. Clocks are real, because mail sessions depend on them."""
 
 import asyncio
 import ssl
@@ -9,6 +9,7 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
 
@@ -34,7 +35,7 @@ class Sink(MessageHandler):
 
 
 class Relay(Controller):
-    """On a port of the kernel's choice, which nobody else can have taken: learnt before it is tried."""
+    """On a port of the kernel's choice, which no other process can have taken; it is read before it is tried."""
 
     def _trigger_server(self) -> None:
         assert isinstance(self.server, asyncio.Server)
@@ -86,6 +87,26 @@ def _dovecot(relay_server: EmulatorServer, running_sink: tuple[Sink, int]) -> It
             pytest.skip(f"Dovecot cannot be run here: {error}")
         yield dovecot
         dovecot.stop()
+
+
+@pytest.fixture(scope="session", name="authority")
+def _authority() -> trustme.CA:
+    """Of the servers that follow a script."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session", name="script_tls")
+def _script_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session", name="script_trust")
+def _script_trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
 
 
 @pytest.fixture(name="trust")
