@@ -25,7 +25,7 @@ _AFTERMATH = timedelta(hours=4)
 _TOKEN = Secret("")
 _SEALED = Sealed(b"")
 _LEASE = LeaseId(UUID(int=0))
-_GROUP = 250  # answers that are judged together at the most, as in worker/identity/pipeline.py
+_GROUP = 250  # answers that are judged together at the most, as in worker/identity/client.py
 
 
 @dataclass(slots=True)

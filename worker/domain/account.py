@@ -105,9 +105,6 @@ class Lease:
     in_backlog: bool = False  # one of many that are due together, by an import or an outage
     mail: MailServers = MICROSOFT
 
-    def __hash__(self) -> int:
-        return hash(self.account_id)  # and not of all there is, for every look into a dict
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:

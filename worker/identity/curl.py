@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from urllib.parse import urlencode
 
 import pycurl
 
@@ -55,6 +56,13 @@ class HttpRequest:
     url: str
     headers: tuple[str, ...] = field(repr=False)
     body: str | None = field(repr=False, default=None)
+
+
+FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def with_query(url: str, params: Mapping[str, str] | None) -> str:
+    return f"{url}?{urlencode(params)}" if params else url
 
 
 def header_lines(headers: Mapping[str, str]) -> tuple[str, ...]:

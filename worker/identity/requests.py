@@ -17,9 +17,8 @@ from worker.domain.http import HttpResponse
 from worker.domain.microsoft import CREDENTIAL_CODES, Verdict, belongs_to_public_client, classify
 from worker.domain.outcome import Misconfigured, Outcome, Scope, Transient
 from worker.domain.token import Secret
-from worker.identity.curl import HttpRequest, TransferError, header_lines
+from worker.identity.curl import FORM_TYPE, HttpRequest, TransferError, header_lines, with_query
 from worker.identity.msal_apps import PUBLIC_CLIENT, AppKey, DiscoveryFailed, MsalApps
-from worker.identity.msal_transport import FORM_TYPE, with_query
 from worker.identity.registration import Registration
 from worker.identity.token_request import RefreshAttempt, TokenRequest
 
