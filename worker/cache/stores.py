@@ -1,4 +1,4 @@
-"""What Redis keeps: cache entries, results that wait for Postgres, and records of requests. Opens no sealed value."""
+"""The values in Redis: cache entries, results that wait for Postgres, records of requests. Opens no sealed value."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -48,7 +48,7 @@ def raises_unavailable(call: Callable[P, T]) -> Callable[P, T]:
 
 
 def unavailable(error: RedisError) -> Unavailable:
-    """What to raise instead: without the server's words, which may repeat a value."""
+    """The exception to raise instead: without the server's words, which may repeat a value."""
     return Unavailable(f"Redis cannot be used: {type(error).__name__}")
 
 

@@ -65,6 +65,6 @@ FORGIVEN = """
 
 
 def as_dicts(rows: CursorResult[Any]) -> list[dict[str, Any]]:
-    """What ``mappings`` gives, at a fraction of its price per field."""
+    """The rows as dictionaries, at a fraction of the price of ``mappings``."""
     names = tuple(rows.keys())
     return [dict(zip(names, row, strict=True)) for row in rows.all()]  # one by one they cost more

@@ -117,7 +117,7 @@ class RefreshPolicy:
         return due
 
     def _residual(self, chance: float) -> float:
-        """What is left of a cycle, as a fraction of the lifetime, at a random moment of it.
+        """The rest of a cycle at a random moment of it, as a fraction of the lifetime.
 
         The equilibrium of a renewal process (Cox, Renewal Theory, 1962, ch. 5): with waits uniform between earliest and
         latest its density is flat up to the earliest and falls in a straight line from there. Accounts that begin like
@@ -168,8 +168,8 @@ class RefreshPolicy:
         return _failed(lease, failure, due_at=now + wait)
 
     def _await_repair(self, lease: Lease, outcome: Misconfigured, *, now: datetime) -> AccountUpdate:
-        # A tenant without the app, or a tenant that is gone, may be a mistake that is mended within the hour. After a
-        # day of it an administrator must hear of it.
+        # A tenant without the app, or a tenant that is gone, may be a mistake that an administrator corrects within the
+        # hour. After a day of it an administrator must hear of it.
         if outcome.code in ABANDONED and (lease.status is Status.BLOCKED or self._has_lasted(lease.failure, now=now)):
             return self._end(lease, outcome, Status.BLOCKED, now=now)
         return self._retry(lease, outcome, now=now)

@@ -31,8 +31,8 @@ _LONGEST_WAIT = 60.0  # seconds; longer than any request takes
 class ConcurrencyWindow:
     """How many requests may be under way at once: few, until their responses show that all is well.
 
-    The first responses show that an app secret is wrong or that the platform is in trouble. Whatever else is under way
-    by then is sent in vain.
+    The first responses show that an app secret is wrong or that the platform is in trouble. The requests under way by
+    then are sent in vain.
     """
 
     def __init__(self, most: int) -> None:
@@ -144,7 +144,7 @@ class Identity:
         expected: Iterable[tuple[str, str | None]] = (),
         now: Callable[[], datetime],
     ) -> Iterator[list[RefreshAttempt[Key]]]:
-        """Spend refresh tokens, many at a time. Yields ended attempts in groups; each has an Outcome, whatever came.
+        """Spend refresh tokens, many at a time. Yields ended attempts in groups; each has an Outcome.
 
         A request is taken from the iterator only when there is a connection for it. Exhaust the result, because the
         responses under way are lost if it is dropped. ``expected``: the clients and authorities of the requests, so

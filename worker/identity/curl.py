@@ -182,7 +182,7 @@ class CurlSession(Generic[Key]):
             now = monotonic()
             # If the machine stood still, only the wait that was asked for counts: a response may be readable by now.
             self._waited, seen = self._waited + min(now - seen, left), now
-            # Everything that was readable has been read, so whatever is still missing is late.
+            # Everything that was readable has been read, so a response that is still missing is late.
             finished = self._handles.finished() or self._expired()
         return [self._finish(handle, error) for handle, error in finished]
 

@@ -1,7 +1,7 @@
 """IMAP over aioimaplib, with a login and an end of the connection that it lacks.
 
 aioimaplib is kept because it is the only asyncio IMAP client on the index that is maintained (2.0.3 of October 2026):
-others stopped between 2021 and 2024. Three faults of it are mended here. Its xoauth2() waits for ever on an error
+others stopped between 2021 and 2024. This module corrects three of its faults. Its xoauth2() waits for ever on an error
 challenge and logs the token in base64. A connection that ends leaves its commands and its IDLE waiting
 (iroco-co/aioimaplib#83, #110, #128). It takes a line or a literal of any size, and a packet of a thousand lines exceeds
 the interpreter's recursion limit.
@@ -28,7 +28,7 @@ _LINE_BYTES = 1_000_000  # of one line: imaplib's limit
 _PORTION = 64  # lines that aioimaplib is handed at a time: it recurses once per line
 _LITERAL = re.compile(rb"\{(\d+)\}$")
 _ENDED = [b"BYE"]  # in the queue of what was pushed: nothing more will come
-_NOT_OURS = (AioImapException, ArithmeticError, LookupError, ValueError)  # what malformed lines make aioimaplib raise
+_NOT_OURS = (AioImapException, ArithmeticError, LookupError, ValueError)  # raised by aioimaplib for malformed lines
 
 
 logging.getLogger("aioimaplib.aioimaplib").addFilter(MaskedLog())

@@ -1,4 +1,4 @@
-"""What the answers of mail servers mean: one table of rules, the first that fits counts, and each names its source.
+"""The meaning of mail servers' answers: one table of rules, the first that fits counts, and each names its source.
 
 Response codes in brackets are those of RFC 5530 (IMAP), RFC 2449 and 3206 (POP), numbers those of RFC 4954 (SMTP).
 """
@@ -12,7 +12,7 @@ _BACKOFF = re.compile(r"suggested backoff time: (\d{1,9}) milliseconds", re.IGNO
 
 
 class MailProtocol(enum.StrEnum):
-    """What the server speaks."""
+    """The protocol of the server."""
 
     IMAP = "imap"
     POP = "pop"
@@ -29,7 +29,7 @@ class Phase(enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """What follows from an answer."""
+    """The consequence of an answer."""
 
     REJECTED = enum.auto()  #: the token: a newer one may be taken
     MAILBOX = enum.auto()  #: the mailbox: no token opens it

@@ -18,10 +18,10 @@ from worker.mail.xoauth2 import Conversation
 
 
 class MailSession(Protocol):
-    """What a library's session brings along: made over a connection, with TLS and the greeting read."""
+    """A library's session: made over a connection, with TLS and the greeting read."""
 
     mail_protocol: ClassVar[MailProtocol]
-    errors: ClassVar[tuple[type[Exception], ...]]  #: what the library raises, beside OSError and ValueError
+    errors: ClassVar[tuple[type[Exception], ...]]  #: raised by the library, beside OSError and ValueError
     reconnect_by: datetime
 
     def __init__(self, login: Login, connection: socket.socket) -> None: ...
@@ -31,7 +31,7 @@ class MailSession(Protocol):
         ...
 
     def leave(self) -> None:
-        """Say goodbye."""
+        """Log out."""
         ...
 
     def drop(self) -> None:

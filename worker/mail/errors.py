@@ -1,4 +1,4 @@
-"""What a mail server's no becomes. TokenRefused, in worker.domain.errors, is the base of LoginRejected.
+"""The errors for a mail server's refusals. TokenRefused, in worker.domain.errors, is the base of LoginRejected.
 
 ``said`` is what the server said: short, without tokens, control characters escaped.
 """
@@ -22,7 +22,7 @@ def _advice(email: str, problem: str) -> str:
 
 
 class MailboxRefused(AccountError):
-    """The mailbox stays closed whatever the token: its licence, its rights, the protocol or the mechanism."""
+    """The mailbox stays closed with any token: its licence, its rights, the protocol or the mechanism."""
 
     code = "mailbox_refused"
 

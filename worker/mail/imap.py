@@ -44,7 +44,7 @@ class ImapSession(imaplib.IMAP4_SSL):
 
     def log_in(self, conversation: Conversation) -> Answer | None:
         """None, or the server's no."""
-        debug, self.debug = self.debug, 0  # what a server says during a login may hold a token
+        debug, self.debug = self.debug, 0  # a server's words during a login may hold a token
         try:
             self._authenticate(conversation)
             # Exchange says only to the first command whether the mailbox can be opened, too.

@@ -1,4 +1,4 @@
-"""One login, whatever the protocol and the library: a token, a connection, and another one where that may help.
+"""One login, for any protocol and library: a token, a connection, and another one where that may help.
 
 The procedure is written once, as a generator of steps; `run` takes them, `run_async` awaits them.
 """
@@ -34,7 +34,7 @@ _MARGIN_SHARE = 10  # of a short remaining life: one tenth
 
 
 class LoginOptions(TypedDict, total=False):
-    """What a caller may say about a login."""
+    """The options of a login."""
 
     #: A shared mailbox that the account's user may open; None: the account's own.
     user: str | None
@@ -165,7 +165,7 @@ def _connected(login: Login, means: Means) -> Procedure[Any]:
 
 
 def _reported(source: TokenSource | AsyncTokenSource, login: Login, rejection: TokenRejected) -> Procedure[AccessToken]:
-    """A newer token. What keeps the source from getting one is raised along with the server's words."""
+    """A newer token. An error that keeps the source from getting one is raised along with the server's words."""
     try:
         newer = yield partial(source.report_rejected, login.email, login.token.version)
     except TokenRefused as error:
@@ -206,7 +206,7 @@ async def run_async(procedure: Generator[Callable[[], Awaitable[Any]], Any, S]) 
 
 @contextmanager
 def translating(login: Login, conversation: Conversation, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """During a login: whatever goes wrong without an answer is the server's trouble or the network's."""
+    """During a login: a failure without an answer is the server's or the network's."""
     expected: tuple[type[Exception], ...] = (OSError, ValueError, EndlessChallenge, *errors)
     try:
         yield
@@ -217,7 +217,7 @@ def translating(login: Login, conversation: Conversation, errors: tuple[type[Exc
 
 
 def rejected(login: Login, answer: Answer) -> Exception:
-    """What a server's no is raised as."""
+    """The error for a server's refusal."""
     match answer.verdict:
         case Verdict.REJECTED:
             return TokenRejected(answer.words)
@@ -230,7 +230,7 @@ def rejected(login: Login, answer: Answer) -> Exception:
 
 
 def words_of(error: Exception) -> str:
-    """What a library's exception says; some hold the bytes of the server."""
+    """The words of a library's exception; some hold the bytes of the server."""
     if any(isinstance(each, bytes) for each in error.args):
         return " ".join(each.decode(errors="replace") if isinstance(each, bytes) else str(each) for each in error.args)
     return str(error) or type(error).__name__

@@ -22,7 +22,7 @@ class SmtpSession(smtplib.SMTP):
 
     mail_protocol: ClassVar[MailProtocol] = MailProtocol.SMTP
     errors: ClassVar[tuple[type[Exception], ...]] = ()  # smtplib's are OSErrors
-    debuglevel = 0  # whatever smtplib.SMTP's is: it would print the token
+    debuglevel = 0  # although smtplib.SMTP's may be set: it would print the token
 
     #: The server may end the session soon after this instant.
     reconnect_by: datetime
@@ -40,7 +40,7 @@ class SmtpSession(smtplib.SMTP):
 
     @property
     def file(self) -> "_Reader | None":
-        """What smtplib reads from."""
+        """The file that smtplib reads from."""
         return self._reader
 
     @file.setter

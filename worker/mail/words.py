@@ -1,4 +1,4 @@
-"""What mail servers say, made fit for messages and logs: no token, no control character, not long."""
+"""The words of mail servers, made fit for messages and logs: no token, no control character, not long."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ def shown(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def spellings(response: str, token: str) -> tuple[str, ...]:
-    """A token and the response that holds it, as they are and in base64, whatever stands before the token there."""
+    """A token and the response that holds it, as they are and in base64, with any text before the token there."""
     shifted = [b64encode(b" " * shift + token.encode()).decode() for shift in range(3)]
     return (token, b64encode(response.encode()).decode(), *shifted)
 

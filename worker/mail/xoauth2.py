@@ -25,7 +25,7 @@ def initial_response(user: str, token: Secret) -> str:
 
 
 class Conversation:
-    """The client's side of one login: the token at first, an empty line to whatever else the server asks.
+    """The client's side of one login: the token at first, an empty line to any further challenge.
 
     The token never goes along with the command itself. Microsoft's tokens exceed some servers' line limit (RFC 4954,
     section 4: then the response waits for the challenge), and client libraries log commands, but not responses.
@@ -36,7 +36,7 @@ class Conversation:
         self._response = initial_response(user, token)
         self._token = token
         self._replies = 0
-        self._complaint = ""  # what the error challenge said
+        self._complaint = ""  # the words of the error challenge
         self._phase = Phase.UNSENT
 
     def reply(self, challenge: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What a line of an import says: one JSON object per account, as every exporter can write it."""
+"""The format of an import: one JSON object per line and account, which every exporter can write."""
 
 import json
 from datetime import UTC, datetime

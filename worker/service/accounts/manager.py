@@ -1,4 +1,4 @@
-"""What operators and the application do to accounts: save, import, pause, resume, disconnect, list."""
+"""The actions of operators and the application on accounts: save, import, pause, resume, disconnect, list."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -135,7 +135,7 @@ class AccountManager:
         account = self.find(email)
         with self._database.begin() as connection:
             rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
-        self._cache.publish(self._accounts.entries([account.id]))  # what was noted before has lost its cause
+        self._cache.publish(self._accounts.entries([account.id]))  # a cached failure has lost its cause
 
     def _store(self, checked: Sequence[Grant]) -> None:
         unique = {grant.email: grant for grant in checked}
@@ -154,7 +154,7 @@ class AccountManager:
 
     def _seal(self, grant: Grant) -> SealedGrant:
         account, now = account_id(grant.email), self._utcnow()
-        # A token whose end nobody knows cannot be served; the refresh token gets a new one at once.
+        # A token without a known expiry cannot be served; a refresh gets a new one at once.
         known = grant.access_token is not None and grant.expires_at is not None and grant.expires_at > now
         access_token = grant.access_token if known else None
         return SealedGrant(

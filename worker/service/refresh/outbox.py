@@ -147,7 +147,7 @@ class Outbox:
         return self._persist(updates[:half], refused) | self._persist(updates[half:], refused)
 
     def _open_all(self, values: Mapping[AccountId, bytes]) -> list[AccountUpdate]:
-        """What opens. A value under an unknown key waits for a worker that has it; any other is set aside."""
+        """The values that open. A value under an unknown key waits for a worker that has it; any other is set aside."""
         opened, foreign = list[AccountUpdate](), dict[AccountId, bytes]()
         for account, value in values.items():
             try:

@@ -23,7 +23,7 @@ from worker.service.refresh.results import RefreshResult, ResultWriter, Trigger
 
 log = structlog.get_logger(__name__)
 
-_LEASING_LIMIT = timedelta(seconds=30)  # a batch ends within this, a lease and a request, whatever the rate
+_LEASING_LIMIT = timedelta(seconds=30)  # a batch ends within this, a lease and a request, at any rate
 _RETRY_ELSEWHERE = timedelta(minutes=1)  # before another process may try, or this one again
 _BACKLOG_MIN = 3  # due accounts; fewer are not spread over the cycle
 
@@ -181,7 +181,7 @@ class Refresher:
 
     def _write(self, results: Sequence[RefreshResult], trigger: Trigger) -> dict[AccountId, CacheEntry | None]:
         written = self._writer.write(results, trigger)
-        # What the results say about other accounts is advice: without it they are merely requested one by one.
+        # The consequences for other accounts are advice: without it their requests are merely sent one by one.
         with suppress(Unavailable):
             client = results[0].key.client
             self._breakers.share(client, _answers(results))

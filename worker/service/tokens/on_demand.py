@@ -40,7 +40,7 @@ def poll(limit: float = _LIMIT) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What a look-up found.
+    """The result of a look-up.
 
     ``entry`` is None if neither store has one. ``stored`` is the row, if Postgres was read. ``error`` is what stopped
     this very look-up, unless the entry says it.
@@ -166,7 +166,7 @@ class DirectRefresh:
         return replace(lookup, error=Unavailable(f"{email}: the refresh by another worker has not finished"))
 
     def refresh_now(self, account: AccountId) -> AccessToken:
-        """Refresh whatever the schedule and earlier failures say, because an operator requests it.
+        """Refresh against schedule and earlier failures, because an operator requests it.
 
         Raises as TokenReader.get does, even if an older token lives.
         """

@@ -64,7 +64,7 @@ class TokenReader:
         )
 
     def recall(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken | None:
-        """What ``get`` would return, from this process's memory alone; None if a store must be read. Raises as ``get``
+        """The result of ``get`` from this process's memory alone; None if a store must be read. Raises as ``get``
         does."""
         entry = self._cache.recall(account_id(email))
         if entry is None:
@@ -125,7 +125,7 @@ class TokenReader:
         Raises as ``get`` does.
         """
         lookup = self._read(account, str(account), requirement)
-        if lookup.entry and lookup.entry.version == 0:  # unknown: only this entry tells the other process
+        if lookup.entry and lookup.entry.version == 0:  # unknown: the other process learns it from this entry alone
             self._cache.publish([lookup.entry])
         if lookup.entry and (failure := of_process(lookup.error, now=self._utcnow())):
             self._cache.publish([lookup.entry.with_failure(failure)])
