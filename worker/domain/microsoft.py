@@ -1,4 +1,4 @@
-"""Reads an answer of Microsoft's token endpoint. What a code means is data (codes/); the reading order is HTTP status,
+"""Reads an answer of Microsoft's token endpoint. What a code means is data (codes.csv); the reading order is HTTP status,
 code, ``suberror``, ``error``.
 
 What is unknown is about the account that was asked for: three such answers over ten minutes make its user sign in
