@@ -12,8 +12,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "error-codes.md"
 
 #: Where rows come from, if not from a GitHub thread.
 SOURCES = {
-    "published list": "[Microsoft's list](https://learn.microsoft.com/entra/identity-platform/reference-error-codes) of error"
-    " codes, read from its repository MicrosoftDocs/entra-docs",
+    "published list": "[Microsoft's list](https://learn.microsoft.com/entra/identity-platform/reference-error-codes) of"
+    " error codes, read from its repository MicrosoftDocs/entra-docs",
     "sign-in page": "names in the script of Microsoft's sign-in page",
     "sign-ins report": "Microsoft's older list of codes of the sign-ins report, in MicrosoftDocs/azure-docs",
     "support articles": "articles per code in MicrosoftDocs/SupportArticles-docs",

@@ -1,4 +1,4 @@
-"""Advice for the user of a mailbox that cannot be read: one sentence per cause. Data (advice.csv); the words may change.
+"""Advice for the user of a mailbox that cannot be read: one sentence per cause, from advice.csv. The words may change.
 
 A user of a personal account (outlook.com and its like) has no administrator and no organization; where a sentence names
 one, the table has another for them.

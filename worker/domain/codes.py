@@ -1,4 +1,4 @@
-"""Meaning of the codes in Microsoft's answers: ``codes.csv`` as one table. ``docs/error-codes.md`` is written from it."""
+"""Meaning of the codes in Microsoft's answers: the table ``codes.csv``, from which docs/error-codes.md is written."""
 
 import enum
 from collections.abc import Mapping
@@ -34,9 +34,9 @@ Flag: TypeAlias = Literal["credential", "abandoned", "aged out", "general"]
 class CodeRow(NamedTuple):
     """What is known of one code.
 
-    ``kind`` is ``number`` for an AADSTS number, ``error`` for an OAuth error name, ``worker`` for a code of the worker's
-    own. ``code`` is spelled as it stands in the ledger. ``name`` is Microsoft's, or empty. ``scope`` is never CLIENT
-    where only work accounts or only personal accounts are refused, because the app registration goes on for the others.
+    ``kind`` is ``number`` for an AADSTS number, ``error`` for an OAuth error name, ``worker`` for the worker's own.
+    ``code`` is spelled as it stands in the ledger. ``name`` is Microsoft's, or empty. ``scope`` is never CLIENT where
+    only work accounts or only personal accounts are refused, because the app registration goes on for the others.
     ``advice`` is a key of advice.SENTENCES, ``hint`` one sentence for the operator, ``source`` the name of a collection
     (see docs/error-codes.md) or a GitHub thread.
     """

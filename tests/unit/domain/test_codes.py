@@ -101,6 +101,8 @@ def test_every_code_that_the_worker_makes_itself_is_explained() -> None:
         assert explain(code) is not None, code
     for code in ("discovery_failed", "internal_error", "authority_refused", "unknown_client", "no_credential"):
         assert explain(code) is not None, code
+    for code in ("pending_result", "rate_limited", "tenant_throttled", "unavailable", "unreadable"):
+        assert explain(code) is not None, code
 
 
 def test_flags_name_codes_as_the_ledger_has_them() -> None:
