@@ -40,7 +40,11 @@ def test_a_ledger_line_is_shown_as_text(installation: Installation) -> None:
     assert installation.cli("refresh", ANN).returncode == 0
     title = "\x1b]0;owned\x07\x1b[2J"
     installation.sql("UPDATE refresh_events SET code = '[/bold]oops', correlation_id = %s", title)
-    installation.sql("UPDATE mail_credentials SET failure_kind = 'transient', failure_code = %s", f"[red]{title}")
+    installation.sql(
+        "UPDATE mail_credentials"
+        " SET failure_kind = 'transient', failure_code = %s, failure_count = 1, failing_since = now()",
+        f"[red]{title}",
+    )
 
     status, output = in_terminal(installation, "show", ANN)
 
@@ -48,7 +52,7 @@ def test_a_ledger_line_is_shown_as_text(installation: Installation) -> None:
     assert is_harmless(output)
     assert "[/bold]oops" in output
     assert r"\x1b]0;owned\x07\x1b[2J" in output
-    assert "[red]" in output
+    assert r"transient ([red]\x1b]0;owned" in output
     assert is_harmless(installation.cli("show", ANN).stdout)
 
 
