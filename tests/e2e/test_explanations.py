@@ -65,12 +65,19 @@ def test_show_fits_a_terminal(revoked: Installation) -> None:
         assert "…" not in output
 
 
-def test_list_fits_a_terminal(revoked: Installation) -> None:
-    status, output = in_terminal(revoked, "list")
+def test_list_fits_a_terminal(installation: Installation) -> None:
+    """A row that is wider has its code on a line of its own."""
+    long = "first.middle.last@subsidiary.contoso.com"
+    installation.enrol(long, BOB)
+    installation.emulator.add_fault(fault_named("50173"), long)
+    for email in (long, BOB):
+        installation.cli("refresh", email)
+
+    status, output = in_terminal(installation, "list")
 
     assert status == 0
     assert max(map(len, output.splitlines())) <= COLUMNS, output
-    assert REVOKED in output
+    assert re.search(rf"^{long}  reauth_required  .*\n  {REVOKED}$", output, re.MULTILINE), output
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", ANN]])
@@ -85,7 +92,7 @@ def test_json_has_each_part_of_a_failure(revoked: Installation, command: list[st
 
 
 def test_status_and_doctor_say_what_a_breakers_code_means(secretless: Installation) -> None:
-    """At night nobody knows the numbers by heart."""
+    """An operator on call does not know the numbers by heart."""
     assert "client secret has expired" in hint(SECRET_EXPIRED)
     explained = re.compile(rf"misconfigured \({SECRET_EXPIRED}\), [a-z 0-9]+\. {re.escape(hint(SECRET_EXPIRED))}")
     for command in ("status", "doctor"):

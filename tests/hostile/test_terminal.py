@@ -87,7 +87,7 @@ def test_an_error_is_shown_as_text(installation: Installation) -> None:
     ids=lambda arguments: " ".join(arguments).replace(TOKEN, "TOKEN"),
 )
 def test_a_misplaced_token_is_not_repeated(installation: Installation, arguments: list[str]) -> None:
-    """What a command says of its arguments ends in tickets and chats."""
+    """Operators copy the errors of commands into tickets and chats."""
     answer = installation.cli(*arguments)
 
     assert answer.returncode == 2

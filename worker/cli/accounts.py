@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from worker import clock
-from worker.cli.output import as_json, print_fields, print_json, print_table, printable, remaining
+from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, printable, remaining
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant, Status, account_id, grant_expires_at, normalize_email
 from worker.domain.cached_failure import as_error, failure_of
 from worker.domain.codes import hint
@@ -70,7 +70,7 @@ def connect(email: str, client: str) -> None:
                 )
             ]
         )
-    click.echo(printable(f"{email} is connected."))
+    print_line(f"{email} is connected.")
 
 
 @click.command("import")
@@ -197,11 +197,11 @@ def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
 @click.command()
 @click.argument("email")
 def refresh(email: str) -> None:
-    """Refresh an account now, whatever its schedule and earlier failures say."""
+    """Refresh an account now, regardless of its schedule and earlier failures."""
     with services() as opened:
         opened.accounts.find(email)
         found = opened.on_demand.refresh_now(account_id(email))
-    click.echo(printable(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC"))
+    print_line(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @click.command()
@@ -210,7 +210,7 @@ def pause(email: str) -> None:
     """Stop refreshing an account until it is resumed."""
     with services() as opened:
         opened.accounts.pause(email)
-    click.echo(printable(f"{normalize_email(email)} is paused."))
+    print_line(f"{normalize_email(email)} is paused.")
 
 
 @click.command()
@@ -219,7 +219,7 @@ def resume(email: str) -> None:
     """Refresh a paused or failing account again, from now on."""
     with services() as opened:
         opened.accounts.resume(email)
-    click.echo(printable(f"{normalize_email(email)} is active."))
+    print_line(f"{normalize_email(email)} is active.")
 
 
 @click.command()
@@ -229,7 +229,7 @@ def disconnect(email: str) -> None:
     """Erase an account's tokens here and in the cache."""
     with services() as opened:
         opened.accounts.disconnect(email)
-    click.echo(printable(f"{normalize_email(email)} is disconnected."))
+    print_line(f"{normalize_email(email)} is disconnected.")
 
 
 COMMANDS: tuple[click.Command, ...] = (connect, import_, list_, show, token, refresh, pause, resume, disconnect)

@@ -1,4 +1,4 @@
-"""Commands for whoever runs the system."""
+"""Commands for operators."""
 
 import sys
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.vault import format_access_keys, generate_key
 
-# What brings SQLAlchemy, pydantic or Alembic is imported where it is used: see worker.cli.accounts.services.
+# Modules that import SQLAlchemy, pydantic or Alembic are imported in functions: see worker.cli.accounts.services.
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services

@@ -33,7 +33,7 @@ _INTRODUCTION = """\
 
 `token-worker show`, `doctor`, the log and the metrics name the code of the last failure. Find it on this page with your
 browser's search. Each row says what the code means and what you can do; the heading above it says what the worker
-does. What users are advised is at the end.
+does. The advice for users is at the end.
 
 A code that is not on this page is new to the worker. It counts as a matter of the one account: after three such answers
 over ten minutes its status is `reauth_required`, and no circuit breaker opens. Look the code up at
@@ -134,7 +134,7 @@ def _key(advice: str) -> str:
 def _advice() -> str:
     lines = [f"| {_key(key)} | {sentence} | {PERSONAL.get(key, 'the same')} |" for key, sentence in SENTENCES.items()]
     head = "| advice | for a work account | for a personal account |\n| --- | --- | --- |"
-    return f"## What users are advised\n\n{head}\n" + "\n".join(lines) + "\n"
+    return f"## Advice for users\n\n{head}\n" + "\n".join(lines) + "\n"
 
 
 def _sources() -> str:

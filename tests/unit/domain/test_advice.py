@@ -1,4 +1,4 @@
-"""What users are advised: a sentence for every code, and one that fits their kind of account."""
+"""Advice for users: a sentence for every code, and one that fits their kind of account."""
 
 from datetime import timedelta
 
