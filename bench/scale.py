@@ -22,12 +22,12 @@ from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
 from bench.quantiles import p99
 from bench.site import Site, sql
 from worker import clock
-from worker.db import events, leases, updates
+from worker.db import events, leases
 from worker.db.events import RefreshEvent
 from worker.db.session import Database
 from worker.domain.account import Lease, LeaseId, Status
-from worker.domain.account_update import AccountUpdate
-from worker.domain.secret import Sealed
+from worker.domain.policy import AccountUpdate
+from worker.domain.token import Sealed
 
 _LEASE = timedelta(seconds=150)
 _CYCLE = timedelta(minutes=36)  # the mean time between two refreshes of an account
@@ -182,7 +182,7 @@ class Table:
         return leases.lease_due(connection, client="default", lease_id=lease, limit=_BATCH, lease=_LEASE, now=now)
 
     def _persist(self, claimed: Sequence[Lease], now: datetime, connection: Connection) -> None:
-        updates.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
+        leases.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
         events.record(connection, [_event(claim, now) for claim in claimed])
 
     def _update(self, claim: Lease, now: datetime) -> AccountUpdate:

@@ -1,10 +1,12 @@
 """Every test starts without WORKER_* variables, and with a fixed instant at hand."""
 
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pytest
 from hypothesis import settings
+
+from tests.factories import NOW
 
 pytest_plugins = ["tests.stores"]
 
@@ -14,8 +16,6 @@ collect_ignore = [] if "CHAOS_ROUNDS" in os.environ else ["chaos"]
 # An example may take as long as it likes: how long it takes says more about the machine than about the code.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
-
-NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from celery import Task, shared_task
 
 from worker.domain.account import DEFAULT_CLIENT, AccountId
 from worker.domain.errors import AccountError
-from worker.domain.requirement import TokenRequirement
+from worker.domain.token import TokenRequirement
 
 # Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
 EXPIRES = 600

@@ -4,7 +4,7 @@ from datetime import timedelta
 from itertools import cycle, islice
 
 from tests.chaos.fleet import MAILBOXES, NEXT_SECRET, THREADS, Fleet, until
-from tests.e2e.installation import wait_for
+from tests.waiting import wait_for
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_SECRET,
     Fault,
@@ -81,7 +81,7 @@ def loop_detected_for_long(fleet: Fleet) -> int:
     until(lambda: fleet.witness.injected == before + len(struck), about="the questions")
     fleet.pass_time(5)  # nobody should be asked about again any sooner, not even by an operator
     for email in struck:
-        refreshed = fleet.installation.cli("refresh", email)
+        refreshed = fleet.deployment.cli("refresh", email)
         assert refreshed.returncode == 0, refreshed.stderr
     return len(struck)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 
 from tests.chaos.fleet import MAILBOXES, QUIET, Fleet, until
-from tests.e2e.installation import wait_for
+from tests.waiting import wait_for
 from worker.devkit.emulator import Hang
 
 _MOMENT = 3.0  # seconds
@@ -194,7 +194,7 @@ def _until_aged(fleet: Fleet, struck: Sequence[str]) -> None:
         WHERE email = ANY(%s) AND lease_id IS NULL AND now() < token_expiry
           AND now() - token_obtained_at > 0.2 * (token_expiry - token_obtained_at)
     """
-    wait_for(lambda: fleet.installation.sql(aged, list(struck)) == [(len(struck),)], about="tokens to age")
+    wait_for(lambda: fleet.deployment.sql(aged, list(struck)) == [(len(struck),)], about="tokens to age")
 
 
 def _renew(fleet: Fleet, who: Sequence[str]) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.e2e.installation import BIN, inherited, wait_for
-
-ENDING = 60.0  # seconds for servers and workers to end in good order, with the machine busy
+from tests.e2e.deployment import BIN, inherited
+from tests.waiting import HANG_LIMIT, wait_for
 
 
 class Foreground:
@@ -66,7 +65,7 @@ class Foreground:
     def kill(self) -> None:
         self._command.kill()
 
-    def end(self, seconds: float = ENDING) -> int:
+    def end(self, seconds: float = HANG_LIMIT) -> int:
         """The exit status, once it has ended."""
         return self._command.wait(seconds)
 

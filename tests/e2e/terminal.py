@@ -9,14 +9,15 @@ import subprocess
 import termios
 import threading
 
-from tests.e2e.installation import BIN, PATIENCE, Installation, inherited
+from tests.e2e.deployment import BIN, Deployment, inherited
+from tests.waiting import HANG_LIMIT
 
 COLUMNS = 80
 _SIZE = struct.pack("HHHH", 24, COLUMNS, 0, 0)  # rows, columns, and no pixels
 _BOLD = re.compile(r"\x1b\[[01]m")  # the only styles that a table uses
 
 
-def in_terminal(installation: Installation, *arguments: str) -> tuple[int, str]:
+def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
     """The exit code, and everything that was written, without styles."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, _SIZE)
@@ -25,14 +26,14 @@ def in_terminal(installation: Installation, *arguments: str) -> tuple[int, str]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        cwd=installation.directory,
-        env={**inherited(), **installation.environment, "TERM": "xterm-256color"},
+        cwd=deployment.directory,
+        env={**inherited(), **deployment.environment, "TERM": "xterm-256color"},
     )
     os.close(theirs)
     chunks: list[bytes] = []
     reader = threading.Thread(target=_read, args=(ours, chunks))
     reader.start()
-    status = process.wait(PATIENCE)
+    status = process.wait(HANG_LIMIT)
     reader.join()
     os.close(ours)
     return status, _BOLD.sub("", b"".join(chunks).decode().replace("\r\n", "\n"))

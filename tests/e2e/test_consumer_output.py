@@ -6,10 +6,10 @@ import sys
 import pytest
 import trustme
 
-from tests.e2e.installation import Installation
+from tests.constants import ANN
+from tests.e2e.deployment import Deployment
 from worker.devkit.emulator import DEFAULT_CLIENT_ID
 
-ANN = "ann@contoso.com"
 _READ = """
 client = TokenClient.from_env()
 {meanwhile}
@@ -35,25 +35,25 @@ def _pem(key_type: trustme.KeyType) -> bytes:
 
 
 @pytest.fixture(name="key")
-def _key(installation: Installation) -> str:
+def _key(deployment: Deployment) -> str:
     """The private key that MSAL trips over, as one piece of base64."""
-    installation.enrol(ANN)
-    installation.sql("UPDATE mail_credentials SET client = 'fabrikam'")
-    directory = installation.directory
+    deployment.add_due_accounts(ANN)
+    deployment.sql("UPDATE mail_credentials SET client = 'fabrikam'")
+    directory = deployment.directory
     (directory / "client.pem").write_bytes(_pem(trustme.KeyType.RSA))
     exchanged = _pem(trustme.KeyType.ECDSA)
     (directory / "exchanged.pem").write_bytes(exchanged)
-    installation.environment |= {
+    deployment.environment |= {
         "WORKER_CLIENTS__FABRIKAM__CLIENT_ID": DEFAULT_CLIENT_ID,
-        "WORKER_CLIENTS__FABRIKAM__AUTHORITY": installation.server.authority,
+        "WORKER_CLIENTS__FABRIKAM__AUTHORITY": deployment.server.authority,
         _CERTIFICATE: str(directory / "client.pem"),
     }
     return exchanged.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
 
 
-def _said(installation: Installation, script: str, *, meanwhile: str = "") -> tuple[str, str]:
+def _said(deployment: Deployment, script: str, *, meanwhile: str = "") -> tuple[str, str]:
     """What the process has printed to standard output and to standard error."""
-    done = installation.run([sys.executable, "-c", _IMPORTS + script + _READ.format(meanwhile=meanwhile)])
+    done = deployment.run([sys.executable, "-c", _IMPORTS + script + _READ.format(meanwhile=meanwhile)])
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -64,27 +64,27 @@ def _shows(text: str, key: str) -> bool:
     return any(key[at : at + 12] in plain for at in range(len(key) - 12))
 
 
-def test_a_consumer_that_set_no_logging_up_prints_nothing(installation: Installation) -> None:
+def test_a_consumer_that_set_no_logging_up_prints_nothing(deployment: Deployment) -> None:
     """Its standard output is the application's."""
-    installation.enrol(ANN)
+    deployment.add_due_accounts(ANN)
 
-    assert _said(installation, "") == ("", "")
+    assert _said(deployment, "") == ("", "")
 
 
-def test_its_lines_are_the_standard_librarys(installation: Installation) -> None:
+def test_its_lines_are_the_standard_librarys(deployment: Deployment) -> None:
     """An application has them as it has those of any other library."""
-    installation.enrol(ANN)
+    deployment.add_due_accounts(ANN)
 
-    printed, logged = _said(installation, _WITH_TEXT)
+    printed, logged = _said(deployment, _WITH_TEXT)
 
     assert printed == ""
     assert re.search(rf"^INFO worker\.\S+: Token persisted to database .*email={ANN}", logged, re.MULTILINE)
 
 
 @pytest.mark.parametrize("setup", ["", _WITH_TEXT], ids=["nothing", "logging"])
-def test_what_fails_unexpectedly_shows_no_key(installation: Installation, key: str, setup: str) -> None:
+def test_an_unexpected_failure_shows_no_key(deployment: Deployment, key: str, setup: str) -> None:
     """The frames it went through hold the private key."""
-    printed, logged = _said(installation, setup, meanwhile=_EXCHANGED)
+    printed, logged = _said(deployment, setup, meanwhile=_EXCHANGED)
 
     assert printed == ""
     assert "Refresh failed unexpectedly" in logged
@@ -92,20 +92,20 @@ def test_what_fails_unexpectedly_shows_no_key(installation: Installation, key: s
     assert not _shows(logged, key)
 
 
-def test_an_application_keeps_its_own_structlog(installation: Installation, key: str) -> None:
+def test_an_application_keeps_its_own_structlog(deployment: Deployment, key: str) -> None:
     """It has the traceback as text, of which no renderer can make locals again."""
-    printed, logged = _said(installation, _STRUCTLOG, meanwhile=_EXCHANGED)
+    printed, logged = _said(deployment, _STRUCTLOG, meanwhile=_EXCHANGED)
 
     assert '"event": "Refresh failed unexpectedly"' in printed
     assert "Traceback (most recent call last)" in printed
     assert not _shows(printed + logged, key)
 
 
-def test_an_application_that_shows_locals_shows_none_of_ours(installation: Installation, key: str) -> None:
+def test_an_application_that_shows_locals_shows_none_of_ours(deployment: Deployment, key: str) -> None:
     """structlog's own default does, where rich is installed."""
     default = "structlog.configure(processors=structlog.get_config()['processors'])\n"
 
-    printed, logged = _said(installation, default, meanwhile=_EXCHANGED)
+    printed, logged = _said(deployment, default, meanwhile=_EXCHANGED)
 
     assert "Refresh failed unexpectedly" in printed
     assert not _shows(printed + logged, key)

@@ -2,55 +2,51 @@
 
 from datetime import timedelta
 from functools import partial
-from itertools import pairwise
 
-from tests.e2e.installation import Installation, emails, wait_for
+from tests.constants import PERSISTED
+from tests.e2e.deployment import Deployment
+from tests.factories import emails
+from tests.waiting import wait_for
 
 ACCOUNTS = 500
 CYCLES = 2
 LIFETIME = timedelta(seconds=24)
 CYCLE = LIFETIME / 2  # the shortest there is
-# From the worker's instant to the emulator's, with the machine busy.
-ON_THE_WAY = timedelta(seconds=8)
 
 
-def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(installation: Installation) -> None:
+def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(deployment: Deployment) -> None:
     """500 accounts due at once cost 500 requests; the next cycle comes half a lifetime later, once each again."""
-    installation.enrol(*emails(ACCOUNTS), lifetime=LIFETIME)
-    workers = [installation.worker(name, WORKER_BATCH_SIZE="25") for name in ("one", "two")]
-    beats = [installation.celery("beat") for _ in range(2)]
+    deployment.add_due_accounts(*emails(ACCOUNTS), lifetime=LIFETIME)
+    workers = [deployment.worker(name, WORKER_BATCH_SIZE="25") for name in ("one", "two")]
+    beats = [deployment.celery("beat") for _ in range(2)]
 
     for cycle in range(1, CYCLES + 1):
-        refreshed = partial(installation.all_refreshed, at_least=cycle)
+        refreshed = partial(deployment.all_refreshed, at_least=cycle)
         wait_for(refreshed, about=f"cycle {cycle}", processes=[*workers, *beats])
     for beat in beats:
         beat.stop()
-    wait_for(lambda: _every_answer_is_stored(installation), about="every answer to be stored", processes=workers)
+    wait_for(lambda: _every_answer_is_stored(deployment), about="every answer to be stored", processes=workers)
 
-    asked = installation.emulator.statistics()
+    asked = deployment.emulator.statistics()
     assert asked.failures == 0
     assert min(account.requests for account in asked.by_account.values()) >= CYCLES
-    assert min(_gaps(installation)) >= CYCLE - ON_THE_WAY
-    assert _shortest_gap(installation) >= CYCLE
-    assert all("Token persisted to database" in worker.output() for worker in workers), "both workers take part"
+    assert _shortest_gap(deployment) >= CYCLE
+    assert all(PERSISTED in worker.output() for worker in workers), "both workers take part"
     assert all("Sending due task sweep" in beat.output() for beat in beats), "both beats take part"
 
 
-def _every_answer_is_stored(installation: Installation) -> bool:
+def _every_answer_is_stored(deployment: Deployment) -> bool:
     """Each refresh has raised a version by one: none was made for nothing, as by a worker that came second."""
-    versions = installation.sql("SELECT sum(version - 1)::int FROM mail_credentials")
-    return versions == [(installation.emulator.statistics().refreshes,)]
+    versions = deployment.sql("SELECT sum(version - 1)::int FROM mail_credentials")
+    return versions == [(deployment.emulator.statistics().refreshes,)]
 
 
-def _gaps(installation: Installation) -> list[timedelta]:
-    """Between two requests about one account, as the emulator saw them."""
-    accounts = installation.emulator.statistics().by_account.values()
-    return [later - earlier for account in accounts for earlier, later in pairwise(account.instants)]
+def _shortest_gap(deployment: Deployment) -> timedelta:
+    """The shortest time between two requests for one account, by the workers' own records.
 
-
-def _shortest_gap(installation: Installation) -> timedelta:
-    """Between two questions about one account, by the workers' own ledger."""
-    rows = installation.sql("""
+    The instants at which the emulator received them would depend on the load of the machine.
+    """
+    rows = deployment.sql("""
         SELECT min(gap) FROM (
             SELECT at - lag(at) OVER (PARTITION BY account_id ORDER BY at) AS gap FROM refresh_events
         ) AS gaps

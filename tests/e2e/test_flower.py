@@ -4,19 +4,21 @@ import re
 import socket
 from contextlib import suppress
 
+from tests.e2e.deployment import Deployment
 from tests.e2e.flower import LOGIN, Flower
-from tests.e2e.installation import Installation, emails, wait_for
+from tests.factories import emails
+from tests.waiting import wait_for
 
 PAGES = ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks", "/api/task/types", "/api/queues/length")
 
 ACTIONS = ("/api/task/send-task/worker.sweep", "/api/worker/shutdown/watched", "/api/worker/pool/shrink/watched")
 
 
-def test_flower_shows_the_worker_its_sweeps_and_its_batches(installation: Installation) -> None:
+def test_flower_shows_the_worker_its_sweeps_and_its_batches(deployment: Deployment) -> None:
     """What an operator watches: the worker online, sweeps and batches succeeding; and without the password nothing."""
-    installation.enrol(*emails(3))
-    flower = Flower(installation, FLOWER_BASIC_AUTH=LOGIN)
-    worker, beat = installation.worker("watched"), installation.celery("beat")
+    deployment.add_due_accounts(*emails(3))
+    flower = Flower(deployment, FLOWER_BASIC_AUTH=LOGIN)
+    worker, beat = deployment.worker("watched"), deployment.celery("beat")
 
     wait_for(
         lambda: _names_of_successes(flower) >= {"worker.sweep", "worker.refresh_batch"},
@@ -35,9 +37,9 @@ def test_flower_shows_the_worker_its_sweeps_and_its_batches(installation: Instal
     assert _listens_on_loopback_only(flower.port)
 
 
-def test_without_a_chosen_password_flower_makes_one_up(installation: Installation) -> None:
+def test_without_a_chosen_password_flower_makes_one_up(deployment: Deployment) -> None:
     """Forgetting the password must not mean being open to all."""
-    flower = Flower(installation)
+    flower = Flower(deployment)
 
     told = re.search(r"sign in as (\S+), password (\S+) ", flower.process.output())
 

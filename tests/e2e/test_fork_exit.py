@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.e2e.installation import Installation
+from tests.e2e.deployment import Deployment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for connections in /proc")
 
@@ -45,11 +45,11 @@ client.close()
 """
 
 
-def test_a_child_that_ends_says_no_goodbye_for_its_parent(installation: Installation) -> None:
+def test_a_child_that_ends_says_no_goodbye_for_its_parent(deployment: Deployment) -> None:
     """TLS has one, which the child could send as well: the answer to a question on its way would be lost."""
-    installation.enrol("ann@contoso.com")
+    deployment.add_due_accounts("ann@contoso.com")
 
-    done = installation.run([sys.executable, "-c", _SCRIPT])
+    done = deployment.run([sys.executable, "-c", _SCRIPT])
 
     assert done.returncode == 0, done.stderr
     connections = json.loads(done.stdout)

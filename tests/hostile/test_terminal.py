@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.e2e.conftest import _commands, _installation, _server
-from tests.e2e.installation import Installation
+from tests.constants import ANN
+from tests.e2e.conftest import _commands, _deployment, _server
+from tests.e2e.deployment import Deployment
 from tests.e2e.terminal import in_terminal
 
-__all__ = ["_commands", "_installation", "_server"]  # under the real clock, which is the commands' own
+__all__ = ["_commands", "_deployment", "_server"]  # under the real clock, which is the commands' own
 
-ANN = "ann@contoso.com"
 TOKEN = "M.C549_BAY.0.U.-" + "Cq7" * 120  # as long as a refresh token of a personal account
 HOSTILE = {
     "[/x]@evil.example": "[/x]@evil.example",
@@ -20,45 +20,45 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("address", HOSTILE, ids=range(len(HOSTILE)))
-def test_an_address_is_shown_as_text(installation: Installation, address: str) -> None:
+def test_an_address_is_shown_as_text(deployment: Deployment, address: str) -> None:
     """In a terminal and in a pipe; a character that does not print is shown as its escape sequence."""
-    installation.enrol(address, ANN)
+    deployment.add_due_accounts(address, ANN)
 
     for command in (["list"], ["show", address]):
-        status, output = in_terminal(installation, *command)
+        status, output = in_terminal(deployment, *command)
         assert (status, HOSTILE[address] in output) == (0, True), output
         assert is_harmless(output)
-        piped = installation.cli(*command)
+        piped = deployment.cli(*command)
         assert (piped.returncode, HOSTILE[address] in piped.stdout) == (0, True), piped.stderr
         assert is_harmless(piped.stdout)
-    assert ANN in in_terminal(installation, "list")[1]
+    assert ANN in in_terminal(deployment, "list")[1]
 
 
-def test_a_ledger_line_is_shown_as_text(installation: Installation) -> None:
+def test_a_ledger_line_is_shown_as_text(deployment: Deployment) -> None:
     """The code and the correlation id come from a server; earlier versions stored any header."""
-    installation.enrol(ANN)
-    assert installation.cli("refresh", ANN).returncode == 0
+    deployment.add_due_accounts(ANN)
+    assert deployment.cli("refresh", ANN).returncode == 0
     title = "\x1b]0;owned\x07\x1b[2J"
-    installation.sql("UPDATE refresh_events SET code = '[/bold]oops', correlation_id = %s", title)
-    installation.sql(
+    deployment.sql("UPDATE refresh_events SET code = '[/bold]oops', correlation_id = %s", title)
+    deployment.sql(
         "UPDATE mail_credentials"
         " SET failure_kind = 'transient', failure_code = %s, failure_count = 1, failing_since = now()",
         f"[red]{title}",
     )
 
-    status, output = in_terminal(installation, "show", ANN)
+    status, output = in_terminal(deployment, "show", ANN)
 
     assert status == 0
     assert is_harmless(output)
     assert "[/bold]oops" in output
     assert r"\x1b]0;owned\x07\x1b[2J" in output
     assert r"transient ([red]\x1b]0;owned" in output
-    assert is_harmless(installation.cli("show", ANN).stdout)
+    assert is_harmless(deployment.cli("show", ANN).stdout)
 
 
-def test_an_error_is_shown_as_text(installation: Installation) -> None:
+def test_an_error_is_shown_as_text(deployment: Deployment) -> None:
     """It repeats the address that was typed or pasted."""
-    status, output = in_terminal(installation, "show", "no\u202ebody\u009b2j@evil.example")
+    status, output = in_terminal(deployment, "show", "no\u202ebody\u009b2j@evil.example")
 
     assert status == 1
     assert r"no\u202ebody\x9b2j@evil.example" in output
@@ -86,9 +86,9 @@ def test_an_error_is_shown_as_text(installation: Installation) -> None:
     ],
     ids=lambda arguments: " ".join(arguments).replace(TOKEN, "TOKEN"),
 )
-def test_a_misplaced_token_is_not_repeated(installation: Installation, arguments: list[str]) -> None:
+def test_a_misplaced_token_is_not_repeated(deployment: Deployment, arguments: list[str]) -> None:
     """Operators copy the errors of commands into tickets and chats."""
-    answer = installation.cli(*arguments)
+    answer = deployment.cli(*arguments)
 
     assert answer.returncode == 2
     assert answer.stdout == ""

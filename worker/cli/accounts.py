@@ -13,10 +13,10 @@ import click
 from worker import clock
 from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, printable, remaining
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant, Status, account_id, grant_expires_at, normalize_email
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import as_error, failure_of
 from worker.domain.codes import hint
 from worker.domain.errors import AccountError
-from worker.domain.token import CacheEntry
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services

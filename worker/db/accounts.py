@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, text
 
 from worker.db.rows import FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
 from worker.domain.account import INACTIVITY, Account, AccountId, Status
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 _ACCOUNT_COLUMNS = f"""
     id, email, client, authority, scopes, use_oauth,

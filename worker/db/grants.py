@@ -9,10 +9,9 @@ import psycopg
 from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
-from worker.db.columns import Columns
-from worker.db.rows import FORGIVEN, as_mail
+from worker.db.rows import FORGIVEN, Columns, as_mail
 from worker.domain.account import MICROSOFT, AccountId, Grant, MailServers
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 _TYPES = {
     "id": "uuid",

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.domain.account import AccountId
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 #: Every encrypted column there is; a test compares this with the table.
 SEALED_COLUMNS = ("access_token", "refresh_token")

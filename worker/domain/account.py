@@ -9,7 +9,7 @@ from typing import NewType
 from uuid import UUID, uuid5
 
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 
 AccountId = NewType("AccountId", UUID)
 LeaseId = NewType("LeaseId", UUID)
@@ -88,7 +88,7 @@ class MailServers:
 MICROSOFT = MailServers()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """A credential that this process, and no other, may spend until the lease ends."""
 

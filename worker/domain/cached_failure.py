@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from worker.domain.account import Account, AccountId, Status
+from worker.domain.cache_entry import CachedFailure, CacheEntry
 from worker.domain.errors import (
     AccountInactive,
     BackingOff,
@@ -16,8 +17,7 @@ from worker.domain.errors import (
     WorkerError,
 )
 from worker.domain.outcome import Kind
-from worker.domain.requirement import TokenRequirement
-from worker.domain.token import CachedFailure, CacheEntry
+from worker.domain.token import TokenRequirement
 
 LIFETIME = timedelta(seconds=60)  #: of a cached failure at most; Postgres may know better by then
 PROCESS_LIFETIME = timedelta(seconds=10)  #: of a failure that concerns one process, and perhaps no other

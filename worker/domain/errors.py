@@ -68,10 +68,6 @@ class DatabaseUnavailable(Unavailable):
     """Postgres cannot be reached or written right now."""
 
 
-class CacheRefused(Unavailable):
-    """Redis answers, and refuses: it has no room left, or only takes reads."""
-
-
 class StorageError(WorkerError):
     """Postgres refused a statement that should have been right: a bug here, or a schema that is not ours."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, TypeAlias
 
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 
 class Scope(enum.StrEnum):

@@ -11,7 +11,7 @@ from worker.identity.device_flow import DeviceFlow
 from worker.identity.msal_apps import PUBLIC_CLIENT, DiscoveryFailed, MsalApps
 from worker.identity.pipeline import ConcurrencyWindow, RequestPipeline
 from worker.identity.registration import Registration, check_scopes
-from worker.identity.request_builder import CredentialOrder, RequestBuilder
+from worker.identity.requests import CredentialOrder, RequestBuilder
 from worker.identity.token_request import RefreshAttempt, TokenRequest
 
 Key = TypeVar("Key")

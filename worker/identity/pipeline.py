@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from worker.domain.http import HttpResponse
 from worker.domain.outcome import Outcome, Scope, Transient
 from worker.identity.curl import CurlPool, CurlSession, HttpRequest, TransferError, monotonic
-from worker.identity.request_builder import RequestBuilder
+from worker.identity.requests import RequestBuilder
 from worker.identity.token_request import RefreshAttempt, TokenRequest
 
 Key = TypeVar("Key")

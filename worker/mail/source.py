@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.cache_entry import MailAccount
+from worker.domain.token import AccessToken
 
 
 class TokenSource(Protocol):

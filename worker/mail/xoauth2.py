@@ -9,7 +9,7 @@ import binascii
 import json
 
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 MECHANISM = "XOAUTH2"
 _ENOUGH = 4  # replies: more than any server has use for

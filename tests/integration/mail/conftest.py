@@ -15,7 +15,6 @@ from aiosmtpd.handlers import Message as MessageHandler
 from tests.integration.mail.dovecot import Dovecot, installed
 from tests.integration.mail.office import Office
 from tests.integration.mail.sources import ServiceSource
-from tests.integration.service.stage import Stage
 from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import Emulator, EmulatorServer
@@ -53,18 +52,9 @@ def _emulator() -> Emulator:
     return Emulator()
 
 
-@pytest.fixture(scope="session", name="mail_stage")
-def _mail_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, EmulatorServer]]:
-    stage = Stage()
-    with EmulatorServer(tmp_path_factory.mktemp("stage"), stage) as server:
-        yield stage, server
-
-
 @pytest.fixture(name="server")
-def _server(mail_stage: tuple[Stage, EmulatorServer], emulator: Emulator) -> EmulatorServer:
-    stage, server = mail_stage
-    stage.enter(emulator)
-    return server
+def _server(shared_server: EmulatorServer) -> EmulatorServer:
+    return shared_server
 
 
 @pytest.fixture(scope="session", name="running_sink")
@@ -83,12 +73,13 @@ def _sink(running_sink: tuple[Sink, int]) -> Sink:
 
 
 @pytest.fixture(scope="session", name="dovecot")
-def _dovecot(mail_stage: tuple[Stage, EmulatorServer], running_sink: tuple[Sink, int]) -> Iterator[Dovecot]:
+def _dovecot(relay_server: EmulatorServer, running_sink: tuple[Sink, int]) -> Iterator[Dovecot]:
     if not installed():
         pytest.skip("Dovecot is not installed: apt-get install dovecot-imapd dovecot-pop3d dovecot-submissiond")
-    server = mail_stage[1]
     with tempfile.TemporaryDirectory(prefix="dovecot-", ignore_cleanup_errors=True) as directory:
-        dovecot = Dovecot(Path(directory), f"localhost:{server.port}", server.ca_bundle, relay=running_sink[1])
+        dovecot = Dovecot(
+            Path(directory), f"localhost:{relay_server.port}", relay_server.ca_bundle, relay=running_sink[1]
+        )
         try:
             dovecot.start()
         except StackError as error:

@@ -7,8 +7,8 @@ from functools import cached_property
 
 from worker.client import TokenClient
 from worker.domain.account import MailServers
-from worker.domain.secret import Secret
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.cache_entry import MailAccount
+from worker.domain.token import AccessToken, Secret
 from worker.mail import TokenSource
 
 

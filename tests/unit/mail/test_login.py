@@ -9,9 +9,9 @@ import pytest
 
 from tests.factories import NOW
 from worker.domain.account import MailServers
+from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import AccountInactive, TokenRefused
-from worker.domain.secret import Secret
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.token import AccessToken, Secret
 from worker.mail.login import Login, TokenRejected, Wish, log_in
 
 ANN = "ann@contoso.com"

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.mail.xoauth2 import Conversation, EndlessChallenge, explain, initial_response
 
 

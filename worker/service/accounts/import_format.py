@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.domain.account import DEFAULT_CLIENT, Grant, normalize_email
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Secret, is_visible
+from worker.domain.token import Secret, is_visible
 
 _FIELDS = frozenset({"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at"})
 

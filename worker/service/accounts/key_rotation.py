@@ -11,7 +11,7 @@ from worker.db import key_rotation
 from worker.db.key_rotation import Page, SealedRow
 from worker.db.session import Database
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 from worker.service.refresh.outbox import Outbox
 from worker.vault import Purpose, Vault, key_prefix
 

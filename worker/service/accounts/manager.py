@@ -10,12 +10,12 @@ from worker.db import grants as incoming
 from worker.db.grants import Saved, SealedGrant
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Grant, Status, account_id, normalize_email
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import failure_of
 from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
-from worker.domain.secret import is_visible
-from worker.domain.token import AccessToken, CacheEntry
+from worker.domain.token import AccessToken, as_text, is_visible
 from worker.identity import Identity
 from worker.service.accounts.import_format import parse_grant
 from worker.service.accounts.reader import AccountReader
@@ -194,7 +194,7 @@ def _entry(sealed: SealedGrant, saved: Saved) -> CacheEntry:
         authority=grant.authority,
         scopes=grant.scopes,
         token=token,
-        refresh_token=sealed.refresh_token,
+        refresh_token=as_text(sealed.refresh_token),
         mail=saved.mail,
     )
 

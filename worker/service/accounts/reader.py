@@ -8,9 +8,10 @@ from worker.db import accounts as rows
 from worker.db import events
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import failure_of
 from worker.domain.errors import UnknownAccount, UnreadableSecret
-from worker.domain.token import AccessToken, CacheEntry
+from worker.domain.token import AccessToken
 from worker.vault import Purpose, Vault
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import structlog
 
 from worker.cache import OutboxStore
-from worker.db import updates as rows
+from worker.db import leases as rows
 from worker.db.session import Database
 from worker.domain.account import AccountId, Status
-from worker.domain.account_update import AccountUpdate
 from worker.domain.errors import StorageError, Unavailable, UnknownKey, UnreadableSecret
-from worker.domain.secret import Sealed, Secret
+from worker.domain.policy import AccountUpdate
+from worker.domain.token import Sealed, Secret
 from worker.service.accounts.reader import AccountReader
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault

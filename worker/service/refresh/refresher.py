@@ -12,13 +12,12 @@ import structlog
 
 from worker.cache import RateLimiter, TenantThrottle
 from worker.domain.account import DEFAULT_CLIENT, Account, AccountId, Lease
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey
-from worker.domain.secret import Secret
-from worker.domain.token import CacheEntry
+from worker.domain.token import Secret
 from worker.identity import Identity, TokenRequest
-from worker.service.refresh.batch import Batch, tenant_domain, tenant_wait
 from worker.service.refresh.breakers import Answers, CircuitBreakers
-from worker.service.refresh.leases import Leases
+from worker.service.refresh.leases import Batch, Leases, tenant_domain, tenant_wait
 from worker.service.refresh.outbox import Outbox
 from worker.service.refresh.results import RefreshResult, ResultWriter, Trigger
 

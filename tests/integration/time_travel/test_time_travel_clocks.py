@@ -7,11 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from tests.integration.time_travel_world import ANN, BOB, DAY, HOUR, MINUTE, USUAL, World
-from tests.integration.time_travel_world import _clock as _clock
-from tests.integration.time_travel_world import _emulator as _emulator
-from tests.integration.time_travel_world import _world as _world
-from tests.integration.travel import Machine
+from tests.constants import ANN, BOB, DAY, HOUR, MINUTE
+from tests.integration.installation import Installation
+from tests.integration.time_travel.checks import USUAL, assert_unattended, read, refreshed_at
+from tests.integration.time_travel.travel import Machine, Start
 
 SWEEP = 10 * MINUTE
 PRUNED_AT = {"00:17", "06:17", "12:17", "18:17"}  # by UTC, as the schedule has it
@@ -35,7 +34,7 @@ def _local_time(request: pytest.FixtureRequest) -> Iterator[str]:
     time.tzset()
 
 
-def assert_even(world: World, machine: Machine, *emails: str) -> None:
+def assert_even(installation: Installation, machine: Machine, *emails: str) -> None:
     """No sweep was early, late or left out, nor any refresh, and what runs by the hour ran by UTC's."""
     assert all(timedelta(0) <= gap - SWEEP < timedelta(seconds=1) for gap in gaps(machine.sent("sweep")))
     prunes = machine.sent("prune-events")
@@ -43,47 +42,48 @@ def assert_even(world: World, machine: Machine, *emails: str) -> None:
     assert all(abs(gap - 6 * HOUR) < timedelta(seconds=1) for gap in gaps(prunes))
     shortest, longest = USUAL
     for email in emails:
-        between = gaps(world.refreshed_at(email))
+        between = gaps(refreshed_at(installation, email))
         assert shortest * 0.5 <= min(between)
         assert max(between) <= longest * 0.7 + SWEEP
-    world.assert_unattended(*emails)
+    assert_unattended(installation, *emails)
 
 
 def gaps(instants: Sequence[datetime]) -> list[timedelta]:
     return [later - earlier for earlier, later in pairwise(instants)]
 
 
-@pytest.mark.parametrize("emulator", [-5 * MINUTE, 5 * MINUTE], ids=["behind", "ahead"], indirect=True)
-def test_microsofts_clock_may_be_five_minutes_off(world: World) -> None:
+@pytest.mark.parametrize("error", [-5 * MINUTE, 5 * MINUTE], ids=["behind", "ahead"])
+def test_microsofts_clock_may_be_five_minutes_off(installation: Installation, start: Start, error: timedelta) -> None:
     """An expiry is counted from when we asked, by our own clock; no time in a token is compared with it."""
-    world.sign_in(ANN, BOB, access_token_lifetime=USUAL)
-    machine = world.start(SWEEP)
+    installation.emulator.clock = lambda: installation.clock() + error
+    installation.sign_in(ANN, BOB, lifetime=USUAL)
+    machine = start(SWEEP)
 
-    machine.travel(DAY / 2, stop=lambda: world.read(ANN, BOB))
+    machine.travel(DAY / 2, stop=lambda: read(installation, ANN, BOB))
 
-    assert_even(world, machine, ANN, BOB)
+    assert_even(installation, machine, ANN, BOB)
 
 
 @pytest.mark.parametrize(("local_time", "clock"), CHANGES, indirect=True)
-def test_daylight_saving_time_changes_nothing(local_time: str, world: World) -> None:
+def test_daylight_saving_time_changes_nothing(local_time: str, installation: Installation, start: Start) -> None:
     """No hour is skipped or lived twice, wherever the machine stands."""
-    world.sign_in(ANN, access_token_lifetime=USUAL)
-    machine, before = world.start(SWEEP), world.clock().astimezone().utcoffset()
+    installation.sign_in(ANN, lifetime=USUAL)
+    machine, before = start(SWEEP), installation.clock().astimezone().utcoffset()
 
     machine.travel(2 * EVE)
 
-    assert world.clock().astimezone().utcoffset() != before
-    assert_even(world, machine, ANN)
+    assert installation.clock().astimezone().utcoffset() != before
+    assert_even(installation, machine, ANN)
 
 
 @pytest.mark.parametrize("clock", [datetime(2028, 2, 28, 22, tzinfo=UTC)], ids=["from its eve"], indirect=True)
-def test_a_leap_day_is_a_day_like_any_other(world: World) -> None:
+def test_a_leap_day_is_a_day_like_any_other(installation: Installation, start: Start) -> None:
     """Expiries are reckoned in seconds, never in parts of a calendar."""
-    world.sign_in(ANN, access_token_lifetime=USUAL)
-    machine = world.start(SWEEP)
+    installation.sign_in(ANN, lifetime=USUAL)
+    machine = start(SWEEP)
 
     machine.travel(27 * HOUR)
 
-    assert f"{world.clock():%m-%d}" == "03-01"
-    assert sum(f"{at:%m-%d}" == "02-29" for at in world.refreshed_at(ANN)) >= 20
-    assert_even(world, machine, ANN)
+    assert f"{installation.clock():%m-%d}" == "03-01"
+    assert sum(f"{at:%m-%d}" == "02-29" for at in refreshed_at(installation, ANN)) >= 20
+    assert_even(installation, machine, ANN)

@@ -6,7 +6,7 @@ Nothing is stubbed: beat's own scheduler publishes to Redis, and whatever Redis 
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from celery.beat import ScheduleEntry, Scheduler
 from freezegun import freeze_time
@@ -14,6 +14,7 @@ from freezegun.api import FrozenDateTimeFactory
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
+from tests.factories import TurnedClock
 from worker.broker import REFRESH, SWEEP
 from worker.celery import Worker
 from worker.domain.errors import Unavailable
@@ -25,17 +26,25 @@ _EARLY_WAKE = timedelta(milliseconds=10)  # beat wakes this much early, and then
 _A_MONTH = 30 * 86_400  # seconds; in real life beat also looks up every few seconds, and sees that nothing is due
 
 
-class FrozenClock:
-    """The time freezegun shows; before it is entered, the start. Asked directly, because freezegun lets some threads
-    see the real time."""
+class FrozenClock(TurnedClock):
+    """The time that freezegun shows to the whole process once the clock is entered.
+
+    It is read directly, because freezegun lets some threads see the real time.
+    """
 
     def __init__(self, start: datetime) -> None:
         self._start = start
         self._freezer = freeze_time(start, ignore=_NOT_FROZEN)
         self._frozen: FrozenDateTimeFactory | None = None
 
-    def __call__(self) -> datetime:
+    @property
+    def now(self) -> datetime:
         return self._frozen().replace(tzinfo=UTC) if self._frozen else self._start
+
+    @now.setter
+    def now(self, now: datetime) -> None:
+        assert self._frozen is not None
+        self._frozen.tick(now - self.now)
 
     def __enter__(self) -> Self:
         frozen = self._freezer.start()
@@ -45,14 +54,6 @@ class FrozenClock:
 
     def __exit__(self, *_: object) -> None:
         self._freezer.stop()
-
-    def advance(self, by: timedelta) -> None:
-        assert self._frozen is not None
-        self._frozen.tick(by)
-
-    def off_by(self, error: timedelta) -> Callable[[], datetime]:
-        """A clock that runs along with this one, wrong by so much."""
-        return lambda: self() + error
 
 
 class Beat(Scheduler):
@@ -95,7 +96,7 @@ class Machine:
         while (left := end - self._clock()) > timedelta(0):
             sent, pause = len(self._beat.sent), self._beat.tick()
             if len(self._beat.sent) == sent:
-                self._clock.advance(min(max(timedelta(seconds=pause), _EARLY_WAKE), left))
+                self._clock.now += min(max(timedelta(seconds=pause), _EARLY_WAKE), left)
                 continue
             is_sweep = self._beat.sent[-1][0] == "sweep"
             sweeps += is_sweep
@@ -133,3 +134,7 @@ class Machine:
             self.failed[task] += 1  # a worker logs it and takes the next message
         else:
             self.ran[task] += 1
+
+
+#: Starts a machine with this sweep interval.
+Start: TypeAlias = Callable[[timedelta], Machine]

@@ -12,7 +12,7 @@ _OURS = {"info"}  # the counting's own
 
 
 @contextmanager
-def sql() -> Iterator[list[str]]:
+def statements() -> Iterator[list[str]]:
     """The statements that any connection pool of this process sends meanwhile."""
     statements: list[str] = []
 

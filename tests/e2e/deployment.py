@@ -1,4 +1,4 @@
-"""One installation as an operator has it: settings in the environment, processes and commands under them.
+"""The worker as an operator deploys it: settings in the environment, processes and commands under them.
 
 Nothing here reaches into a process: what it did is read from its log, its exit code, the stores and the emulator.
 """
@@ -6,57 +6,32 @@ Nothing here reaches into a process: what it did is read from its log, its exit 
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from celery import Celery
 from kombu import pools
 
 from tests.e2e.commands import Commands
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack.process import Process
 from worker.domain.account import Account, Grant
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings import Settings
 
 T = TypeVar("T")
 
 BIN = Path(sys.executable).parent
-PATIENCE = 60.0  # seconds; generous, because the machine may be busy
 _INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH")
 
 
-class Running(Protocol):
-    """A process that is meant to run on."""
-
-    def alive(self) -> bool: ...
-
-    def output(self) -> str: ...
-
-
-def wait_for(
-    condition: Callable[[], T | None], *, about: str, processes: Sequence[Running] = (), seconds: float = PATIENCE
-) -> T:
-    """The first truthy value of the condition; fails when time is up, or as soon as one of the processes has ended."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        for process in processes:
-            assert process.alive(), f"ended while waiting for {about}: {process.output()[-3000:]}"
-        time.sleep(0.1)
-    tails = "\n\n".join(process.output()[-2000:] for process in processes)
-    msg = f"{about}: not within {seconds:.0f} s\n{tails}"
-    raise AssertionError(msg)
-
-
-class Installation:
+class Deployment:
     """Settings, the emulator they point at, and everything started under them."""
 
     def __init__(
@@ -74,7 +49,7 @@ class Installation:
 
     @property
     def settings(self) -> Settings:
-        """As a process of this installation would read them."""
+        """As a process of this deployment would read them."""
         values = {name.removeprefix("WORKER_").lower(): value for name, value in self.environment.items()}
         return Settings.model_validate(values)
 
@@ -108,7 +83,7 @@ class Installation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=HANG_LIMIT,
             cwd=self.directory,
             env={**inherited(), **self.environment},
         )
@@ -136,8 +111,8 @@ class Installation:
             finally:
                 pools.reset()  # kombu's are global, and Redis may be another one by the next time
 
-    def enrol(self, *emails: str, lifetime: timedelta | None = None) -> None:
-        """Sign mailboxes in at the emulator and store their refresh tokens: all are due at once."""
+    def add_due_accounts(self, *emails: str, lifetime: timedelta | None = None) -> None:
+        """Sign mailboxes in at the emulator and store their refresh tokens without access tokens. All are due."""
         granted = [self.emulator.enrol(email, access_token_lifetime=lifetime) for email in emails]
         grants = [Grant(email=grant.email, refresh_token=Secret(grant.refresh_token)) for grant in granted]
         with self.services() as services:
@@ -165,7 +140,3 @@ class Installation:
 def inherited() -> dict[str, str]:
     """What of our own environment a command may see."""
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}
-
-
-def emails(count: int) -> list[str]:
-    return [f"user{number:03}@contoso.com" for number in range(count)]
