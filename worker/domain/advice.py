@@ -22,7 +22,7 @@ PERSONAL: Mapping[str, str] = MappingProxyType(
 )
 
 _OURS = "client_misconfigured"  # or not yet known to be the tenant's
-_PASSES = "backing_off"  # whatever the reason may become, the worker still tries by itself
+_PASSES = "backing_off"  # the worker still tries by itself, and the reason may change
 
 #: The key by the error's own code, where the reason says nothing more.
 BY_CODE: Mapping[str, str] = MappingProxyType(

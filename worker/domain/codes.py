@@ -10,7 +10,7 @@ from worker.domain.table import read_table
 
 
 class Verdict(enum.StrEnum):
-    """What a code says, before the details of the answer are added."""
+    """Meaning of a code, before the details of the answer are added."""
 
     REAUTH = "sign in"  #: the grant is of no use any more; only its user can give another
     UNPROVEN = "sign in, if it lasts"  #: looks like that; three such answers over ten minutes prove it
@@ -32,7 +32,7 @@ Flag: TypeAlias = Literal["credential", "abandoned", "aged out", "general"]
 
 
 class CodeRow(NamedTuple):
-    """What is known of one code.
+    """Meaning of one code.
 
     ``kind`` is ``number`` for an AADSTS number, ``error`` for an OAuth error name, ``worker`` for the worker's own.
     ``code`` is spelled as it stands in the ledger. ``name`` is Microsoft's, or empty. ``scope`` is never CLIENT where

@@ -12,7 +12,7 @@ class Scope(enum.StrEnum):
     """How far an answer reaches."""
 
     ACCOUNT = "account"
-    RESOURCE = "resource"  #: what the account requests; only rows of codes.csv have it, outcomes have TENANT or ACCOUNT
+    RESOURCE = "resource"  #: requested by the account; only rows of codes.csv have it, outcomes have TENANT or ACCOUNT
     TENANT = "tenant"
     CLIENT = "client"  #: the app registration
     SERVICE = "service"  #: the identity platform

@@ -1,4 +1,4 @@
-"""What a line of an import says: one JSON object per account, as every exporter can write it."""
+"""Format of a line of an import: one JSON object per account, as every exporter can write it."""
 
 import json
 import re
