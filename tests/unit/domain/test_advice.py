@@ -1,4 +1,4 @@
-"""What users are advised: a sentence for every code, and one that fits their kind of account."""
+"""Advice for users: a sentence for every code, and one that fits their kind of account."""
 
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ def _subclasses(kind: type[AccountError]) -> set[type[AccountError]]:
 
 
 def test_every_error_of_an_account_has_its_sentence() -> None:
-    """Whatever else is known; MailboxRefused is one by inheritance, once its module is imported."""
+    """Also where nothing else is known; MailboxRefused is one by inheritance, once its module is imported."""
     assert {kind.code for kind in _subclasses(AccountError)} | {MailboxRefused.code} == set(BY_CODE)
     assert set(BY_CODE.values()) <= set(SENTENCES)
 
