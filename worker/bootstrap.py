@@ -87,10 +87,11 @@ def bootstrap(
         database=database, store=OutboxStore(redis), vault=vault, accounts=reader, cache=cache, utcnow=utcnow
     )
     refresher = Refresher(
-        outbox=outbox,
         breakers=CircuitBreakers(database=database, utcnow=utcnow),
         limiter=RateLimiter(redis, per_second=settings.rate),
-        leases=Leases(database=database, vault=vault, utcnow=utcnow, duration=timedelta(seconds=settings.lease)),
+        leases=Leases(
+            database=database, outbox=outbox, vault=vault, utcnow=utcnow, duration=timedelta(seconds=settings.lease)
+        ),
         throttle=TenantThrottle(redis, utcnow=utcnow),
         identity=identity,
         writer=ResultWriter(

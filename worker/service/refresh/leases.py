@@ -10,9 +10,10 @@ import structlog
 from worker.db import leases as rows
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Lease, LeaseId
-from worker.domain.errors import UnknownKey, UnreadableSecret, WorkerError
+from worker.domain.errors import BackingOff, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled
 from worker.domain.token import Secret
+from worker.service.refresh.outbox import Outbox
 from worker.service.refresh.results import RefreshResult
 from worker.vault import Purpose, Vault
 
@@ -21,18 +22,35 @@ log = structlog.get_logger(__name__)
 # Connect, response and discovery limits of one request. With less than this left of a lease no request is begun: the
 # next holder of the lease might send a second one at the same time.
 _REQUEST_LIMIT = timedelta(seconds=40)
+_NO_TIME = timedelta(0)
+_RETRY_ELSEWHERE = timedelta(minutes=1)  # before another process may try, which has the key or the room
+_THROTTLED_TENANT = timedelta(minutes=1)  # if Microsoft throttles a tenant without a Retry-After
 
 
 class Leases:
-    """Leases accounts, opens their refresh tokens, and releases what was not refreshed. Thread-safe."""
+    """Leases accounts, opens their refresh tokens, and releases what was not refreshed. Thread-safe.
+
+    An account whose result waits in the outbox is not leased: the refresh token in its row is spent.
+    """
 
     def __init__(
-        self, *, database: Database, vault: Vault, utcnow: Callable[[], datetime], duration: timedelta
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        vault: Vault,
+        utcnow: Callable[[], datetime],
+        duration: timedelta,
     ) -> None:
         self._database = database
+        self._outbox = outbox
         self._vault = vault
         self._utcnow = utcnow
         self._duration = duration
+
+    def deliver_pending(self) -> None:
+        """Write the results that wait in the outbox. Their accounts may stay leased until then."""
+        self._outbox.deliver()
 
     def count_due(self, client: str, limit: int) -> int:
         """How many accounts of an app registration are due, counting no further than ``limit``."""
@@ -42,7 +60,7 @@ class Leases:
     def acquire_due(self, client: str, limit: int, *, in_backlog: bool) -> list[Lease]:
         """Lease the longest overdue accounts of an app registration, up to ``limit``."""
         with self._database.begin() as connection:
-            return rows.lease_due(
+            leased = rows.lease_due(
                 connection,
                 client=client,
                 lease_id=_new_id(),
@@ -51,9 +69,22 @@ class Leases:
                 now=self._utcnow(),
                 in_backlog=in_backlog,
             )
+        pending = self._outbox.deliver_for([lease.account_id for lease in leased]) if leased else {}
+        if not pending:
+            return leased
+        self.release({lease: _RETRY_ELSEWHERE for lease in leased if lease.account_id in pending})
+        return [lease for lease in leased if lease.account_id not in pending]
 
     def acquire(self, account: Account) -> Lease | None:
-        """Lease one account, due or not; None if it has changed since it was read, or is leased."""
+        """Lease one account, due or not; None if it has changed since it was read, or is leased.
+
+        Raises BackingOff if Postgres refuses a result of the account that waits in the outbox.
+        """
+        pending = self._outbox.deliver_for([account.id])
+        if pending.get(account.id):
+            raise BackingOff(account.email, "pending_result", _RETRY_ELSEWHERE)
+        if pending:
+            return None  # its row has just changed
         with self._database.begin() as connection:
             return rows.lease_one(
                 connection,
@@ -102,10 +133,6 @@ def _new_id() -> LeaseId:
 
 log = structlog.get_logger(__name__)
 
-_NO_TIME = timedelta(0)
-_RETRY_ELSEWHERE = timedelta(minutes=1)  # before another process may try, which has the key or the room
-_THROTTLED_TENANT = timedelta(minutes=1)  # if Microsoft throttles a tenant without a Retry-After
-
 
 class Batch:
     """Leases are requested, or released after a wait; a lease that was neither is released at once.
@@ -130,17 +157,8 @@ class Batch:
         self.error: Exception | None = None
 
     @property
-    def accounts(self) -> list[AccountId]:
-        return [lease.account_id for lease in self._leases]
-
-    @property
     def domains(self) -> set[str]:
         return {tenant_domain(lease) for lease in self._leases}
-
-    def postpone(self, accounts: Collection[AccountId]) -> None:
-        """Send no request for these accounts: a result of theirs waits to be written."""
-        if accounts:
-            self.waits |= {lease: _RETRY_ELSEWHERE for lease in self._leases if lease.account_id in accounts}
 
     def tokens(self) -> Iterator[tuple[Lease, Secret]]:
         """The leases to be requested, each with its refresh token. Looks before each whether the batch has stopped."""

@@ -18,7 +18,6 @@ from worker.domain.token import Secret
 from worker.identity import Identity, TokenRequest
 from worker.service.refresh.breakers import Answers, CircuitBreakers
 from worker.service.refresh.leases import Batch, Leases, tenant_domain, tenant_wait
-from worker.service.refresh.outbox import Outbox
 from worker.service.refresh.results import RefreshResult, ResultWriter, Trigger
 
 log = structlog.get_logger(__name__)
@@ -38,7 +37,6 @@ class Refresher:
     def __init__(
         self,
         *,
-        outbox: Outbox,
         breakers: CircuitBreakers,
         limiter: RateLimiter,
         leases: Leases,
@@ -48,7 +46,6 @@ class Refresher:
         utcnow: Callable[[], datetime],
         batch_size: int,
     ) -> None:
-        self._outbox = outbox
         self._breakers = breakers
         self._limiter = limiter
         self._leases = leases
@@ -66,7 +63,7 @@ class Refresher:
 
         Delivers the outbox first: the accounts of its results stay leased, so no batch may come to do it.
         """
-        self._outbox.deliver()
+        self._leases.deliver_pending()
         batches: dict[str, int] = {}
         for client in self._identity.clients:
             due = self._leases.count_due(client, limit * self._batch_size)
@@ -75,7 +72,7 @@ class Refresher:
 
     def refresh_due(self, client: str = DEFAULT_CLIENT) -> dict[str, int]:
         """Refresh one batch of due accounts of an app registration. Returns how many leases ended how."""
-        self._outbox.deliver()
+        self._leases.deliver_pending()
         tally: Counter[str] = Counter(claimed=0)
         if client not in self._identity.clients:
             log.warning("App registration is not known here; its accounts are left to other workers", client=client)
@@ -108,10 +105,6 @@ class Refresher:
         Raises ClientMisconfigured or BackingOff while the app registration's breaker is open or Microsoft throttles the
         tenant, except for an operator, and UnknownKey without the key of the refresh token.
         """
-        if pending := self._outbox.deliver_for([account.id]):
-            if pending[account.id]:
-                raise BackingOff(account.email, "pending_result", _RETRY_ELSEWHERE)  # its token waits for Postgres
-            return None
         domain, is_operator = tenant_domain(account), trigger is Trigger.OPERATOR
         wait = self._throttled(account.client, [domain]).get(domain)
         if wait and not is_operator:
@@ -138,7 +131,6 @@ class Refresher:
         """Refresh the leased accounts; release those that are better not requested now."""
         batch = Batch(leased, open_token=self._leases.open, is_stopped=lambda: self._is_stopped(client))
         try:
-            batch.postpone(self._outbox.deliver_for(batch.accounts))
             batch.throttled = self._throttled(client, batch.domains)
             for results in self._request(batch.tokens(), leased):
                 batch.note(results)
