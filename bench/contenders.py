@@ -70,7 +70,7 @@ class Worker(_OnCredentials):
 
     def start(self) -> Iterator[Process]:
         settings = {
-            "WORKER_THREADS": str(self.connections),
+            "WORKER_CONNECTIONS": str(self.connections),
             "WORKER_BATCH_SIZE": str(self.batch),
             "WORKER_SWEEP_INTERVAL": "1",
         }

@@ -81,7 +81,7 @@ def bootstrap(
     """Wire the services. Connects to nothing yet. Raises ConfigurationError."""
     database, redis = Database(settings.database_url.get_secret_value()), connect(settings.redis_url.get_secret_value())
     vault, policy = Vault(settings.keys), settings.policy
-    identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
+    identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.connections)
     entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
     cache = TokenCache(entries, vault, local=local)
     reader = AccountReader(database=database, vault=vault, utcnow=utcnow)

@@ -99,7 +99,7 @@ def _begin_a_batch(installation: Installation, worker: Process) -> None:
 
 
 def _worker(installation: Installation, name: str) -> Process:
-    return installation.worker(name, concurrency=1, WORKER_THREADS=str(THREADS), WORKER_LEASE=str(LEASE))
+    return installation.worker(name, concurrency=1, WORKER_CONNECTIONS=str(THREADS), WORKER_LEASE=str(LEASE))
 
 
 def _send_batch(installation: Installation) -> None:

@@ -100,7 +100,7 @@ class Mailboxes:
     @property
     def handful(self) -> int:
         """As many as may be under way when the breaker opens, and those that open it."""
-        return self.settings.threads + FAILING_ACCOUNTS
+        return self.settings.connections + FAILING_ACCOUNTS
 
     def breakers(self) -> list[tuple[object, ...]]:
         rows = self.query("SELECT failures, failure_code, open_until FROM oauth_clients")

@@ -81,7 +81,7 @@ def test_a_whole_batch_changes_over_without_anybody_failing(mailboxes: Mailboxes
 
     assert mailboxes.refresh_due() == {"claimed": 60, "refreshed": 60}
 
-    assert 61 <= mailboxes.requests <= 60 + mailboxes.settings.threads
+    assert 61 <= mailboxes.requests <= 60 + mailboxes.settings.connections
     assert mailboxes.query("SELECT count(*) FROM oauth_clients") == [(0,)]
     assert mailboxes.query("SELECT DISTINCT outcome FROM refresh_events") == [("refreshed",)]
 

@@ -161,7 +161,7 @@ def test_what_cannot_be_put_anywhere_is_asked_for_no_more(house: House, stores: 
     """Both stores stay away until all patience is used up: that costs what was under way, and not a batch."""
     emails = [f"user{number}@contoso.com" for number in range(6)]
     house.enrol(*emails, strict=True)
-    two = house.another(threads=2)
+    two = house.another(connections=2)
 
     with (
         stamina.set_testing(True, attempts=1),

@@ -82,7 +82,7 @@ def test_a_batch_larger_than_its_threads_is_worked_off(house: House) -> None:
     """Each answer with its own account."""
     emails = [f"user{number:02}@contoso.com" for number in range(40)]
     house.enrol(*emails, strict=True)
-    few = house.another(threads=3)
+    few = house.another(connections=3)
 
     assert few.refresher.refresh_due() == {"claimed": 40, "refreshed": 40}
 
@@ -170,7 +170,7 @@ def test_once_an_answer_could_not_be_stored_nobody_else_is_asked(house: House, s
     for email in (BOB, ANN, CAT):
         house.enrol(email)
         house.clock.advance(minutes=1)
-    single = house.another(threads=1)
+    single = house.another(connections=1)
 
     with stamina.set_testing(True, attempts=1), house.in_flight(single.refresher.refresh_due) as batch:
         stores.valkey.stop()
@@ -232,7 +232,7 @@ def _want_again(house: House) -> None:
 def test_an_account_whose_turn_comes_too_late_is_not_asked_for(house: House) -> None:
     """Its lease might end before the answer comes, and then two would ask: it is left to the next holder."""
     house.enrol(ANN, BOB, strict=True)
-    slow = house.another(threads=1, lease=60.0)
+    slow = house.another(connections=1, lease=60.0)
 
     with house.in_flight(slow.refresher.refresh_due) as batch:
         house.clock.advance(seconds=21)

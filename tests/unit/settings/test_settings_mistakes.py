@@ -79,8 +79,8 @@ MALFORMED = [
     ("WORKER_SWEEP_INTERVAL", "inf"),
     ("WORKER_BATCH_SIZE", "0"),
     ("WORKER_BATCH_SIZE", "1001"),
-    ("WORKER_THREADS", "0"),
-    ("WORKER_THREADS", "257"),
+    ("WORKER_CONNECTIONS", "0"),
+    ("WORKER_CONNECTIONS", "257"),
     ("WORKER_LEASE", "59"),
     ("WORKER_LEASE", "inf"),
     ("WORKER_MIN_LEAD", "-1"),
@@ -192,3 +192,32 @@ def test_a_variable_that_means_nothing_is_found(environment: Environment) -> Non
 
     assert "WORKER_CLIENT_SECRT, WORKER_SWEEP_INTERVALL;" in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(environment: Environment) -> None:
+    """A Service named `worker` or `worker-flower` puts its address into every pod of the namespace."""
+    put(
+        environment,
+        {
+            "WORKER_SERVICE_HOST": "10.0.0.1",
+            "WORKER_SERVICE_PORT": "80",
+            "WORKER_SERVICE_PORT_HTTP_METRICS": "80",
+            "WORKER_PORT": "tcp://10.0.0.1:80",
+            "WORKER_PORT_80_TCP": "tcp://10.0.0.1:80",
+            "WORKER_PORT_80_TCP_PROTO": "tcp",
+            "WORKER_PORT_80_TCP_PORT": "80",
+            "WORKER_PORT_80_TCP_ADDR": "10.0.0.1",
+            "WORKER_FLOWER_SERVICE_HOST": "10.0.0.2",
+            "WORKER_FLOWER_PORT_5555_TCP": "tcp://10.0.0.2:5555",
+        },
+    )
+
+    check_names()
+
+
+@pytest.mark.parametrize("name", ["WORKER_SERVICE", "WORKER_PORTS", "WORKER_PORT_OF_REDIS", "WORKER_IMPORT"])
+def test_other_names_with_a_port_or_a_service_are_still_mistakes(environment: Environment, name: str) -> None:
+    environment.setenv(name, "1")
+
+    with pytest.raises(ConfigurationError, match=name):
+        check_names()

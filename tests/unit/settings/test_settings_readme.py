@@ -22,7 +22,10 @@ def documented() -> dict[str, str]:
 
 def test_the_readme_lists_exactly_the_settings_there_are() -> None:
     """A setting nobody can find is of no use, one that does nothing is worse."""
-    fields = {*Settings.model_fields, *ReaderSettings.model_fields} - {"clients"}
+    fields = {*Settings.model_fields, *ReaderSettings.model_fields} - {
+        "clients",
+        "threads",
+    }  # the old name of `connections`
     settings = {f"WORKER_{name.upper()}" for name in fields}
 
     assert set(documented()) == settings | {"WORKER_CLIENTS__NAME__CLIENT_ID", "WORKER_SECRETS_DIR"}
