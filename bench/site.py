@@ -28,7 +28,7 @@ from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
 from worker.domain.account import Grant
 from worker.domain.secret import Secret
-from worker.settings import Settings, adopt, forget, load
+from worker.settings import Settings, load, set_variables, unset_variables
 from worker.vault import generate_key
 
 ROOT = Path(__file__).parents[1]
@@ -65,9 +65,9 @@ class Site:
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
-        forget()
+        unset_variables()
         with ExitStack() as undo:
-            undo.callback(forget)
+            undo.callback(unset_variables)
             self.directory = Path(tempfile.mkdtemp(prefix="token-worker-bench-"))
             self.directory.chmod(0o711)
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
@@ -75,7 +75,7 @@ class Site:
             self.stack = undo.enter_context(Stack(self.directory / "stores"))
             certificates = self._certificates()
             undo.callback(os.environ.pop, "REQUESTS_CA_BUNDLE", None)
-            adopt(
+            set_variables(
                 {
                     "WORKER_DATABASE_URL": self.stack.database_url,
                     "WORKER_REDIS_URL": self.stack.redis_url,
@@ -105,7 +105,7 @@ class Site:
         try:
             wait_for("the provider's port", (self.directory / "port").exists, process)
             authority = f"https://localhost:{(self.directory / 'port').read_text()}/common"
-            adopt({"WORKER_AUTHORITY": authority})
+            set_variables({"WORKER_AUTHORITY": authority})
             yield Provider(process, self.directory, authority)
         finally:
             process.stop()

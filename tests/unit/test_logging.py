@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from worker.domain.secret import Secret
-from worker.observability.logging import at_work, configure, mask
+from worker.observability.logging import configure, mask, set_context
 
 JWT = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJ1cG4iOiJhbm5AY29udG9zby5jb20ifQ.c2lnbmF0dXJlLW9mLWl0"
 URL = "redis://:hunter2@cache.example:6379/0"
@@ -147,10 +147,10 @@ def test_every_event_is_one_line_of_json(lines: Lines) -> None:
 def test_a_task_s_id_stands_in_every_line_of_it(lines: Lines) -> None:
     """In ours and in a library's, until it is over."""
     configure(log_format="json")
-    at_work(task_id="t-1")
+    set_context(task_id="t-1")
     structlog.get_logger("worker.test").info("ours")
     logging.getLogger("celery.worker").info("theirs")
-    at_work()
+    set_context()
     structlog.get_logger("worker.test").info("another's")
 
     assert [line.get("task_id") for line in lines()] == ["t-1", "t-1", None]

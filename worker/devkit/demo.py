@@ -23,7 +23,7 @@ from worker.devkit.system import System
 from worker.domain.account import Account, Status
 from worker.domain.errors import WorkerError
 from worker.service.tokens.reader import TokenReader
-from worker.settings import Settings, forget, load
+from worker.settings import Settings, load, unset_variables
 
 MAILBOXES = 25
 LIFETIME = timedelta(seconds=60), timedelta(seconds=90)
@@ -114,7 +114,7 @@ class Verdict:
 
 def demo(*, seconds: int) -> bool:
     """Run the demo; True if the verdict is good."""
-    forget()  # it flushes its Redis and invents mailboxes, so it must never be somebody's real system
+    unset_variables()  # it flushes its Redis and invents mailboxes, so it must never be somebody's real system
     console = Console()
     console.print("Starting Postgres, Valkey, the identity emulator, a worker, beat and Flower ...")
     with System(None, access_token_lifetime=LIFETIME) as system:

@@ -36,7 +36,7 @@ from worker.devkit.stack.process import Process, ticks
 from worker.domain.account import Grant
 from worker.domain.errors import ConfigurationError
 from worker.domain.secret import Secret
-from worker.settings import Settings, adopt, given, given_names, load
+from worker.settings import Settings, load, set_variables, setting_names, variables
 from worker.vault import generate_key
 
 _FLOWER_PORT = 5555
@@ -66,12 +66,12 @@ class System:
         with ExitStack() as undo:
             self.directory = self._given_directory or _temporary_directory(undo)
             self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._named = given_names()
+            self._named = setting_names()
             emulated = _is_emulated(self._named)
             environment = {**self._stores(undo, emulated=emulated), **self._encryption_keys()}
             if emulated:
                 environment |= self._start_emulator(undo)
-            adopt({"WORKER_SWEEP_INTERVAL": "2", "WORKER_LOG_FORMAT": "json", **environment, **given()})
+            set_variables({"WORKER_SWEEP_INTERVAL": "2", "WORKER_LOG_FORMAT": "json", **environment, **variables()})
             self._write_environment()
             schema.upgrade()
             self.services = bootstrap(load(Settings))
@@ -152,7 +152,7 @@ class System:
     def _write_environment(self) -> None:
         self.environment_file.unlink(missing_ok=True)
         self.environment_file.touch(mode=0o600)
-        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(given().items()))
+        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables().items()))
         self.environment_file.write_text("".join(lines))
 
     def _encryption_keys(self) -> dict[str, str]:

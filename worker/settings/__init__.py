@@ -1,7 +1,8 @@
 """Settings from WORKER_* variables and files; the only reader of the environment. A mistake is one clear sentence."""
 
-from worker.settings.environment import PREFIX, adopt, check_names, forget, given, given_names
+from worker.settings.environment import check_names, set_variables, setting_names, unset_variables, variables
 from worker.settings.load import load, load_consumer
+from worker.settings.mistakes import PREFIX
 from worker.settings.models import (
     BrokerSettings,
     DatabaseSettings,
@@ -19,11 +20,11 @@ __all__ = [
     "ReaderSettings",
     "Settings",
     "SettingsT",
-    "adopt",
     "check_names",
-    "forget",
-    "given",
-    "given_names",
     "load",
     "load_consumer",
+    "set_variables",
+    "setting_names",
+    "unset_variables",
+    "variables",
 ]

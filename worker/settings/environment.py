@@ -27,7 +27,7 @@ def check_names() -> None:
     known = {f"{PREFIX}{name}".upper() for name in fields}
     unknown = sorted(
         name
-        for name in given()
+        for name in variables()
         if name not in known and not name.startswith(f"{PREFIX}CLIENTS__") and not _OF_KUBERNETES.fullmatch(name)
     )
     if unknown:
@@ -35,24 +35,24 @@ def check_names() -> None:
         raise ConfigurationError(msg)
 
 
-def given() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """The WORKER_* variables of this process."""
     return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
-def given_names() -> set[str]:
+def setting_names() -> set[str]:
     """The names of all settings that a variable or a file in WORKER_SECRETS_DIR holds. Raises ConfigurationError."""
     directory = secrets_directory()
     files = {path.name.upper() for path in directory.iterdir()} if directory else set()
-    return {*given(), *(name for name in files if name.startswith(PREFIX))}
+    return {*variables(), *(name for name in files if name.startswith(PREFIX))}
 
 
-def forget() -> None:
+def unset_variables() -> None:
     """Remove all WORKER_* variables from this process; development only."""
-    for name in given():
+    for name in variables():
         del os.environ[name]
 
 
-def adopt(values: dict[str, str]) -> None:
+def set_variables(values: dict[str, str]) -> None:
     """Make these the settings of this process and its children; development only."""
     os.environ.update(values)
