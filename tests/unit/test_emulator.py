@@ -9,9 +9,9 @@ import pytest
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_ID,
     DEFAULT_CLIENT_SECRET,
-    Answer,
-    Asked,
     Emulator,
+    EmulatorRequest,
+    EmulatorResponse,
     Fault,
     RawAnswer,
     Registration,
@@ -57,9 +57,9 @@ def refresh_form(refresh_token: str, **changes: str) -> dict[str, str]:
     return form | changes
 
 
-def ask(emulator: Emulator, form: dict[str, str]) -> Answer:
-    asked = Asked(form, BASE, correlation_id="c0ffee")
-    return emulator.answer(asked, emulator.admit(asked))
+def ask(emulator: Emulator, form: dict[str, str]) -> EmulatorResponse:
+    request = EmulatorRequest(form, BASE, correlation_id="c0ffee")
+    return emulator.respond(request, emulator.admit(request))
 
 
 def refresh(emulator: Emulator, refresh_token: str, **changes: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from worker.domain.scope import Scope
 
 PAGE = Path(__file__).parents[2] / "docs" / "error-codes.md"
 
-#: Where rows come from, if not from a GitHub thread.
+#: The sources of rows that name no GitHub thread.
 SOURCES = {
     PUBLISHED: "[Microsoft's list](https://learn.microsoft.com/entra/identity-platform/reference-error-codes) of error"
     " codes, read from its repository MicrosoftDocs/entra-docs",
@@ -110,7 +110,7 @@ def _rows(groups: Iterable[Group]) -> Iterator[CodeRow]:
 
 
 def _by_number(row: CodeRow) -> str:
-    return row.code  # as text, so that 500341 stands beside 50034, of which it is a variety
+    return row.code  # as text, so that 500341 follows 50034, of which it is a variant
 
 
 def _table(rows: Iterable[CodeRow], *, is_mixed: bool = False) -> str:

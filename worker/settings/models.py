@@ -84,7 +84,7 @@ class Settings(DatabaseSettings, BrokerSettings):
 
     batch_size: int = Field(default=250, ge=1, le=1000)
     connections: int = Field(default=64, ge=1, le=256)
-    threads: None = None  # the old name of `connections`
+    threads: None = Field(default=None, exclude=True, repr=False)  # the old name of `connections`
     rate: int = Field(default=500, ge=1)
     lease: float = Field(default=150.0, ge=60, le=170)
     min_lead: float = Field(default=300.0, ge=0, le=86_400)
