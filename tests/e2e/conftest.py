@@ -1,4 +1,4 @@
-"""An installation under the real clock: embedded stores, the emulator over real TLS, no process yet."""
+"""An installation with the real clock, embedded stores and the emulator over real TLS. No process is started yet."""
 
 from collections.abc import Iterator
 from contextlib import closing

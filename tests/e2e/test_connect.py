@@ -1,4 +1,4 @@
-"""``token-worker connect``: a code is shown, somebody enters it elsewhere, the mailbox is stored."""
+"""``token-worker connect`` shows a code, a user enters it on another device, and the mailbox is stored."""
 
 import re
 import sys
@@ -18,10 +18,10 @@ ANN = "ann@contoso.com"
         ("+4915112345678", "Note: signed in as +4915112345678, for the mailbox ann@contoso.com.\n"),
     ],
 )
-def test_whoever_signs_in_the_mailbox_that_was_named_is_stored(
+def test_the_mailbox_of_the_command_is_stored_under_any_user_name(
     installation: Installation, username: str, note: str
 ) -> None:
-    """Microsoft says that a user's name is no address to rely on: it may be a telephone number."""
+    """The name of the user who signs in may be another address or a telephone number."""
     process = installation.start([sys.executable, "-m", "worker", "connect", " Ann@Contoso.com"])
     shown = wait_for(
         lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]

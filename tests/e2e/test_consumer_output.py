@@ -1,4 +1,4 @@
-"""What a consumer's process prints of its own accord: nothing it is not asked for, and never a key."""
+"""A consumer's process prints only the log lines that the application has configured, and never a key."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ with client:
         assert error.code == "backing_off", error
 """
 _IMPORTS = "import logging, os, structlog\nfrom worker.client import TokenClient, WorkerError\n"
-# It is read at the first use, so that its key is not the one the settings were checked with: MSAL trips over its kind.
+# The settings are checked with one key. Another one, of a kind that MSAL does not accept, is read at the first use.
 _CERTIFICATE = "WORKER_CLIENTS__FABRIKAM__CLIENT_CERTIFICATE"
 _EXCHANGED = f'os.replace("exchanged.pem", os.environ["{_CERTIFICATE}"])'
 _WITH_TEXT = 'logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")\n'
@@ -36,7 +36,7 @@ def _pem(key_type: trustme.KeyType) -> bytes:
 
 @pytest.fixture(name="key")
 def _key(installation: Installation) -> str:
-    """The private key that MSAL trips over, as one piece of base64."""
+    """The private key that MSAL does not accept, as one piece of base64."""
     installation.enrol(ANN)
     installation.sql("UPDATE mail_credentials SET client = 'fabrikam'")
     directory = installation.directory
@@ -51,40 +51,40 @@ def _key(installation: Installation) -> str:
     return exchanged.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
 
 
-def _said(installation: Installation, script: str, *, meanwhile: str = "") -> tuple[str, str]:
-    """What the process has printed to standard output and to standard error."""
+def _output(installation: Installation, script: str, *, meanwhile: str = "") -> tuple[str, str]:
+    """The standard output and the standard error of the process."""
     done = installation.run([sys.executable, "-c", _IMPORTS + script + _READ.format(meanwhile=meanwhile)])
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
 def _shows(text: str, key: str) -> bool:
-    """Whether any stretch of the key stands there, long enough to be no accident."""
+    """Whether the text contains a part of the key that is too long for a coincidence."""
     plain = re.sub(r"[^A-Za-z0-9+/]", "", text.replace("\\n", ""))
     return any(key[at : at + 12] in plain for at in range(len(key) - 12))
 
 
-def test_a_consumer_that_set_no_logging_up_prints_nothing(installation: Installation) -> None:
-    """Its standard output is the application's."""
+def test_a_consumer_without_logging_prints_nothing(installation: Installation) -> None:
+    """Standard output belongs to the application."""
     installation.enrol(ANN)
 
-    assert _said(installation, "") == ("", "")
+    assert _output(installation, "") == ("", "")
 
 
-def test_its_lines_are_the_standard_librarys(installation: Installation) -> None:
-    """An application has them as it has those of any other library."""
+def test_its_lines_go_to_the_standard_librarys_logging(installation: Installation) -> None:
+    """The application handles them like those of any other library."""
     installation.enrol(ANN)
 
-    printed, logged = _said(installation, _WITH_TEXT)
+    printed, logged = _output(installation, _WITH_TEXT)
 
     assert printed == ""
     assert re.search(rf"^INFO worker\.\S+: Token persisted to database .*email={ANN}", logged, re.MULTILINE)
 
 
 @pytest.mark.parametrize("setup", ["", _WITH_TEXT], ids=["nothing", "logging"])
-def test_what_fails_unexpectedly_shows_no_key(installation: Installation, key: str, setup: str) -> None:
-    """The frames it went through hold the private key."""
-    printed, logged = _said(installation, setup, meanwhile=_EXCHANGED)
+def test_an_unexpected_error_shows_no_key(installation: Installation, key: str, setup: str) -> None:
+    """The frames of its traceback hold the private key."""
+    printed, logged = _output(installation, setup, meanwhile=_EXCHANGED)
 
     assert printed == ""
     assert "Refresh failed unexpectedly" in logged
@@ -93,19 +93,21 @@ def test_what_fails_unexpectedly_shows_no_key(installation: Installation, key: s
 
 
 def test_an_application_keeps_its_own_structlog(installation: Installation, key: str) -> None:
-    """It has the traceback as text, of which no renderer can make locals again."""
-    printed, logged = _said(installation, _STRUCTLOG, meanwhile=_EXCHANGED)
+    """Its structlog gets the traceback as text, from which no renderer can get local variables."""
+    printed, logged = _output(installation, _STRUCTLOG, meanwhile=_EXCHANGED)
 
     assert '"event": "Refresh failed unexpectedly"' in printed
     assert "Traceback (most recent call last)" in printed
     assert not _shows(printed + logged, key)
 
 
-def test_an_application_that_shows_locals_shows_none_of_ours(installation: Installation, key: str) -> None:
-    """structlog's own default does, where rich is installed."""
+def test_an_application_that_prints_local_variables_prints_none_of_the_product(
+    installation: Installation, key: str
+) -> None:
+    """structlog's default prints them if rich is installed."""
     default = "structlog.configure(processors=structlog.get_config()['processors'])\n"
 
-    printed, logged = _said(installation, default, meanwhile=_EXCHANGED)
+    printed, logged = _output(installation, default, meanwhile=_EXCHANGED)
 
     assert "Refresh failed unexpectedly" in printed
     assert not _shows(printed + logged, key)

@@ -1,4 +1,4 @@
-"""Flower shows the fleet to whoever has the password, and to nobody else."""
+"""Flower shows the fleet, and only with the password."""
 
 import re
 import socket
@@ -13,7 +13,8 @@ ACTIONS = ("/api/task/send-task/worker.sweep", "/api/worker/shutdown/watched", "
 
 
 def test_flower_shows_the_worker_its_sweeps_and_its_batches(installation: Installation) -> None:
-    """What an operator watches: the worker online, sweeps and batches succeeding; and without the password nothing."""
+    """An operator sees that the worker is online, and that sweeps and batches succeed. Without the password each page
+    and each action gets status 401."""
     installation.enrol(*emails(3))
     flower = Flower(installation, FLOWER_BASIC_AUTH=LOGIN)
     worker, beat = installation.worker("watched"), installation.celery("beat")
@@ -35,16 +36,16 @@ def test_flower_shows_the_worker_its_sweeps_and_its_batches(installation: Instal
     assert _listens_on_loopback_only(flower.port)
 
 
-def test_without_a_chosen_password_flower_makes_one_up(installation: Installation) -> None:
-    """Forgetting the password must not mean being open to all."""
+def test_without_a_password_in_the_settings_flower_gets_a_random_one(installation: Installation) -> None:
+    """A forgotten password must not mean that everyone has access."""
     flower = Flower(installation)
 
-    told = re.search(r"sign in as (\S+), password (\S+) ", flower.process.output())
+    printed = re.search(r"sign in as (\S+), password (\S+) ", flower.process.output())
 
-    assert told
-    assert len(told[2]) >= 12
+    assert printed
+    assert len(printed[2]) >= 12
     assert {page: flower.status(page) for page in PAGES} == dict.fromkeys(PAGES, 401)
-    assert flower.status("/", f"{told[1]}:{told[2]}") == 200
+    assert flower.status("/", f"{printed[1]}:{printed[2]}") == 200
     assert _listens_on_loopback_only(flower.port)
 
 
@@ -53,7 +54,7 @@ def _names_of_successes(flower: Flower) -> set[str]:
 
 
 def _listens_on_loopback_only(port: int) -> bool:
-    """A server on every address would answer on another loopback address too."""
+    """A server on every address would accept connections on another loopback address, too."""
     for address in ("127.0.0.2", "::1"):
         with suppress(OSError), socket.create_connection((address, port), timeout=2):
             return False

@@ -1,4 +1,4 @@
-"""A consumer that only reads, next to real workers: it gets its tokens by the queue of on-demand refreshes."""
+"""A consumer that only reads gets its tokens from real workers, by the queue of on-demand refreshes."""
 
 import json
 import sys
@@ -25,19 +25,19 @@ with TokenClient.from_env() as client:
 
 
 def _access(installation: Installation) -> dict[str, str]:
-    """The variables of a process that is given no secret."""
+    """The variables of a process without secrets."""
     made = installation.cli("keygen", "--access")
     assert made.returncode == 0, made.stderr
     return {"WORKER_REDIS_URL": installation.environment["WORKER_REDIS_URL"], "WORKER_ACCESS_KEYS": made.stdout.strip()}
 
 
 def test_a_reader_is_served_by_a_worker(installation: Installation) -> None:
-    """In a process with two variables, Redis and an access key; the worker has all the rest."""
+    """Its process has two variables, the Redis URL and an access key. The worker has all others."""
     installation.enrol(ANN, BOB)
     installation.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
     worker = installation.worker("urgent", "-Q", "ondemand", concurrency=1)
     access = _access(installation)
-    installation.environment = access  # all that the reader is given
+    installation.environment = access  # the reader has no other variable
 
     done = installation.run([sys.executable, "-c", _SCRIPT])
 
@@ -52,7 +52,7 @@ def test_a_reader_is_served_by_a_worker(installation: Installation) -> None:
 
 
 def test_access_keys_need_encryption_keys(installation: Installation, tmp_path: Path) -> None:
-    """They are made from them; a new key and an access key are two things."""
+    """Access keys are derived from them. A new key and an access key cannot be made at the same time."""
     without = installation.cli("keygen", "--access", WORKER_ENCRYPTION_KEYS="")
     both = installation.cli("keygen", "--access", "--id", "k2")
 

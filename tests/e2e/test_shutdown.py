@@ -1,4 +1,4 @@
-"""However a worker ends in the middle of a batch, no answer it was given is lost and no account is forgotten."""
+"""If a worker ends in the middle of a batch, it stores every response that it has got, and no account is left out."""
 
 import os
 import signal
@@ -13,19 +13,19 @@ from worker.devkit.stack.process import Process
 from worker.domain.account import account_id
 from worker.vault import Purpose, Vault, parse_keys
 
-THREADS = 4  # questions at a time
-LEASE = 60  # seconds; the shortest that is allowed
+CONNECTIONS = 4  # to Microsoft
+LEASE = 60  # seconds; the settings allow no less
 LATER = "later@contoso.com"
 
 
-@pytest.mark.parametrize("told", ["the worker", "all its processes"])
-def test_sigterm_lets_a_batch_finish_and_stores_every_answer(installation: Installation, told: str) -> None:
-    """Deployments end workers all day; what Microsoft has just rotated must not end with them. systemd tells all."""
+@pytest.mark.parametrize("receiver", ["the worker", "all its processes"])
+def test_sigterm_lets_a_batch_finish_and_stores_every_response(installation: Installation, receiver: str) -> None:
+    """Deployments end workers often, and rotated tokens must not be lost. systemd sends SIGTERM to all processes."""
     emulator = installation.emulator
-    installation.enrol(*emails(2 * THREADS))
-    emulator.add_fault(Hang(5, after=True), times=THREADS)  # granted at once, answered late
+    installation.enrol(*emails(2 * CONNECTIONS))
+    emulator.add_fault(Hang(5, after=True), times=CONNECTIONS)  # granted at once, with a late response
     worker = _worker(installation, "worker")
-    children = _children(installation) if told == "all its processes" else []  # it takes seconds to learn them
+    children = _children(installation) if receiver == "all its processes" else []  # before the batch, as it takes long
     _begin_a_batch(installation, worker)
 
     for pid in (worker.pid, *children):
@@ -33,20 +33,20 @@ def test_sigterm_lets_a_batch_finish_and_stores_every_answer(installation: Insta
     status = worker.wait(60)
 
     assert status == 0, worker.output()[-2000:]
-    # The worker alone finishes its batch; a child that is told itself asks nothing more, and gives the rest back.
-    assert emulator.statistics().refreshes == (THREADS if children else 2 * THREADS)
+    # The worker alone lets its child finish the batch. A child that gets the signal sends no more requests.
+    assert emulator.statistics().refreshes == (CONNECTIONS if children else 2 * CONNECTIONS)
     assert installation.sql("SELECT count(*) FROM mail_credentials WHERE lease_id IS NOT NULL") == [(0,)]
-    assert _stored(installation) == {email: emulator.newest_refresh_token(email) for email in emails(2 * THREADS)}
+    assert _stored(installation) == {email: emulator.newest_refresh_token(email) for email in emails(2 * CONNECTIONS)}
     with installation.services() as services:
-        assert all(services.tokens.get(email).version == 2 for email in emails(2 * THREADS))
-    assert emulator.statistics().requests == 2 * THREADS, "what was stored is served"
+        assert all(services.tokens.get(email).version == 2 for email in emails(2 * CONNECTIONS))
+    assert emulator.statistics().requests == 2 * CONNECTIONS, "what was stored is served"
 
 
 def test_a_killed_child_leaves_its_accounts_to_the_lease(installation: Installation) -> None:
-    """kill -9 of a child, as the kernel does when memory runs out: its worker goes on, and nobody asks twice."""
-    stuck = emails(THREADS)
+    """The kernel kills a child when memory runs out. Its worker goes on, and no account is refreshed twice."""
+    stuck = emails(CONNECTIONS)
     installation.enrol(*stuck)
-    installation.emulator.add_fault(Hang(30, after=True), times=THREADS)
+    installation.emulator.add_fault(Hang(30, after=True), times=CONNECTIONS)
     worker = _worker(installation, "worker")
     children = _children(installation)
     _begin_a_batch(installation, worker)
@@ -60,11 +60,11 @@ def test_a_killed_child_leaves_its_accounts_to_the_lease(installation: Installat
     _check_taken_over_when_the_lease_ends(installation, stuck, worker)
 
 
-def test_a_killed_worker_takes_its_children_along_and_another_takes_over(installation: Installation) -> None:
-    """kill -9 of the parent: a child left alone would go on spending claims that nobody can stop."""
-    stuck = emails(THREADS)
+def test_the_children_of_a_killed_worker_end_and_another_worker_takes_over(installation: Installation) -> None:
+    """After kill -9 of the parent, an operator could not stop a child that went on."""
+    stuck = emails(CONNECTIONS)
     installation.enrol(*stuck)
-    installation.emulator.add_fault(Hang(30, after=True), times=THREADS)
+    installation.emulator.add_fault(Hang(30, after=True), times=CONNECTIONS)
     worker = _worker(installation, "mortal")
     children = _children(installation)
     _begin_a_batch(installation, worker)
@@ -76,14 +76,14 @@ def test_a_killed_worker_takes_its_children_along_and_another_takes_over(install
 
 
 def _check_taken_over_when_the_lease_ends(installation: Installation, stuck: list[str], worker: Process) -> None:
-    """Until then nobody asks for them; waiting for it would take a minute, so it is moved to now."""
+    """Until then no worker refreshes the accounts. The lease lasts a minute, so the test ends it."""
     leased = "SELECT count(*) FROM mail_credentials WHERE lease_id IS NOT NULL"
     assert installation.sql(leased) == [(len(stuck),)]
     assert installation.sql(f"{leased} AND lease_until BETWEEN now() AND now() + %s", timedelta(seconds=LEASE)) == [
         (len(stuck),)
     ]
-    asked = installation.emulator.statistics().by_account
-    assert {asked[email].requests for email in stuck} == {1}
+    statistics = installation.emulator.statistics().by_account
+    assert {statistics[email].requests for email in stuck} == {1}
 
     installation.sql("UPDATE mail_credentials SET lease_until = now()")
     _send_batch(installation)
@@ -93,13 +93,15 @@ def _check_taken_over_when_the_lease_ends(installation: Installation, stuck: lis
 
 
 def _begin_a_batch(installation: Installation, worker: Process) -> None:
-    """It has asked as much as it can at a time."""
+    """Wait until the worker has sent as many requests as it has connections."""
     _send_batch(installation)
-    wait_for(lambda: installation.emulator.statistics().requests == THREADS, about="its questions", processes=[worker])
+    wait_for(
+        lambda: installation.emulator.statistics().requests == CONNECTIONS, about="its requests", processes=[worker]
+    )
 
 
 def _worker(installation: Installation, name: str) -> Process:
-    return installation.worker(name, concurrency=1, WORKER_CONNECTIONS=str(THREADS), WORKER_LEASE=str(LEASE))
+    return installation.worker(name, concurrency=1, WORKER_CONNECTIONS=str(CONNECTIONS), WORKER_LEASE=str(LEASE))
 
 
 def _send_batch(installation: Installation) -> None:
@@ -107,10 +109,10 @@ def _send_batch(installation: Installation) -> None:
 
 
 def _children(installation: Installation) -> list[int]:
-    """The ids of the workers' children, as the workers tell."""
+    """The ids of the workers' children, by Celery's remote control."""
     with installation.broker() as app:
-        told = wait_for(lambda: app.control.inspect(timeout=1).stats(), about="a worker to tell")
-    children = [child for worker in told.values() for child in worker["pool"]["processes"]]
+        stats = wait_for(lambda: app.control.inspect(timeout=1).stats(), about="a worker's reply")
+    children = [child for worker in stats.values() for child in worker["pool"]["processes"]]
     assert children
     return children
 
