@@ -1,4 +1,4 @@
-"""What the headers and the body of a response say."""
+"""The headers and the body of a response."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""The procedure of a login, step by step and without a server; how long a session may last."""
+"""The steps of a login without a server, and the length of a session."""
 
 import ssl
 from dataclasses import replace
@@ -34,8 +34,8 @@ def procedure() -> Any:
     return log_in(Source(), WISH, attempt)
 
 
-def test_what_is_done_in_which_order() -> None:
-    """Load, try, report the very version that was refused, try the newer one, give up."""
+def test_the_order_of_the_steps() -> None:
+    """They are: load, log in, report the rejected version, log in with the newer token, give up."""
     steps = procedure()
     assert next(steps).keywords == {"min_ttl": 900}
     assert steps.send(ACCOUNT).args[0].token == TOKEN

@@ -1,4 +1,4 @@
-"""What mail servers say, and whom it is about."""
+"""Errors of mail servers: whether they concern the token or the mailbox, or are temporary."""
 
 from datetime import timedelta
 
@@ -51,7 +51,7 @@ def test_a_refusal_is_understood(status: str, text: str, refusal: Refusal) -> No
     assert Answer(status, text).refusal is refusal
 
 
-def test_a_throttling_server_is_heard_out() -> None:
+def test_the_back_off_time_of_a_throttling_server_is_read() -> None:
     answer = Answer("BAD", "Request is throttled. Suggested Backoff Time: 299961 milliseconds")
     assert answer.retry_after == timedelta(milliseconds=299961)
     assert Answer("NO", "Server Unavailable. 15").retry_after is None
