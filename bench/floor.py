@@ -27,7 +27,7 @@ import redis
 from worker.domain.account import AccountId
 from worker.domain.http import HttpResponse
 from worker.domain.policy import keyed_fraction
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 from worker.identity.curl import CurlPool, CurlSession, HttpRequest
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault

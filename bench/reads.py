@@ -13,10 +13,10 @@ import msal
 from bench.provider import ACCESS_TOKEN, LIFETIME, REFRESH_TOKEN, token
 from bench.site import Provider, Site
 from worker.bootstrap import bootstrap
-from worker.cache import connect, entries
+from worker.cache import connect, stores
 from worker.client import TokenClient
 from worker.domain.account import account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
@@ -74,7 +74,7 @@ def _timed(read: Callable[[str], object], emails: list[str]) -> float:
 
 def _bare_get() -> Callable[[str], object]:
     redis = connect(load(Settings).redis_url.get_secret_value())
-    return lambda email: redis.get(entries._key(account_id(email)))
+    return lambda email: redis.get(stores._entry_key(account_id(email)))
 
 
 def _get_and_open() -> Callable[[str], object]:
@@ -84,9 +84,9 @@ def _get_and_open() -> Callable[[str], object]:
 
     def read(email: str) -> object:
         account = account_id(email)
-        value = redis.get(entries._key(account))
+        value = redis.get(stores._entry_key(account))
         assert isinstance(value, bytes)
-        return json.loads(vault.open(Sealed(value[entries._HEADER :]), account, Purpose.CACHE_ENTRY).reveal())[
+        return json.loads(vault.open(Sealed(value[stores._HEADER :]), account, Purpose.CACHE_ENTRY).reveal())[
             "access_token"
         ]
 

@@ -22,12 +22,12 @@ from bench.provider import ACCESS_TOKEN, REFRESH_TOKEN
 from bench.quantiles import p99
 from bench.site import Site, sql
 from worker import clock
-from worker.db import events, leases, updates
+from worker.db import events, leases
 from worker.db.events import RefreshEvent
 from worker.db.session import Database
 from worker.domain.account import Lease, LeaseId, Status
-from worker.domain.account_update import AccountUpdate
-from worker.domain.secret import Sealed
+from worker.domain.policy import AccountUpdate
+from worker.domain.token import Sealed
 
 _LEASE = timedelta(seconds=150)
 _CYCLE = timedelta(minutes=36)  # the mean time between two refreshes of an account
@@ -183,7 +183,7 @@ class Table:
         return leases.lease_due(connection, client="default", lease_id=lease_id, limit=_BATCH, lease=_LEASE, now=now)
 
     def _persist(self, leased: Sequence[Lease], now: datetime, connection: Connection) -> None:
-        updates.persist(connection, [self._update(lease, now) for lease in leased], now=now)
+        leases.persist(connection, [self._update(lease, now) for lease in leased], now=now)
         events.record(connection, [_event(lease, now) for lease in leased])
 
     def _update(self, lease: Lease, now: datetime) -> AccountUpdate:

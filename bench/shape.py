@@ -12,7 +12,7 @@ from worker.domain.account import AccountId, Lease, LeaseId, Status
 from worker.domain.breaker import Breaker, judge
 from worker.domain.outcome import Outcome, Refreshed, Scope, Transient
 from worker.domain.policy import LONG_OVERDUE, RefreshPolicy
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -25,7 +25,7 @@ _AFTERMATH = timedelta(hours=4)
 _TOKEN = Secret("")
 _SEALED = Sealed(b"")
 _LEASE = LeaseId(UUID(int=0))
-_GROUP = 250  # outcomes that the breaker gets at a time at most, as in worker/identity/pipeline.py
+_GROUP = 250  # outcomes that the breaker gets at a time at most, as in worker/identity/client.py
 
 
 @dataclass(slots=True)

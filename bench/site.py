@@ -27,7 +27,7 @@ from worker.db import schema
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
 from worker.domain.account import Grant
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings import Settings, load, set_variables, unset_variables
 from worker.vault import generate_key
 

@@ -1,10 +1,12 @@
 """Every test starts without WORKER_* variables. The fixture `now` is a fixed instant."""
 
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pytest
 from hypothesis import settings
+
+from tests.factories import NOW
 
 pytest_plugins = ["tests.stores"]
 
@@ -14,8 +16,6 @@ collect_ignore = [] if "CHAOS_ROUNDS" in os.environ else ["chaos"]
 # No time limit for an example of Hypothesis, because the time depends on the machine more than on the code.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
-
-NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)

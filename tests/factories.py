@@ -8,7 +8,7 @@ from uuid import UUID
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.domain.account import Lease, LeaseId, Status, account_id
 from worker.domain.outcome import Refreshed
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 from worker.identity.registration import ClientCredential, Registration
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -26,6 +26,10 @@ class TurnedClock:
     def advance(self, **by: float) -> datetime:
         self.now += timedelta(**by)
         return self.now
+
+
+def emails(count: int, domain: str = "contoso.com") -> list[str]:
+    return [f"user{number:03}@{domain}" for number in range(count)]
 
 
 def make_lease(**changes: Any) -> Lease:

@@ -20,11 +20,9 @@ from worker.service.refresh.leases import Leases
 from worker.service.refresh.outbox import Outbox
 from worker.service.refresh.refresher import Refresher
 from worker.service.refresh.results import ResultWriter
-from worker.service.tokens.cache import TokenCache
+from worker.service.tokens.cache import LocalCache, TokenCache
 from worker.service.tokens.delegated import DelegatedRefresh
-from worker.service.tokens.local_cache import LocalCache
-from worker.service.tokens.lookup import StoredAccounts
-from worker.service.tokens.on_demand import DirectRefresh
+from worker.service.tokens.on_demand import DirectRefresh, StoredAccounts
 from worker.service.tokens.reader import TokenReader
 from worker.settings import ReaderSettings, Settings
 from worker.vault import Vault

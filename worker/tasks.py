@@ -8,7 +8,7 @@ from celery import Task, shared_task
 
 from worker.domain.account import DEFAULT_CLIENT, AccountId
 from worker.domain.errors import AccountError
-from worker.domain.requirement import TokenRequirement
+from worker.domain.token import TokenRequirement
 
 # An old message may be skipped, because the next sweep sends new ones. Clocks of beat and workers may differ by less.
 EXPIRES = 600  # seconds

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.domain.account import AccountId
 from worker.domain.errors import ConfigurationError, UnknownKey, UnreadableSecret
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 
 _VERSION = 1
 _NONCE, _TAG, _KEY = 12, 16, 32  # bytes

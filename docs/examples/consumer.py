@@ -1,4 +1,4 @@
-"""What a mail product does with the client; `make types` checks it with mypy --strict against the installed package."""
+"""A mail product's use of the client. `make types` checks it with mypy --strict against the installed package."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from worker.client import (
 
 
 def authorization(client: TokenClient, email: str) -> str | None:
-    """The header for a call of Microsoft Graph; None if the user has been told what is wrong."""
+    """The header for a call of Microsoft Graph; None if the user was informed of a problem."""
     try:
         token: AccessToken = client.get(email, min_ttl=60)
     except NeedsUser as error:
@@ -34,10 +34,10 @@ def authorization(client: TokenClient, email: str) -> str | None:
     return None
 
 
-def another(client: TokenClient, refused: AccessToken) -> AccessToken | None:
-    """After the mail server has refused a token."""
+def another(client: TokenClient, rejected: AccessToken) -> AccessToken | None:
+    """The next token, after the mail server has rejected one."""
     try:
-        return client.report_rejected(refused.email, refused.version)
+        return client.report_rejected(rejected.email, rejected.version)
     except TokenRefused as error:
         tell(error.email, error.advice)
         return None

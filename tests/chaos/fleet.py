@@ -1,6 +1,7 @@
 """The fleet of the whole suite: servers, workers, beats, readers, and an emulator that records every token."""
 
 import time
+from base64 import b64decode
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
@@ -12,7 +13,9 @@ import psycopg
 from tests.chaos.readers import Readers
 from tests.chaos.recording_emulator import RecordingEmulator
 from tests.e2e.commands import Commands
-from tests.e2e.installation import PATIENCE, Installation, emails, inherited
+from tests.e2e.deployment import Deployment, inherited
+from tests.factories import emails
+from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services
 from worker.client import TokenClient
 from worker.clock import utcnow
@@ -20,8 +23,8 @@ from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emu
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
 from worker.domain.account import Account, Grant, account_id
-from worker.domain.secret import Secret
-from worker.domain.token import CacheEntry
+from worker.domain.cache_entry import CacheEntry
+from worker.domain.token import Sealed, Secret
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key, parse_keys
 
@@ -36,7 +39,7 @@ SETTINGS = {
     "WORKER_LEASE": str(LEASE),
     "WORKER_MIN_LEAD": "0",
     "WORKER_BATCH_SIZE": "10",
-    "WORKER_CONNECTIONS": str(CONNECTIONS),
+    "WORKER_THREADS": str(CONNECTIONS),
     "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
     "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
     "WORKER_NEXT_CLIENT_SECRET": NEXT_SECRET,
@@ -53,14 +56,14 @@ class Fleet:
         self,
         stack: Stack,
         emulator: RecordingEmulator,
-        installation: Installation,
+        deployment: Deployment,
         *,
         client: TokenClient,
         observer: Services,
     ) -> None:
         self.stack = stack
         self.emulator = emulator
-        self.installation = installation
+        self.deployment = deployment
         self.services = observer  # has its own connections, because the readers may block all of theirs
         self.emails = emails(MAILBOXES)
         self.client = client
@@ -71,7 +74,7 @@ class Fleet:
         self.strict = True
         self.injections = 0
         self.lost_responses = 0  # accounts whose response was lost with a killed worker
-        self._vault = Vault(parse_keys(installation.environment["WORKER_ENCRYPTION_KEYS"]))
+        self._vault = Vault(parse_keys(deployment.environment["WORKER_ENCRYPTION_KEYS"]))
         self._entries = TokenCache(observer.cache, self._vault)
 
     def start(self) -> None:
@@ -82,10 +85,10 @@ class Fleet:
         self.readers.start()
 
     def start_worker(self, name: str) -> None:
-        self.workers[name] = self.installation.worker(name, "--without-mingle", concurrency=1)
+        self.workers[name] = self.deployment.worker(name, "--without-mingle", concurrency=1)
 
     def start_beat(self) -> None:
-        self.beats.append(self.installation.celery("beat"))
+        self.beats.append(self.deployment.celery("beat"))
 
     def stop_beats(self) -> None:
         while self.beats:
@@ -111,7 +114,7 @@ class Fleet:
 
     def make_due(self, addresses: Collection[str] | None = None) -> None:
         """Make accounts due that neither fail nor are leased."""
-        self.installation.sql(
+        self.deployment.sql(
             "UPDATE mail_credentials SET refresh_due_at = now()"
             " WHERE email = ANY(%s) AND lease_id IS NULL AND failure_count = 0 AND refresh_due_at > now()",
             list(self.emails if addresses is None else addresses),
@@ -128,7 +131,7 @@ class Fleet:
         )
 
     def versions(self) -> dict[str, int]:
-        return dict(self.installation.sql("SELECT email, version FROM mail_credentials"))
+        return dict(self.deployment.sql("SELECT email, version FROM mail_credentials"))
 
     def stored(self) -> list[tuple[Account, str, CacheEntry | None]]:
         """Every account with its refresh token, and its entry in Redis."""
@@ -139,12 +142,14 @@ class Fleet:
 
     def cached_token(self, entry: CacheEntry) -> str:
         assert entry.refresh_token is not None
-        return self._vault.open(entry.refresh_token, entry.account_id, Purpose.REFRESH_TOKEN).reveal()
+        return self._vault.open(
+            Sealed(b64decode(entry.refresh_token)), entry.account_id, Purpose.REFRESH_TOKEN
+        ).reveal()
 
     def windows(self, *, since: datetime) -> list[float]:
         """Milliseconds from each response to its commit, by the records of the emulator and of Postgres."""
         committed = dict(
-            self.installation.sql(
+            self.deployment.sql(
                 "SELECT fingerprint_after, pg_xact_commit_timestamp(xmin) FROM refresh_events WHERE at > %s", since
             )
         )
@@ -188,7 +193,7 @@ class Fleet:
         killed_at = utcnow()
         yield
         orphaned = self.record_lost(since=killed_at)
-        self.installation.sql(
+        self.deployment.sql(
             "UPDATE mail_credentials SET lease_until = now(), refresh_due_at = now() WHERE lease_id = ANY(%s)",
             list(orphaned),
         )
@@ -216,9 +221,7 @@ class Fleet:
 
     def _leases(self) -> frozenset[tuple[str, UUID]]:
         """The addresses of the leased accounts, with their leases."""
-        return frozenset(
-            self.installation.sql("SELECT email, lease_id FROM mail_credentials WHERE lease_id IS NOT NULL")
-        )
+        return frozenset(self.deployment.sql("SELECT email, lease_id FROM mail_credentials WHERE lease_id IS NOT NULL"))
 
     def pass_time(self, seconds: float) -> None:
         """Sleep, because an outage has a length and no event to wait for."""
@@ -267,13 +270,13 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
             "WORKER_AUTHORITY": server.authority,
             "WORKER_CA_BUNDLE": str(server.ca_bundle),
         }
-        commands = undo.enter_context(closing(Commands(inherited(), patience=PATIENCE)))
-        installation = Installation(directory, environment, server, commands)
-        undo.callback(installation.close)
-        assert installation.cli("migrate").returncode == 0
-        client = undo.enter_context(TokenClient(installation.settings))
-        observer = undo.enter_context(installation.services())
-        fleet = Fleet(stack, emulator, installation, client=client, observer=observer)
+        commands = undo.enter_context(closing(Commands(inherited(), patience=HANG_LIMIT)))
+        deployment = Deployment(directory, environment, server, commands)
+        undo.callback(deployment.close)
+        assert deployment.cli("migrate").returncode == 0
+        client = undo.enter_context(TokenClient(deployment.settings))
+        observer = undo.enter_context(deployment.services())
+        fleet = Fleet(stack, emulator, deployment, client=client, observer=observer)
         undo.callback(fleet.readers.stop)
         fleet.start()
         yield fleet

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.chaos.fleet import Fleet
 from tests.e2e.foreground import processes_in
 from worker.domain.account import Account, Status
-from worker.domain.token import CacheEntry
+from worker.domain.cache_entry import CacheEntry
 
 _OUTBOX, _LOCKS = "token-worker:outbox", "token-worker:lock:*"
 
@@ -65,7 +65,7 @@ def _processes(fleet: Fleet) -> list[str]:
     parents = _parents()
     ours = started | {parents[pid] for pid in started if pid in parents}  # the parent of each is a keeper
     left = {
-        pid: name for pid, name in processes_in(fleet.installation.directory).items() if not _is_of(pid, ours, parents)
+        pid: name for pid, name in processes_in(fleet.deployment.directory).items() if not _is_of(pid, ours, parents)
     }
     dead = [f"process {process.pid} has ended" for process in fleet.processes() if not process.alive()]
     return [*dead, *(f"process {pid} ({name}) was left over" for pid, name in left.items())]

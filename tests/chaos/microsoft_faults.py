@@ -4,7 +4,7 @@ from datetime import timedelta
 from itertools import cycle, islice
 
 from tests.chaos.fleet import CONNECTIONS, MAILBOXES, NEXT_SECRET, Fleet, until
-from tests.e2e.installation import wait_for
+from tests.waiting import wait_for
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_SECRET,
     Fault,
@@ -81,7 +81,7 @@ def loop_detected_for_long(fleet: Fleet) -> int:
     until(lambda: fleet.emulator.injected == before + len(affected), about="the requests")
     fleet.pass_time(5)  # the least time between two requests of an account, even by an operator
     for email in affected:
-        refreshed = fleet.installation.cli("refresh", email)
+        refreshed = fleet.deployment.cli("refresh", email)
         assert refreshed.returncode == 0, refreshed.stderr
     return len(affected)
 

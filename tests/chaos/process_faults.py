@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.chaos.fleet import CONNECTIONS, LIFETIME, Fleet, until
-from tests.e2e.installation import wait_for
+from tests.waiting import wait_for
 from worker.clock import utcnow
 from worker.devkit.emulator import Hang
 from worker.devkit.stack import keeper
@@ -42,7 +42,7 @@ def child_killed_before_the_commit(fleet: Fleet) -> int:
     """Microsoft has responded and nothing is stored. The new tokens are lost, and the old refresh token must do."""
     with fleet.killing_workers(), _persist_held(fleet):
         fleet.make_due()
-        until(lambda: fleet.installation.sql(_HELD) != [(0,)], about="a persist to be held")
+        until(lambda: fleet.deployment.sql(_HELD) != [(0,)], about="a persist to be held")
         _kill([*fleet.children("one"), *fleet.children("two")])
     return 2
 
@@ -52,7 +52,7 @@ def child_killed_and_left_to_the_lease(fleet: Fleet) -> int:
     killed_at = utcnow()
     with _persist_held(fleet):
         fleet.make_due()
-        until(lambda: fleet.installation.sql(_HELD) != [(0,)], about="a persist to be held")
+        until(lambda: fleet.deployment.sql(_HELD) != [(0,)], about="a persist to be held")
         _kill([*fleet.children("one"), *fleet.children("two")])
     fleet.record_lost(since=killed_at)
     return 2

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 
 from tests.chaos.fleet import MAILBOXES, UNREAD, Fleet, until
-from tests.e2e.installation import wait_for
+from tests.waiting import wait_for
 from worker.devkit.emulator import Hang
 
 _SHORT_OUTAGE = 3.0  # seconds
@@ -196,7 +196,7 @@ def _until_aged(fleet: Fleet, affected: Sequence[str]) -> None:
         WHERE email = ANY(%s) AND lease_id IS NULL AND now() < token_expiry
           AND now() - token_obtained_at > 0.2 * (token_expiry - token_obtained_at)
     """
-    wait_for(lambda: fleet.installation.sql(aged, list(affected)) == [(len(affected),)], about="tokens to age")
+    wait_for(lambda: fleet.deployment.sql(aged, list(affected)) == [(len(affected),)], about="tokens to age")
 
 
 def _renew(fleet: Fleet, affected: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""An installation with the real clock, embedded stores and the emulator over real TLS. No process is started yet."""
+"""A deployment with the real clock, embedded stores and the emulator over real TLS. No process is started yet."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import Commands
+from tests.e2e.deployment import Deployment, inherited
 from tests.e2e.foreground import open_directory
-from tests.e2e.installation import PATIENCE, Installation, inherited
+from tests.waiting import HANG_LIMIT
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
 from worker.vault import generate_key
 
@@ -21,14 +22,14 @@ def _server(tmp_path: Path) -> Iterator[EmulatorServer]:
 
 @pytest.fixture(scope="session", name="commands")
 def _commands() -> Iterator[Commands]:
-    with closing(Commands(inherited(), patience=PATIENCE)) as commands:
+    with closing(Commands(inherited(), patience=HANG_LIMIT)) as commands:
         yield commands
 
 
-@pytest.fixture(name="installation")
-def _installation(
+@pytest.fixture(name="deployment")
+def _deployment(
     tmp_path: Path, server: EmulatorServer, database_url: str, redis_url: str, commands: Commands
-) -> Iterator[Installation]:
+) -> Iterator[Deployment]:
     environment = {
         "WORKER_DATABASE_URL": database_url,
         "WORKER_REDIS_URL": redis_url,
@@ -39,9 +40,9 @@ def _installation(
         "WORKER_CA_BUNDLE": str(server.ca_bundle),
         "WORKER_SWEEP_INTERVAL": "1",
     }
-    installation = Installation(tmp_path, environment, server, commands)
-    yield installation
-    installation.close()
+    deployment = Deployment(tmp_path, environment, server, commands)
+    yield deployment
+    deployment.close()
 
 
 @pytest.fixture(name="directory")

@@ -8,7 +8,8 @@ from typing import Any
 
 import urllib3
 
-from tests.e2e.installation import Installation, wait_for
+from tests.e2e.deployment import Deployment
+from tests.waiting import HANG_LIMIT, wait_for
 
 LOGIN = "ops:correct-horse"
 _ATTEMPTS = 3  # another process may take the port first
@@ -20,7 +21,7 @@ class Pages:
     def __init__(self, url: str, login: str) -> None:
         self.url = url
         self._login = login
-        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(30))
+        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(HANG_LIMIT))
 
     def status(self, path: str, login: str | None = None, *, method: str = "GET") -> int | None:
         """The status of a page. None without a response."""
@@ -45,11 +46,11 @@ class Pages:
 class Flower(Pages):
     """Starts in the constructor, which returns after the first response."""
 
-    def __init__(self, installation: Installation, **environment: str) -> None:
+    def __init__(self, deployment: Deployment, **environment: str) -> None:
         for _ in range(_ATTEMPTS):
             self.port = free_port()
             super().__init__(f"http://127.0.0.1:{self.port}", LOGIN)
-            self.process = installation.celery("flower", FLOWER_PORT=str(self.port), **environment)
+            self.process = deployment.celery("flower", FLOWER_PORT=str(self.port), **environment)
             wait_for(lambda: self._answers() or not self.process.alive(), about="Flower to answer")
             if self.process.alive():
                 return

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.e2e.installation import BIN, inherited, wait_for
-
-END_LIMIT = 60.0  # seconds for servers and workers to end, on a busy machine
+from tests.e2e.deployment import BIN, inherited
+from tests.waiting import HANG_LIMIT, wait_for
 
 
 class Foreground:
@@ -66,7 +65,7 @@ class Foreground:
     def kill(self) -> None:
         self._command.kill()
 
-    def end(self, seconds: float = END_LIMIT) -> int:
+    def end(self, seconds: float = HANG_LIMIT) -> int:
         """Wait for the end. Returns the exit status."""
         return self._command.wait(seconds)
 

@@ -6,13 +6,13 @@ from contextlib import closing
 
 import pytest
 
-from tests.e2e.installation import BIN, Installation
+from tests.constants import ANN
+from tests.e2e.deployment import BIN, Deployment
 from worker.cache import connect
 from worker.devkit.emulator import fault_named
 from worker.domain.account import account_id
 from worker.vault import generate_key
 
-ANN = "ann@contoso.com"
 CELERY = [str(BIN / "celery"), "-A", "worker"]
 TOKEN_WORKER = [str(BIN / "token-worker")]
 COMMANDS = {
@@ -49,64 +49,64 @@ def check_sentence(done: subprocess.CompletedProcess[str], code: int, *words: st
     ],
 )
 def test_a_wrong_setting_costs_one_sentence(
-    installation: Installation, command: str, setting: str, value: str | None
+    deployment: Deployment, command: str, setting: str, value: str | None
 ) -> None:
     """The exit code is 4. The sentence names the setting but not its value, which may contain a password."""
-    del installation.environment[setting]
+    del deployment.environment[setting]
     if value is not None:
-        installation.environment[setting] = value
+        deployment.environment[setting] = value
 
-    done = installation.run(COMMANDS[command])
+    done = deployment.run(COMMANDS[command])
 
     check_sentence(done, 4, setting)
     assert "hunter2" not in done.stderr
     assert "too-short" not in done.stderr
 
 
-def test_a_misspelt_setting_is_found_by_the_doctor(installation: Installation) -> None:
+def test_a_misspelt_setting_is_found_by_the_doctor(deployment: Deployment) -> None:
     """Otherwise an operator may overlook for months that a variable has no effect."""
-    done = installation.cli("doctor", WORKER_SWEEP_INTERVALL="1")
+    done = deployment.cli("doctor", WORKER_SWEEP_INTERVALL="1")
 
     assert done.returncode == 1
     assert "FAIL  settings: not a setting: WORKER_SWEEP_INTERVALL" in done.stdout
     assert done.stderr == ""
 
 
-def test_the_exit_code_says_who_has_to_act(installation: Installation) -> None:
+def test_the_exit_code_names_the_actor(deployment: Deployment) -> None:
     """2 means a wrong command, 1 a missing account, and 3 that the mailbox's user must act."""
-    installation.enrol(ANN)
-    installation.emulator.add_fault(fault_named("50173"), ANN)
+    deployment.add_due_accounts(ANN)
+    deployment.emulator.add_fault(fault_named("50173"), ANN)
 
-    assert installation.cli("token").returncode == 2
-    assert installation.cli("no-such-command").returncode == 2
-    assert installation.cli("token", ANN, "--min-ttl", "soon").returncode == 2
-    check_sentence(installation.cli("token", "not an address"), 2, "not an e-mail address")
-    check_sentence(installation.cli("token", "bob@contoso.com"), 1, "bob@contoso.com", "no such account")
-    check_sentence(installation.cli("token", ANN), 3, ANN, "sign in again", "AADSTS50173")
+    assert deployment.cli("token").returncode == 2
+    assert deployment.cli("no-such-command").returncode == 2
+    assert deployment.cli("token", ANN, "--min-ttl", "soon").returncode == 2
+    check_sentence(deployment.cli("token", "not an address"), 2, "not an e-mail address")
+    check_sentence(deployment.cli("token", "bob@contoso.com"), 1, "bob@contoso.com", "no such account")
+    check_sentence(deployment.cli("token", ANN), 3, ANN, "sign in again", "AADSTS50173")
 
 
-def test_commands_say_that_postgres_is_down(installation: Installation) -> None:
+def test_commands_say_that_postgres_is_down(deployment: Deployment) -> None:
     """No server listens on the port."""
     down = {"WORKER_DATABASE_URL": "postgresql://app:hunter2@127.0.0.1:1/app"}
 
     for command in (["list"], ["token", ANN], ["migrate"], ["status"]):
-        done = installation.cli(*command, **down)
+        done = deployment.cli(*command, **down)
         check_sentence(done, 1, "the database cannot be used")
         assert "hunter2" not in done.stderr
-    doctor = installation.cli("doctor", **down)
+    doctor = deployment.cli("doctor", **down)
     assert doctor.returncode == 1
     assert doctor.stderr == ""
     assert "FAIL  postgres: the database cannot be used" in doctor.stdout
     assert "ok    redis" in doctor.stdout
 
 
-def test_commands_go_on_while_redis_is_down(installation: Installation) -> None:
+def test_commands_go_on_while_redis_is_down(deployment: Deployment) -> None:
     """`doctor` reports that Redis is down, and the token comes from Postgres."""
     down = {"WORKER_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
-    installation.enrol(ANN)
+    deployment.add_due_accounts(ANN)
 
-    doctor = installation.cli("doctor", **down)
-    token = installation.cli("token", ANN, **down)
+    doctor = deployment.cli("doctor", **down)
+    token = deployment.cli("token", ANN, **down)
 
     assert doctor.returncode == 1
     assert doctor.stderr == ""
@@ -117,63 +117,63 @@ def test_commands_go_on_while_redis_is_down(installation: Installation) -> None:
     assert "hunter2" not in doctor.stdout
 
 
-def test_tokens_sealed_under_a_lost_key_cost_one_sentence(installation: Installation) -> None:
+def test_tokens_sealed_under_a_lost_key_cost_one_sentence(deployment: Deployment) -> None:
     """The key is missing from the settings. The error names the account, whose tokens stay as they are."""
-    installation.enrol(ANN)
-    before = installation.sql("SELECT refresh_token FROM mail_credentials")
+    deployment.add_due_accounts(ANN)
+    before = deployment.sql("SELECT refresh_token FROM mail_credentials")
 
-    done = installation.cli("token", ANN, WORKER_ENCRYPTION_KEYS=generate_key("k2"))
+    done = deployment.cli("token", ANN, WORKER_ENCRYPTION_KEYS=generate_key("k2"))
 
     check_sentence(done, 1, ANN)
-    assert installation.sql("SELECT refresh_token FROM mail_credentials") == before
+    assert deployment.sql("SELECT refresh_token FROM mail_credentials") == before
 
 
-def test_a_database_without_tables_is_diagnosed(installation: Installation) -> None:
-    """The most frequent mistake of a first installation is that `migrate` was never run."""
-    installation.sql("DROP TABLE mail_credentials, oauth_clients, refresh_events, alembic_version")
+def test_a_database_without_tables_is_diagnosed(deployment: Deployment) -> None:
+    """The most frequent mistake of a first deployment is that `migrate` was never run."""
+    deployment.sql("DROP TABLE mail_credentials, oauth_clients, refresh_events, alembic_version")
 
-    doctor = installation.cli("doctor")
+    doctor = deployment.cli("doctor")
 
     assert doctor.returncode == 1
     assert "run: token-worker migrate" in doctor.stdout
-    check_sentence(installation.cli("list"), 4, "migrate")
-    assert installation.cli("migrate").stdout.startswith("migrated: ")
-    assert installation.cli("migrate").stdout == "already up to date\n"
-    assert installation.cli("doctor").returncode == 0
+    check_sentence(deployment.cli("list"), 4, "migrate")
+    assert deployment.cli("migrate").stdout.startswith("migrated: ")
+    assert deployment.cli("migrate").stdout == "already up to date\n"
+    assert deployment.cli("doctor").returncode == 0
 
 
-def test_a_refused_secret_is_diagnosed(installation: Installation) -> None:
+def test_a_refused_secret_is_diagnosed(deployment: Deployment) -> None:
     """`doctor` sends no secret. It reports the errors of the refreshes."""
     emails = [f"user{number}@contoso.com" for number in range(3)]
-    installation.enrol(*emails)
+    deployment.add_due_accounts(*emails)
     for email in emails:
-        installation.cli("refresh", email, WORKER_CLIENT_SECRET="another")
+        deployment.cli("refresh", email, WORKER_CLIENT_SECRET="another")
 
-    doctor = installation.cli("doctor")
+    doctor = deployment.cli("doctor")
 
     assert doctor.returncode == 1
     assert "FAIL  app registration default: refreshes meet misconfigured (AADSTS7000215)" in doctor.stdout
 
 
-def test_status_counts_what_waits_in_the_outbox(installation: Installation) -> None:
+def test_status_counts_the_results_in_the_outbox(deployment: Deployment) -> None:
     """While Redis is down, it prints all other counts."""
-    with closing(connect(installation.environment["WORKER_REDIS_URL"])) as redis:
+    with closing(connect(deployment.environment["WORKER_REDIS_URL"])) as redis:
         redis.hset("token-worker:outbox", str(account_id(ANN)), "{}")
 
-    status = json.loads(installation.cli("status", "--json").stdout)
-    alone = json.loads(installation.cli("status", "--json", WORKER_REDIS_URL="redis://127.0.0.1:1/0").stdout)
+    status = json.loads(deployment.cli("status", "--json").stdout)
+    alone = json.loads(deployment.cli("status", "--json", WORKER_REDIS_URL="redis://127.0.0.1:1/0").stdout)
 
     assert status["in_outbox"] == 1
     assert alone == status | {"in_outbox": None}
 
 
-def test_a_program_that_is_rolled_back_starts(installation: Installation) -> None:
+def test_a_program_that_is_rolled_back_starts(deployment: Deployment) -> None:
     """`migrate` may run before every start, so it must accept a newer schema."""
-    [(version,)] = installation.sql("SELECT version_num FROM alembic_version")
-    installation.sql("UPDATE alembic_version SET version_num = '29990101_0000'")
+    [(version,)] = deployment.sql("SELECT version_num FROM alembic_version")
+    deployment.sql("UPDATE alembic_version SET version_num = '29990101_0000'")
     try:
-        done = installation.cli("migrate")
+        done = deployment.cli("migrate")
         assert (done.returncode, "newer than this program" in done.stdout) == (0, True)
-        assert installation.cli("doctor").returncode == 0
+        assert deployment.cli("doctor").returncode == 0
     finally:  # other tests use the same database
-        installation.sql(f"UPDATE alembic_version SET version_num = '{version}'")
+        deployment.sql(f"UPDATE alembic_version SET version_num = '{version}'")

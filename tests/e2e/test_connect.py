@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from tests.e2e.installation import PATIENCE, Installation, wait_for
-
-ANN = "ann@contoso.com"
+from tests.constants import ANN
+from tests.e2e.deployment import Deployment
+from tests.waiting import HANG_LIMIT, wait_for
 
 
 @pytest.mark.parametrize(
@@ -18,17 +18,17 @@ ANN = "ann@contoso.com"
         ("+4915112345678", "Note: signed in as +4915112345678, for the mailbox ann@contoso.com.\n"),
     ],
 )
-def test_the_mailbox_of_the_command_is_stored_under_any_user_name(
-    installation: Installation, username: str, note: str
+def test_the_mailbox_that_was_named_is_stored_under_any_user_name(
+    deployment: Deployment, username: str, note: str
 ) -> None:
     """The name of the user who signs in may be another address or a telephone number."""
-    process = installation.start([sys.executable, "-m", "worker", "connect", " Ann@Contoso.com"])
+    process = deployment.start([sys.executable, "-m", "worker", "connect", " Ann@Contoso.com"])
     shown = wait_for(
         lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]
     )
 
-    installation.emulator.approve_device(shown[1], username)
+    deployment.emulator.approve_device(shown[1], username)
 
-    assert process.wait(PATIENCE) == 0, process.output()
+    assert process.wait(HANG_LIMIT) == 0, process.output()
     assert process.output()[shown.end() :] == f"{note}{ANN} is connected.\n"
-    assert list(installation.accounts()) == [ANN]
+    assert list(deployment.accounts()) == [ANN]

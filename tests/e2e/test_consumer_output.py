@@ -6,10 +6,10 @@ import sys
 import pytest
 import trustme
 
-from tests.e2e.installation import Installation
+from tests.constants import ANN
+from tests.e2e.deployment import Deployment
 from worker.devkit.emulator import DEFAULT_CLIENT_ID
 
-ANN = "ann@contoso.com"
 _READ = """
 client = TokenClient.from_env()
 {meanwhile}
@@ -35,25 +35,25 @@ def _pem(key_type: trustme.KeyType) -> bytes:
 
 
 @pytest.fixture(name="key")
-def _key(installation: Installation) -> str:
+def _key(deployment: Deployment) -> str:
     """The private key that MSAL does not accept, as one piece of base64."""
-    installation.enrol(ANN)
-    installation.sql("UPDATE mail_credentials SET client = 'fabrikam'")
-    directory = installation.directory
+    deployment.add_due_accounts(ANN)
+    deployment.sql("UPDATE mail_credentials SET client = 'fabrikam'")
+    directory = deployment.directory
     (directory / "client.pem").write_bytes(_pem(trustme.KeyType.RSA))
     exchanged = _pem(trustme.KeyType.ECDSA)
     (directory / "exchanged.pem").write_bytes(exchanged)
-    installation.environment |= {
+    deployment.environment |= {
         "WORKER_CLIENTS__FABRIKAM__CLIENT_ID": DEFAULT_CLIENT_ID,
-        "WORKER_CLIENTS__FABRIKAM__AUTHORITY": installation.server.authority,
+        "WORKER_CLIENTS__FABRIKAM__AUTHORITY": deployment.server.authority,
         _CERTIFICATE: str(directory / "client.pem"),
     }
     return exchanged.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
 
 
-def _output(installation: Installation, script: str, *, meanwhile: str = "") -> tuple[str, str]:
+def _output(deployment: Deployment, script: str, *, meanwhile: str = "") -> tuple[str, str]:
     """The standard output and the standard error of the process."""
-    done = installation.run([sys.executable, "-c", _IMPORTS + script + _READ.format(meanwhile=meanwhile)])
+    done = deployment.run([sys.executable, "-c", _IMPORTS + script + _READ.format(meanwhile=meanwhile)])
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -64,27 +64,27 @@ def _shows(text: str, key: str) -> bool:
     return any(key[at : at + 12] in plain for at in range(len(key) - 12))
 
 
-def test_a_consumer_without_logging_prints_nothing(installation: Installation) -> None:
-    """Standard output belongs to the application."""
-    installation.enrol(ANN)
+def test_a_consumer_without_logging_prints_nothing(deployment: Deployment) -> None:
+    """Its standard output is the application's."""
+    deployment.add_due_accounts(ANN)
 
-    assert _output(installation, "") == ("", "")
+    assert _output(deployment, "") == ("", "")
 
 
-def test_its_lines_go_to_the_standard_librarys_logging(installation: Installation) -> None:
+def test_its_lines_go_to_the_standard_librarys_logging(deployment: Deployment) -> None:
     """The application handles them like those of any other library."""
-    installation.enrol(ANN)
+    deployment.add_due_accounts(ANN)
 
-    printed, logged = _output(installation, _WITH_TEXT)
+    printed, logged = _output(deployment, _WITH_TEXT)
 
     assert printed == ""
     assert re.search(rf"^INFO worker\.\S+: Token persisted to database .*email={ANN}", logged, re.MULTILINE)
 
 
 @pytest.mark.parametrize("setup", ["", _WITH_TEXT], ids=["nothing", "logging"])
-def test_an_unexpected_error_shows_no_key(installation: Installation, key: str, setup: str) -> None:
-    """The frames of its traceback hold the private key."""
-    printed, logged = _output(installation, setup, meanwhile=_EXCHANGED)
+def test_an_unexpected_failure_shows_no_key(deployment: Deployment, key: str, setup: str) -> None:
+    """The frames it went through hold the private key."""
+    printed, logged = _output(deployment, setup, meanwhile=_EXCHANGED)
 
     assert printed == ""
     assert "Refresh failed unexpectedly" in logged
@@ -92,22 +92,20 @@ def test_an_unexpected_error_shows_no_key(installation: Installation, key: str, 
     assert not _shows(logged, key)
 
 
-def test_an_application_keeps_its_own_structlog(installation: Installation, key: str) -> None:
+def test_an_application_keeps_its_own_structlog(deployment: Deployment, key: str) -> None:
     """Its structlog gets the traceback as text, from which no renderer can get local variables."""
-    printed, logged = _output(installation, _STRUCTLOG, meanwhile=_EXCHANGED)
+    printed, logged = _output(deployment, _STRUCTLOG, meanwhile=_EXCHANGED)
 
     assert '"event": "Refresh failed unexpectedly"' in printed
     assert "Traceback (most recent call last)" in printed
     assert not _shows(printed + logged, key)
 
 
-def test_an_application_that_prints_local_variables_prints_none_of_the_product(
-    installation: Installation, key: str
-) -> None:
+def test_an_application_that_prints_local_variables_prints_no_key(deployment: Deployment, key: str) -> None:
     """structlog's default prints them if rich is installed."""
     default = "structlog.configure(processors=structlog.get_config()['processors'])\n"
 
-    printed, logged = _output(installation, default, meanwhile=_EXCHANGED)
+    printed, logged = _output(deployment, default, meanwhile=_EXCHANGED)
 
     assert "Refresh failed unexpectedly" in printed
     assert not _shows(printed + logged, key)

@@ -16,7 +16,7 @@ import redis
 
 from tests.e2e.flower import Pages
 from tests.e2e.foreground import Foreground, foreground, open_directory
-from tests.e2e.installation import wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.demo import MAILBOXES
 
 # Tokens live 63 to 88 s here, the same in every run. The last mailbox is due after 59 s. There is a sweep every 2 s.
@@ -26,7 +26,6 @@ SERVERS = {"postgres", "valkey-server"}
 
 pytestmark = [
     pytest.mark.xdist_group("demo"),
-    pytest.mark.timeout(300),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
 ]
 
@@ -126,7 +125,7 @@ def test_the_servers_and_workers_of_a_killed_demo_end(whole_demo: Foreground, di
         demo.kill()
         demo.end()
 
-        wait_for(lambda: not demo.family(), about="its processes to end", seconds=40)
+        wait_for(lambda: not demo.family(), about="its processes to end")
 
 
 def test_the_demo_never_touches_stores_of_the_environment(
@@ -149,7 +148,7 @@ def test_the_demo_never_touches_stores_of_the_environment(
 
 def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreground) -> None:
     """Every mailbox is refreshed, and every read gets a live token, even after the flush. A pipe gets plain lines."""
-    assert whole_demo.end(SECONDS + 60) == 0, whole_demo.output()[-2000:]
+    assert whole_demo.end(SECONDS + HANG_LIMIT) == 0, whole_demo.output()[-2000:]
     lines = whole_demo.said().splitlines()
     verdict = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines[-6:])
 
@@ -178,4 +177,4 @@ def _check_nothing_is_left(demo: Foreground) -> None:
     assert demo.errors() == ""
     assert "Traceback" not in demo.said()
     assert list(demo.temporary.iterdir()) == []
-    wait_for(lambda: not demo.family(), about="its processes to end", seconds=30)
+    wait_for(lambda: not demo.family(), about="its processes to end")

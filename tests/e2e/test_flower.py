@@ -4,20 +4,22 @@ import re
 import socket
 from contextlib import suppress
 
+from tests.e2e.deployment import Deployment
 from tests.e2e.flower import LOGIN, Flower
-from tests.e2e.installation import Installation, emails, wait_for
+from tests.factories import emails
+from tests.waiting import wait_for
 
 PAGES = ("/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks", "/api/task/types", "/api/queues/length")
 
 ACTIONS = ("/api/task/send-task/worker.sweep", "/api/worker/shutdown/watched", "/api/worker/pool/shrink/watched")
 
 
-def test_flower_shows_the_worker_its_sweeps_and_its_batches(installation: Installation) -> None:
+def test_flower_shows_the_worker_its_sweeps_and_its_batches(deployment: Deployment) -> None:
     """An operator sees that the worker is online, and that sweeps and batches succeed. Without the password each page
     and each action gets status 401."""
-    installation.enrol(*emails(3))
-    flower = Flower(installation, FLOWER_BASIC_AUTH=LOGIN)
-    worker, beat = installation.worker("watched"), installation.celery("beat")
+    deployment.add_due_accounts(*emails(3))
+    flower = Flower(deployment, FLOWER_BASIC_AUTH=LOGIN)
+    worker, beat = deployment.worker("watched"), deployment.celery("beat")
 
     wait_for(
         lambda: _names_of_successes(flower) >= {"worker.sweep", "worker.refresh_batch"},
@@ -36,9 +38,9 @@ def test_flower_shows_the_worker_its_sweeps_and_its_batches(installation: Instal
     assert _listens_on_loopback_only(flower.port)
 
 
-def test_without_a_password_in_the_settings_flower_gets_a_random_one(installation: Installation) -> None:
+def test_without_a_password_in_the_settings_flower_gets_a_random_one(deployment: Deployment) -> None:
     """A forgotten password must not mean that everyone has access."""
-    flower = Flower(installation)
+    flower = Flower(deployment)
 
     printed = re.search(r"sign in as (\S+), password (\S+) ", flower.process.output())
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.e2e.installation import Installation
+from tests.e2e.deployment import Deployment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for connections in /proc")
 
@@ -45,11 +45,11 @@ client.close()
 """
 
 
-def test_a_child_that_ends_closes_no_tls_connection_of_its_parent(installation: Installation) -> None:
+def test_a_child_that_ends_closes_no_tls_connection_of_its_parent(deployment: Deployment) -> None:
     """The child could send TLS's closing message, and the parent would lose the response to a request in flight."""
-    installation.enrol("ann@contoso.com")
+    deployment.add_due_accounts("ann@contoso.com")
 
-    done = installation.run([sys.executable, "-c", _SCRIPT])
+    done = deployment.run([sys.executable, "-c", _SCRIPT])
 
     assert done.returncode == 0, done.stderr
     connections = json.loads(done.stdout)

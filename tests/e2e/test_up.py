@@ -12,15 +12,13 @@ import psycopg
 import pytest
 import redis
 
+from tests.e2e.deployment import BIN, inherited
 from tests.e2e.foreground import Foreground, foreground
-from tests.e2e.installation import BIN, PATIENCE, inherited, wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.demo import MAILBOXES
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer
 
-pytestmark = [
-    pytest.mark.timeout(300),  # a system is started twice
-    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 UP = ("up", "--data", "data")
 GUEST = "guest@contoso.test"
@@ -51,7 +49,7 @@ def test_the_data_of_a_killed_run_is_used_by_the_next(directory: Path) -> None:
             assert second.said().endswith("Stopped.\n")
             assert second.errors() == ""
             assert list(second.temporary.iterdir()) == []
-            wait_for(lambda: not second.family(), about="all processes to end", seconds=30)
+            wait_for(lambda: not second.family(), about="all processes to end")
 
 
 def test_another_shell_can_use_the_system_and_a_second_up_is_refused(directory: Path) -> None:
@@ -167,7 +165,7 @@ def _run(line: str, *, stdin: str = "") -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=HANG_LIMIT,
         env={**environment, "PATH": f"{BIN}:{environment['PATH']}"},
     )
     assert (done.returncode, done.stderr) == (0, ""), done

@@ -1,5 +1,13 @@
 """The installation of the integration tests, seen by an attacker who holds one of its parts."""
 
-from tests.integration.conftest import _clock, _emulator, _server, _services, _settings
+from tests.integration.conftest import (
+    _clock,
+    _emulator,
+    _relay,
+    _relay_server,
+    _services,
+    _settings,
+    _shared_server,
+)
 
-__all__ = ["_clock", "_emulator", "_server", "_services", "_settings"]
+__all__ = ["_clock", "_emulator", "_relay", "_relay_server", "_services", "_settings", "_shared_server"]

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
+from tests.constants import ANN, BOB
 from worker.bootstrap import Services
 from worker.cache import connect
 from worker.devkit.emulator import Emulator
 from worker.domain.account import Grant, account_id
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
-ANN, BOB = "ann@contoso.com", "bob@fabrikam.com"
 DEEP = b"[" * 200_000
 
 OUTBOX = [DEEP, b'{"tokens": {}}', b"[]", b'"x"', b"null", b"\xff", b"1e400", b"x" * 5_000_000, b""]

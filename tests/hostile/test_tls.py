@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.installation import BIN, inherited, wait_for
+from tests.e2e.deployment import BIN, inherited
 from tests.hostile.tls_front import TlsFront
+from tests.waiting import wait_for
 from worker.broker import TaskSender
 from worker.cache import connect
 from worker.devkit.stack.process import Process

@@ -5,8 +5,8 @@ from datetime import timedelta
 from tests.factories import NOW
 from worker.cache import OutboxStore
 from worker.domain.account import AccountId, Status
-from worker.domain.account_update import AccountUpdate
-from worker.domain.secret import Sealed
+from worker.domain.policy import AccountUpdate
+from worker.domain.token import Sealed
 
 #: What does not open, whichever keys are at hand; an encoded value of an older program among it.
 GARBAGE = [b"", b"\xff", b"garbage", b"[]", b"[" * 200_000, b"{}", b'{"tokens": ["AA=="]}', b"\x01\x02k1" + bytes(40)]

@@ -8,13 +8,14 @@ import pytest
 from redis import Redis
 from redis.connection import Connection
 
-from worker.cache import Cache, Item, OutboxStore, connect
-from worker.domain.account import AccountId, account_id
+from tests.constants import ANN, BOB
+from worker.cache import Cache, OutboxStore, SealedEntry, connect
+from worker.domain.account import account_id
 from worker.domain.errors import Unavailable
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
-ANN, BOB = account_id("ann@contoso.com"), account_id("bob@contoso.com")
-KEY = f"token-worker:entry:{ANN}"
+ANN_ID, BOB_ID = account_id(ANN), account_id(BOB)
+KEY = f"token-worker:entry:{ANN_ID}"
 VALUE = Sealed(b"\x01\x02k1 a sealed entry \x00\xff")
 OUTBOX = "token-worker:outbox"
 
@@ -30,23 +31,23 @@ def _cache(redis: Redis) -> Cache:
     return Cache(redis, ttl=timedelta(hours=24))
 
 
-def item(version: int, *, account: AccountId = ANN, sealed: Sealed = VALUE) -> Item:
-    return Item(account, version, sealed)
+def entry(version: int, sealed: Sealed = VALUE) -> SealedEntry:
+    return version, sealed
 
 
 def test_an_entry_comes_back_as_it_was_put(cache: Cache) -> None:
     """Byte for byte: it is ciphertext."""
     everything = Sealed(bytes(range(256)))
 
-    cache.put([item(7, sealed=everything), item(2, account=BOB)])
+    cache.put({ANN_ID: entry(7, everything), BOB_ID: entry(2)})
 
-    assert cache.get(ANN) == item(7, sealed=everything)
-    assert cache.get(BOB) == item(2, account=BOB)
+    assert cache.get(ANN_ID) == entry(7, everything)
+    assert cache.get(BOB_ID) == entry(2)
 
 
 def test_an_unknown_account_is_a_miss(cache: Cache) -> None:
     """Then Postgres is asked."""
-    assert cache.get(ANN) is None
+    assert cache.get(ANN_ID) is None
 
 
 @pytest.mark.parametrize(
@@ -54,39 +55,39 @@ def test_an_unknown_account_is_a_miss(cache: Cache) -> None:
 )
 def test_an_older_entry_never_replaces_a_newer(cache: Cache, stored: int, written: int) -> None:
     """A slow worker's write may arrive after that of the next; numbers are compared as numbers, however large."""
-    cache.put([item(stored)])
+    cache.put({ANN_ID: entry(stored)})
 
-    cache.put([item(written, sealed=Sealed(b"late"))])
+    cache.put({ANN_ID: entry(written, Sealed(b"late"))})
 
-    assert cache.get(ANN) == item(stored)
+    assert cache.get(ANN_ID) == entry(stored)
 
 
 @pytest.mark.parametrize(("stored", "written"), [(1, 2), (9, 10), (99, 100), (3, 3), (2**53, 2**53 + 1)], ids=str)
 def test_a_newer_entry_replaces_an_older_and_an_equal_one(cache: Cache, stored: int, written: int) -> None:
     """Equal versions hold the same tokens; the one from Postgres may repair the other."""
-    cache.put([item(stored)])
+    cache.put({ANN_ID: entry(stored)})
 
-    cache.put([item(written, sealed=Sealed(b"new"))])
+    cache.put({ANN_ID: entry(written, Sealed(b"new"))})
 
-    assert cache.get(ANN) == item(written, sealed=Sealed(b"new"))
+    assert cache.get(ANN_ID) == entry(written, Sealed(b"new"))
 
 
 def test_one_late_entry_does_not_hold_up_the_others(cache: Cache) -> None:
     """They are written together, and guarded each for itself."""
-    cache.put([item(5)])
+    cache.put({ANN_ID: entry(5)})
 
-    cache.put([item(4, sealed=Sealed(b"late")), item(1, account=BOB)])
+    cache.put({ANN_ID: entry(4, Sealed(b"late")), BOB_ID: entry(1)})
 
-    assert cache.get(ANN) == item(5)
-    assert cache.get(BOB) == item(1, account=BOB)
+    assert cache.get(ANN_ID) == entry(5)
+    assert cache.get(BOB_ID) == entry(1)
 
 
 def test_an_entry_expires_and_every_write_begins_its_time_anew(redis: Redis) -> None:
     """In milliseconds, because a test or a demo may want less than a second."""
-    Cache(redis, ttl=timedelta(milliseconds=60_500)).put([item(1)])
+    Cache(redis, ttl=timedelta(milliseconds=60_500)).put({ANN_ID: entry(1)})
     assert 0 < redis.pttl(KEY) <= 60_500
 
-    Cache(redis, ttl=timedelta(hours=24)).put([item(2)])
+    Cache(redis, ttl=timedelta(hours=24)).put({ANN_ID: entry(2)})
     assert 86_000_000 < redis.pttl(KEY) <= 86_400_000
 
 
@@ -107,7 +108,7 @@ def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: Redis, value: b
     """Somebody else's program, another version of this one, half a write: Postgres knows better."""
     redis.set(KEY, value)
 
-    assert cache.get(ANN) is None
+    assert cache.get(ANN_ID) is None
 
 
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
@@ -115,19 +116,19 @@ def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: Redis, value:
     """Or the account would miss for ever, and each of its reads go to Postgres."""
     redis.set(KEY, value)
 
-    cache.put([item(3)])
+    cache.put({ANN_ID: entry(3)})
 
-    assert cache.get(ANN) == item(3)
+    assert cache.get(ANN_ID) == entry(3)
 
 
 def test_many_entries_take_one_round_trip(redis_url: str) -> None:
     """A batch publishes a hundred at a time; the way to Redis is what it waits for."""
     with Redis.from_url(redis_url, connection_class=CountedConnection) as redis:
         cache = Cache(redis, ttl=timedelta(hours=24))
-        cache.put([item(1)])
+        cache.put({ANN_ID: entry(1)})
         CountedConnection.sent = 0
 
-        cache.put([item(2, account=account_id(f"user{number}@contoso.com")) for number in range(100)])
+        cache.put({account_id(f"user{number}@contoso.com"): entry(2) for number in range(100)})
 
         assert CountedConnection.sent == 1
         assert redis.dbsize() == 101
@@ -145,21 +146,21 @@ class CountedConnection(Connection):
 
 def test_a_restarted_redis_is_taught_the_guard_again(cache: Cache, redis: Redis) -> None:
     """It forgets its scripts, and no process of ours may need a restart for that."""
-    cache.put([item(2)])
+    cache.put({ANN_ID: entry(2)})
     redis.script_flush()
 
-    cache.put([item(1, sealed=Sealed(b"late"))])
+    cache.put({ANN_ID: entry(1, Sealed(b"late"))})
 
-    assert cache.get(ANN) == item(2)
+    assert cache.get(ANN_ID) == entry(2)
 
 
 OPERATIONS: dict[str, Callable[[Redis], object]] = {
-    "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN),
-    "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put([item(1)]),
+    "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN_ID),
+    "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put({ANN_ID: entry(1)}),
     "ping": lambda redis: Cache(redis, ttl=timedelta(hours=1)).ping(),
-    "outbox put": lambda redis: OutboxStore(redis).put({ANN: VALUE}),
+    "outbox put": lambda redis: OutboxStore(redis).put({ANN_ID: VALUE}),
     "outbox pages": lambda redis: list(OutboxStore(redis).pages()),
-    "outbox discard": lambda redis: OutboxStore(redis).discard({ANN: VALUE}),
+    "outbox discard": lambda redis: OutboxStore(redis).discard({ANN_ID: VALUE}),
 }
 
 
@@ -181,7 +182,7 @@ def test_a_redis_that_refuses_is_unavailable_and_shows_nothing(redis: Redis, ope
     with pytest.raises(Unavailable) as refusal:
         OPERATIONS[operation](redis)
 
-    check_silence(refusal.value, str(ANN), "sealed entry", "WRONGTYPE")
+    check_silence(refusal.value, str(ANN_ID), "sealed entry", "WRONGTYPE")
 
 
 @pytest.mark.parametrize("operation", ["put", "outbox put"])

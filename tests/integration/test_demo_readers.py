@@ -1,7 +1,6 @@
 """The demo's readers: what goes wrong with one of them is in the verdict."""
 
-import time
-
+from tests.waiting import wait_for
 from worker.bootstrap import Services
 from worker.devkit.demo import Readers
 from worker.devkit.emulator import Emulator
@@ -11,10 +10,7 @@ def test_a_reader_that_fails_in_an_unexpected_way_is_no_silence(services: Servic
     """Or the verdict would be good, with nobody left to read."""
     readers = Readers(services.tokens, emulator, [None])  # type: ignore[list-item]  # a bug, as there might be one
     readers.start()
-    end = time.monotonic() + 10
-    while len(readers.errors) < 10 and time.monotonic() < end:
-        time.sleep(0.01)
+    wait_for(lambda: len(readers.errors) >= 10, about="each of them to go on")
     readers.stop()
 
-    assert len(readers.errors) >= 10, "each of them goes on"
     assert all("AttributeError" in error for error in readers.errors)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import urllib3
 
+from tests.constants import ANN
 from tests.factories import TurnedClock
+from tests.waiting import HANG_LIMIT
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer
 
-ANN = "ann@contoso.com"
 BASIC = urllib3.make_headers(basic_auth=f"{DEFAULT_CLIENT_ID}:{DEFAULT_CLIENT_SECRET}")
 
 
@@ -21,7 +22,7 @@ class Asker:
 
     def __init__(self, server: EmulatorServer) -> None:
         context = ssl.create_default_context(cafile=server.ca_bundle)
-        self.pool = urllib3.PoolManager(ssl_context=context, retries=False, timeout=5)
+        self.pool = urllib3.PoolManager(ssl_context=context, retries=False, timeout=HANG_LIMIT)
         discovery = f"{server.authority}/v2.0/.well-known/openid-configuration"
         self.endpoint = str(self.pool.request("GET", discovery).json()["introspection_endpoint"])
 

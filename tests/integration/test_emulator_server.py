@@ -16,7 +16,7 @@ import trustme
 import urllib3
 from freezegun import freeze_time
 
-from tests.e2e.installation import wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_ID,
     DEFAULT_CLIENT_SECRET,
@@ -44,13 +44,13 @@ class Http:
 
     def __init__(self, server: EmulatorServer) -> None:
         context = ssl.create_default_context(cafile=server.ca_bundle)
-        self.pool = urllib3.PoolManager(ssl_context=context, retries=False, timeout=60)
+        self.pool = urllib3.PoolManager(ssl_context=context, retries=False, timeout=HANG_LIMIT)
         self.base_url = server.base_url
 
     def get(self, url: str, params: Any = None, headers: Any = None, **_: Any) -> Response:
         return Response(self.pool.request("GET", url, fields=params, headers=headers, redirect=False))
 
-    def post(self, url: str, data: Any = None, headers: Any = None, timeout: Any = 60, **_: Any) -> Response:
+    def post(self, url: str, data: Any = None, headers: Any = None, timeout: Any = HANG_LIMIT, **_: Any) -> Response:
         answer = self.pool.request("POST", url, fields=data, headers=headers, encode_multipart=False, timeout=timeout)
         return Response(answer)
 
@@ -253,7 +253,7 @@ def test_a_hanging_request_does_not_hold_up_the_stop(server: EmulatorServer, htt
     threading.Thread(target=ask, daemon=True).start()
     wait_for(lambda: server.emulator.statistics().requests, about="the request")
     server.stop()  # which raises if it takes ten seconds
-    assert failed.wait(15)
+    assert failed.wait(HANG_LIMIT)
 
 
 def test_a_stopped_server_comes_back_on_its_port_with_its_accounts(server: EmulatorServer, http: Http) -> None:
@@ -337,7 +337,7 @@ def test_the_admin_api_approves_a_device_code(server: EmulatorServer, http: Http
         ("device/approve", {"user_code": "X", "email": EMAIL}, 404),
     ],
 )
-def test_the_admin_api_says_what_is_wrong(http: Http, path: str, body: dict[str, object], status: int) -> None:
+def test_the_admin_api_explains_a_bad_request(http: Http, path: str, body: dict[str, object], status: int) -> None:
     """A wrong order is refused with a reason, never half carried out."""
     answer = http.admin("POST", path, body)
     assert answer["_status"] == status

@@ -16,6 +16,7 @@ import pytest
 import redis
 from freezegun import freeze_time
 
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.stack import PostgresServer, Stack, StackError, ValkeyServer
 
 ROOT = Path(__file__).parents[2]
@@ -36,13 +37,13 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root mus
 
 
 def query(url: str, statement: str, *values: object) -> list[tuple[object, ...]]:
-    with psycopg.connect(url.replace("+psycopg", ""), connect_timeout=5) as connection:
+    with psycopg.connect(url.replace("+psycopg", ""), connect_timeout=int(HANG_LIMIT)) as connection:
         cursor = connection.execute(statement.encode(), values)
         return cursor.fetchall() if cursor.description else []
 
 
 @contextmanager
-def cache(url: str, timeout: float = 5) -> Iterator[redis.Redis]:
+def cache(url: str, timeout: float = HANG_LIMIT) -> Iterator[redis.Redis]:
     client = redis.Redis.from_url(url, socket_timeout=timeout, retry=None, decode_responses=True)
     with client:
         yield client
@@ -95,17 +96,13 @@ def _exists(pid: int) -> bool:
         return False
 
 
-def assert_gone(pids: list[int], seconds: float = 60) -> None:
-    for _ in range(int(seconds / 0.05)):
-        if not running(pids):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"still running: {running(pids)}")
+def assert_gone(pids: list[int]) -> None:
+    wait_for(lambda: not running(pids), about=f"the processes {pids} to end")
 
 
 def end(process: subprocess.Popen[str]) -> str:
     """Its owner leaves in good order: what it wrote to standard error."""
-    return process.communicate(timeout=30)[1]
+    return process.communicate(timeout=HANG_LIMIT)[1]
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +357,7 @@ def test_a_paused_postgres_holds_open_sessions_too(stack: Stack) -> None:
             assert answers == []
         finally:
             stack.postgres.resume()
-        asker.join(30)
+        asker.join(HANG_LIMIT)
         assert answers == [(2,)]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from worker.cache.entries import _item, _key
+from worker.cache.stores import _entry_key, _parsed
 from worker.domain.account import account_id
 from worker.domain.cache_entry import decode, encode
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.vault import Purpose, Vault, format_access_keys, parse_access_keys, parse_keys
 
 ROOT = Path(__file__).parents[2]
@@ -30,16 +30,16 @@ def _plain() -> dict[str, Any]:
 @pytest.mark.parametrize("keys", [parse_keys(VECTOR["encryption_keys"]), parse_access_keys(VECTOR["access_keys"])])
 def test_an_entry_of_an_earlier_release_opens(keys: Any, plain: dict[str, Any]) -> None:
     """It opens with the master key and with a consumer's part of it. Programs in other languages rely on the format."""
-    assert _key(ANN) == VECTOR["redis_key"]
-    item = _item(ANN, bytes.fromhex(VECTOR["value"]))
-    assert item
+    assert _entry_key(ANN) == VECTOR["redis_key"]
+    sealed = _parsed(bytes.fromhex(VECTOR["value"]))
+    assert sealed
 
-    text = Vault(keys).open(item.sealed, ANN, Purpose.CACHE_ENTRY)
+    text = Vault(keys).open(sealed[1], ANN, Purpose.CACHE_ENTRY)
     entry = decode(text, ANN)
 
     assert text == Secret(VECTOR["plain"])
     assert entry.token
-    assert (item.version, entry.version, entry.token.value) == (3, plain["version"], plain["access_token"])
+    assert (sealed[0], entry.version, entry.token.value) == (3, plain["version"], plain["access_token"])
     assert json.loads(encode(entry).reveal()) == plain
 
 

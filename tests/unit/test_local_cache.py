@@ -6,8 +6,8 @@ import pytest
 
 from tests.factories import TurnedClock
 from worker.domain.account import Status, account_id
-from worker.domain.token import CacheEntry
-from worker.service.tokens.local_cache import LocalCache
+from worker.domain.cache_entry import CacheEntry
+from worker.service.tokens.cache import LocalCache
 
 
 def _entry(number: int = 0, *, version: int = 1, status: Status = Status.ACTIVE) -> CacheEntry:

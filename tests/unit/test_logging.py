@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.observability.logging import configure, mask, set_context
 
 JWT = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJ1cG4iOiJhbm5AY29udG9zby5jb20ifQ.c2lnbmF0dXJlLW9mLWl0"

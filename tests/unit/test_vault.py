@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from worker.domain.account import AccountId, account_id
 from worker.domain.errors import ConfigurationError, UnreadableSecret
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 from worker.vault import MasterKey, Purpose, Vault, generate_key, key_id, key_prefix, parse_keys
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "vault"

@@ -1,9 +1,6 @@
 """Redis: copies of Postgres, results that wait for Postgres, and limits that workers share. Opens no sealed value."""
 
-from worker.cache.connection import connect
-from worker.cache.entries import Cache, Item
 from worker.cache.limits import RateLimiter, TenantThrottle
-from worker.cache.outbox import OutboxStore
-from worker.cache.requests import RequestDedup
+from worker.cache.stores import Cache, OutboxStore, RequestDedup, SealedEntry, connect
 
-__all__ = ["Cache", "Item", "OutboxStore", "RateLimiter", "RequestDedup", "TenantThrottle", "connect"]
+__all__ = ["Cache", "OutboxStore", "RateLimiter", "RequestDedup", "SealedEntry", "TenantThrottle", "connect"]

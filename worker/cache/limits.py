@@ -11,7 +11,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import Redis
 
-from worker.cache.connection import raises_unavailable
+from worker.cache.stores import raises_unavailable
 
 _PREFIX = "token-worker:rate"
 _WAIT_LIMIT, _PAUSE = 5.0, 0.05  # seconds

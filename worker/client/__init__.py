@@ -8,6 +8,7 @@
 from worker.client.asynchronous import AsyncTokenClient
 from worker.client.blocking import TokenClient
 from worker.domain.account import MailServers
+from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import (
     AccountError,
     AccountInactive,
@@ -25,7 +26,7 @@ from worker.domain.errors import (
     UnreadableSecret,
     WorkerError,
 )
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.token import AccessToken
 from worker.service.accounts.watch import AttentionNeeded
 
 __all__ = [

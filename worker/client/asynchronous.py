@@ -13,8 +13,9 @@ from typing import ParamSpec, Self, TypeVar
 from worker import clock
 from worker.client.blocking import TokenClient
 from worker.domain.account import DEFAULT_CLIENT, MailServers
+from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import ClientClosed, WorkerError
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.token import AccessToken
 from worker.service.accounts.watch import AttentionNeeded
 from worker.settings import ReaderSettings, Settings, load_consumer
 

@@ -9,9 +9,9 @@ from worker import clock
 from worker.bootstrap import bootstrap_consumer
 from worker.client.process import PerProcess
 from worker.domain.account import DEFAULT_CLIENT, Grant, MailServers
+from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import ConfigurationError, WorkerError
-from worker.domain.secret import Secret
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.token import AccessToken, Secret
 from worker.service.accounts.manager import AccountManager
 from worker.service.accounts.watch import AccountWatch, AttentionNeeded
 from worker.settings import ReaderSettings, Settings, load_consumer

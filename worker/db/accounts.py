@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, text
 
 from worker.db.rows import FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
 from worker.domain.account import INACTIVITY, Account, AccountId, Status
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 _ACCOUNT_COLUMNS = f"""
     id, email, client, authority, scopes, use_oauth,
@@ -98,9 +98,9 @@ def erase_tokens(connection: Connection, account: AccountId) -> None:
 
 
 def summary(connection: Connection, *, clients: Sequence[str], now: datetime) -> Mapping[str, Any]:
-    """What ``status`` shows: accounts by state, how many are due or expired, and the oldest due time.
+    """The figures of ``status``: accounts by state, how many are due or expired, and the oldest due time.
 
-    ``unconfigured``: accounts of app registrations other than ``clients``, which nobody here refreshes.
+    ``unconfigured``: accounts of app registrations other than ``clients``, which this process does not refresh.
     """
     rows = connection.execute(
         text(f"""

@@ -9,10 +9,9 @@ import psycopg
 from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
-from worker.db.columns import Columns
-from worker.db.rows import FORGIVEN, as_mail
+from worker.db.rows import FORGIVEN, Columns, as_mail
 from worker.domain.account import MICROSOFT, AccountId, Grant, MailServers
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 _TYPES = {
     "id": "uuid",
@@ -84,14 +83,14 @@ class SealedGrant:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a stored grant has become: its version, and the servers it was given or had."""
+    """A stored grant's version, and the mail servers that it was given or had."""
 
     version: int
     mail: MailServers
 
 
 def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
-    """Store new grants, replacing whatever an account had. Of many, those of new accounts go in by COPY."""
+    """Store new grants in the place of the accounts' old ones. Of many, those of new accounts go in by COPY."""
     new = _new(connection, grants) if len(grants) >= _MANY else []
     copied = _copy(connection, new, now=now) if new else {}
     others = [grant for grant in grants if grant.account_id not in copied]
@@ -110,7 +109,7 @@ def _new(connection: Connection, grants: Sequence[SealedGrant]) -> Sequence[Seal
 
 
 def _copy(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
-    """Nothing is stored, and nothing returned, if one of the accounts was stored by somebody else a moment ago."""
+    """Stores and returns nothing if another process has just stored one of the accounts."""
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     try:
         with connection.begin_nested(), driver.cursor().copy(_COPY_IN) as copy:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from worker.domain.account import AccountId
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 #: Every encrypted column there is; a test compares this with the table.
 SEALED_COLUMNS = ("access_token", "refresh_token")
@@ -31,13 +31,13 @@ class SealedRow:
 
 
 def page(connection: Connection, *, after: UUID, size: int) -> Page:
-    """The next accounts in order of id: whoever looks at all of them must not do it in one statement."""
+    """The next accounts in order of id: one statement over all of them would take too long."""
     statement = text("SELECT id FROM mail_credentials WHERE id > :after ORDER BY id LIMIT :size")
     return [AccountId(id_) for id_ in connection.execute(statement, {"after": after, "size": size}).scalars()]
 
 
 def find_readable(connection: Connection, page: Page) -> list[SealedRow]:
-    """What a page's accounts hold, but for those that are known to hold what cannot be opened."""
+    """The ciphertexts of a page's accounts, without the accounts that are known to be unreadable."""
     return _rows(connection, "status <> 'unreadable'", page)
 
 

@@ -61,12 +61,12 @@ class MailCredential(Base):
             name="only_refreshable_is_due",
         ),
         CheckConstraint("refresh_due_at IS NULL OR refresh_token IS NOT NULL", name="only_refresh_token_is_due"),
-        # Rows that nobody may claim have no due time, so this index holds the claimable ones and nothing else. By app
+        # Rows that may not be leased have no due time, so this index holds those that may and nothing else. By app
         # registration first: those of one whose breaker is open must not stand in the way of the others'.
         Index(
             "ix_mail_credentials_due", "client", "refresh_due_at", postgresql_where=text("refresh_due_at IS NOT NULL")
         ),
-        # Those who need somebody are few: whoever watches for them reads nothing else.
+        # Few accounts need attention: a watcher reads this index and nothing else.
         Index("ix_mail_credentials_attention", "status_changed_at", postgresql_where=text(f"status IN ({_ATTENTION})")),
         {
             # Every refresh rewrites the row: leave room on the page, and clean up before the bloat is worth mentioning.
@@ -105,7 +105,7 @@ class MailCredential(Base):
     status: Mapped[str] = mapped_column(server_default=text("'active'"))
     status_changed_at: Mapped[datetime | None]  # NULL: not since the account was stored
     refresh_due_at: Mapped[datetime | None]
-    # Of whoever is refreshing it now, and until when; in no index, so that Postgres need not touch one for a claim.
+    # The process that is refreshing the account, and until when; in no index, so that a lease changes none.
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
     failure_kind: Mapped[str | None]

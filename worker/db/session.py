@@ -93,7 +93,7 @@ class Database:
         """One transaction, committed on success.
 
         Raises DatabaseUnavailable while Postgres cannot be reached or written, ConfigurationError for a schema that was
-        not migrated, StorageError for whatever else it refuses.
+        not migrated, StorageError for anything else that it refuses.
         """
         try:
             with self._engine.begin() as connection:
@@ -143,7 +143,7 @@ def _sqlstate(error: Exception) -> str | None:
 
 
 def _cause(error: Exception) -> BaseException:
-    """What the driver raised: SQLAlchemy wraps it, except while copying."""
+    """The driver's exception: SQLAlchemy wraps it, except during COPY."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error
 
 

@@ -1,4 +1,4 @@
-"""Who needs somebody's help, and since when. Callers own the transaction."""
+"""Accounts that need attention, and since when. Callers own the transaction."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,7 +24,7 @@ _LATELY = text(f"""
 
 
 def changed_since(connection: Connection, since: datetime | None) -> Sequence[RowMapping]:
-    """The accounts that have needed attention since an instant or later, or nobody knows since when; all without one.
+    """The accounts that have needed attention since an instant or later, or since an unknown time; all without one.
 
     Oldest first.
     """

@@ -35,7 +35,7 @@ from worker.devkit.stack import Stack, StackError
 from worker.devkit.stack.process import Process, ticks
 from worker.domain.account import Grant
 from worker.domain.errors import ConfigurationError
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings import Settings, load, set_variables, setting_names, variables
 from worker.vault import generate_key
 

@@ -1,1 +1,1 @@
-"""What a credential is, what Microsoft's answers mean and what follows from them. Pure: no I/O, no clock, no dice."""
+"""Accounts, tokens, the meaning of Microsoft's answers and the rules. Pure: no I/O, clock or randomness."""

@@ -9,7 +9,7 @@ from typing import NewType
 from uuid import UUID, uuid5
 
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Sealed, Secret
+from worker.domain.token import Sealed, Secret
 
 AccountId = NewType("AccountId", UUID)
 LeaseId = NewType("LeaseId", UUID)
@@ -25,7 +25,7 @@ _EMAIL_LIMIT = 320  # RFC 3696 erratum 1690: 64 for the local part, @, 255 for t
 
 
 class Status(enum.StrEnum):
-    """What the worker does with an account."""
+    """The worker's treatment of an account."""
 
     ACTIVE = "active"  #: refreshed on schedule
     REAUTH_REQUIRED = "reauth_required"  #: the grant is dead; its user must sign in; looked at daily
@@ -35,7 +35,7 @@ class Status(enum.StrEnum):
     DISCONNECTED = "disconnected"  #: the tokens are gone; kept so that late writers lose
 
 
-#: The states that end with somebody's help only: the user's, an administrator's or an operator's.
+#: The states that end only by a person's help: the user's, an administrator's or an operator's.
 NEEDS_ATTENTION = frozenset({Status.REAUTH_REQUIRED, Status.BLOCKED, Status.UNREADABLE})
 
 #: The states in which a claim is possible; the others have no due time.
@@ -85,7 +85,7 @@ class MailServers:
 MICROSOFT = MailServers()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """A credential that this process, and no other, may spend until the lease ends."""
 
@@ -105,13 +105,10 @@ class Lease:
     in_backlog: bool = False  # one of many that are due together, by an import or an outage
     mail: MailServers = MICROSOFT
 
-    def __hash__(self) -> int:
-        return hash(self.account_id)  # and not of all there is, for every look into a dict
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a sign-in or an import hands over, to be stored."""
+    """The result of a sign-in or a line of an import, to be stored."""
 
     email: str
     refresh_token: Secret
@@ -142,7 +139,7 @@ class Account:
     version: int
     status: Status
     due_at: datetime | None
-    lease_until: datetime | None  # None: nobody has claimed it
+    lease_until: datetime | None  # None: no process has leased it
     failure: Failure | None
     claims: str | None
     last_refreshed_at: datetime | None
@@ -150,14 +147,14 @@ class Account:
     grant_lifetime: timedelta | None  # observed: at this age the last grant was ended by policy or platform
 
     def is_leased(self, now: datetime) -> bool:
-        """Whether somebody is refreshing it at this moment."""
+        """Whether a process is refreshing the account at this moment."""
         return self.lease_until is not None and self.lease_until > now
 
 
 def grant_expires_at(account: Account) -> datetime | None:
     """The earlier of two ends: inactivity, and the fixed age at which the account's last grant was ended.
 
-    None if there is no grant, or nobody knows since when. The second is known only once it has happened: by sign-in
+    None if there is no grant, or its age is unknown. The second is known only once it has happened: by sign-in
     frequency or as SPA.
     """
     signed_in_at, lifetime = account.signed_in_at, account.grant_lifetime

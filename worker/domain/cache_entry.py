@@ -1,18 +1,93 @@
-"""The text inside a sealed cache entry: JSON, so that a consumer in any language can read it; docs/cache-entry.md."""
+"""An account as Redis keeps it, and its text: JSON, which a consumer in any language can read; docs/cache-entry.md."""
 
-import base64
 import json
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import product
+from operator import itemgetter
 from typing import Any
 
-from worker.domain.account import AccountId, MailServers, Status
+from worker.domain.account import DEFAULT_CLIENT, MICROSOFT, Account, AccountId, MailServers, Status
 from worker.domain.errors import UnreadableSecret
-from worker.domain.secret import Sealed, Secret, is_visible
-from worker.domain.token import AccessToken, CachedFailure, CacheEntry
+from worker.domain.token import AccessToken, SealedText, Secret, as_text, is_visible
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedFailure:
+    """Why no better token can be had for an account, so that no consumer finds it out again (negative caching)."""
+
+    kind: str  # of the last failure; or one of cached_failure.py's own
+    code: str
+    claims: str | None = None
+    retry_at: datetime | None = None  # None if only a person can end the failure
+    noted_at: datetime
+
+
+@dataclass(slots=True, kw_only=True)
+class CacheEntry:
+    """One account as Redis keeps it; tokens are None once they are erased."""
+
+    account_id: AccountId
+    email: str
+    status: Status
+    version: int
+    client: str = DEFAULT_CLIENT
+    authority: str | None = None
+    scopes: tuple[str, ...] = ()
+    token: AccessToken | None = None
+    refresh_token: SealedText | None = None  # sealed for its own purpose: a reader of the entry cannot spend it
+    use_oauth: bool = True
+    mail: MailServers = MICROSOFT
+    failure: CachedFailure | None = None
+
+    @classmethod
+    def of(
+        cls, account: Account, *, token: AccessToken | None = None, failure: CachedFailure | None = None
+    ) -> "CacheEntry":
+        """A stored account as the cache keeps it."""
+        return cls(
+            account_id=account.id,
+            email=account.email,
+            status=account.status,
+            version=account.version,
+            client=account.client,
+            authority=account.authority,
+            scopes=account.scopes,
+            token=token,
+            refresh_token=as_text(account.refresh_token) if account.refresh_token else None,
+            use_oauth=account.use_oauth,
+            mail=account.mail,
+            failure=failure,
+        )
+
+    def with_failure(self, failure: CachedFailure | None) -> "CacheEntry":
+        return replace(self, failure=failure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailAccount:
+    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth.
+
+    ``login_name`` is the user name for the mail server where it is not the address; None: the address.
+    """
+
+    email: str
+    servers: MailServers
+    use_oauth: bool
+    token: AccessToken | None
+    login_name: str | None = None
+
 
 _SERVERS = tuple(field.name for field in fields(MailServers))
+_SERVER_VALUES = itemgetter(*_SERVERS)
+_REQUIRED = {"email": str, "status": str, "version": int, "client": str, "scopes": str, "use_oauth": bool, "mail": dict}
+_OPTIONAL = {"authority": str, "access_token": str, "refresh_token": str, "problem": dict}
+_VALUES = itemgetter(*_REQUIRED, *_OPTIONAL)
+_VALUE_TYPES = frozenset(
+    (*_REQUIRED.values(), *optional) for optional in product(*((kind, type(None)) for kind in _OPTIONAL.values()))
+)
 _JSON = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for every entry
 
 
@@ -31,7 +106,7 @@ def encode(entry: CacheEntry) -> Secret:
     )
     # The encoder would look at 3,000 characters twice, and write anew for each account what is the same for all.
     access = _quoted(token.value) if token else "null"
-    sealed = f'"{base64.b64encode(refresh_token).decode()}"' if refresh_token else "null"
+    sealed = f'"{refresh_token}"' if refresh_token else "null"
     common = _common(entry.client, entry.authority, entry.scopes, entry.use_oauth, entry.mail)
     return Secret(f'{own[:-1]},"access_token":{access},"refresh_token":{sealed},{common[1:]}')
 
@@ -44,7 +119,7 @@ def decode(text: Secret, account: AccountId) -> CacheEntry:
         raise UnreadableSecret("a cache entry is malformed") from None
 
 
-@lru_cache(maxsize=1024)  # a fleet has few
+@lru_cache(maxsize=1024)  # a fleet has few different ones
 def _common(client: str, authority: str | None, scopes: tuple[str, ...], use_oauth: bool, mail: MailServers) -> str:  # noqa: FBT001 - a field
     return _JSON.encode(
         {
@@ -62,25 +137,28 @@ def _quoted(text: str) -> str:
     return f'"{text}"' if is_visible(text) and '"' not in text and "\\" not in text else _JSON.encode(text)
 
 
-def _entry(data: dict[str, Any], account: AccountId) -> CacheEntry:
-    refresh_token, servers = _optional(data, "refresh_token"), data["mail"]
+def _entry(data: Mapping[str, Any], account: AccountId) -> CacheEntry:
+    values = _VALUES(data)
+    if tuple(map(type, values)) not in _VALUE_TYPES:  # one look: a check of each costs more than decrypting all
+        raise TypeError("a field is of another type")
+    email, status, version, client, scopes, use_oauth, servers, authority, access_token, refresh_token, failure = values
     return CacheEntry(
         account_id=account,
-        email=_text(data, "email"),
-        status=Status(data["status"]),
-        version=int(data["version"]),
-        client=_text(data, "client"),
-        authority=_optional(data, "authority"),
-        scopes=tuple(_text(data, "scopes").split()),
-        token=_token(data),
-        refresh_token=Sealed(base64.b64decode(refresh_token, validate=True)) if refresh_token else None,
-        use_oauth=_flag(data, "use_oauth"),
-        mail=_mail(*(servers[name] for name in _SERVERS)),
-        failure=None if data["problem"] is None else _failure(data["problem"]),
+        email=email,
+        status=Status(status),
+        version=version,
+        client=client,
+        authority=authority,
+        scopes=tuple(scopes.split()),
+        token=_token(data, access_token) if access_token is not None else None,
+        refresh_token=refresh_token,
+        use_oauth=use_oauth,
+        mail=_mail(*_SERVER_VALUES(servers)),
+        failure=_failure(failure) if failure is not None else None,
     )
 
 
-@lru_cache(maxsize=256, typed=True)  # a fleet has few
+@lru_cache(maxsize=256, typed=True)  # a fleet has few different ones
 def _mail(*values: Any) -> MailServers:
     data = dict(zip(_SERVERS, values, strict=True))
     return MailServers(
@@ -111,24 +189,14 @@ def _failure(data: dict[str, Any]) -> CachedFailure:
     )
 
 
-def _token(data: dict[str, Any]) -> AccessToken | None:
-    value = _optional(data, "access_token")
-    if value is None:
-        return None
+def _token(data: Mapping[str, Any], value: str) -> AccessToken:
     return AccessToken(
-        email=_text(data, "email"),
+        email=data["email"],
         secret=Secret(value),
         obtained_at=datetime.fromtimestamp(data["obtained_at"], UTC),
         expires_at=datetime.fromtimestamp(data["expires_at"], UTC),
-        version=int(data["version"]),
+        version=data["version"],
     )
-
-
-def _flag(data: dict[str, Any], name: str) -> bool:
-    value = data[name]
-    if not isinstance(value, bool):
-        raise TypeError(name)
-    return value
 
 
 def _text(data: dict[str, Any], name: str) -> str:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from worker.domain.account import Account, AccountId, Status
+from worker.domain.cache_entry import CachedFailure, CacheEntry
 from worker.domain.errors import (
     AccountInactive,
     BackingOff,
@@ -16,8 +17,7 @@ from worker.domain.errors import (
     WorkerError,
 )
 from worker.domain.outcome import Kind
-from worker.domain.requirement import TokenRequirement
-from worker.domain.token import CachedFailure, CacheEntry
+from worker.domain.token import TokenRequirement
 
 LIFETIME = timedelta(seconds=60)  #: of a cached failure at most; Postgres may know better by then
 PROCESS_LIFETIME = timedelta(seconds=10)  #: of a failure that concerns one process, and perhaps no other
@@ -49,7 +49,7 @@ def failure_of(account: Account, *, now: datetime, requested: bool = False) -> C
 
 
 def of_process(error: WorkerError | None, *, now: datetime) -> CachedFailure | None:
-    """What kept this process from a request, as a short-lived failure; None if time does not end it."""
+    """The error that kept this process from a request, as a short-lived failure; None if time does not end it."""
     match error:
         case ClientMisconfigured():
             until = now + PROCESS_LIFETIME
@@ -85,7 +85,7 @@ def is_trusted(failure: CachedFailure | None, requirement: TokenRequirement, *, 
 
 
 def as_error(entry: CacheEntry, email: str, *, now: datetime) -> WorkerError:  # noqa: PLR0911 - one per state
-    """What to raise for an account without a usable token. ``email`` is the address as the caller has given it."""
+    """The error for an account without a usable token. ``email`` is the address as the caller has given it."""
     failure = entry.failure
     if failure is None:
         return Unavailable(f"{email}: Microsoft has given no usable token")

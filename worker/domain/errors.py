@@ -43,7 +43,7 @@ class ConfigurationError(WorkerError):
 
 
 class InvalidInput(WorkerError):
-    """What was handed in cannot be used; the message says which part and why."""
+    """An argument or a line of a file cannot be used; the message says which part and why."""
 
     code = "invalid_input"
 
@@ -66,10 +66,6 @@ class Unavailable(WorkerError):
 
 class DatabaseUnavailable(Unavailable):
     """Postgres cannot be reached or written right now."""
-
-
-class CacheRefused(Unavailable):
-    """Redis answers, and refuses: it has no room left, or only takes reads."""
 
 
 class StorageError(WorkerError):
@@ -96,7 +92,7 @@ class AccountError(WorkerError):
 
     @property
     def advice(self) -> str:
-        """One sentence of what to tell the account's user."""
+        """One sentence for the account's user."""
         return advice(self.code, self.reason, self.email)
 
 
@@ -161,7 +157,7 @@ class BackingOff(AccountError):
 class ClientMisconfigured(AccountError):
     """The app registration is wrong, or unknown in the account's tenant, or what is stored of the account is wrong.
 
-    ``reason`` tells which. It cannot be refreshed until somebody acts.
+    ``reason`` says which. The account cannot be refreshed until a person acts.
     """
 
     code = "client_misconfigured"

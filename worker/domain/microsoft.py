@@ -27,7 +27,7 @@ from worker.domain.outcome import (
     Throttled,
     Transient,
 )
-from worker.domain.secret import Secret, is_visible
+from worker.domain.token import Secret, is_visible
 
 __all__ = [
     "ABANDONED",

@@ -1,4 +1,4 @@
-"""What Microsoft's answer means. Six cases; every dispatch handles all six."""
+"""The meaning of Microsoft's answer. Six cases; every dispatch handles all six."""
 
 import enum
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar, TypeAlias
 
 from worker.domain.scope import Scope as Scope
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 
 class Kind(enum.StrEnum):
@@ -46,7 +46,7 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transient:
-    """Try again later: network, timeout (nobody knows what happened), 5xx, an answer that makes no sense."""
+    """Try again later: network, timeout (Microsoft may have rotated the token or not), 5xx, a malformed answer."""
 
     code: str
     retry_after: timedelta | None = None

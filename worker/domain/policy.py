@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import assert_never
 
-from worker.domain.account import AccountId, Failure, Lease, Status
-from worker.domain.account_update import AccountUpdate
+from worker.domain.account import AccountId, Failure, Lease, LeaseId, Status
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import is_trusted
 from worker.domain.microsoft import ABANDONED, AGED_OUT
 from worker.domain.outcome import (
@@ -21,8 +21,7 @@ from worker.domain.outcome import (
     Transient,
     kind,
 )
-from worker.domain.requirement import TokenRequirement
-from worker.domain.token import AccessToken, CacheEntry
+from worker.domain.token import AccessToken, Sealed, TokenRequirement
 
 # An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for failures
 # that end by themselves.
@@ -36,6 +35,37 @@ LONG_OVERDUE = timedelta(minutes=10)
 _NO_TIME = timedelta(0)
 _EARLIEST_REFRESH = timedelta(minutes=1)  # after the last one: Microsoft takes equal requests in a row for a loop
 _RETRIED = {Kind.THROTTLED, Kind.TRANSIENT}
+
+
+@dataclass(slots=True, kw_only=True)
+class AccountUpdate:
+    """One write of a result. A token that is None stays as it is.
+
+    The write happens if the row still has the version ``based_on`` and the lease ``lease_id``. New tokens are also
+    written late, see db/leases.py: without a lease, and where ``replaces`` is still the digest of the stored token.
+    """
+
+    account_id: AccountId
+    email: str
+    based_on: int
+    lease_id: LeaseId | None  # None for a result that has waited in the outbox
+    status: Status
+    due_at: datetime
+    failure: Failure | None = None
+    claims: str | None = None
+    strikes: int = 0
+    struck_at: datetime | None = None
+    aged_out: bool = False  # the grant ended at a fixed age, which is worth remembering
+    access_token: Sealed | None = None
+    obtained_at: datetime | None = None
+    expires_at: datetime | None = None
+    refresh_token: Sealed | None = None
+    replaces: bytes | None = None  # SHA-256 of the sealed refresh token that was spent for ``refresh_token``
+
+    @property
+    def version(self) -> int:
+        """The account's version after the write: new tokens make a new one."""
+        return self.based_on + (self.access_token is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +117,7 @@ class RefreshPolicy:
         return due
 
     def _residual(self, chance: float) -> float:
-        """What is left of a cycle, as a fraction of the lifetime, at a random moment of it.
+        """The rest of a cycle at a random moment of it, as a fraction of the lifetime.
 
         The equilibrium of a renewal process (Cox, Renewal Theory, 1962, ch. 5): with waits uniform between earliest and
         latest its density is flat up to the earliest and falls in a straight line from there. Accounts that begin like
@@ -138,8 +168,8 @@ class RefreshPolicy:
         return _failed(lease, failure, due_at=now + wait)
 
     def _await_repair(self, lease: Lease, outcome: Misconfigured, *, now: datetime) -> AccountUpdate:
-        # A tenant without the app, or a tenant that is gone, may be a mistake that is mended within the hour. After a
-        # day of it an administrator must hear of it.
+        # A tenant without the app, or a tenant that is gone, may be a mistake that an administrator corrects within the
+        # hour. After a day of it an administrator must hear of it.
         if outcome.code in ABANDONED and (lease.status is Status.BLOCKED or self._has_lasted(lease.failure, now=now)):
             return self._end(lease, outcome, Status.BLOCKED, now=now)
         return self._retry(lease, outcome, now=now)

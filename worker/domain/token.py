@@ -1,14 +1,48 @@
-"""An access token, and the cache entry that carries it."""
+"""Tokens: in the clear, where they never show themselves, sealed, and as a consumer gets them."""
 
-from dataclasses import dataclass, replace
+import base64
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import NewType
 
-from worker.domain.account import DEFAULT_CLIENT, MICROSOFT, AccountId, MailServers, Status
-from worker.domain.secret import Sealed, Secret
+Sealed = NewType("Sealed", bytes)
+SealedText = NewType("SealedText", str)  # in base64, as JSON carries it
 
-if TYPE_CHECKING:
-    from worker.domain.account import Account
+_VISIBLE = bytes(range(0x20, 0x7F))
+
+
+class Secret:
+    """A token, password or key. Its repr is empty and it does not pickle.
+
+    >>> Secret("hunter2")
+    Secret()
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> str:
+        msg = "a Secret cannot be pickled: tokens never travel through a broker or a cache in the clear"
+        raise TypeError(msg)
+
+
+def is_visible(text: str) -> bool:
+    """Whether ``text`` is visible ASCII and spaces alone, as RFC 6749 appendix A requires of a token."""
+    return text.isascii() and not text.encode().translate(None, _VISIBLE)  # isprintable takes four times as long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,62 +69,20 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CachedFailure:
-    """Why no better token can be had for an account, so that no consumer finds it out again (negative caching)."""
+class TokenRequirement:
+    """``min_ttl``: how long the token must still live. ``newer_than``: the version that a mail server has rejected."""
 
-    kind: str  # of the last failure; or one of cached_failure.py's own
-    code: str
-    claims: str | None = None
-    retry_at: datetime | None = None  # None if only a person can end the failure
-    noted_at: datetime
+    min_ttl: timedelta | None = None
+    newer_than: int | None = None
 
+    def is_newer(self, token: AccessToken) -> bool:
+        """Whether the token is another one than the rejected one."""
+        return self.newer_than is None or token.version > self.newer_than
 
-@dataclass(slots=True, kw_only=True)
-class CacheEntry:
-    """One account as Redis keeps it; tokens are None once they are erased."""
-
-    account_id: AccountId
-    email: str
-    status: Status
-    version: int
-    client: str = DEFAULT_CLIENT
-    authority: str | None = None
-    scopes: tuple[str, ...] = ()
-    token: AccessToken | None = None
-    refresh_token: Sealed | None = None  # sealed for its own purpose: a reader of the entry cannot spend it
-    use_oauth: bool = True
-    mail: MailServers = MICROSOFT
-    failure: CachedFailure | None = None
-
-    @classmethod
-    def of(
-        cls, account: "Account", *, token: AccessToken | None = None, failure: CachedFailure | None = None
-    ) -> "CacheEntry":
-        """A stored account as the cache keeps it."""
-        return cls(
-            account_id=account.id,
-            email=account.email,
-            status=account.status,
-            version=account.version,
-            client=account.client,
-            authority=account.authority,
-            scopes=account.scopes,
-            token=token,
-            refresh_token=account.refresh_token,
-            use_oauth=account.use_oauth,
-            mail=account.mail,
-            failure=failure,
-        )
-
-    def with_failure(self, failure: CachedFailure | None) -> "CacheEntry":
-        return replace(self, failure=failure)
+    def accepts(self, token: AccessToken | None, *, now: datetime) -> bool:
+        """Whether the token is better than none: it lives, and was not rejected."""
+        return token is not None and token.expires_at > now and self.is_newer(token)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MailAccount:
-    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth."""
-
-    email: str
-    servers: MailServers
-    use_oauth: bool
-    token: AccessToken | None
+def as_text(sealed: Sealed) -> SealedText:
+    return SealedText(base64.b64encode(sealed).decode())

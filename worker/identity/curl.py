@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from urllib.parse import urlencode
 
 import pycurl
 
@@ -55,6 +56,13 @@ class HttpRequest:
     url: str
     headers: tuple[str, ...] = field(repr=False)
     body: str | None = field(repr=False, default=None)
+
+
+FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def with_query(url: str, params: Mapping[str, str] | None) -> str:
+    return f"{url}?{urlencode(params)}" if params else url
 
 
 def header_lines(headers: Mapping[str, str]) -> tuple[str, ...]:
@@ -174,7 +182,7 @@ class CurlSession(Generic[Key]):
             now = monotonic()
             # If the machine stood still, only the wait that was asked for counts: a response may be readable by now.
             self._waited, seen = self._waited + min(now - seen, left), now
-            # Everything that was readable has been read, so whatever is still missing is late.
+            # Everything that was readable has been read, so a response that is still missing is late.
             finished = self._handles.finished() or self._expired()
         return [self._finish(handle, error) for handle, error in finished]
 

@@ -13,7 +13,7 @@ from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.http import HttpResponse
 from worker.domain.microsoft import classify
 from worker.domain.outcome import Refreshed
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity.curl import TransferError
 from worker.identity.msal_transport import MsalResponse
 

@@ -9,9 +9,7 @@ from urllib.parse import urlencode
 
 from worker.domain.http import HttpResponse
 from worker.domain.outcome import Misconfigured, Scope, Transient
-from worker.identity.curl import CurlPool, HttpRequest, header_lines
-
-FORM_TYPE = {"Content-Type": "application/x-www-form-urlencoded"}
+from worker.identity.curl import FORM_TYPE, CurlPool, HttpRequest, header_lines, with_query
 
 
 class HttpStatusError(Exception):
@@ -63,10 +61,6 @@ class MsalTransport:
     ) -> MsalResponse:
         lines = header_lines({**(headers or {}), **FORM_TYPE})
         return _for_msal(self._pool.request(HttpRequest(with_query(url, params), lines, urlencode(data or {}))))
-
-
-def with_query(url: str, params: Mapping[str, str] | None) -> str:
-    return f"{url}?{urlencode(params)}" if params else url
 
 
 def _for_msal(response: HttpResponse) -> MsalResponse:

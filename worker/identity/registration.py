@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.domain.errors import ConfigurationError, InvalidInput
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 _AUTHORITY = re.compile(r"[A-Za-z0-9._~:/-]+")
 _RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})  # MSAL adds them and refuses them as input

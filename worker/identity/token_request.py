@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from worker.domain.outcome import Misconfigured, Outcome
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 Key = TypeVar("Key")
 

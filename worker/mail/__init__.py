@@ -4,19 +4,33 @@
 ...     imap.select("INBOX")
 
 worker.mail.imapclient has the same for IMAPClient, worker.mail.aio for asyncio; each needs an extra of that name.
+Arguments and errors are those of worker.mail.doors.Door.
 """
 
 from worker.domain.errors import TokenRefused
-from worker.mail.errors import MailboxRefused, MailUnavailable
+from worker.mail.errors import (
+    LoginRejected,
+    MailboxNotConnected,
+    MailboxRefused,
+    MailHostNotAllowed,
+    MailUnavailable,
+)
+from worker.mail.hosts import MICROSOFT_MAIL_HOSTS, parse_mail_hosts
 from worker.mail.imap import ImapSession, open_imap
+from worker.mail.login import LoginOptions
 from worker.mail.pop import PopSession, open_pop
 from worker.mail.smtp import SmtpSession, open_smtp
 from worker.mail.source import AsyncTokenSource, TokenSource
 
 __all__ = [
+    "MICROSOFT_MAIL_HOSTS",
     "AsyncTokenSource",
     "ImapSession",
+    "LoginOptions",
+    "LoginRejected",
+    "MailHostNotAllowed",
     "MailUnavailable",
+    "MailboxNotConnected",
     "MailboxRefused",
     "PopSession",
     "SmtpSession",
@@ -25,4 +39,5 @@ __all__ = [
     "open_imap",
     "open_pop",
     "open_smtp",
+    "parse_mail_hosts",
 ]

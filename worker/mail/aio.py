@@ -1,6 +1,6 @@
 """The same for asyncio, over aioimaplib and aiosmtplib: needs the extra `aio`.
 
-aioimaplib is under the GPL, version 3; who does not want that runs worker.mail in threads.
+aioimaplib is under the GPL, version 3; run worker.mail in threads where that does not fit.
 """
 
 try:

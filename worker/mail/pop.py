@@ -1,84 +1,63 @@
 """POP over the standard library, which knows no SASL: AUTH in two lines, as Exchange wants it."""
 
 import poplib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import socket
 from datetime import datetime
-from ssl import SSLContext
+from typing import ClassVar
 
-from worker.clock import utcnow
-from worker.mail.login import TIMEOUT, Login, Wish, log_in, reaching, run, understanding
-from worker.mail.refusal import Answer
-from worker.mail.source import TokenSource
+from worker.mail.answers import Answer, MailProtocol
+from worker.mail.doors import Door
+from worker.mail.login import Login
 from worker.mail.xoauth2 import MECHANISM, Conversation
 
 
 class PopSession(poplib.POP3_SSL):
-    """A poplib session that knows XOAUTH2, and when it must be replaced."""
+    """A poplib session that knows XOAUTH2, and when it must be replaced. poplib bounds the lines that it takes."""
+
+    mail_protocol: ClassVar[MailProtocol] = MailProtocol.POP
+    errors: ClassVar[tuple[type[Exception], ...]] = (poplib.error_proto,)
 
     #: The server may end the session soon after this instant.
     reconnect_by: datetime
 
-    def __init__(self, host: str, port: int, *, timeout: float, context: SSLContext) -> None:
+    def __init__(self, login: Login, connection: socket.socket) -> None:
+        self._connection, self._tls = connection, login.tls
         try:
-            super().__init__(host, port, timeout=timeout, context=context)
+            super().__init__(login.host, login.port, timeout=login.timeout, context=login.tls)
         except BaseException:
-            # poplib leaves the connection open when the greeting is not to its taste.
+            # poplib leaves the connection open when it does not understand the greeting.
             if hasattr(self, "file"):
                 self.close()
             raise
 
-    def authenticate(self, conversation: Conversation) -> None:
-        """Raises poplib.error_proto."""
-        said = self._say(f"AUTH {MECHANISM}".encode())
-        while not said.startswith(b"+OK"):
-            said = self._say(conversation.reply_line(said.removeprefix(b"+").strip()))
+    def _create_socket(self, timeout: float) -> socket.socket:  # noqa: ARG002 - poplib's signature
+        return self._tls.wrap_socket(self._connection, server_hostname=self.host)
+
+    def log_in(self, conversation: Conversation) -> Answer | None:
+        """None, or the server's no."""
+        line = self._say(f"AUTH {MECHANISM}".encode())
+        while line.startswith(b"+") and not line.startswith(b"+OK"):
+            line = self._say(conversation.reply_line(line[1:].strip()))
+        if line.startswith(b"+OK"):
+            return None
+        if not line.startswith(b"-ERR"):
+            raise poplib.error_proto(line)
+        return conversation.answer("-ERR", line.removeprefix(b"-ERR").strip().decode(errors="replace"))
+
+    def leave(self) -> None:
+        """QUIT, which commits deletions, unless that was done. Raises poplib's errors if it fails."""
+        if self.sock is not None:
+            self.quit()
+
+    def drop(self) -> None:
+        """Close the connection without a word; harmless if it is closed."""
+        self.close()
 
     def _say(self, line: bytes) -> bytes:
         self._putline(line)  # type: ignore[attr-defined]
-        return bytes(self._getresp())  # type: ignore[attr-defined]
+        answer, _ = self._getline()  # type: ignore[attr-defined]
+        return bytes(answer)
 
 
-@contextmanager
-def open_pop(
-    source: TokenSource,
-    email: str,
-    *,
-    user: str | None = None,
-    min_ttl: float | None = None,
-    timeout: float = TIMEOUT,
-    ssl_context: SSLContext | None = None,
-) -> Iterator[PopSession]:
-    """A session, logged in; closed on every path. Deletions happen only if the block ends well: QUIT commits them.
-
-    Arguments and errors are those of open_imap; poplib's errors if QUIT fails.
-    """
-    wish = Wish(email=email, user=user, min_ttl=min_ttl, timeout=timeout, tls=ssl_context)
-    session = run(log_in(source, wish, _connect))
-    with ExitStack() as ending:
-        ending.callback(session.close)
-        yield session
-        if session.sock is not None:
-            session.quit()
-
-
-def _connect(login: Login) -> PopSession:
-    host = login.servers.pop_host
-    conversation = login.conversation()
-    with reaching(host, poplib.error_proto):
-        session = PopSession(host, login.servers.pop_port, timeout=login.timeout, context=login.tls)
-    with ExitStack() as undo:
-        undo.callback(session.close)
-        with understanding(login, host, conversation, _answer, poplib.error_proto):
-            session.authenticate(conversation)
-        session.reconnect_by = login.reconnect_by(utcnow())
-        undo.pop_all()
-    return session
-
-
-def _answer(error: Exception) -> Answer | None:
-    if not isinstance(error, poplib.error_proto):
-        return None
-    line = error.args[0]
-    text = line.decode(errors="replace") if isinstance(line, bytes) else str(line)
-    return None if text == "-ERR EOF" else Answer("-ERR", text.removeprefix("-ERR").strip())
+open_pop = Door(PopSession)
+"""Sessions of poplib; see Door for arguments and errors. Deletions happen only if the block ends well."""

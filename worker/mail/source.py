@@ -1,19 +1,23 @@
-"""Where a login gets its tokens from: TokenClient and AsyncTokenClient are such sources."""
+"""The source of a login's tokens: TokenClient and AsyncTokenClient are such sources."""
 
 from typing import Protocol
 
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.cache_entry import MailAccount
+from worker.domain.token import AccessToken
 
 
 class TokenSource(Protocol):
     """Both methods raise an AccountError, UnreadableSecret or Unavailable."""
 
     def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
-        """Where the mailbox is, and a token that lives for ``min_ttl`` more seconds, if one can be had."""
+        """Where the mailbox is, its login name, and a token.
+
+        The token lives for ``min_ttl`` more seconds, if one can be had that does.
+        """
         ...
 
     def report_rejected(self, email: str, version: int) -> AccessToken:
-        """A newer token than the one of this version, which a mail server refused; refreshes at most once."""
+        """A newer token than the one of this version, which a mail server rejected; refreshes at most once."""
         ...
 
 

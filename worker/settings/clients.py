@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity.registration import ClientCredential, Registration
 from worker.settings.values import Authority, KeyAndCertificate, Scopes
 

@@ -9,18 +9,17 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from tests.constants import ANN, HOUR
 from tests.factories import NOW
-from worker.db import accounts, leases, updates
+from worker.db import accounts, leases
 from worker.db import grants as incoming
 from worker.db.grants import SealedGrant
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Failure, Grant, Lease, LeaseId, Status, account_id
-from worker.domain.account_update import AccountUpdate
-from worker.domain.secret import Sealed, Secret
+from worker.domain.policy import AccountUpdate
+from worker.domain.token import Sealed, Secret
 
-ANN, BOB, CAT, DAN = "ann@contoso.com", "bob@contoso.com", "cat@contoso.com", "dan@contoso.com"
 LEASE = timedelta(minutes=2)
-HOUR = timedelta(hours=1)
 FAILURE = Failure(kind="transient", code="http_503", count=2, since=NOW - timedelta(minutes=3))
 
 
@@ -54,7 +53,7 @@ class Rows:
 
     def persist(self, *written: AccountUpdate, now: datetime = NOW) -> dict[AccountId, int]:
         with self.database.begin() as connection:
-            return updates.persist(connection, written, now=now)
+            return leases.persist(connection, written, now=now)
 
     def set_status(self, status: Status, *, due_at: datetime | None = None, email: str = ANN) -> int | None:
         with self.database.begin() as connection:

@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from tests.constants import ANN, BOB, CAT, DAN, HOUR, MINUTE
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, CAT, DAN, HOUR, Rows, grant, refreshed
+from tests.integration.db.rows import Rows, grant, refreshed
 
-MINUTE = timedelta(minutes=1)
 FOUR = (ANN, BOB, CAT, DAN)
 
 

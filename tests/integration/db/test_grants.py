@@ -9,16 +9,17 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.e2e.installation import wait_for
+from tests.constants import ANN, BOB, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, FAILURE, HOUR, Rows, failed, grant
+from tests.integration.db.rows import FAILURE, Rows, failed, grant
 from tests.integration.db.test_session import told
 from tests.stores import admin
+from tests.waiting import wait_for
 from worker.db.grants import SealedGrant
 from worker.devkit.stack import Stack
 from worker.domain.account import AccountId, MailServers, Status, account_id
 from worker.domain.errors import StorageError, Unavailable
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 _FILLER = [grant(f"user{number:02}@contoso.com") for number in range(60)]
 _SERVERS = MailServers(

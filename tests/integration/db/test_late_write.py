@@ -1,10 +1,11 @@
 """What the outbox delivers after an outage of Postgres: the same compare-and-swap, without a lease."""
 
+from tests.constants import ANN, BOB, CAT, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, CAT, HOUR, LEASE, Rows, failed, grant, late, refreshed
-from worker.db import updates
+from tests.integration.db.rows import LEASE, Rows, failed, grant, late, refreshed
+from worker.db import leases
 from worker.domain.account import Lease, Status, account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 LATER = NOW + HOUR
 
@@ -109,6 +110,6 @@ def test_a_row_that_another_process_writes_is_left_out(rows: Rows, claim: Lease)
     rows.save(grant(BOB), grant(CAT))
     ids = [account_id(email) for email in (ANN, BOB, CAT, "unknown@contoso.com")]
     with rows.database.begin() as rival, rows.database.begin() as connection:
-        assert updates.lock(rival, ids[1:2]) == {ids[1]}
+        assert leases.lock(rival, ids[1:2]) == {ids[1]}
 
-        assert updates.lock(connection, ids) == {ids[0], ids[2]}
+        assert leases.lock(connection, ids) == {ids[0], ids[2]}

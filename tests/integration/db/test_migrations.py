@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from alembic import command
 from tests.stores import ROOT, admin, sibling
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.db import schema
 from worker.db.models import Base
 from worker.db.session import Database
@@ -185,8 +186,8 @@ def test_two_upgrades_at_once_do_not_collide(url: str) -> None:
             assert query(url, WAITING) == {"1"}, "the second waits for the first, and for no table"
             obstacle.rollback()
 
-            second.result(timeout=60)
-            assert first.wait(timeout=60) == 0, first.communicate()
+            second.result(timeout=HANG_LIMIT)
+            assert first.wait(timeout=HANG_LIMIT) == 0, first.communicate()
     assert pending(url) == []
 
 
@@ -195,7 +196,7 @@ def test_a_migration_gives_up_rather_than_queue_behind_a_long_transaction(url: s
     with connect(url) as obstacle:
         obstacle.execute("CREATE TABLE mail_credentials ()")
         with migrating() as process:
-            output, complaint = process.communicate(timeout=60)
+            output, complaint = process.communicate(timeout=HANG_LIMIT)
         obstacle.rollback()
 
     assert (process.returncode, output) == (1, ""), complaint
@@ -218,7 +219,7 @@ def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
             time.sleep(5)  # longer than a migration waits for a table
             assert process.poll() is None
             writer.commit()
-            assert process.wait(timeout=60) == 0, process.communicate()
+            assert process.wait(timeout=HANG_LIMIT) == 0, process.communicate()
     assert pending(url) == []
 
 
@@ -253,14 +254,11 @@ def migrating() -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until_waiting(url: str, number: int) -> None:
-    database = Database(url)
-    try:
-        for _ in range(600):
-            with database.begin() as connection:
-                if connection.execute(text(WAITING)).scalar_one() == number:
-                    return
-            time.sleep(0.05)
-    finally:
-        database.close()
-    msg = f"there were never {number} statements waiting for a lock"
-    raise AssertionError(msg)
+    """Return once so many statements wait for a lock."""
+
+    def are_waiting() -> bool:
+        with database.begin() as connection:
+            return bool(connection.execute(text(WAITING)).scalar_one() == number)
+
+    with closing(Database(url)) as database:
+        wait_for(are_waiting, about=f"{number} statements to wait for a lock")

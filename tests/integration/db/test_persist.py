@@ -4,23 +4,11 @@ from datetime import timedelta
 
 import pytest
 
+from tests.constants import ANN, BOB, CAT, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import (
-    ANN,
-    BOB,
-    CAT,
-    FAILURE,
-    HOUR,
-    LEASE,
-    Overtake,
-    Rows,
-    failed,
-    grant,
-    late,
-    refreshed,
-)
+from tests.integration.db.rows import FAILURE, LEASE, Overtake, Rows, failed, grant, late, refreshed
 from worker.domain.account import Lease, Status, account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 LATER = NOW + HOUR
 

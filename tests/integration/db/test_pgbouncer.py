@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.e2e.installation import wait_for
+from tests.constants import HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import HOUR, Rows, grant
+from tests.integration.db.rows import Rows, grant
+from tests.waiting import wait_for
 from worker.db.session import Database
 from worker.devkit.stack import privilege
 from worker.devkit.stack.process import Process

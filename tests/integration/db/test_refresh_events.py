@@ -1,16 +1,15 @@
 """The ledger of questions asked: complete, newest first, pruned by age."""
 
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from tests.constants import ANN, BOB, MINUTE
 from tests.factories import NOW
-from tests.integration.db.rows import ANN, BOB, Rows
+from tests.integration.db.rows import Rows
 from worker.db import events
 from worker.db.events import RefreshEvent
 from worker.domain.account import account_id
-
-MINUTE = timedelta(minutes=1)
 
 
 def event(email: str = ANN, *, at: datetime = NOW, **changes: Any) -> RefreshEvent:

@@ -4,11 +4,12 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.db.rows import ANN, BOB, CAT, Rows, grant, refreshed
+from tests.constants import ANN, BOB, CAT
+from tests.integration.db.rows import Rows, grant, refreshed
 from worker.db import key_rotation
 from worker.db.key_rotation import SEALED_COLUMNS, Page, SealedRow
 from worker.domain.account import AccountId, Lease, account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 from worker.vault import key_prefix
 
 OLD, NEW = key_prefix("old"), key_prefix("new")

@@ -1,6 +1,5 @@
 """Transactions: what goes wrong in them reaches the services as what it means, without a word of what was in a row."""
 
-import time
 import traceback
 from contextlib import closing
 from datetime import UTC, timedelta
@@ -10,7 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, make_url, text
 
-from tests.integration.db.rows import ANN, Rows, grant
+from tests.constants import ANN
+from tests.integration.db.rows import Rows, grant
 from tests.stores import admin, sibling
 from worker.db.session import Database
 from worker.devkit.stack import Stack
@@ -66,10 +66,8 @@ def test_a_server_that_hangs_is_an_outage(rows: Rows, stack: Stack) -> None:
     rows.save(grant())
     stack.postgres.pause()
     try:
-        began = time.monotonic()
         with pytest.raises(Unavailable):
             rows.find()
-        assert time.monotonic() - began < 30
     finally:
         stack.postgres.resume()
 

@@ -4,25 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from tests.constants import ANN, BOB, CAT, DAN, HOUR
 from tests.factories import NOW
-from tests.integration.db.rows import (
-    ANN,
-    BOB,
-    CAT,
-    DAN,
-    FAILURE,
-    HOUR,
-    LEASE,
-    Overtake,
-    Rows,
-    failed,
-    grant,
-    refreshed,
-)
+from tests.integration.db.rows import FAILURE, LEASE, Overtake, Rows, failed, grant, refreshed
 from worker.db import accounts, leases
 from worker.db.key_rotation import SEALED_COLUMNS
 from worker.domain.account import Account, Lease, MailServers, Status, account_id
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 LATER = NOW + HOUR
 

@@ -1,78 +1,70 @@
-"""Mailboxes of an installation with two processes, its command line, and its stores to be stopped."""
+"""Further processes of the installation, its command line, and the outages that the tests begin with."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.factories import TurnedClock
-from tests.integration.failures.mailboxes import ANN, LIFETIME, Mailboxes, emails
-from worker.bootstrap import Services, bootstrap
-from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator
+from tests.constants import ANN, HOUR
+from tests.factories import emails
+from tests.integration.installation import Installation
+from tests.waiting import HANG_LIMIT
+from worker.bootstrap import Services
 from worker.devkit.stack import Stack
-from worker.settings import Settings
 
 
-@pytest.fixture(name="mailboxes")
-def _mailboxes(services: Services, emulator: Emulator, clock: TurnedClock, settings: Settings) -> Mailboxes:
-    return Mailboxes(services=services, emulator=emulator, clock=clock, settings=settings)
+@pytest.fixture(name="other_process")
+def _other_process(installation: Installation) -> Services:
+    return installation.another_process()
 
 
-@pytest.fixture(name="rival")
-def _rival(settings: Settings, clock: TurnedClock) -> Iterator[Services]:
-    """Another process, on the same stores."""
-    rival = bootstrap(settings, utcnow=clock)
-    yield rival
-    rival.close()
+@pytest.fixture(name="without_microsoft")
+def _without_microsoft(installation: Installation) -> Services:
+    """A process that cannot reach Microsoft, while the others can."""
+    return installation.another_process(authority="https://localhost:9/common")
+
+
+@pytest.fixture(name="without_postgres")
+def _without_postgres(installation: Installation) -> Services:
+    """A process that cannot reach Postgres, while the others can."""
+    return installation.another_process(database_url="postgresql://user@127.0.0.1:9/nothing")
 
 
 @pytest.fixture(name="command")
-def _command(settings: Settings) -> Callable[..., str]:
+def _command(installation: Installation) -> Callable[..., str]:
     """`token-worker`, in a process of its own, by the real clock."""
-    environment = os.environ | {
-        "WORKER_DATABASE_URL": settings.database_url.get_secret_value(),
-        "WORKER_REDIS_URL": settings.redis_url.get_secret_value(),
-        "WORKER_ENCRYPTION_KEYS": settings.encryption_keys.get_secret_value(),
-        "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
-        "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
-    }
+    settings = {f"WORKER_{name.upper()}": value for name, value in installation.plain_settings().items()}
+    environment = os.environ | settings
 
     def command(*arguments: str) -> str:
         argv = [sys.executable, "-m", "worker", *arguments]
-        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=30).stdout
+        finished = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=HANG_LIMIT)
+        return finished.stdout
 
     return command
 
 
 @pytest.fixture(name="fifty")
-def _fifty(mailboxes: Mailboxes) -> list[str]:
+def _fifty(installation: Installation) -> list[str]:
     """Fifty mailboxes, all due."""
-    everybody = emails(50)
-    mailboxes.sign_in(*everybody)
-    return everybody
-
-
-@pytest.fixture(name="stores")
-def _stores(services: Services, stack: Stack) -> Iterator[Stack]:
-    """Both servers, to be stopped: they run again when the test is over, whatever it did."""
-    yield stack
-    stack.valkey.start()
-    stack.postgres.start()
-
-
-@pytest.fixture(name="signed_in")
-def _signed_in(mailboxes: Mailboxes, clock: TurnedClock) -> Mailboxes:
-    """Ann has a token in both stores; an hour later it is dead, and nobody has looked."""
-    mailboxes.sign_in(ANN, strict=True, access_token_lifetime=LIFETIME)
-    mailboxes.refresh_due()
-    clock.advance(hours=1)
+    mailboxes = emails(50)
+    installation.sign_in(*mailboxes, due=True)
     return mailboxes
 
 
+@pytest.fixture(name="signed_in")
+def _signed_in(installation: Installation) -> Installation:
+    """Ann has a token in both stores, which has expired an hour later, and nothing has refreshed it yet."""
+    installation.sign_in(ANN, due=True, strict=True, lifetime=HOUR)
+    installation.refresh_due()
+    installation.clock.advance(hours=1)
+    return installation
+
+
 @pytest.fixture(name="outage")
-def _outage(signed_in: Mailboxes, stores: Stack) -> Mailboxes:
-    """Now Postgres is away too."""
+def _outage(signed_in: Installation, stores: Stack) -> Installation:
+    """Besides, Postgres is down."""
     stores.postgres.stop()
     return signed_in

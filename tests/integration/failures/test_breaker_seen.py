@@ -8,118 +8,119 @@ from datetime import timedelta
 
 import pytest
 
-from tests.factories import NOW
-from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
+from tests.constants import ANN, BOB, MINUTE
+from tests.factories import NOW, emails
+from tests.integration.installation import Installation
 from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import fault_named
 from worker.domain.account import Grant, account_id
 from worker.domain.errors import BackingOff, ClientMisconfigured
-from worker.domain.secret import Secret
-
-MINUTE = timedelta(minutes=1)
+from worker.domain.token import Secret
 
 
-def test_a_consumer_is_told_what_is_wrong_with_the_app(mailboxes: Mailboxes, rival: Services) -> None:
+def test_a_consumer_gets_the_error_of_the_app_registration(installation: Installation, other_process: Services) -> None:
     """It cannot help it, and neither can the user: the operator can. Microsoft is not asked."""
-    mailboxes.sign_in(ANN, BOB, *emails(3))
-    mailboxes.refuse_the_secret()
-    mailboxes.refresh_due()
-    mailboxes.query("UPDATE mail_credentials SET failure_count = 0, refresh_due_at = :now", now=NOW)
+    installation.sign_in(ANN, BOB, *emails(3), due=True)
+    installation.reject_secret()
+    installation.refresh_due()
+    installation.query("UPDATE mail_credentials SET failure_count = 0, refresh_due_at = :now", now=NOW)
 
     def read() -> None:
-        for services in (mailboxes.services, rival):
+        for services in (installation.services, other_process):
             with pytest.raises(ClientMisconfigured) as caught:
                 services.tokens.get(ANN)
             assert (caught.value.client, caught.value.reason) == ("default", "AADSTS7000215")
 
-    assert mailboxes.asked(read) == 0
+    assert installation.requests_during(read) == 0
 
 
-def test_a_consumer_is_told_when_to_come_back(mailboxes: Mailboxes, rival: Services, fifty: list[str]) -> None:
+def test_a_consumer_gets_the_time_until_the_next_attempt(
+    installation: Installation, other_process: Services, fifty: list[str]
+) -> None:
     """Also one whose own account has never been asked about."""
-    mailboxes.emulator.add_fault(fault_named("throttled"))
-    mailboxes.refresh_due()
-    [waiting] = [account.email for account in mailboxes.accounts() if account.failure is None][:1]
-    mailboxes.clock.advance(seconds=20)
+    installation.emulator.add_fault(fault_named("throttled"))
+    installation.refresh_due()
+    [waiting] = [account.email for account in installation.accounts() if account.failure is None][:1]
+    installation.clock.advance(seconds=20)
 
     with pytest.raises(BackingOff) as caught:
-        rival.tokens.get(waiting)
+        other_process.tokens.get(waiting)
 
     assert (caught.value.reason, caught.value.retry_after) == ("http_429", timedelta(seconds=40))
 
 
 def test_a_token_that_still_lives_is_served_while_the_breaker_is_open(
-    mailboxes: Mailboxes, rival: Services, fifty: list[str]
+    installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
     """Two minutes are not fresh, but enough to fetch mail, and better than an error."""
     living = Grant(
         email=ANN,
-        refresh_token=Secret(mailboxes.emulator.enrol(ANN).refresh_token),
+        refresh_token=Secret(installation.emulator.enrol(ANN).refresh_token),
         access_token=Secret("living"),
         expires_at=NOW + 60 * MINUTE,
     )
-    mailboxes.services.accounts.save([living])
-    mailboxes.clock.advance(minutes=58)
-    mailboxes.refuse_the_secret()
-    mailboxes.query(f"UPDATE mail_credentials SET refresh_due_at = '{NOW + 59 * MINUTE}' WHERE email = '{ANN}'")
-    mailboxes.refresh_due()
+    installation.services.accounts.save([living])
+    installation.clock.advance(minutes=58)
+    installation.reject_secret()
+    installation.query(f"UPDATE mail_credentials SET refresh_due_at = '{NOW + 59 * MINUTE}' WHERE email = '{ANN}'")
+    installation.refresh_due()
 
-    assert mailboxes.asked(lambda: rival.tokens.get(ANN)) == 0
-    assert rival.tokens.get(ANN).value == "living"
-    mailboxes.clock.advance(minutes=2)
+    assert installation.requests_during(lambda: other_process.tokens.get(ANN)) == 0
+    assert other_process.tokens.get(ANN).value == "living"
+    installation.clock.advance(minutes=2)
     with pytest.raises(ClientMisconfigured):
-        rival.tokens.get(ANN)
+        other_process.tokens.get(ANN)
 
 
-def test_an_operator_asks_all_the_same(mailboxes: Mailboxes, rival: Services, fifty: list[str]) -> None:
+def test_an_operator_asks_all_the_same(installation: Installation, other_process: Services, fifty: list[str]) -> None:
     """Whoever refreshes by hand wants Microsoft's word and not ours; it does not lengthen anybody's wait."""
-    mailboxes.refuse_the_secret()
-    mailboxes.refresh_due()
-    before = mailboxes.breakers()
+    installation.reject_secret()
+    installation.refresh_due()
+    before = installation.breaker_rows()
 
     def by_hand() -> None:
         with pytest.raises(ClientMisconfigured):
-            rival.on_demand.refresh_now(account_id(fifty[0]))
+            other_process.on_demand.refresh_now(account_id(fifty[0]))
 
-    assert mailboxes.asked(by_hand) == 1
-    assert mailboxes.breakers() == before
+    assert installation.requests_during(by_hand) == 1
+    assert installation.breaker_rows() == before
 
 
 def test_an_operators_refresh_is_as_good_a_canary_as_any(
-    mailboxes: Mailboxes, rival: Services, fifty: list[str]
+    installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
     """The secret is mended, the wait is over, and a person wants to see it work."""
-    mailboxes.refuse_the_secret()
-    mailboxes.refresh_due()
-    mailboxes.take_the_secret()
-    mailboxes.clock.advance(seconds=10)
+    installation.reject_secret()
+    installation.refresh_due()
+    installation.accept_secret()
+    installation.clock.advance(seconds=10)
 
-    assert rival.on_demand.refresh_now(account_id(fifty[0])).version == 2
+    assert other_process.on_demand.refresh_now(account_id(fifty[0])).version == 2
 
-    assert mailboxes.breakers() == [(0, None, None)]
-    assert mailboxes.refresh_due()["refreshed"] == 10
+    assert installation.breaker_rows() == [(0, None, None)]
+    assert installation.refresh_due()["refreshed"] == 10
 
 
 def test_status_tells_the_operator_which_app_is_in_trouble(
-    mailboxes: Mailboxes, fifty: list[str], command: Callable[..., str]
+    installation: Installation, fifty: list[str], command: Callable[..., str]
 ) -> None:
     """Which, why, and until when; nothing once it is over."""
-    mailboxes.clock.now = utcnow()
-    mailboxes.emulator.add_fault(fault_named("throttled"))
-    mailboxes.refresh_due()
+    installation.clock.now = utcnow()
+    installation.emulator.add_fault(fault_named("throttled"))
+    installation.refresh_due()
 
     with ThreadPoolExecutor(2) as pool:
         for_machines, for_people = pool.submit(command, "status", "--json"), pool.submit(command, "status")
     [trouble] = json.loads(for_machines.result())["breakers"]
     assert (trouble["client"], trouble["outcome"], trouble["code"]) == ("default", "throttled", "http_429")
-    assert trouble["open_until"] == (mailboxes.clock.now + MINUTE).isoformat()
+    assert trouble["open_until"] == (installation.clock.now + MINUTE).isoformat()
     line = r"^app registration default: throttled \(http_429\), not used for \d\d s$"
     assert re.search(line, for_people.result(), re.MULTILINE)
 
-    mailboxes.query("UPDATE oauth_clients SET open_until = open_until - interval '1 h'")
+    installation.query("UPDATE oauth_clients SET open_until = open_until - interval '1 h'")
     assert "app registration default: throttled (http_429), about to be tried again\n" in command("status")
-    mailboxes.emulator.clear_faults()
-    mailboxes.clock.advance(minutes=2)
-    mailboxes.refresh_due()
-    assert mailboxes.services.events.breakers() == []
+    installation.emulator.clear_faults()
+    installation.clock.advance(minutes=2)
+    installation.refresh_due()
+    assert installation.services.events.breakers() == []

@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.factories import make_refreshed
-from tests.integration.failures.mailboxes import Mailboxes
+from tests.integration.installation import Installation
 from worker.domain.account import AccountId, account_id
 from worker.domain.outcome import Outcome, Scope, Transient
 from worker.service.refresh.breakers import CircuitBreakers
@@ -14,8 +14,8 @@ UNHEARD: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
 
 
 @pytest.fixture(name="gate")
-def _gate(mailboxes: Mailboxes) -> CircuitBreakers:
-    gate = CircuitBreakers(database=mailboxes.services.database, utcnow=mailboxes.clock)
+def _gate(installation: Installation) -> CircuitBreakers:
+    gate = CircuitBreakers(database=installation.services.database, utcnow=installation.clock)
     gate.admit(CLIENT, 1)
     return gate
 
@@ -34,14 +34,16 @@ def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
     ],
     ids=["nobody was heard", "two are too few", "the last was heard", "the first was heard"],
 )
-def test_the_way_is_open_if_anybody_got_through(gate: CircuitBreakers, outcomes: list[Outcome], is_open: bool) -> None:
+def test_the_network_counts_as_up_if_one_request_got_through(
+    gate: CircuitBreakers, outcomes: list[Outcome], is_open: bool
+) -> None:
     """Within one group there is no order: it was all asked at once."""
     gate.record(CLIENT, _answers(*outcomes))
 
     assert gate.is_open(CLIENT) == is_open
 
 
-def test_a_lost_network_is_told_once_and_so_is_its_return(gate: CircuitBreakers) -> None:
+def test_a_lost_network_is_logged_once_and_so_is_its_return(gate: CircuitBreakers) -> None:
     """It stands in no database: the log of the machine that has it is the only place to see it."""
     lost, back = _answers(UNHEARD, UNHEARD, UNHEARD), _answers(make_refreshed())
 

@@ -2,12 +2,14 @@
 
 import pytest
 
-from tests.factories import TurnedClock
-from tests.integration.failures.mailboxes import ANN, BOB, Mailboxes, emails
-from worker.bootstrap import Services, bootstrap
+from tests.constants import ANN, BOB
+from tests.factories import emails
+from tests.integration.installation import Installation
+from worker.bootstrap import Services
 from worker.devkit.emulator import Registration, fault_named, oauth_error
 from worker.domain.errors import NeedsUser
 from worker.settings import Settings
+from worker.vault import Purpose
 
 OLD, NEW = "old-secret", "new-secret"
 
@@ -20,8 +22,8 @@ def _settings(settings: Settings) -> Settings:
     )
 
 
-def accept(mailboxes: Mailboxes, *secrets: str) -> None:
-    mailboxes.emulator.registrations.register(Registration(secrets=secrets))
+def accept(installation: Installation, *secrets: str) -> None:
+    installation.emulator.registrations.register(Registration(secrets=secrets))
 
 
 def refresh(services: Services, email: str) -> int:
@@ -31,112 +33,108 @@ def refresh(services: Services, email: str) -> int:
 
 @pytest.mark.parametrize(("accepted", "questions"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])
 def test_the_next_secret_is_tried_only_if_the_current_one_is_refused(
-    mailboxes: Mailboxes, accepted: tuple[str, ...], questions: int
+    installation: Installation, accepted: tuple[str, ...], questions: int
 ) -> None:
     """Before, during and after the change at Microsoft the account is refreshed, with no question too many."""
-    mailboxes.sign_in(ANN)
-    accept(mailboxes, *accepted)
+    installation.sign_in(ANN, due=True)
+    accept(installation, *accepted)
 
-    assert mailboxes.asked(lambda: refresh(mailboxes.services, ANN)) == questions
+    assert installation.requests_during(lambda: refresh(installation.services, ANN)) == questions
 
-    account = mailboxes.account(ANN)
+    account = installation.account(ANN)
     assert (account.version, account.failure) == (2, None)
-    assert mailboxes.stored_refresh_token(ANN) == mailboxes.emulator.newest_refresh_token(ANN)
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN, ANN) == installation.emulator.newest_refresh_token(ANN)
 
 
 @pytest.mark.parametrize("code", ["7000215", "7000222"])
-def test_wrong_and_expired_both_bring_the_next_one_in(mailboxes: Mailboxes, code: str) -> None:
+def test_wrong_and_expired_both_bring_the_next_one_in(installation: Installation, code: str) -> None:
     """Microsoft says the first for a deleted secret and the second for one whose date has passed."""
-    mailboxes.sign_in(ANN)
-    accept(mailboxes, OLD, NEW)
-    mailboxes.emulator.add_fault(oauth_error(code), times=1)
+    installation.sign_in(ANN, due=True)
+    accept(installation, OLD, NEW)
+    installation.emulator.add_fault(oauth_error(code), times=1)
 
-    assert mailboxes.asked(lambda: refresh(mailboxes.services, ANN)) == 2
+    assert installation.requests_during(lambda: refresh(installation.services, ANN)) == 2
 
-    assert mailboxes.account(ANN).failure is None
+    assert installation.account(ANN).failure is None
 
 
-def test_which_one_works_is_remembered_and_found_out_anew_when_it_changes(
-    mailboxes: Mailboxes, rival: Services
+def test_the_accepted_secret_is_remembered_until_it_changes(
+    installation: Installation, other_process: Services
 ) -> None:
     """One question per refresh, except for the first after each change; each process finds out for itself."""
-    mailboxes.sign_in(ANN)
+    installation.sign_in(ANN, due=True)
 
     def costs(services: Services, times: int) -> list[int]:
-        return [mailboxes.asked(lambda: refresh(services, ANN)) for _ in range(times)]
+        return [installation.requests_during(lambda: refresh(services, ANN)) for _ in range(times)]
 
-    accept(mailboxes, NEW)
-    assert costs(mailboxes.services, 3) == [2, 1, 1]
-    assert costs(rival, 2) == [2, 1]
-    accept(mailboxes, OLD)
-    assert costs(mailboxes.services, 3) == [2, 1, 1]
-    accept(mailboxes, OLD, NEW)
-    assert costs(mailboxes.services, 2) == [1, 1]
+    accept(installation, NEW)
+    assert costs(installation.services, 3) == [2, 1, 1]
+    assert costs(other_process, 2) == [2, 1]
+    accept(installation, OLD)
+    assert costs(installation.services, 3) == [2, 1, 1]
+    accept(installation, OLD, NEW)
+    assert costs(installation.services, 2) == [1, 1]
 
 
-def test_a_whole_batch_changes_over_without_anybody_failing(mailboxes: Mailboxes) -> None:
+def test_a_whole_batch_changes_over_without_a_failure(installation: Installation) -> None:
     """The old secret expires while sixty are due: those under way ask twice, the others once."""
-    mailboxes.sign_in(*emails(60))
-    accept(mailboxes, NEW)
+    installation.sign_in(*emails(60), due=True)
+    accept(installation, NEW)
 
-    assert mailboxes.refresh_due() == {"claimed": 60, "refreshed": 60}
+    assert installation.refresh_due() == {"claimed": 60, "refreshed": 60}
 
-    assert 61 <= mailboxes.requests <= 60 + mailboxes.settings.connections
-    assert mailboxes.query("SELECT count(*) FROM oauth_clients") == [(0,)]
-    assert mailboxes.query("SELECT DISTINCT outcome FROM refresh_events") == [("refreshed",)]
+    assert 61 <= installation.requests <= 60 + installation.settings.connections
+    assert installation.query("SELECT count(*) FROM oauth_clients") == [(0,)]
+    assert installation.query("SELECT DISTINCT outcome FROM refresh_events") == [("refreshed",)]
 
 
-def test_both_refused_is_trouble_with_the_app(mailboxes: Mailboxes, rival: Services) -> None:
+def test_both_refused_is_trouble_with_the_app(installation: Installation, other_process: Services) -> None:
     """Then, and only then, the breaker opens, after as few questions as with one secret, twice."""
-    mailboxes.sign_in(*emails(50))
-    mailboxes.refuse_the_secret()
+    installation.sign_in(*emails(50), due=True)
+    installation.reject_secret()
 
-    assert mailboxes.refresh_due()["returned"] >= 50 - mailboxes.handful
+    assert installation.refresh_due()["returned"] >= 50 - installation.requests_until_open
 
-    assert mailboxes.requests <= 2 * mailboxes.handful
-    assert [breaker.code for breaker in rival.events.breakers()] == ["AADSTS7000215"]
-    assert mailboxes.asked(lambda: rival.refresher.refresh_due("default")) == 0
-    assert mailboxes.harmed() == []
-    accept(mailboxes, NEW)
-    mailboxes.clock.advance(seconds=10)
-    assert mailboxes.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.requests <= 2 * installation.requests_until_open
+    assert [breaker.code for breaker in other_process.events.breakers()] == ["AADSTS7000215"]
+    assert installation.requests_during(other_process.refresher.refresh_due) == 0
+    assert installation.blamed_accounts() == []
+    accept(installation, NEW)
+    installation.clock.advance(seconds=10)
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_what_is_not_about_the_secret_is_not_asked_twice(mailboxes: Mailboxes) -> None:
+def test_a_failure_that_is_not_about_the_secret_is_requested_once(installation: Installation) -> None:
     """A dead grant, an unknown app, a loop detected, no answer at all: another secret would change none of them."""
     faults = ["50173", "700016", "50196", "html-503", "reset"]
     users = emails(len(faults))
-    mailboxes.sign_in(*users)
-    accept(mailboxes, OLD, NEW)
+    installation.sign_in(*users, due=True)
+    accept(installation, OLD, NEW)
     for email, fault in zip(users, faults, strict=True):
-        mailboxes.emulator.add_fault(fault_named(fault), email)
+        installation.emulator.add_fault(fault_named(fault), email)
 
-    assert mailboxes.asked(mailboxes.refresh_due) == len(faults)
+    assert installation.requests_during(installation.refresh_due) == len(faults)
 
 
-def test_a_dead_grant_found_with_the_next_secret_is_told_as_such(mailboxes: Mailboxes) -> None:
+def test_a_dead_grant_found_with_the_next_secret_is_reported_as_such(installation: Installation) -> None:
     """The second answer is the one that counts: it is the only one about the account."""
-    mailboxes.sign_in(ANN, BOB)
-    accept(mailboxes, NEW)
-    mailboxes.emulator.revoke(ANN)
+    installation.sign_in(ANN, BOB, due=True)
+    accept(installation, NEW)
+    installation.emulator.revoke(ANN)
 
-    assert mailboxes.refresh_due() == {"claimed": 2, "refreshed": 1, "reauth_required": 1}
+    assert installation.refresh_due() == {"claimed": 2, "refreshed": 1, "reauth_required": 1}
 
     with pytest.raises(NeedsUser, match="AADSTS50173"):
-        mailboxes.services.tokens.get(ANN)
-    assert mailboxes.query("SELECT count(*) FROM oauth_clients") == [(0,)]
+        installation.services.tokens.get(ANN)
+    assert installation.query("SELECT count(*) FROM oauth_clients") == [(0,)]
 
 
-def test_a_restart_with_the_next_secret_moved_is_no_event(
-    mailboxes: Mailboxes, settings: Settings, clock: TurnedClock
-) -> None:
+def test_a_restart_with_the_next_secret_moved_is_no_event(installation: Installation) -> None:
     """The last step of the rotation: NEXT becomes the secret, and there is no next one."""
-    mailboxes.sign_in(ANN)
-    accept(mailboxes, NEW)
-    refresh(mailboxes.services, ANN)
-    moved = Settings.model_validate(settings.model_dump() | {"client_secret": NEW, "next_client_secret": None})
+    installation.sign_in(ANN, due=True)
+    accept(installation, NEW)
+    refresh(installation.services, ANN)
 
-    restarted = bootstrap(moved, utcnow=clock)
+    restarted = installation.another_process(client_secret=NEW, next_client_secret=None)
 
-    assert mailboxes.asked(lambda: refresh(restarted, ANN)) == 1
-    restarted.close()
+    assert installation.requests_during(lambda: refresh(restarted, ANN)) == 1

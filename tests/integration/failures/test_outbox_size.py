@@ -4,8 +4,8 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from uuid import uuid4
 
-from tests.factories import NOW
-from tests.integration.failures.mailboxes import Mailboxes, emails
+from tests.factories import NOW, emails
+from tests.integration.installation import Installation
 from tests.integration.outboxes import kept, pending
 from worker.bootstrap import bootstrap
 from worker.cache import OutboxStore
@@ -25,45 +25,45 @@ class FastClock:
         return self.now
 
 
-def put_garbage(mailboxes: Mailboxes, number: int) -> OutboxStore:
-    store = OutboxStore(mailboxes.services.redis)
+def put_garbage(installation: Installation, number: int) -> OutboxStore:
+    store = OutboxStore(installation.services.redis)
     accounts = [AccountId(uuid4()) for _ in range(number)]
     for first in range(0, number, 5_000):
         store.put(dict.fromkeys(accounts[first : first + 5_000], b"garbage"))
     return store
 
 
-def test_a_big_outbox_is_delivered_to_its_last_value(mailboxes: Mailboxes) -> None:
+def test_a_big_outbox_is_delivered_to_its_last_value(installation: Installation) -> None:
     """Delivered values leave a gap in front, behind which Valkey must be asked to look."""
-    mailboxes.sign_in(*emails(50))
-    store = put_garbage(mailboxes, GARBAGE)
-    mailboxes.services.outbox.add([pending(account_id(email)) for email in emails(50)])
+    installation.sign_in(*emails(50), due=True)
+    store = put_garbage(installation, GARBAGE)
+    installation.services.outbox.add([pending(account_id(email)) for email in emails(50)])
 
-    assert mailboxes.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"claimed": 0}
 
     assert kept(store) == {}
-    assert {account.version for account in mailboxes.accounts()} == {2}
+    assert {account.version for account in installation.accounts()} == {2}
 
 
-def test_values_of_accounts_without_a_row_hide_no_others(mailboxes: Mailboxes) -> None:
+def test_values_of_accounts_without_a_row_hide_no_others(installation: Installation) -> None:
     """They may be another fleet's, so they stay; however many there are, the others are delivered."""
-    mailboxes.sign_in(*emails(50))
+    installation.sign_in(*emails(50), due=True)
     strangers = [AccountId(uuid4()) for _ in range(2_000)]
-    mailboxes.services.outbox.add([pending(account) for account in strangers])
-    mailboxes.services.outbox.add([pending(account_id(email)) for email in emails(50)])
+    installation.services.outbox.add([pending(account) for account in strangers])
+    installation.services.outbox.add([pending(account_id(email)) for email in emails(50)])
 
-    mailboxes.refresh_due()
+    installation.refresh_due()
 
-    assert kept(OutboxStore(mailboxes.services.redis)).keys() == set(strangers)
-    assert {account.version for account in mailboxes.accounts()} == {2}
+    assert kept(OutboxStore(installation.services.redis)).keys() == set(strangers)
+    assert {account.version for account in installation.accounts()} == {2}
 
 
-def test_leases_do_not_wait_until_all_is_delivered(mailboxes: Mailboxes) -> None:
+def test_leases_do_not_wait_until_all_is_delivered(installation: Installation) -> None:
     """There may be a million, for many minutes. The rest is delivered before the next leases."""
-    mailboxes.sign_in(*emails(600))
-    store = OutboxStore(mailboxes.services.redis)
-    mailboxes.services.outbox.add([pending(account_id(email)) for email in emails(600)])
-    with closing(bootstrap(mailboxes.settings, utcnow=FastClock())) as fast:
+    installation.sign_in(*emails(600), due=True)
+    store = OutboxStore(installation.services.redis)
+    installation.services.outbox.add([pending(account_id(email)) for email in emails(600)])
+    with closing(bootstrap(installation.settings, utcnow=FastClock())) as fast:
         fast.refresher.batches_due(limit=1)
         assert 0 < len(kept(store)) < 600
         for _ in range(20):

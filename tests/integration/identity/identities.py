@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.factories import NOW, make_registration
 from worker.domain.outcome import Outcome
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import Identity, RefreshAttempt, TokenRequest
 
 

@@ -5,7 +5,7 @@ from tests.integration.identity.identities import open_identity
 from worker.devkit.emulator import EmulatorServer, oauth_error
 from worker.domain.codes import BY_NUMBER, Verdict
 from worker.domain.outcome import Outcome, Scope, kind
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import TokenRequest
 
 _KINDS = {

@@ -20,7 +20,7 @@ from worker.devkit.emulator import (
 )
 from worker.domain.errors import ConfigurationError
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import Identity
 from worker.identity.registration import ClientCredential
 

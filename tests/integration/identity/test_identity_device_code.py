@@ -14,7 +14,7 @@ from tests.integration.identity.scripted_server import RawResponse, ScriptedServ
 from worker.devkit.emulator import DEFAULT_CLIENT_SECRET, EmulatorServer, oauth_error
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import Identity
 from worker.identity.device_flow import DeviceFlow, SignedIn
 from worker.identity.registration import ClientCredential

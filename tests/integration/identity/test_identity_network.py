@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.e2e.installation import wait_for
 from tests.integration.identity.identities import open_identity, refresh
 from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
+from tests.waiting import wait_for
 from worker.devkit.emulator import EmulatorServer, Hang, Reset
 from worker.domain.outcome import Outcome, Refreshed, Scope, Transient
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import Identity
 
 _SILENCE = 15.0  # seconds until a response must be complete

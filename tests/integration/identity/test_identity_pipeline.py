@@ -10,7 +10,7 @@ from tests.integration.identity.identities import open_identity, refresh_all, to
 from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response
 from worker.devkit.emulator import EmulatorServer
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import Identity, TokenRequest
 
 

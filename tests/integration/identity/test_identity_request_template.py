@@ -13,7 +13,7 @@ from tests.integration.identity.identities import open_identity, token_request
 from tests.integration.identity.scripted_server import ScriptedServer
 from worker import clock
 from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import Identity, TokenRequest
 from worker.identity.curl import CurlPool
 from worker.identity.msal_transport import MsalTransport

@@ -10,7 +10,7 @@ from tests.integration.identity.scripted_server import RawResponse, ScriptedServ
 from tests.vectors.answers import Vector, describe, load
 from worker.domain.microsoft import belongs_to_public_client
 from worker.domain.outcome import Refreshed, Transient
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.identity import Identity
 
 

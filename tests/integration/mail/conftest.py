@@ -1,4 +1,4 @@
-"""One Dovecot for all tests, and behind it a new emulator for each. Clocks are real: mail sessions go by them."""
+"""One Dovecot for all tests, and a new emulator for each. Clocks are real, because mail sessions depend on them."""
 
 import asyncio
 import ssl
@@ -9,13 +9,13 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
 
 from tests.integration.mail.dovecot import Dovecot, installed
 from tests.integration.mail.office import Office
 from tests.integration.mail.sources import ServiceSource
-from tests.integration.service.stage import Stage
 from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import Emulator, EmulatorServer
@@ -35,7 +35,7 @@ class Sink(MessageHandler):
 
 
 class Relay(Controller):
-    """On a port of the kernel's choice, which nobody else can have taken: learnt before it is tried."""
+    """On a port of the kernel's choice, which no other process can have taken; it is read before it is tried."""
 
     def _trigger_server(self) -> None:
         assert isinstance(self.server, asyncio.Server)
@@ -53,18 +53,9 @@ def _emulator() -> Emulator:
     return Emulator()
 
 
-@pytest.fixture(scope="session", name="mail_stage")
-def _mail_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, EmulatorServer]]:
-    stage = Stage()
-    with EmulatorServer(tmp_path_factory.mktemp("stage"), stage) as server:
-        yield stage, server
-
-
 @pytest.fixture(name="server")
-def _server(mail_stage: tuple[Stage, EmulatorServer], emulator: Emulator) -> EmulatorServer:
-    stage, server = mail_stage
-    stage.enter(emulator)
-    return server
+def _server(shared_server: EmulatorServer) -> EmulatorServer:
+    return shared_server
 
 
 @pytest.fixture(scope="session", name="running_sink")
@@ -83,18 +74,39 @@ def _sink(running_sink: tuple[Sink, int]) -> Sink:
 
 
 @pytest.fixture(scope="session", name="dovecot")
-def _dovecot(mail_stage: tuple[Stage, EmulatorServer], running_sink: tuple[Sink, int]) -> Iterator[Dovecot]:
+def _dovecot(relay_server: EmulatorServer, running_sink: tuple[Sink, int]) -> Iterator[Dovecot]:
     if not installed():
         pytest.skip("Dovecot is not installed: apt-get install dovecot-imapd dovecot-pop3d dovecot-submissiond")
-    server = mail_stage[1]
     with tempfile.TemporaryDirectory(prefix="dovecot-", ignore_cleanup_errors=True) as directory:
-        dovecot = Dovecot(Path(directory), f"localhost:{server.port}", server.ca_bundle, relay=running_sink[1])
+        dovecot = Dovecot(
+            Path(directory), f"localhost:{relay_server.port}", relay_server.ca_bundle, relay=running_sink[1]
+        )
         try:
             dovecot.start()
         except StackError as error:
             pytest.skip(f"Dovecot cannot be run here: {error}")
         yield dovecot
         dovecot.stop()
+
+
+@pytest.fixture(scope="session", name="authority")
+def _authority() -> trustme.CA:
+    """Of the servers that follow a script."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session", name="script_tls")
+def _script_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session", name="script_trust")
+def _script_trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
 
 
 @pytest.fixture(name="trust")

@@ -1,6 +1,6 @@
 """A real Dovecot below one directory, on loopback: IMAP, POP and submission, each with XOAUTH2 over TLS.
 
-It asks the emulator what a token is worth, and relays what is submitted to another port.
+It has the emulator check each token, and relays submitted messages to another port.
 """
 
 import grp
@@ -111,7 +111,7 @@ def installed() -> bool:
 
 @dataclass(slots=True)
 class Dovecot:
-    """Starts in `start`; everything it keeps is below `directory`."""
+    """All its files are below `directory`."""
 
     directory: Path
     emulator: str  # host:port
@@ -126,7 +126,7 @@ class Dovecot:
         return self.directory / "ca.pem"
 
     def start(self) -> None:
-        """Raises StackError if root cannot give its rights away."""
+        """Raises StackError if root cannot drop its privileges."""
         self._privilege = reduced(self.directory)
         self._write_certificates()
         output = ""
@@ -192,7 +192,7 @@ class Dovecot:
 
 
 def _owner(privilege: Privilege) -> tuple[str, str]:
-    """Who Dovecot finds itself to be."""
+    """The user and the group that Dovecot runs as."""
     uid, gid = (65534, 65534) if privilege.prefix else (os.geteuid(), os.getegid())
     return pwd.getpwuid(uid).pw_name, grp.getgrgid(gid).gr_name
 

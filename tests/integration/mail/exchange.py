@@ -1,9 +1,10 @@
-"""A server that says over real TLS what Exchange and Gmail say, and no real server can be brought to say here.
+"""A server that answers over real TLS as Exchange and Gmail do where Dovecot cannot be made to.
 
-It knows the dialogue of a login, a few commands after it, and writes down what it heard and how each client left.
+It knows the dialogue of a login and a few commands, and records what it heard and how each client left.
 """
 
 import base64
+import socket
 import socketserver
 import ssl
 import threading
@@ -21,12 +22,12 @@ HANG_UP = "hang up"
 
 @dataclass(slots=True)
 class Exchange:
-    """`verdicts` are one per login, the last for all that follow: what is said to a token. Empty: it is good."""
+    """`verdicts` are the answers to tokens, one per login, the last for all that follow; an empty one accepts."""
 
     greeting: str | None = None  # instead of the usual one
     verdicts: list[str] = field(default_factory=list)
-    challenge: str | None = None  # said before a verdict that is no good, as Gmail does
-    trouble: str = ""  # IMAP: said to every command after the login, instead of its answer
+    challenge: str | None = None  # sent before a verdict that rejects, as Gmail does
+    trouble: str = ""  # IMAP: the answer to every command after the login
     starttls: bool = True
     linger: float = 0  # seconds that it takes its time to hang up, when the client has
     heard: list[str] = field(default_factory=list)  # lines, except tokens
@@ -94,7 +95,7 @@ class _Client(socketserver.BaseRequestHandler):
 
 
 def imap(client: _Client) -> None:
-    exchange = client.exchange
+    exchange, pushed = client.exchange, False
     client.say(exchange.greeting or "* OK The Microsoft Exchange IMAP4 service is ready.")
     for line in client.lines():
         tag, command, *_ = line.split()
@@ -107,6 +108,12 @@ def imap(client: _Client) -> None:
                 if verdict is None:
                     return
                 client.say(f"{tag} {verdict or 'OK AUTHENTICATE completed.'}")
+            case "IDLE":
+                client.say("+ IDLE accepted, awaiting DONE command.")
+                if not pushed:
+                    client.say("* 1 EXISTS")
+                pushed = next(client.lines(), "") == "DONE"
+                client.say(f"{tag} OK IDLE completed.")
             case "LOGOUT":
                 exchange.farewells += 1
                 client.say("* BYE Microsoft Exchange Server IMAP4 server signing off.")
@@ -163,19 +170,22 @@ def smtp(client: _Client) -> None:
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
-    def __init__(self, exchange: Exchange, tls: ssl.SSLContext, dialect: Callable[[_Client], None]) -> None:
+    def __init__(
+        self, exchange: Exchange, tls: ssl.SSLContext, dialect: Callable[[_Client], None], address: str
+    ) -> None:
         self.exchange, self.tls, self.dialect = exchange, tls, dialect
         self.plain = dialect is smtp
-        super().__init__(("127.0.0.1", 0), _Client)
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, 0), _Client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that does not like the certificate: no news."""
+        """A client that rejects the certificate; the test sees that from its own end."""
 
 
 @contextmanager
-def serving(exchange: Exchange, tls: ssl.SSLContext) -> Iterator[MailServers]:
+def serving(exchange: Exchange, tls: ssl.SSLContext, address: str = "127.0.0.1") -> Iterator[MailServers]:
     """All three protocols, until the block ends."""
-    servers = [_Server(exchange, tls, dialect) for dialect in (imap, pop, smtp)]
+    servers = [_Server(exchange, tls, dialect, address) for dialect in (imap, pop, smtp)]
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,)) for server in servers]
     for thread in threads:
         thread.start()

@@ -8,7 +8,7 @@ from worker.bootstrap import Services
 from worker.clock import utcnow
 from worker.devkit.emulator import Emulator
 from worker.domain.account import Grant
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 
 ANN = "ann@contoso.com"
 HOUR = timedelta(hours=1)

@@ -7,13 +7,16 @@ from functools import cached_property
 
 from worker.client import TokenClient
 from worker.domain.account import MailServers
-from worker.domain.secret import Secret
-from worker.domain.token import AccessToken, MailAccount
+from worker.domain.cache_entry import MailAccount
+from worker.domain.errors import TokenRefused
+from worker.domain.token import AccessToken, Secret
 from worker.mail import TokenSource
+
+LOCAL = frozenset({"localhost"})  # mail hosts: where the servers of the tests are
 
 
 class ServiceSource(TokenClient):
-    """A client that notes which refusals were reported to it."""
+    """A client that records the versions of rejected tokens."""
 
     @cached_property
     def reported(self) -> list[int]:
@@ -26,21 +29,27 @@ class ServiceSource(TokenClient):
 
 @dataclass(frozen=True, slots=True)
 class HeldSource:
-    """An account whose first token may be refused once."""
+    """An account with a new token for each report."""
 
     servers: MailServers
     lifetime: timedelta = timedelta(hours=1)
     use_oauth: bool = True
+    login_name: str | None = None
+    newest: int = 99  # version; after it there is no newer token, as when another process has reported it minutes ago
     wanted: list[float | None] = field(default_factory=list)
     reported: list[tuple[str, int]] = field(default_factory=list)
 
     def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
         self.wanted.append(min_ttl)
         token = self.token(email, 1) if self.use_oauth else None
-        return MailAccount(email=email, servers=self.servers, use_oauth=self.use_oauth, token=token)
+        return MailAccount(
+            email=email, servers=self.servers, use_oauth=self.use_oauth, token=token, login_name=self.login_name
+        )
 
     def report_rejected(self, email: str, version: int) -> AccessToken:
         self.reported.append((email, version))
+        if version >= self.newest:
+            raise TokenRefused(email, timedelta(minutes=9))
         return self.token(email, version + 1)
 
     def token(self, email: str, version: int) -> AccessToken:

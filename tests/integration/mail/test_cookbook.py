@@ -1,4 +1,4 @@
-"""What docs/cookbook.md says, type-checked and run."""
+"""The blocks of docs/cookbook.md, type-checked and run."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ import urllib3
 from tests.integration.mail.conftest import Sink
 from tests.integration.mail.office import ANN, HOUR, Office
 from tests.integration.mail.recipes import COOKBOOK, module, recipes, write
-from tests.integration.mail.sources import ServiceSource
+from tests.integration.mail.sources import LOCAL, ServiceSource
 from worker.bootstrap import Services
 from worker.client import TokenClient
 from worker.clock import utcnow
@@ -35,7 +35,7 @@ ROOT = COOKBOOK.parents[1]
 
 @pytest.fixture(autouse=True)
 def _trusting(server: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MSAL's own HTTP client trusts what the environment says."""
+    """MSAL's HTTP client takes its certificate authorities from the environment."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.ca_bundle))
 
 
@@ -66,7 +66,7 @@ def test_every_code_is_explained() -> None:
     assert raised - explained == {"failed", "account"}  # the two that are only ever subclassed
 
 
-def test_a_user_is_told_what_only_a_user_can_do() -> None:
+def test_a_user_gets_a_sentence_for_what_only_a_user_can_do() -> None:
     tell = module("tell").tell
     assert tell(NeedsUser(ANN, "AADSTS50173")) == "Please sign in again."
     assert tell(MailUnavailable("outlook.office365.com", "busy")) is None
@@ -115,7 +115,9 @@ def test_a_user_signs_in_and_the_mailbox_is_kept_fresh(
     assert is_kept_fresh(services, emulator)
 
 
-def test_somebody_elses_answer_is_not_taken(server: EmulatorServer, services: Services, client: TokenClient) -> None:
+def test_the_answer_of_another_user_is_not_taken(
+    server: EmulatorServer, services: Services, client: TokenClient
+) -> None:
     with page(server, client) as browser:
         theirs = sent_back(server, browser.get("/connect", query_string={"email": "eve@contoso.com"}).location)
     with page(server, client) as browser:
@@ -124,7 +126,7 @@ def test_somebody_elses_answer_is_not_taken(server: EmulatorServer, services: Se
     assert list(services.accounts.list()) == []
 
 
-def test_a_user_who_declines_is_told(server: EmulatorServer, services: Services, client: TokenClient) -> None:
+def test_a_user_who_declines_sees_why(server: EmulatorServer, services: Services, client: TokenClient) -> None:
     with page(server, client) as browser:
         away = browser.get("/connect", query_string={"email": ANN}).location
         [state] = parse_qs(urlsplit(away).query)["state"]
@@ -153,24 +155,27 @@ def test_a_message_is_sent_and_an_inbox_listed(
     mailbox = f"ann.{uuid4().hex}@contoso.com"
     office.sign_in(mailbox)
     recipe = module("mail")
-    assert recipe.inbox(source, mailbox, ssl_context=trust) == []
+    assert recipe.inbox(source, mailbox, ssl_context=trust, mail_hosts=LOCAL) == []
     deliver(source, mailbox, trust, "Lunch?")
     deliver(source, mailbox, trust, "Dinner?")
-    assert recipe.inbox(source, mailbox, ssl_context=trust) == [b"Subject: Lunch?", b"Subject: Dinner?"]
+    assert recipe.inbox(source, mailbox, ssl_context=trust, mail_hosts=LOCAL) == [
+        b"Subject: Lunch?",
+        b"Subject: Dinner?",
+    ]
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = mailbox, "bob@fabrikam.com", "Lunch?"
-    recipe.send(source, message, ssl_context=trust)
+    recipe.send(source, message, ssl_context=trust, mail_hosts=LOCAL)
     assert [sent["Subject"] for sent in sink.messages] == ["Lunch?"]
 
 
 def deliver(source: ServiceSource, mailbox: str, trust: SSLContext, subject: str) -> None:
-    with open_imap(source, mailbox, min_ttl=900, ssl_context=trust) as imap:
+    with open_imap(source, mailbox, min_ttl=900, ssl_context=trust, mail_hosts=LOCAL) as imap:
         imap.append("INBOX", "", "", f"Subject: {subject}\r\n\r\n".encode())
 
 
 @contextmanager
 def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator[Callable[..., bool]]:
-    """The watcher at work; what comes out tells whether its last looks saw so many messages, within a minute."""
+    """The watcher at work. The result says whether its last looks saw so many messages, within a minute."""
     watch, stop, seen = module("watch"), threading.Event(), threading.Condition()
     counts = [-1]
 
@@ -184,7 +189,7 @@ def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator
             return seen.wait_for(lambda: counts[-len(messages) :] == [*messages], timeout=60)
 
     watch.__dict__["LOOK"] = 0.5
-    options = {"ssl_context": trust, "pause": 0.1}
+    options = {"ssl_context": trust, "mail_hosts": LOCAL, "pause": 0.1}
     thread = threading.Thread(target=watch.watch, args=(source, mailbox, look, stop), kwargs=options)
     thread.start()
     try:

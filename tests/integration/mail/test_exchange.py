@@ -1,9 +1,11 @@
-"""What Exchange and Gmail answer to a login, and what follows from it, whichever way one comes in."""
+"""The answers of Exchange and Gmail to a login, and what follows from them in every door."""
 
 import asyncio
 import base64
 import gc
 import logging
+import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +14,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import trustme
 
 from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, through_pop
 from tests.integration.mail.exchange import CHALLENGE, HANG_UP, Exchange, serving
-from tests.integration.mail.sources import Awaited, HeldSource
+from tests.integration.mail.sources import LOCAL, Awaited, HeldSource
 from worker.domain.account import MailServers
 from worker.domain.errors import AccountInactive, InvalidInput
-from worker.mail import MailboxRefused, MailUnavailable, TokenRefused, aio, imapclient, open_imap, open_pop, open_smtp
+from worker.mail import (
+    MICROSOFT_MAIL_HOSTS,
+    MailboxRefused,
+    MailHostNotAllowed,
+    MailUnavailable,
+    TokenRefused,
+    aio,
+    imapclient,
+    open_imap,
+    open_pop,
+    open_smtp,
+)
 
 ANN = "ann@contoso.com"
 REFUSALS = {
@@ -36,34 +48,20 @@ every_door = pytest.mark.parametrize("door", DOORS)
 Opened = Callable[[Exchange], HeldSource]
 
 
-@pytest.fixture(scope="module", name="authority")
-def _authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture(name="trust")
-def _trust(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-@pytest.fixture(scope="module", name="tls")
-def _tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
+def _trust(script_trust: ssl.SSLContext) -> ssl.SSLContext:
+    return script_trust
 
 
 @pytest.fixture(name="opened")
-def _opened(tls: ssl.SSLContext) -> Iterator[Opened]:
-    """Puts a server up, and gives the source of an account there."""
+def _opened(script_tls: ssl.SSLContext) -> Iterator[Opened]:
+    """Starts a server and returns the source of an account there."""
     with ExitStack() as running:
-        yield lambda exchange: HeldSource(running.enter_context(serving(exchange, tls)))
+        yield lambda exchange: HeldSource(running.enter_context(serving(exchange, script_tls)))
 
 
 def all_gone(exchange: Exchange, connections: int) -> bool:
-    """Whether so many connections came, and all are over; a client that keeps one open shows by the wait."""
+    """Whether so many connections came and all are closed. An open one makes this wait."""
     end = time.monotonic() + 30
     while exchange.lost < connections and time.monotonic() < end:
         time.sleep(0.01)
@@ -72,10 +70,10 @@ def all_gone(exchange: Exchange, connections: int) -> bool:
 
 @every_door
 @pytest.mark.parametrize("challenge", [None, CHALLENGE], ids=["plain", "challenge"])
-def test_a_refused_token_is_reported_and_the_next_one_taken(
+def test_a_rejected_token_is_reported_and_the_next_one_taken(
     opened: Opened, trust: ssl.SSLContext, door: Door, challenge: str | None
 ) -> None:
-    """Exchange refuses without a word; Gmail sends a challenge and waits for an empty line."""
+    """Exchange rejects without a challenge; Gmail sends one and waits for an empty line."""
     exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=challenge)
     source = opened(exchange)
     door(source, ANN, ssl_context=trust)
@@ -87,7 +85,7 @@ def test_a_refused_token_is_reported_and_the_next_one_taken(
 
 
 @every_door
-def test_a_second_refusal_is_the_end(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_second_rejection_is_the_end(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     exchange = Exchange(verdicts=[REFUSALS[door]], challenge=CHALLENGE)
     source = opened(exchange)
     with pytest.raises(TokenRefused) as caught:
@@ -98,27 +96,15 @@ def test_a_second_refusal_is_the_end(opened: Opened, trust: ssl.SSLContext, door
 
 
 @pytest.mark.parametrize("door", IMAP)
-def test_authenticated_but_not_connected_is_no_matter_of_tokens(
-    opened: Opened, trust: ssl.SSLContext, door: Door
-) -> None:
-    exchange = Exchange(trouble="BAD User is authenticated but not connected.")
-    source = opened(exchange)
-    with pytest.raises(MailboxRefused, match="authenticated but not connected") as caught:
-        door(source, ANN, ssl_context=trust)
-    assert (caught.value.email, source.reported) == (ANN, [])
-    assert all_gone(exchange, 1)
-
-
-@pytest.mark.parametrize("door", IMAP)
 def test_a_mailbox_that_cannot_be_opened_now_is_no_session(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
-    """The login went well; what came after it did not."""
+    """The server takes the token and fails afterwards."""
     exchange = Exchange(trouble="NO [UNAVAILABLE] Server error, try again later.")
     source = opened(exchange)
     with pytest.raises(MailUnavailable, match="UNAVAILABLE"):
         door(source, ANN, ssl_context=trust)
     assert source.reported == []
     assert all_gone(exchange, 1)
-    assert not [line for line in exchange.heard if "SELECT" in line], "nobody has been given a session"
+    assert not [line for line in exchange.heard if "SELECT" in line], "no session has been handed out"
 
 
 @pytest.mark.parametrize("door", SMTP)
@@ -156,7 +142,7 @@ def test_a_server_that_goes_away_or_on_and_on(opened: Opened, trust: ssl.SSLCont
 
 @every_door
 def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
-    """It says so instead of a greeting: nobody has said anything about a token."""
+    """It says so instead of a greeting, before any token."""
     greeting = {
         **dict.fromkeys(IMAP, "* BYE Too many connections"),
         **dict.fromkeys(SMTP, "421 4.3.2 Too many connections"),
@@ -171,7 +157,7 @@ def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door
 
 
 @every_door
-def test_nobody_there(door: Door) -> None:
+def test_no_server_there(door: Door) -> None:
     nowhere = MailServers(
         imap_host="localhost", imap_port=1, pop_host="localhost", pop_port=1, smtp_host="localhost", smtp_port=1
     )
@@ -195,6 +181,51 @@ def test_a_shared_mailbox_is_opened_with_the_members_token(opened: Opened, trust
     door(source, ANN, ssl_context=trust, user="sales@contoso.com", min_ttl=900)
     assert exchange.tokens[0].startswith("user=sales@contoso.com\x01auth=Bearer token-1.")
     assert source.wanted == [900]
+
+
+@every_door
+def test_a_login_name_stands_beside_the_address(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """The user principal name: SMTP takes nothing else where it is not the address (chatwoot#14522)."""
+    exchange = Exchange()
+    source = HeldSource(opened(exchange).servers, login_name="ann.smith@contoso.onmicrosoft.com")
+    door(source, ANN, ssl_context=trust)
+    assert exchange.tokens[0].startswith("user=ann.smith@contoso.onmicrosoft.com\x01")
+    assert source.reported == []
+
+
+@every_door
+def test_a_host_that_is_not_allowed_hears_nothing(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """As when the account's row was changed."""
+    exchange = Exchange()
+    with pytest.raises(MailHostNotAllowed, match="'localhost' is not allowed"):
+        door(opened(exchange), ANN, ssl_context=trust, mail_hosts=MICROSOFT_MAIL_HOSTS)
+    assert (exchange.heard, exchange.lost) == ([], 0)
+
+
+@pytest.mark.parametrize("door", SMTP)
+def test_the_name_of_this_machine_is_not_looked_up(
+    opened: Opened, trust: ssl.SSLContext, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow reverse look-up would come on top of the time limit."""
+    monkeypatch.setattr(socket, "getfqdn", lambda: "this.machine.example")
+    exchange = Exchange()
+    door(opened(exchange), ANN, ssl_context=trust)
+    greetings = {line for line in exchange.heard if line.upper().startswith("EHLO")}
+    assert {greeting.split()[1] for greeting in greetings} == {"[127.0.0.1]"}
+
+
+def test_debug_output_of_smtplib_holds_no_token(
+    opened: Opened, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is switched on for all sessions by an attribute of the class."""
+    monkeypatch.setattr(smtplib.SMTP, "debuglevel", 1)
+    exchange = Exchange()
+    with open_smtp(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL) as smtp:
+        smtp.set_debuglevel(1)
+        smtp.noop()
+    printed = capsys.readouterr().err
+    assert "noop" in printed
+    assert not [trace for trace in traces(exchange) if trace in printed]
 
 
 @every_door
@@ -223,7 +254,7 @@ def traces(exchange: Exchange) -> list[str]:
 def test_a_token_is_in_no_log(
     opened: Opened, trust: ssl.SSLContext, door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However talkative the libraries are."""
+    """At the libraries' most verbose level."""
     caplog.set_level(logging.DEBUG)
     exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=CHALLENGE)
     door(opened(exchange), ANN, ssl_context=trust)
@@ -231,14 +262,17 @@ def test_a_token_is_in_no_log(
 
 
 @every_door
-def test_a_token_that_the_server_repeats_is_in_no_message(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_token_that_the_server_repeats_is_in_no_message_and_no_log(
+    opened: Opened, trust: ssl.SSLContext, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     status = {**dict.fromkeys(IMAP, "NO"), **dict.fromkeys(SMTP, "535"), through_pop: "-ERR"}[door]
     exchange = Exchange(verdicts=[status + " not understood: {response:.300}"])
     with pytest.raises(TokenRefused) as caught:
         door(opened(exchange), ANN, ssl_context=trust)
     shown = str(caught.value) + str(caught.value.__cause__)
     assert "not understood: …" in shown
-    assert not [trace for trace in traces(exchange) if trace in shown]
+    assert not [trace for trace in traces(exchange) if trace in shown + caplog.text]
 
 
 @every_door
@@ -257,7 +291,7 @@ def test_a_session_may_be_ended_by_hand(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any], farewell: str
 ) -> None:
     exchange = Exchange()
-    with opening(opened(exchange), ANN, ssl_context=trust) as session:
+    with opening(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL) as session:
         getattr(session, farewell)()
     assert all_gone(exchange, 1)
     assert exchange.farewells == 1
@@ -267,9 +301,9 @@ def test_a_session_may_be_ended_by_hand(
 def test_a_block_that_fails_ends_the_connection_without_one(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
 ) -> None:
-    """Whatever was under way must not be committed by a polite end."""
+    """A polite end would commit what was under way."""
     exchange = Exchange()
-    with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust):
+    with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL):
         raise ZeroDivisionError
     assert all_gone(exchange, 1)
     assert exchange.farewells == 0
@@ -279,12 +313,12 @@ def test_a_block_that_fails_ends_the_connection_without_one(
 def test_an_asyncio_block_that_is_cancelled_ends_the_connection(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
 ) -> None:
-    """At once: the loop may be over before the server has said goodbye, and what is open then is never closed."""
+    """At once, because the loop may end before the server has said goodbye; what is open then is never closed."""
     exchange = Exchange(linger=0.5)
     source = Awaited(opened(exchange))
 
     async def wait_for_ever(entered: asyncio.Event) -> None:
-        async with opening(source, ANN, ssl_context=trust):
+        async with opening(source, ANN, ssl_context=trust, mail_hosts=LOCAL):
             entered.set()
             await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""What is optional says so: one sentence, and the command that helps."""
+"""A missing extra raises one sentence with the command that installs it."""
 
 import subprocess
 import sys

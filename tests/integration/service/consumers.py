@@ -7,6 +7,7 @@ from datetime import datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
+from tests.waiting import HANG_LIMIT
 from worker.client import TokenClient
 from worker.settings import Settings
 
@@ -37,7 +38,7 @@ def consume(order: Order, start: Barrier, results: "Connection[Results]") -> Non
             return {email: {client.get(email).value} for email in turned}
 
         with ThreadPoolExecutor(order.threads) as pool:
-            start.wait(60)
+            start.wait(HANG_LIMIT)
             read_by_all = list(pool.map(read, range(order.threads)))
     results.send({email: set().union(*(each[email] for each in read_by_all)) for email in emails})
     results.close()

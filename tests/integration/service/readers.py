@@ -5,6 +5,7 @@ from datetime import datetime
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 
+from tests.waiting import HANG_LIMIT
 from worker.bootstrap import bootstrap
 from worker.domain.token import AccessToken
 from worker.settings import Settings
@@ -20,7 +21,7 @@ def read(settings: dict[str, str], now: datetime, threads: int, start: Barrier, 
         return services.tokens.get("ann@contoso.com")
 
     with ThreadPoolExecutor(threads) as pool:
-        start.wait(60)
+        start.wait(HANG_LIMIT)
         for token in pool.map(once, range(threads)):
             results.send(token.value)
     services.close()

@@ -8,43 +8,44 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.installation import wait_for
-from tests.integration.service.house import ANN, BOB, CAT, HOUR, House
+from tests.constants import ANN, BOB, CAT, HOUR
+from tests.integration.installation import Installation
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.client import AccessToken, AsyncTokenClient, ClientClosed, NeedsUser, TokenRefused, UnknownAccount
 from worker.devkit.emulator import oauth_error
 
 
-def _with_client(house: House, use: Callable[[AsyncTokenClient], Coroutine[Any, Any, None]]) -> None:
+def _with_client(installation: Installation, use: Callable[[AsyncTokenClient], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
-        async with AsyncTokenClient(house.settings, utcnow=house.clock) as client:
+        async with AsyncTokenClient(installation.settings, utcnow=installation.clock) as client:
             await use(client)
 
     asyncio.run(main())
 
 
-def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(house: House) -> None:
+def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(installation: Installation) -> None:
     """A slow answer of Microsoft is nobody's standstill."""
-    house.enrol(ANN, strict=True)
-    held = house.stage.hold(1)
+    installation.sign_in(ANN, due=True, strict=True)
+    held = installation.relay.hold(1)
 
     async def use(client: AsyncTokenClient) -> None:
         reading = asyncio.gather(*(client.get(ANN) for _ in range(100)))
-        assert await asyncio.to_thread(held.ready.wait, 60)
+        assert await asyncio.to_thread(held.ready.wait, HANG_LIMIT)
         for _ in range(11):
             await asyncio.sleep(0.01)
         assert not reading.done()
         held.released.set()
         assert len(set(await reading)) == 1
 
-    _with_client(house, use)
-    assert house.asked() == 1
+    _with_client(installation, use)
+    assert installation.requests == 1
 
 
-def test_what_is_remembered_needs_no_thread(house: House) -> None:
+def test_a_token_in_the_local_cache_needs_no_thread(installation: Installation) -> None:
     """Neither for a token nor for a reason why there is none."""
-    house.sign_in(ANN)
-    house.enrol(BOB)
-    house.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
+    installation.sign_in(ANN)
+    installation.sign_in(BOB, due=True)
+    installation.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
 
     async def use(client: AsyncTokenClient) -> None:
         token = await client.get(ANN)
@@ -57,13 +58,13 @@ def test_what_is_remembered_needs_no_thread(house: House) -> None:
         with pytest.raises(NeedsUser):
             client.get(BOB).send(None)
 
-    _with_client(house, use)
+    _with_client(installation, use)
 
 
-def test_every_method_does_what_the_other_face_does(house: House) -> None:
+def test_every_method_does_the_same_as_in_the_synchronous_client(installation: Installation) -> None:
     """They are the same methods, in a thread."""
-    grant = house.grant(ANN, lifetime=HOUR)
-    house.sign_in(BOB)
+    grant = installation.grant(ANN, lifetime=HOUR)
+    installation.sign_in(BOB)
 
     async def use(client: AsyncTokenClient) -> None:
         await client.save(ANN, refresh_token=grant.refresh_token.reveal())
@@ -75,8 +76,8 @@ def test_every_method_does_what_the_other_face_does(house: House) -> None:
         with pytest.raises(TokenRefused):
             await client.report_rejected(BOB, 2)
         await client.disconnect(ANN)
-        house.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
-        house.clock.advance(hours=1)
+        installation.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
+        installation.clock.advance(hours=1)
         with pytest.raises(NeedsUser):
             await client.get(BOB)
         async with aclosing(client.watch(every=0.01)) as events:
@@ -84,15 +85,15 @@ def test_every_method_does_what_the_other_face_does(house: House) -> None:
                 assert event.email == BOB
                 break
 
-    _with_client(house, use)
+    _with_client(installation, use)
 
 
-def test_closing_leaves_no_thread_and_says_so(house: House) -> None:
+def test_closing_leaves_no_thread_and_says_so(installation: Installation) -> None:
     """A web application that reloads must not gather threads."""
-    house.sign_in(ANN)
+    installation.sign_in(ANN)
 
     async def main() -> None:
-        client = AsyncTokenClient(house.settings, utcnow=house.clock)
+        client = AsyncTokenClient(installation.settings, utcnow=installation.clock)
         await client.get(ANN)
         await client.close()
         await client.close()
@@ -108,9 +109,9 @@ def _threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("token-client")]
 
 
-def test_a_listener_ends_with_its_client(house: House) -> None:
+def test_a_listener_ends_with_its_client(installation: Installation) -> None:
     """At once, however long it would have slept; and another loop's listener is none of this one's business."""
-    client = AsyncTokenClient(house.settings, utcnow=house.clock)
+    client = AsyncTokenClient(installation.settings, utcnow=installation.clock)
 
     async def listen() -> list[str]:
         return [event.email async for event in client.watch(every=3600)]
@@ -124,7 +125,7 @@ def test_a_listener_ends_with_its_client(house: House) -> None:
         await asyncio.sleep(0.5)
         assert not listening.done()
         await client.close()
-        assert await asyncio.wait_for(listening, 5) == []
+        assert await asyncio.wait_for(listening, HANG_LIMIT) == []
 
     asyncio.run(give_up())
     asyncio.run(close())

@@ -3,28 +3,28 @@ questions."""
 
 import multiprocessing
 
+from tests.integration.installation import Installation
 from tests.integration.service.consumers import Order, Results, consume
-from tests.integration.service.house import House
 
 _PROCESSES, _THREADS, _ACCOUNTS = 4, 16, 100
 
 
-def test_a_crowd_asks_once_for_each_account(house: House) -> None:
+def test_a_crowd_asks_once_for_each_account(installation: Installation) -> None:
     """All of them are served, all with the same token, and a strict Microsoft saw no refresh token twice."""
     emails = [f"user{number:03}@contoso.com" for number in range(_ACCOUNTS)]
-    house.enrol(*emails, strict=True)
+    installation.sign_in(*emails, due=True, strict=True)
 
-    served = _served_to_all(house, emails)
+    served = _served_to_all(installation, emails)
 
     assert {email: len(tokens) for email, tokens in served.items()} == dict.fromkeys(emails, 1)
-    assert house.asked() == _ACCOUNTS
-    assert house.query("SELECT count(*) FROM refresh_events") == [(_ACCOUNTS,)]
+    assert installation.requests == _ACCOUNTS
+    assert installation.query("SELECT count(*) FROM refresh_events") == [(_ACCOUNTS,)]
 
 
-def _served_to_all(house: House, emails: list[str]) -> Results:
+def _served_to_all(installation: Installation, emails: list[str]) -> Results:
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(_PROCESSES)
-    order = Order(settings=house.environment(), now=house.clock(), emails=emails, threads=_THREADS)
+    order = Order(settings=installation.plain_settings(), now=installation.clock(), emails=emails, threads=_THREADS)
     ends = [context.Pipe(duplex=False) for _ in range(_PROCESSES)]
     consumers = [context.Process(target=consume, args=(order, start, sender)) for _, sender in ends]
     served: Results = {email: set() for email in emails}

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.service.house import ANN, BOB, House
+from tests.constants import ANN, BOB
+from tests.integration.installation import Installation
 from worker.client import ClientClosed, TokenClient
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks with threads: its subject
@@ -34,15 +35,15 @@ def _in_child(work: Callable[[], None]) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_child_uses_connections_of_its_own(house: House, client: TokenClient) -> None:
+def test_a_child_uses_connections_of_its_own(installation: Installation, client: TokenClient) -> None:
     """And the parent's still work afterwards, closed client of the child or not."""
-    house.sign_in(ANN)
-    house.enrol(BOB)
-    house.services.redis.flushall()
+    installation.sign_in(ANN)
+    installation.sign_in(BOB, due=True)
+    installation.services.redis.flushall()
     client.get(ANN)  # from Postgres
-    house.services.redis.flushall()
-    house.clock.advance(seconds=11)
-    before = _server_side(house)
+    installation.services.redis.flushall()
+    installation.clock.advance(seconds=11)
+    before = _server_side(installation)
 
     def work() -> None:
         assert client.get(ANN).version == 1
@@ -58,25 +59,25 @@ def test_a_child_uses_connections_of_its_own(house: House, client: TokenClient) 
 
     _in_child(work)
 
-    assert _server_side(house) >= before, "the parent's connections were not ended by the child"
-    house.clock.advance(seconds=11)
-    house.services.redis.flushall()
+    assert _server_side(installation) >= before, "the parent's connections were not ended by the child"
+    installation.clock.advance(seconds=11)
+    installation.services.redis.flushall()
     assert client.get(ANN).version == 1
     assert client.get(BOB).version == 2
-    assert house.asked() == 1
+    assert installation.requests == 1
 
 
-def _server_side(house: House) -> set[int]:
+def _server_side(installation: Installation) -> set[int]:
     """The processes Postgres has for the connections to this database."""
-    rows = house.query(
+    rows = installation.query(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     return {pid for (pid,) in rows}
 
 
-def test_a_fork_in_the_midst_of_work_leaves_no_lock_behind(house: House, client: TokenClient) -> None:
+def test_a_fork_in_the_midst_of_work_leaves_no_lock_behind(installation: Installation, client: TokenClient) -> None:
     """Other threads hold the client's locks at that moment, and are not there in the child to give them back."""
-    house.sign_in(ANN)
+    installation.sign_in(ANN)
     stopped = threading.Event()
 
     def hammer() -> None:
@@ -101,8 +102,10 @@ def _expect(client: TokenClient) -> None:
     assert client.get(ANN).version == 1
 
 
-def test_a_client_that_was_never_used_is_opened_by_each_process(house: House, client: TokenClient) -> None:
+def test_a_client_that_was_never_used_is_opened_by_each_process(
+    installation: Installation, client: TokenClient
+) -> None:
     """The usual case: made at import, first used by a request."""
-    house.sign_in(ANN)
+    installation.sign_in(ANN)
     _in_child(lambda: _expect(client))
     _expect(client)

@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from tests.integration.service import counting
-from tests.integration.service.house import ANN, BOB, CAT, HOUR, House
+from tests.constants import ANN, BOB, CAT, HOUR
+from tests.integration import counting
+from tests.integration.installation import Installation
 from worker.devkit.stack import Stack
 from worker.domain.errors import Unavailable
+from worker.domain.token import as_text
 from worker.service.accounts.manager import BadLine
 from worker.vault import Purpose
 
@@ -59,43 +61,43 @@ _BAD = {
 }
 
 
-def _import(house: House, *lines: str) -> tuple[int, list[BadLine]]:
-    return house.services.accounts.import_lines(lines, progress=lambda _: None)
+def _import(installation: Installation, *lines: str) -> tuple[int, list[BadLine]]:
+    return installation.services.accounts.import_lines(lines, progress=lambda _: None)
 
 
 @pytest.mark.parametrize("line", _BAD.values(), ids=_BAD)
-def test_a_bad_line_is_reported_by_its_number_and_the_others_are_stored(house: House, line: str) -> None:
+def test_a_bad_line_is_reported_by_its_number_and_the_others_are_stored(installation: Installation, line: str) -> None:
     """A file of thousands is mended line by line; what the report quotes ends in tickets and chats."""
-    bad = line.replace("AUTHORITY", house.settings.authority.rpartition("/")[0])
+    bad = line.replace("AUTHORITY", installation.settings.authority.rpartition("/")[0])
 
-    stored, reported = _import(house, _line(BOB), bad, _line(CAT))
+    stored, reported = _import(installation, _line(BOB), bad, _line(CAT))
 
     assert stored == 2
     assert [each.number for each in reported] == [2]
     assert reported[0].reason
     assert _SECRET not in reported[0].reason
-    assert [account.email for account in house.services.accounts.list()] == [BOB, CAT]
+    assert [account.email for account in installation.services.accounts.list()] == [BOB, CAT]
 
 
-def test_everything_a_line_says_is_stored(house: House) -> None:
+def test_everything_a_line_says_is_stored(installation: Installation) -> None:
     """An export from elsewhere comes with its tokens, and nobody has to wait for a refresh."""
-    expires_at = house.clock() + HOUR
-    tenant = house.settings.authority.replace("/common", "/contoso.com")
+    expires_at = installation.clock() + HOUR
+    tenant = installation.settings.authority.replace("/common", "/contoso.com")
     line = _line(ANN, access_token="an-access-token", expires_at=expires_at.isoformat(), authority=tenant, scopes="a b")
 
-    assert _import(house, line) == (1, [])
+    assert _import(installation, line) == (1, [])
 
-    account = house.account()
+    account = installation.account()
     assert (account.authority, account.scopes, account.expires_at) == (tenant, ("a", "b"), expires_at)
-    assert house.opened(Purpose.REFRESH_TOKEN) == f"{_SECRET}-{ANN}"
-    assert house.services.tokens.get(ANN).value == "an-access-token"
-    assert house.asked() == 0
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == f"{_SECRET}-{ANN}"
+    assert installation.services.tokens.get(ANN).value == "an-access-token"
+    assert installation.requests == 0
 
 
 @pytest.mark.parametrize("spelling", ["seconds", "fraction", "Z", "offset"])
-def test_a_time_may_be_spelt_as_usual(house: House, spelling: str) -> None:
+def test_a_time_may_be_spelt_as_usual(installation: Installation, spelling: str) -> None:
     """Every exporter has its own idea of one."""
-    at = house.clock() + HOUR
+    at = installation.clock() + HOUR
     spelt: dict[str, object] = {
         "seconds": int(at.timestamp()),
         "fraction": at.timestamp() + 0.0,
@@ -103,40 +105,40 @@ def test_a_time_may_be_spelt_as_usual(house: House, spelling: str) -> None:
         "offset": (at + timedelta(hours=5)).strftime("%Y-%m-%dT%H:%M:%S+05:00"),
     }
 
-    _import(house, _line(ANN, access_token="a", expires_at=spelt[spelling]))
+    _import(installation, _line(ANN, access_token="a", expires_at=spelt[spelling]))
 
-    assert house.account().expires_at == at
+    assert installation.account().expires_at == at
 
 
-def test_empty_lines_are_passed_over(house: House) -> None:
+def test_empty_lines_are_passed_over(installation: Installation) -> None:
     """Files end with one, and the numbers still fit what an editor shows."""
-    stored, reported = _import(house, "", _line(ANN), "  \n", "x", _line(BOB), "")
+    stored, reported = _import(installation, "", _line(ANN), "  \n", "x", _line(BOB), "")
 
     assert stored == 2
     assert [each.number for each in reported] == [4]
 
 
-def test_of_two_lines_for_one_account_the_last_counts(house: House) -> None:
+def test_of_two_lines_for_one_account_the_last_counts(installation: Installation) -> None:
     """Exports overlap; within one group and across groups the later line is the newer."""
     filler = [_line(f"user{number:03}@contoso.com") for number in range(600)]
 
-    _import(house, _line(ANN), _line("Ann@Contoso.com", refresh_token="second"), *filler, _line(BOB))
-    assert house.opened(Purpose.REFRESH_TOKEN) == "second"
-    _import(house, _line(ANN, refresh_token="third"), *filler, _line("ANN@contoso.com", refresh_token="fourth"))
+    _import(installation, _line(ANN), _line("Ann@Contoso.com", refresh_token="second"), *filler, _line(BOB))
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == "second"
+    _import(installation, _line(ANN, refresh_token="third"), *filler, _line("ANN@contoso.com", refresh_token="fourth"))
 
-    assert house.opened(Purpose.REFRESH_TOKEN) == "fourth"
-    assert len(list(house.services.accounts.list())) == 602
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == "fourth"
+    assert len(list(installation.services.accounts.list())) == 602
 
 
-def test_an_import_repeated_is_an_import_once(house: House) -> None:
+def test_an_import_repeated_is_an_import_once(installation: Installation) -> None:
     """Whoever is not sure that it went through runs it again."""
     for _ in range(2):
-        assert _import(house, _line(ANN), _line(BOB)) == (2, [])
+        assert _import(installation, _line(ANN), _line(BOB)) == (2, [])
 
-    assert [account.version for account in house.services.accounts.list()] == [2, 2]
+    assert [account.version for account in installation.services.accounts.list()] == [2, 2]
 
 
-def test_an_import_that_is_cut_off_keeps_what_was_stored(house: House, stores: Stack) -> None:
+def test_an_import_that_is_cut_off_keeps_what_was_stored(installation: Installation, stores: Stack) -> None:
     """Progress tells how far it came; the rest fails aloud, not in silence."""
     lines = [_line(f"user{number:03}@contoso.com") for number in range(1000)]
     done = list[int]()
@@ -147,30 +149,32 @@ def test_an_import_that_is_cut_off_keeps_what_was_stored(house: House, stores: S
         yield from lines[500:]
 
     with pytest.raises(Unavailable):
-        house.services.accounts.import_lines(interrupted(), progress=done.append)
+        installation.services.accounts.import_lines(interrupted(), progress=done.append)
 
     stores.postgres.start()
     assert done == [500]
-    assert len(list(house.services.accounts.list())) == 500
+    assert len(list(installation.services.accounts.list())) == 500
 
 
-def test_ten_thousand_lines_are_a_matter_of_seconds(house: House) -> None:
+def test_ten_thousand_lines_are_a_matter_of_seconds(installation: Installation) -> None:
     """Whole companies move at once; a transaction per line would take minutes."""
     lines = [_line(f"user{number:05}@contoso.com") for number in range(10_000)]
     lines[4321] = "nonsense"
     done = list[int]()
 
-    with house.counted() as statements, counting.commands(house.services.redis) as commands:
-        stored, reported = house.services.accounts.import_lines(lines, progress=done.append)
+    with counting.statements() as statements, counting.commands(installation.services.redis) as commands:
+        stored, reported = installation.services.accounts.import_lines(lines, progress=done.append)
 
     assert 0 < len(statements) <= 200
     assert 0 < commands["evalsha"] <= 200
     assert (stored, [each.number for each in reported]) == (9_999, [4322])
     assert done == [*range(500, 10_001, 500)]
-    assert house.query("SELECT count(*), count(DISTINCT id), min(version) FROM mail_credentials") == [(9_999, 9_999, 1)]
+    assert installation.query("SELECT count(*), count(DISTINCT id), min(version) FROM mail_credentials") == [
+        (9_999, 9_999, 1)
+    ]
 
 
-def test_an_import_repeated_after_a_crash_brings_the_rest(house: House, stores: Stack) -> None:
+def test_an_import_repeated_after_a_crash_brings_the_rest(installation: Installation, stores: Stack) -> None:
     """What was stored is whole groups, what is in the cache is of these, and the second time nothing is left out."""
     lines = [_line(f"user{number:04}@contoso.com") for number in range(1200)]
 
@@ -180,28 +184,33 @@ def test_an_import_repeated_after_a_crash_brings_the_rest(house: House, stores: 
         yield from lines[1000:]
 
     with pytest.raises(Unavailable):
-        house.services.accounts.import_lines(interrupted(), progress=lambda _: None)
+        installation.services.accounts.import_lines(interrupted(), progress=lambda _: None)
     stores.postgres.start()
-    assert house.query("SELECT count(*) FROM mail_credentials") == [(1000,)]
-    assert len(house.services.redis.keys("token-worker:entry:*")) == 1000
+    assert installation.query("SELECT count(*) FROM mail_credentials") == [(1000,)]
+    assert len(installation.services.redis.keys("token-worker:entry:*")) == 1000
 
-    assert _import(house, *lines) == (1200, [])
+    assert _import(installation, *lines) == (1200, [])
 
-    assert house.query("SELECT version, count(*) FROM mail_credentials GROUP BY 1 ORDER BY 1") == [(1, 200), (2, 1000)]
+    assert installation.query("SELECT version, count(*) FROM mail_credentials GROUP BY 1 ORDER BY 1") == [
+        (1, 200),
+        (2, 1000),
+    ]
     for email, version in (("user0000@contoso.com", 2), ("user1199@contoso.com", 1)):
-        entry = house.cached(email)
+        entry = installation.cached(email)
         assert entry
         assert entry.version == version
-        assert entry.refresh_token == house.account(email).refresh_token
+        stored = installation.account(email).refresh_token
+        assert stored
+        assert entry.refresh_token == as_text(stored)
 
 
-def test_an_import_goes_on_without_redis(house: House, stores: Stack) -> None:
+def test_an_import_goes_on_without_redis(installation: Installation, stores: Stack) -> None:
     """The cache is filled from Postgres when it is back."""
     stores.valkey.stop()
     lines = [_line(f"user{number:03}@contoso.com", access_token="a", expires_at=4_102_444_800) for number in range(600)]
 
-    assert _import(house, *lines) == (600, [])
+    assert _import(installation, *lines) == (600, [])
 
     stores.valkey.start()
-    assert house.services.tokens.get("user599@contoso.com").value == "a"
-    assert house.cached("user599@contoso.com")
+    assert installation.services.tokens.get("user599@contoso.com").value == "a"
+    assert installation.cached("user599@contoso.com")

@@ -2,30 +2,35 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 from pydantic import SecretStr
 
+from tests.constants import ANN, BOB, CAT
+from tests.integration import counting
+from tests.integration.installation import Installation
 from tests.integration.outboxes import pending
-from tests.integration.service.house import ANN, BOB, CAT, House
 from worker.bootstrap import Services
 from worker.devkit.stack import Stack
 from worker.domain.account import Grant, Status, account_id
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.service.accounts.key_rotation import KeyRotationReport
 from worker.vault import generate_key
 
 _NEW = generate_key("k2")
 
 
-def _with_both(house: House) -> Services:
+def _with_both(installation: Installation) -> Services:
     """A process that has been given the new key, with the old one behind it."""
-    return house.another(encryption_keys=SecretStr(f"{_NEW},{house.settings.encryption_keys.get_secret_value()}"))
+    return installation.another_process(
+        encryption_keys=SecretStr(f"{_NEW},{installation.settings.encryption_keys.get_secret_value()}")
+    )
 
 
-def _with_new(house: House) -> Services:
-    return house.another(encryption_keys=SecretStr(_NEW))
+def _with_new(installation: Installation) -> Services:
+    return installation.another_process(encryption_keys=SecretStr(_NEW))
 
 
 def _rotate(services: Services, progress: Callable[[int], None] = lambda _: None) -> KeyRotationReport:
@@ -36,73 +41,73 @@ def _emails(count: int) -> list[str]:
     return [f"user{number:04}@contoso.com" for number in range(count)]
 
 
-def _store(house: House, *emails: str) -> None:
-    house.services.accounts.save([Grant(email=email, refresh_token=Secret(f"of {email}")) for email in emails])
+def _store(installation: Installation, *emails: str) -> None:
+    installation.services.accounts.save([Grant(email=email, refresh_token=Secret(f"of {email}")) for email in emails])
 
 
-def test_after_a_rotation_the_old_key_can_go(house: House) -> None:
+def test_after_a_rotation_the_old_key_can_go(installation: Installation) -> None:
     """A process that never saw the old key serves, refreshes and spends every token, without the cache's help."""
-    house.enrol(ANN, BOB, strict=True)
-    house.services.refresher.refresh_due()
-    house.sign_in(CAT)
+    installation.sign_in(ANN, BOB, due=True, strict=True)
+    installation.refresh_due()
+    installation.sign_in(CAT)
 
-    assert _rotate(_with_both(house)) == KeyRotationReport(rotated=3, unreadable=0, remaining=0)
+    assert _rotate(_with_both(installation)) == KeyRotationReport(rotated=3, unreadable=0, remaining=0)
 
-    new = _with_new(house)
-    house.services.redis.flushall()
+    new = _with_new(installation)
+    installation.services.redis.flushall()
     assert [new.tokens.get(email).email for email in (ANN, BOB, CAT)] == [ANN, BOB, CAT]
-    house.clock.advance(hours=2)
+    installation.clock.advance(hours=2)
     assert new.refresher.refresh_due() == {"claimed": 3, "refreshed": 3}
-    assert house.emulator.statistics().failures == 0
+    assert installation.emulator.statistics().failures == 0
 
 
-def test_before_a_rotation_the_old_key_is_needed(house: House) -> None:
+def test_before_a_rotation_the_old_key_is_needed(installation: Installation) -> None:
     """The counter-proof: what is not re-sealed is lost to who has only the new key."""
-    house.sign_in(ANN)
-    house.services.redis.flushall()
+    installation.sign_in(ANN)
+    installation.services.redis.flushall()
 
     with pytest.raises(UnreadableSecret):
-        _with_new(house).tokens.get(ANN)
+        _with_new(installation).tokens.get(ANN)
 
 
-def test_an_entry_in_redis_under_the_old_key_is_a_miss(house: House) -> None:
+def test_an_entry_in_redis_under_the_old_key_is_a_miss(installation: Installation) -> None:
     """The cache is not re-sealed: who cannot open an entry writes a new one."""
-    house.sign_in(ANN)
-    before = house.services.tokens.get(ANN)
-    _rotate(_with_both(house))
-    new = _with_new(house)
+    installation.sign_in(ANN)
+    before = installation.services.tokens.get(ANN)
+    _rotate(_with_both(installation))
+    new = _with_new(installation)
 
     assert new.tokens.get(ANN) == before
-    with house.counted() as statements:
+    with counting.statements() as statements:
         assert new.tokens.get(ANN) == before
     assert statements == []
 
 
-def test_a_rotation_done_is_done(house: House) -> None:
+def test_a_rotation_done_is_done(installation: Installation) -> None:
     """Run again, it finds nothing; run without a new key, neither."""
-    house.sign_in(ANN)
-    both = _with_both(house)
+    installation.sign_in(ANN)
+    both = _with_both(installation)
 
-    assert _rotate(house.services) == KeyRotationReport(0, 0, 0)
+    assert _rotate(installation.services) == KeyRotationReport(0, 0, 0)
     assert _rotate(both) == KeyRotationReport(1, 0, 0)
     assert _rotate(both) == KeyRotationReport(0, 0, 0)
 
 
-def test_a_rotation_goes_through_every_page_and_says_how_far_it_is(house: House) -> None:
+def test_a_rotation_goes_through_every_page_and_says_how_far_it_is(installation: Installation) -> None:
     """A million rows take a while; whoever waits wants to see that it moves."""
-    _store(house, *_emails(1001))
+    _store(installation, *_emails(1001))
     steps = list[int]()
 
-    report = _rotate(_with_both(house), steps.append)
+    report = _rotate(_with_both(installation), steps.append)
 
     assert report == KeyRotationReport(rotated=1001, unreadable=0, remaining=0)
     assert steps == [*range(100, 1001, 100), 1001]
 
 
-def test_an_interrupted_rotation_goes_on_where_it_stopped(house: House) -> None:
+def test_an_interrupted_rotation_goes_on_where_it_stopped(installation: Installation) -> None:
     """What is done is done: it is committed page by page."""
-    _store(house, *_emails(1001))
-    both = _with_both(house)
+    _store(installation, *_emails(1001))
+    both = _with_both(installation)
 
     def interrupt(_done: int) -> None:
         raise KeyboardInterrupt
@@ -113,118 +118,127 @@ def test_an_interrupted_rotation_goes_on_where_it_stopped(house: House) -> None:
     assert _rotate(both) == KeyRotationReport(rotated=901, unreadable=0, remaining=0)
 
 
-def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(house: House) -> None:
+def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(installation: Installation) -> None:
     """Whoever deploys with the wrong keys wants to know before a refresh is due."""
-    house.enrol(ANN, BOB)
-    house.services.accounts.disconnect(BOB)
-    house.services.key_rotation.check()
+    installation.sign_in(ANN, BOB, due=True)
+    installation.services.accounts.disconnect(BOB)
+    installation.services.key_rotation.check()
 
     with pytest.raises(ConfigurationError, match="'k1', which is not in WORKER_ENCRYPTION_KEYS"):
-        _with_new(house).key_rotation.check()
+        _with_new(installation).key_rotation.check()
 
-    house.query("UPDATE mail_credentials SET refresh_token = refresh_token || '\\x00' WHERE email = :email", email=ANN)
+    installation.query(
+        "UPDATE mail_credentials SET refresh_token = refresh_token || '\\x00' WHERE email = :email", email=ANN
+    )
     with pytest.raises(ConfigurationError, match=str(account_id(ANN))):
-        house.services.key_rotation.check()
+        installation.services.key_rotation.check()
 
-    house.services.refresher.refresh_due()
-    assert house.account().status is Status.UNREADABLE
-    house.services.key_rotation.check()  # `status` tells of it
+    installation.refresh_due()
+    assert installation.account().status is Status.UNREADABLE
+    installation.services.key_rotation.check()  # `status` tells of it
 
 
-def test_what_opens_with_no_key_is_counted_and_left_as_it_is(house: House) -> None:
+def test_a_token_that_no_key_opens_is_counted_and_left_as_it_is(installation: Installation) -> None:
     """Its key may be found in an old backup; until then the old ones must stay, and the report says so."""
-    house.enrol(ANN, BOB, CAT)
-    lost = house.another(encryption_keys=SecretStr(generate_key("lost")))
-    lost.accounts.save([house.grant(BOB)])
-    house.query("UPDATE mail_credentials SET refresh_token = '\\x00' WHERE email = :email", email=CAT)
-    untouched = [house.account(email).refresh_token for email in (BOB, CAT)]
+    installation.sign_in(ANN, BOB, CAT, due=True)
+    lost = installation.another_process(encryption_keys=SecretStr(generate_key("lost")))
+    lost.accounts.save([installation.grant(BOB)])
+    installation.query("UPDATE mail_credentials SET refresh_token = '\\x00' WHERE email = :email", email=CAT)
+    untouched = [installation.account(email).refresh_token for email in (BOB, CAT)]
 
-    assert _rotate(_with_both(house)) == KeyRotationReport(rotated=1, unreadable=2, remaining=2)
+    assert _rotate(_with_both(installation)) == KeyRotationReport(rotated=1, unreadable=2, remaining=2)
 
-    assert [house.account(email).refresh_token for email in (BOB, CAT)] == untouched
-    reported = [entry["account_id"] for entry in house.logs if entry["event"].startswith("Secret cannot be opened")]
-    assert sorted(reported) == sorted(str(house.account(email).id) for email in (BOB, CAT))
+    assert [installation.account(email).refresh_token for email in (BOB, CAT)] == untouched
+    reported = [
+        entry["account_id"] for entry in installation.logs if entry["event"].startswith("Secret cannot be opened")
+    ]
+    assert sorted(reported) == sorted(str(installation.account(email).id) for email in (BOB, CAT))
 
 
-def test_what_cannot_be_stored_yet_is_counted(house: House) -> None:
+def test_a_result_that_waits_in_the_outbox_is_counted(installation: Installation) -> None:
     """It may be sealed under the old key, and comes home some day: that key must not go."""
-    house.sign_in(ANN)
-    house.services.outbox.add([pending(account_id(BOB))])
+    installation.sign_in(ANN)
+    installation.services.outbox.add([pending(account_id(BOB))])
 
-    assert _rotate(_with_both(house)) == KeyRotationReport(rotated=1, unreadable=0, remaining=0, waiting=1)
+    assert _rotate(_with_both(installation)) == KeyRotationReport(rotated=1, unreadable=0, remaining=0, waiting=1)
 
 
-def test_without_redis_nobody_knows_what_is_sealed_under_the_old_key(house: House, stores: Stack) -> None:
+def test_without_redis_the_entries_under_the_old_key_are_unknown(installation: Installation, stores: Stack) -> None:
     """So it is not claimed that nothing is."""
-    house.sign_in(ANN)
+    installation.sign_in(ANN)
     stores.valkey.stop()
 
     with pytest.raises(Unavailable):
-        _rotate(_with_both(house))
+        _rotate(_with_both(installation))
 
 
-def test_refreshes_go_on_while_keys_are_rotated(house: House) -> None:
+def test_refreshes_go_on_while_keys_are_rotated(installation: Installation) -> None:
     """Neither undoes the other: a refresh token replaced meanwhile must not come back, nor a new one be lost.
 
     Microsoft is strict here: whoever spends a refresh token twice has lost the account.
     """
-    house.enrol(ANN, strict=True)
-    house.services.refresher.refresh_due()
-    both, rotated = _with_both(house), 0
+    installation.sign_in(ANN, due=True, strict=True)
+    installation.refresh_due()
+    both, rotated = _with_both(installation), 0
     # It still seals under the old key, so that there is always something to rotate.
-    old_first = house.another(encryption_keys=SecretStr(f"{house.settings.encryption_keys.get_secret_value()},{_NEW}"))
+    old_first = installation.another_process(
+        encryption_keys=SecretStr(f"{installation.settings.encryption_keys.get_secret_value()},{_NEW}")
+    )
+
+    stopped = Event()
 
     def refresh() -> None:
-        for _ in range(80):
+        while not stopped.is_set():
             old_first.on_demand.refresh_now(account_id(ANN))
 
     with ThreadPoolExecutor(1) as pool:
         refreshing = pool.submit(refresh)
-        while not refreshing.done():
+        while rotated <= 10 and not refreshing.done():
             rotated += _rotate(both).rotated
+        stopped.set()
     refreshing.result()
 
-    rotated += _rotate(both).rotated
+    _rotate(both)
     assert rotated > 10
-    house.clock.advance(hours=2)
-    assert _with_new(house).refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
-    assert house.emulator.statistics().failures == 0
+    installation.clock.advance(hours=2)
+    assert _with_new(installation).refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.emulator.statistics().failures == 0
     assert _rotate(both).remaining == 0
 
 
-def test_a_rolling_restart_with_a_new_key_costs_no_account(house: House) -> None:
+def test_a_rolling_restart_with_a_new_key_costs_no_account(installation: Installation) -> None:
     """For some minutes there are processes that do not know the new key yet, and what it seals is not lost."""
-    house.enrol(ANN)
-    _with_both(house).refresher.refresh_due()
-    house.clock.advance(hours=2)
+    installation.sign_in(ANN, due=True)
+    _with_both(installation).refresher.refresh_due()
+    installation.clock.advance(hours=2)
 
-    house.services.refresher.refresh_due()
+    installation.refresh_due()
 
-    house.clock.advance(hours=1)
-    _with_both(house).refresher.refresh_due()
-    assert house.account().status is Status.ACTIVE
-    assert house.account().version == 3
+    installation.clock.advance(hours=1)
+    _with_both(installation).refresher.refresh_due()
+    assert installation.account().status is Status.ACTIVE
+    assert installation.account().version == 3
 
 
-def test_a_refresh_in_flight_survives_a_rotation(house: House) -> None:
+def test_a_refresh_in_flight_survives_a_rotation(installation: Installation) -> None:
     """Re-sealing is no change of the account: the answer on its way is not dropped for it."""
-    house.enrol(ANN, strict=True)
+    installation.sign_in(ANN, due=True, strict=True)
 
-    with house.in_flight(house.services.refresher.refresh_due) as refresh:
-        assert _rotate(_with_both(house)).rotated == 1
+    with installation.in_flight(installation.refresh_due) as refresh:
+        assert _rotate(_with_both(installation)).rotated == 1
 
     assert refresh.result() == {"claimed": 1, "refreshed": 1}
-    house.clock.advance(hours=2)
-    assert _with_both(house).refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    installation.clock.advance(hours=2)
+    assert _with_both(installation).refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_fingerprints_still_match_in_the_ledger_under_one_key(house: House) -> None:
+def test_fingerprints_still_match_in_the_ledger_under_one_key(installation: Installation) -> None:
     """They are made with the newest key: a rotation starts a new chain, and says which key it is of."""
-    house.enrol(ANN)
-    house.services.refresher.refresh_due()
-    house.clock.advance(hours=2)
-    _with_both(house).refresher.refresh_due()
+    installation.sign_in(ANN, due=True)
+    installation.refresh_due()
+    installation.clock.advance(hours=2)
+    _with_both(installation).refresher.refresh_due()
 
-    newest, oldest = house.services.events.latest(house.account().id)
+    newest, oldest = installation.services.events.latest(installation.account().id)
     assert oldest["fingerprint_after"].startswith("k1:")
     assert newest["fingerprint_before"].startswith("k2:")

@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 import stamina
 
-from tests.e2e.installation import wait_for
+from tests.constants import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED
+from tests.integration.installation import Installation
 from tests.integration.outboxes import kept
-from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
+from tests.waiting import wait_for
 from worker.cache import OutboxStore
 from worker.devkit.emulator import RawAnswer
 from worker.devkit.stack import Stack
@@ -20,232 +21,240 @@ _OUTBOX = "token-worker:outbox"
 _DROPPED = "Token from the outbox dropped: a newer one is stored"
 
 
-def _refresh_into_the_outbox(house: House, stores: Stack, *, answers: int = 1) -> dict[str, int]:
+def _refresh_into_the_outbox(installation: Installation, stores: Stack, *, answers: int = 1) -> dict[str, int]:
     """Microsoft answers, Postgres is gone when the answers come, and back afterwards."""
-    with house.in_flight(house.services.refresher.refresh_due, answers=answers) as refresh:
+    with installation.in_flight(installation.refresh_due, responses=answers) as refresh:
         stores.postgres.stop()
     tally = refresh.result()
     stores.postgres.start()
     return tally
 
 
-def _outbox(house: House) -> set[str]:
-    return {str(account) for account in kept(OutboxStore(house.services.redis))}
+def _outbox(installation: Installation) -> set[str]:
+    return {str(account) for account in kept(OutboxStore(installation.services.redis))}
 
 
-def test_what_postgres_could_not_take_comes_home_with_the_next_batch(house: House, stores: Stack) -> None:
+def test_what_postgres_could_not_take_comes_home_with_the_next_batch(installation: Installation, stores: Stack) -> None:
     """The tokens before are spent, and Microsoft is strict here: nothing is asked for again, and nothing is lost.
 
     A refusal is not kept: it gave nothing, and will be heard again.
     """
-    house.enrol(ANN, BOB, CAT, strict=True)
-    house.emulator.add_fault(RawAnswer(b"", 503), CAT, times=1)
+    installation.sign_in(ANN, BOB, CAT, due=True, strict=True)
+    installation.emulator.add_fault(RawAnswer(b"", 503), CAT, times=1)
 
-    assert _refresh_into_the_outbox(house, stores, answers=3) == {"claimed": 3, "refreshed": 2}
-    assert sorted(house.told(NOT_PERSISTED)) == [ANN, BOB, CAT]
-    assert _outbox(house) == {str(account_id(email)) for email in (ANN, BOB)}
-    assert house.told(PERSISTED) == []
+    assert _refresh_into_the_outbox(installation, stores, answers=3) == {"claimed": 3, "refreshed": 2}
+    assert sorted(installation.logged(NOT_PERSISTED)) == [ANN, BOB, CAT]
+    assert _outbox(installation) == {str(account_id(email)) for email in (ANN, BOB)}
+    assert installation.logged(PERSISTED) == []
 
-    assert house.services.refresher.refresh_due() == {"claimed": 0}
-    assert _outbox(house) == set()
-    assert sorted(house.told(PERSISTED)) == [ANN, BOB]
+    assert installation.refresh_due() == {"claimed": 0}
+    assert _outbox(installation) == set()
+    assert sorted(installation.logged(PERSISTED)) == [ANN, BOB]
     for email in (ANN, BOB):
-        row, entry = house.account(email), house.cached(email)
+        row, entry = installation.account(email), installation.cached(email)
         assert entry
         assert entry.token
         assert (row.version, row.lease_until, row.failure) == (2, None, None)
-        assert house.opened(Purpose.REFRESH_TOKEN, email) == house.emulator.newest_refresh_token(email)
-        assert (house.opened(Purpose.ACCESS_TOKEN, email), row.version) == (entry.token.value, entry.version)
-    house.clock.advance(hours=2)
-    assert house.services.refresher.refresh_due() == {"claimed": 3, "refreshed": 3}
-    assert house.emulator.statistics().refreshes == 5
+        assert installation.stored_secret(Purpose.REFRESH_TOKEN, email) == installation.emulator.newest_refresh_token(
+            email
+        )
+        assert (installation.stored_secret(Purpose.ACCESS_TOKEN, email), row.version) == (
+            entry.token.value,
+            entry.version,
+        )
+    installation.clock.advance(hours=2)
+    assert installation.refresh_due() == {"claimed": 3, "refreshed": 3}
+    assert installation.emulator.statistics().refreshes == 5
 
 
-def test_nothing_secret_waits_in_the_clear(house: House, stores: Stack) -> None:
+def test_nothing_secret_waits_in_the_clear(installation: Installation, stores: Stack) -> None:
     """The outbox is written to disk with the rest of Redis."""
-    house.enrol(ANN)
-    _refresh_into_the_outbox(house, stores)
+    installation.sign_in(ANN, due=True)
+    _refresh_into_the_outbox(installation, stores)
 
-    [value] = house.services.redis.hvals(_OUTBOX)
-    assert house.emulator.newest_refresh_token(ANN).encode() not in value
-    assert house.services.redis.ttl(_OUTBOX) == -1
+    [value] = installation.services.redis.hvals(_OUTBOX)
+    assert installation.emulator.newest_refresh_token(ANN).encode() not in value
+    assert installation.services.redis.ttl(_OUTBOX) == -1
 
 
-def test_a_reader_may_be_the_one_who_brings_it_home(house: House, stores: Stack) -> None:
+def test_a_reader_may_be_the_one_who_brings_it_home(installation: Installation, stores: Stack) -> None:
     """Whoever is about to spend the account's token looks into the outbox first."""
-    house.enrol(ANN, strict=True)
-    _refresh_into_the_outbox(house, stores)
-    expected = house.cached()
-    house.services.redis.delete(f"token-worker:entry:{account_id(ANN)}")
-    house.clock.advance(minutes=3)  # the lease has run out, and the account is free for all
+    installation.sign_in(ANN, due=True, strict=True)
+    _refresh_into_the_outbox(installation, stores)
+    expected = installation.cached()
+    installation.services.redis.delete(f"token-worker:entry:{account_id(ANN)}")
+    installation.clock.advance(minutes=3)  # the lease has run out, and the account is free for all
 
-    token = house.services.tokens.get(ANN)
+    token = installation.services.tokens.get(ANN)
 
     assert expected
     assert token == expected.token
-    assert house.asked() == 1
-    assert _outbox(house) == set()
+    assert installation.requests == 1
+    assert _outbox(installation) == set()
 
 
-def test_a_sign_in_since_then_wins(house: House, stores: Stack) -> None:
+def test_a_sign_in_since_then_wins(installation: Installation, stores: Stack) -> None:
     """What waits in the outbox is the older grant's, and must not come over the new one."""
-    house.enrol(ANN)
-    _refresh_into_the_outbox(house, stores)
+    installation.sign_in(ANN, due=True)
+    _refresh_into_the_outbox(installation, stores)
 
-    grant = house.grant(ANN)
-    house.services.accounts.save([grant])
-    assert house.services.tokens.get(ANN).secret == grant.access_token
-    house.services.refresher.refresh_due()
+    grant = installation.grant(ANN)
+    installation.services.accounts.save([grant])
+    assert installation.services.tokens.get(ANN).secret == grant.access_token
+    installation.refresh_due()
 
-    assert house.told(_DROPPED) == [ANN]
-    assert _outbox(house) == set()
-    assert house.opened(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
-    assert house.services.tokens.get(ANN).secret == grant.access_token
+    assert installation.logged(_DROPPED) == [ANN]
+    assert _outbox(installation) == set()
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
+    assert installation.services.tokens.get(ANN).secret == grant.access_token
 
 
-def test_a_disconnected_account_stays_so(house: House, stores: Stack) -> None:
+def test_a_disconnected_account_stays_so(installation: Installation, stores: Stack) -> None:
     """Its user has withdrawn meanwhile; late tokens are thrown away."""
-    house.enrol(ANN)
-    _refresh_into_the_outbox(house, stores)
-    house.services.accounts.disconnect(ANN)
+    installation.sign_in(ANN, due=True)
+    _refresh_into_the_outbox(installation, stores)
+    installation.services.accounts.disconnect(ANN)
 
-    house.services.refresher.refresh_due()
+    installation.refresh_due()
 
-    assert _outbox(house) == set()
-    assert house.opened(Purpose.ACCESS_TOKEN) is None
-    entry = house.cached()
+    assert _outbox(installation) == set()
+    assert installation.stored_secret(Purpose.ACCESS_TOKEN) is None
+    entry = installation.cached()
     assert entry is None or entry.token is None
 
 
 @pytest.mark.parametrize("field", ["not-an-id", "\u00fc", ""])
-def test_a_field_that_is_no_account_holds_up_nobody(house: House, field: str) -> None:
+def test_a_field_that_is_no_account_holds_up_nobody(installation: Installation, field: str) -> None:
     """A stray key in a shared Redis must not end all refreshing."""
-    house.enrol(ANN)
-    house.services.redis.hset(_OUTBOX, field, "x")
+    installation.sign_in(ANN, due=True)
+    installation.services.redis.hset(_OUTBOX, field, "x")
 
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_a_value_of_an_account_without_a_row_stays(house: House, stores: Stack) -> None:
+def test_a_value_of_an_account_without_a_row_stays(installation: Installation, stores: Stack) -> None:
     """Two fleets may share one Redis by mistake. Neither may drop the other's tokens."""
-    house.enrol(ANN, BOB)
-    _refresh_into_the_outbox(house, stores, answers=2)
-    house.query("DELETE FROM mail_credentials WHERE email = :email", email=ANN)
+    installation.sign_in(ANN, BOB, due=True)
+    _refresh_into_the_outbox(installation, stores, answers=2)
+    installation.query("DELETE FROM mail_credentials WHERE email = :email", email=ANN)
 
-    house.services.refresher.refresh_due()
+    installation.refresh_due()
 
-    assert _outbox(house) == {str(account_id(ANN))}
-    assert house.told(_DROPPED) == []
-    assert house.account(BOB).version == 2
+    assert _outbox(installation) == {str(account_id(ANN))}
+    assert installation.logged(_DROPPED) == []
+    assert installation.account(BOB).version == 2
 
 
-def test_without_redis_too_the_answer_waits_for_postgres(house: House, stores: Stack) -> None:
+def test_without_redis_too_the_answer_waits_for_postgres(installation: Installation, stores: Stack) -> None:
     """Nowhere to put it down: whoever has it holds on, because there is no other copy in the world."""
-    house.enrol(ANN, strict=True)
+    installation.sign_in(ANN, due=True, strict=True)
 
-    with ThreadPoolExecutor(1) as pool, house.in_flight(house.services.refresher.refresh_due) as refresh:
+    with ThreadPoolExecutor(1) as pool, installation.in_flight(installation.refresh_due) as refresh:
         stores.valkey.stop()
         stores.postgres.stop()
-        operator = pool.submit(_start_when_the_outbox_is_missed, house, stores)
+        operator = pool.submit(_start_when_the_outbox_is_missed, installation, stores)
     operator.result()
 
     assert refresh.result() == {"claimed": 1, "refreshed": 1}
-    assert house.told(PERSISTED) == [ANN]
-    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
+    assert installation.logged(PERSISTED) == [ANN]
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
     stores.valkey.start()
-    assert house.services.tokens.get(ANN).version == 2
-    assert house.asked() == 1
+    assert installation.services.tokens.get(ANN).version == 2
+    assert installation.requests == 1
 
 
-def test_what_cannot_be_put_anywhere_is_asked_for_no_more(house: House, stores: Stack) -> None:
+def test_what_cannot_be_put_anywhere_is_asked_for_no_more(installation: Installation, stores: Stack) -> None:
     """Both stores stay away until all patience is used up: that costs what was under way, and not a batch."""
     emails = [f"user{number}@contoso.com" for number in range(6)]
-    house.enrol(*emails, strict=True)
-    two = house.another(connections=2)
+    installation.sign_in(*emails, due=True, strict=True)
+    two = installation.another_process(connections=2)
 
     with (
         stamina.set_testing(True, attempts=1),
-        house.in_flight(two.refresher.refresh_due, answers=2) as refresh,
+        installation.in_flight(two.refresher.refresh_due, responses=2) as refresh,
     ):
         stores.valkey.stop()
         stores.postgres.stop()
     with pytest.raises(Unavailable):
         refresh.result()
 
-    assert house.asked() == 2
+    assert installation.requests == 2
     stores.valkey.start()
     stores.postgres.start()
-    house.clock.advance(minutes=3)  # nobody could give back what had been claimed
-    assert house.services.refresher.refresh_due()["refreshed"] == 4
+    installation.clock.advance(minutes=3)  # nobody could give back what had been claimed
+    assert installation.refresh_due()["refreshed"] == 4
 
 
-def _start_when_the_outbox_is_missed(house: House, stores: Stack) -> None:
+def _start_when_the_outbox_is_missed(installation: Installation, stores: Stack) -> None:
     wait_for(
-        lambda: any(entry["event"] == "Outbox cannot be written" for entry in list(house.logs)),
+        lambda: any(entry["event"] == "Outbox cannot be written" for entry in list(installation.logs)),
         about="the outbox to be missed",
         seconds=20,
     )
     stores.postgres.start()
 
 
-def test_a_restart_of_postgres_meanwhile_costs_nothing(house: House, stores: Stack) -> None:
+def test_a_restart_of_postgres_meanwhile_costs_nothing(installation: Installation, stores: Stack) -> None:
     """All connections in the pool are dead then, and none of them is written to in vain."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
 
-    with house.in_flight(house.services.refresher.refresh_due) as refresh:
+    with installation.in_flight(installation.refresh_due) as refresh:
         stores.postgres.stop()
         stores.postgres.start()
 
     assert refresh.result() == {"claimed": 1, "refreshed": 1}
-    assert house.told(NOT_PERSISTED) == []
-    assert house.account().version == 2
+    assert installation.logged(NOT_PERSISTED) == []
+    assert installation.account().version == 2
 
 
-def test_while_postgres_is_away_nothing_is_spent(house: House, stores: Stack) -> None:
+def test_while_postgres_is_away_nothing_is_spent(installation: Installation, stores: Stack) -> None:
     """Without a claim there is no question."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
     stores.postgres.stop()
 
     with pytest.raises(Unavailable):
-        house.services.refresher.refresh_due()
+        installation.refresh_due()
 
-    assert house.asked() == 0
+    assert installation.requests == 0
 
 
-def test_while_redis_is_away_refreshing_goes_on(house: House, stores: Stack) -> None:
+def test_while_redis_is_away_refreshing_goes_on(installation: Installation, stores: Stack) -> None:
     """The outbox cannot be looked into and the cache not written, and neither is a reason to let tokens expire."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
     stores.valkey.stop()
 
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
     stores.valkey.start()
 
-    assert house.services.tokens.get(ANN).version == 2
-    assert house.asked() == 1
+    assert installation.services.tokens.get(ANN).version == 2
+    assert installation.requests == 1
 
 
-def test_a_backup_of_postgres_can_be_restored(house: House) -> None:
+def test_a_backup_of_postgres_can_be_restored(installation: Installation) -> None:
     """As docs/operating.md says: with Redis emptied, an old backup serves and refreshes all, and nobody signs in.
 
     The counter-proof is the entry from before: Redis does not replace it by an older one.
     """
-    house.enrol(ANN)
-    house.services.refresher.refresh_due()
-    house.query("CREATE TABLE backup AS SELECT * FROM mail_credentials")
+    installation.sign_in(ANN, due=True)
+    installation.refresh_due()
+    installation.query("CREATE TABLE backup AS SELECT * FROM mail_credentials")
     for _ in range(3):
-        house.clock.advance(hours=1)
-        house.services.refresher.refresh_due()
-    before = house.cached()
-    house.query("DELETE FROM mail_credentials")
-    house.query("INSERT INTO mail_credentials SELECT * FROM backup")
-    house.clock.advance(hours=2)
-    house.services.refresher.refresh_due()
-    assert house.cached() == before
+        installation.clock.advance(hours=1)
+        installation.refresh_due()
+    before = installation.cached()
+    installation.query("DELETE FROM mail_credentials")
+    installation.query("INSERT INTO mail_credentials SELECT * FROM backup")
+    installation.clock.advance(hours=2)
+    installation.refresh_due()
+    assert installation.cached() == before
 
-    house.services.redis.flushdb()
+    installation.services.redis.flushdb()
 
-    token = house.services.tokens.get(ANN)
-    assert (token.version, token.ttl(house.clock()) > timedelta(minutes=5)) == (house.account().version, True)
-    house.clock.advance(hours=2)
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
-    assert house.emulator.statistics().failures == 0
+    token = installation.services.tokens.get(ANN)
+    assert (token.version, token.ttl(installation.clock()) > timedelta(minutes=5)) == (
+        installation.account().version,
+        True,
+    )
+    installation.clock.advance(hours=2)
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.emulator.statistics().failures == 0

@@ -11,9 +11,10 @@ import psycopg
 import pytest
 import stamina
 
-from tests.e2e.installation import wait_for
+from tests.constants import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED
 from tests.factories import make_refreshed
-from tests.integration.service.house import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED, House
+from tests.integration.installation import Installation
+from tests.waiting import wait_for
 from worker.db import leases
 from worker.devkit.stack import Stack
 from worker.domain.account import Account, LeaseId, Status, account_id
@@ -23,50 +24,52 @@ from worker.domain.policy import RefreshPolicy
 from worker.vault import Purpose
 
 
-def test_a_due_account_is_refreshed_and_readable(house: House) -> None:
+def test_a_due_account_is_refreshed_and_readable(installation: Installation) -> None:
     """From a stored refresh token to an access token in a consumer's hand."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
-    token = house.services.tokens.get("Ann@contoso.com")
+    token = installation.services.tokens.get("Ann@contoso.com")
     assert token.version == 2
-    assert token.expires_at > house.clock()
-    assert house.asked() == 1
+    assert token.expires_at > installation.clock()
+    assert installation.requests == 1
 
 
-def test_nothing_due_is_nothing_asked(house: House) -> None:
+def test_nothing_due_is_nothing_asked(installation: Installation) -> None:
     """Also where there is nobody at all."""
-    assert house.services.refresher.refresh_due() == {"claimed": 0}
-    house.sign_in(ANN)
+    assert installation.refresh_due() == {"claimed": 0}
+    installation.sign_in(ANN)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 0}
-    assert house.services.refresher.batches_due(limit=5) == []
+    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.services.refresher.batches_due(limit=5) == []
 
 
-def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(house: House) -> None:
+def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(installation: Installation) -> None:
     """After an outage those are served first whose tokens ended first."""
     for email in (CAT, ANN, BOB):
-        house.enrol(email)
-        house.clock.advance(minutes=1)
-    small = house.another(batch_size=2)
+        installation.sign_in(email, due=True)
+        installation.clock.advance(minutes=1)
+    small = installation.another_process(batch_size=2)
     assert [len(small.refresher.batches_due(limit=most)) for most in (0, 1, 5)] == [0, 1, 2]
 
     assert small.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
 
-    versions = {account.email: account.version for account in house.services.accounts.list()}
+    versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == {CAT: 2, ANN: 2, BOB: 1}
     assert small.refresher.batches_due(limit=5) == ["default"]
 
 
 @pytest.mark.parametrize(("batch_size", "in_backlog"), [(4, False), (3, True), (2, False)])
-def test_where_more_are_due_than_fit_they_are_spread_anew(house: House, batch_size: int, *, in_backlog: bool) -> None:
+def test_accounts_are_spread_anew_if_more_are_due_than_fit_into_a_batch(
+    installation: Installation, batch_size: int, *, in_backlog: bool
+) -> None:
     """As those of an import, who would all come back together. That one or two fit says nothing about a fleet."""
-    house.enrol(ANN, BOB, CAT, "dan@contoso.com")
+    installation.sign_in(ANN, BOB, CAT, "dan@contoso.com", due=True)
 
-    assert house.another(batch_size=batch_size).refresher.refresh_due()["refreshed"] == batch_size
+    assert installation.another_process(batch_size=batch_size).refresher.refresh_due()["refreshed"] == batch_size
 
-    spread = [account for account in house.services.accounts.list() if account.version > 1]
+    spread = [account for account in installation.services.accounts.list() if account.version > 1]
     assert len(spread) == batch_size
     for account in spread:
         assert account.due_at == RefreshPolicy().due_at(account.id, 2, _refreshed(account), in_backlog=in_backlog)
@@ -78,46 +81,48 @@ def _refreshed(account: Account) -> Refreshed:
     return make_refreshed(obtained_at=account.obtained_at, expires_at=account.expires_at)
 
 
-def test_a_batch_larger_than_its_threads_is_worked_off(house: House) -> None:
+def test_a_batch_larger_than_its_threads_is_worked_off(installation: Installation) -> None:
     """Each answer with its own account."""
     emails = [f"user{number:02}@contoso.com" for number in range(40)]
-    house.enrol(*emails, strict=True)
-    few = house.another(connections=3)
+    installation.sign_in(*emails, due=True, strict=True)
+    few = installation.another_process(connections=3)
 
     assert few.refresher.refresh_due() == {"claimed": 40, "refreshed": 40}
 
     for email in emails:
-        assert house.opened(Purpose.REFRESH_TOKEN, email) == house.emulator.newest_refresh_token(email)
+        assert installation.stored_secret(Purpose.REFRESH_TOKEN, email) == installation.emulator.newest_refresh_token(
+            email
+        )
 
 
-def test_an_account_that_does_not_open_is_set_aside(house: House) -> None:
+def test_an_account_that_does_not_open_is_set_aside(installation: Installation) -> None:
     """Its ciphertext stays as it is, and nobody trips over it a second time."""
-    house.enrol(ANN, BOB, CAT)
-    house.query("UPDATE mail_credentials SET refresh_token = '\\xdead' WHERE email = :email", email=BOB)
+    installation.sign_in(ANN, BOB, CAT, due=True)
+    installation.query("UPDATE mail_credentials SET refresh_token = '\\xdead' WHERE email = :email", email=BOB)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 3, "refreshed": 2}
+    assert installation.refresh_due() == {"claimed": 3, "refreshed": 2}
 
-    row = house.account(BOB)
+    row = installation.account(BOB)
     assert (row.status, row.refresh_token, row.due_at, row.lease_until) == (Status.UNREADABLE, b"\xde\xad", None, None)
     assert row.failure
     assert row.failure.kind == "unreadable"
-    house.clock.advance(days=30)
-    assert house.services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
-    assert house.services.events.latest(account_id(BOB)) == []
+    installation.clock.advance(days=30)
+    assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert installation.services.events.latest(account_id(BOB)) == []
 
 
-def test_ciphertexts_swapped_between_accounts_do_not_open(house: House) -> None:
+def test_ciphertexts_swapped_between_accounts_do_not_open(installation: Installation) -> None:
     """Who can write to the table must not be able to have one user's mail read under another's name."""
-    house.enrol(ANN, BOB)
-    house.query("""
+    installation.sign_in(ANN, BOB, due=True)
+    installation.query("""
         UPDATE mail_credentials AS a SET refresh_token = b.refresh_token
         FROM mail_credentials AS b WHERE a.id <> b.id
     """)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 2}
+    assert installation.refresh_due() == {"claimed": 2}
 
-    assert [row.status for row in house.services.accounts.list()] == [Status.UNREADABLE] * 2
-    assert house.asked() == 0
+    assert [row.status for row in installation.services.accounts.list()] == [Status.UNREADABLE] * 2
+    assert installation.requests == 0
 
 
 @pytest.mark.parametrize(
@@ -128,143 +133,149 @@ def test_ciphertexts_swapped_between_accounts_do_not_open(house: House) -> None:
     ],
 )
 def test_an_account_that_cannot_be_asked_for_backs_off(
-    house: House, column: str, value: str, kind: str, code: str
+    installation: Installation, column: str, value: str, kind: str, code: str
 ) -> None:
     """A row that no import would have let in: it waits like a failing one, and the others go on."""
-    house.enrol(ANN, BOB, CAT)
-    house.query(f"UPDATE mail_credentials SET {column} = :value WHERE email = :email", value=value, email=BOB)
+    installation.sign_in(ANN, BOB, CAT, due=True)
+    installation.query(f"UPDATE mail_credentials SET {column} = :value WHERE email = :email", value=value, email=BOB)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 3, "refreshed": 2, kind: 1}
+    assert installation.refresh_due() == {"claimed": 3, "refreshed": 2, kind: 1}
 
-    row = house.account(BOB)
+    row = installation.account(BOB)
     assert row.failure
     assert (row.failure.code, row.status, row.lease_until) == (code, Status.ACTIVE, None)
     assert row.due_at
-    assert row.due_at > house.clock()
-    assert house.asked() == 2
+    assert row.due_at > installation.clock()
+    assert installation.requests == 2
 
 
-def test_an_answer_that_postgres_refuses_costs_no_other_account(house: House, unwanted: None) -> None:
+def test_an_answer_that_postgres_refuses_costs_no_other_account(installation: Installation, unwanted: None) -> None:
     """Answers are written together; one that spoils the statement is taken out of it and waits in the outbox."""
     others = [f"user{number}@contoso.com" for number in range(7)]
-    house.enrol(BOB, *others, strict=True)
+    installation.sign_in(BOB, *others, due=True, strict=True)
 
-    assert _answered_together(house, 8) == {"claimed": 8, "refreshed": 8}
+    assert _answered_together(installation, 8) == {"claimed": 8, "refreshed": 8}
 
-    versions = {account.email: account.version for account in house.services.accounts.list()}
+    versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == {BOB: 1} | dict.fromkeys(others, 2)
-    assert house.told(NOT_PERSISTED) == [BOB]
-    assert sorted(house.told(PERSISTED)) == others
-    house.clock.advance(hours=2)
-    assert house.services.refresher.refresh_due() == {"claimed": 8, "refreshed": 7, "returned": 1}
-    assert house.emulator.statistics().failures == 0
+    assert installation.logged(NOT_PERSISTED) == [BOB]
+    assert sorted(installation.logged(PERSISTED)) == others
+    installation.clock.advance(hours=2)
+    assert installation.refresh_due() == {"claimed": 8, "refreshed": 7, "returned": 1}
+    assert installation.emulator.statistics().failures == 0
 
-    _want_again(house)
+    _want_again(installation)
 
-    house.services.refresher.refresh_due()
-    assert house.opened(Purpose.REFRESH_TOKEN, BOB) == house.emulator.newest_refresh_token(BOB)
+    installation.refresh_due()
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN, BOB) == installation.emulator.newest_refresh_token(BOB)
 
 
-def test_once_an_answer_could_not_be_stored_nobody_else_is_asked(house: House, stores: Stack, unwanted: None) -> None:
+def test_no_further_request_is_sent_once_an_answer_could_not_be_stored(
+    installation: Installation, stores: Stack, unwanted: None
+) -> None:
     """Their tokens would be spent for nothing too. Those who wait for their turn are due again at once."""
     for email in (BOB, ANN, CAT):
-        house.enrol(email)
-        house.clock.advance(minutes=1)
-    single = house.another(connections=1)
+        installation.sign_in(email, due=True)
+        installation.clock.advance(minutes=1)
+    single = installation.another_process(connections=1)
 
-    with stamina.set_testing(True, attempts=1), house.in_flight(single.refresher.refresh_due) as batch:
+    with stamina.set_testing(True, attempts=1), installation.in_flight(single.refresher.refresh_due) as batch:
         stores.valkey.stop()
     with pytest.raises(StorageError):
         batch.result()
 
-    assert house.asked() == 1
-    _want_again(house)
-    assert house.services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
-    assert {row.email: row.version for row in house.services.accounts.list()} == {BOB: 1, ANN: 2, CAT: 2}
+    assert installation.requests == 1
+    _want_again(installation)
+    assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert {row.email: row.version for row in installation.services.accounts.list()} == {BOB: 1, ANN: 2, CAT: 2}
 
 
-def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(house: House, stores: Stack, unwanted: None) -> None:
+def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(
+    installation: Installation, stores: Stack, unwanted: None
+) -> None:
     """Not even where the outbox is away as well; and whoever started the batch is told."""
     refused = [f"user{number}@fabrikam.com" for number in range(4)]
     others = [f"user{number}@contoso.com" for number in range(4)]
-    house.enrol(*refused, *others, strict=True)
+    installation.sign_in(*refused, *others, due=True, strict=True)
 
     with stamina.set_testing(True, attempts=1), pytest.raises(StorageError):
-        _answered_together(house, 8, meanwhile=stores.valkey.stop)
+        _answered_together(installation, 8, meanwhile=stores.valkey.stop)
 
-    versions = {account.email: account.version for account in house.services.accounts.list()}
+    versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == dict.fromkeys(refused, 1) | dict.fromkeys(others, 2)
-    assert sorted(house.told(PERSISTED)) == others
+    assert sorted(installation.logged(PERSISTED)) == others
 
 
-def _answered_together(house: House, answers: int, *, meanwhile: Callable[[], None] = lambda: None) -> dict[str, int]:
+def _answered_together(
+    installation: Installation, answers: int, *, meanwhile: Callable[[], None] = lambda: None
+) -> dict[str, int]:
     """A batch whose first answer finds Postgres busy, so that the others gather behind it."""
     with (
         ThreadPoolExecutor(1) as pool,
-        house.in_flight(house.services.refresher.refresh_due, answers=answers) as batch,
+        installation.in_flight(installation.refresh_due, responses=answers) as batch,
     ):
         meanwhile()
-        not_busy_any_more = pool.submit(_let_gather, house, house.locked_table())
+        not_busy_any_more = pool.submit(_let_gather, installation, installation.lock_accounts())
     not_busy_any_more.result()
     return batch.result()
 
 
-def _let_gather(house: House, busy: psycopg.Connection) -> None:
+def _let_gather(installation: Installation, busy: psycopg.Connection) -> None:
     with closing(busy):
-        wait_for(house.waiting, about="the first answer to come to the table")
+        wait_for(installation.blocked_statements, about="the first answer to come to the table")
         time.sleep(0.3)  # all have been sent at the same moment
 
 
 @pytest.fixture(name="unwanted")
-def _unwanted(house: House) -> Iterator[None]:
+def _unwanted(installation: Installation) -> Iterator[None]:
     """Postgres refuses every change of Bob's and his colleagues' rows but the claim on them."""
-    house.query(
+    installation.query(
         "ALTER TABLE mail_credentials ADD CONSTRAINT unwanted CHECK (version = 1 OR email NOT LIKE '%@fabrikam.com')"
     )
     yield
-    _want_again(house)
+    _want_again(installation)
 
 
-def _want_again(house: House) -> None:
-    house.query("ALTER TABLE mail_credentials DROP CONSTRAINT IF EXISTS unwanted")
+def _want_again(installation: Installation) -> None:
+    installation.query("ALTER TABLE mail_credentials DROP CONSTRAINT IF EXISTS unwanted")
 
 
-def test_an_account_whose_turn_comes_too_late_is_not_asked_for(house: House) -> None:
+def test_an_account_whose_turn_comes_too_late_is_not_asked_for(installation: Installation) -> None:
     """Its lease might end before the answer comes, and then two would ask: it is left to the next holder."""
-    house.enrol(ANN, BOB, strict=True)
-    slow = house.another(connections=1, lease=60.0)
+    installation.sign_in(ANN, BOB, due=True, strict=True)
+    slow = installation.another_process(connections=1, lease=60.0)
 
-    with house.in_flight(slow.refresher.refresh_due) as batch:
-        house.clock.advance(seconds=21)
+    with installation.in_flight(slow.refresher.refresh_due) as batch:
+        installation.clock.advance(seconds=21)
 
     assert batch.result() == {"claimed": 2, "refreshed": 1}
-    assert house.asked() == 1
-    house.clock.advance(seconds=38)
+    assert installation.requests == 1
+    installation.clock.advance(seconds=38)
     assert slow.refresher.refresh_due() == {"claimed": 0}
-    house.clock.advance(seconds=1)
+    installation.clock.advance(seconds=1)
     assert slow.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_a_worker_that_dies_costs_a_lease_and_no_account(house: House) -> None:
+def test_a_worker_that_dies_costs_a_lease_and_no_account(installation: Installation) -> None:
     """It has claimed, and never writes: the rows become due again by themselves."""
-    house.enrol(ANN)
-    with house.services.database.begin() as connection:
-        lease, now = timedelta(seconds=house.settings.lease), house.clock()
+    installation.sign_in(ANN, due=True)
+    with installation.services.database.begin() as connection:
+        lease, now = timedelta(seconds=installation.settings.lease), installation.clock()
         assert leases.lease_due(connection, client="default", lease_id=LeaseId(uuid4()), limit=1, lease=lease, now=now)
-    house.clock.advance(seconds=149)
-    assert house.services.refresher.refresh_due() == {"claimed": 0}
-    house.clock.advance(seconds=1)
+    installation.clock.advance(seconds=149)
+    assert installation.refresh_due() == {"claimed": 0}
+    installation.clock.advance(seconds=1)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_answers_are_written_as_they_come(house: House) -> None:
+def test_answers_are_written_as_they_come(installation: Installation) -> None:
     """One account that hangs must not keep the tokens of its whole batch out of Postgres."""
-    house.enrol(ANN, BOB, CAT)
+    installation.sign_in(ANN, BOB, CAT, due=True)
 
-    with house.in_flight(house.services.refresher.refresh_due) as batch:
-        wait_for(lambda: len(house.told(PERSISTED)) == 2, about="the two others to be written", seconds=14)
-        versions = sorted(account.version for account in house.services.accounts.list())
+    with installation.in_flight(installation.refresh_due) as batch:
+        wait_for(lambda: len(installation.logged(PERSISTED)) == 2, about="the two others to be written", seconds=14)
+        versions = sorted(account.version for account in installation.services.accounts.list())
 
     assert versions == [1, 2, 2]
     assert batch.result() == {"claimed": 3, "refreshed": 3}

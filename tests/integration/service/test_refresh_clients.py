@@ -1,56 +1,59 @@
 """Several app registrations: each has its turn, whoever has a backlog, and is refreshed by those who know it."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import SecretStr
 
-from tests.integration.service.house import ANN, House
+from tests.constants import ANN
+from tests.integration.installation import Installation
 from worker.bootstrap import Services
 from worker.devkit.emulator import Registration
-from worker.domain.account import Grant
-from worker.domain.secret import Secret
 from worker.settings.clients import ClientSettings
 
 
 @pytest.fixture(name="both")
-def _both(house: House) -> Services:
+def _both(installation: Installation) -> Services:
     """A process with another app registration beside the default one, and batches of two."""
-    house.emulator.registrations.register(Registration(client_id="other-app", secrets=("other",)))
-    other = ClientSettings(client_id="other-app", client_secret=SecretStr("other"), authority=house.settings.authority)
-    return house.another(clients={"other": other}, batch_size=2)
-
-
-def enrol_at_other(house: House, both: Services, *emails: str) -> None:
-    granted = [house.emulator.enrol(email, client_id="other-app") for email in emails]
-    both.accounts.save(
-        [Grant(email=each.email, refresh_token=Secret(each.refresh_token), client="other") for each in granted]
+    installation.emulator.registrations.register(Registration(client_id="other-app", secrets=("other",)))
+    other = ClientSettings(
+        client_id="other-app", client_secret=SecretStr("other"), authority=installation.settings.authority
     )
+    return installation.another_process(clients={"other": other}, batch_size=2)
 
 
-def test_a_backlog_leaves_the_others_their_share(house: House, both: Services) -> None:
+def sign_in_at_other(installation: Installation, both: Services, *emails: str) -> None:
+    """The users sign in at the other app registration, and their accounts are due."""
+    replace(installation, services=both).sign_in(*emails, due=True, client="other", client_id="other-app")
+
+
+def test_a_backlog_leaves_the_others_their_share(installation: Installation, both: Services) -> None:
     """A million imported accounts of one wait for half an hour; the other's tokens must not end meanwhile."""
-    house.enrol(*[f"user{number:02}@contoso.com" for number in range(30)])
-    enrol_at_other(house, both, "ann@fabrikam.com", "bob@fabrikam.com", "cat@fabrikam.com")
+    installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
+    sign_in_at_other(installation, both, "ann@fabrikam.com", "bob@fabrikam.com", "cat@fabrikam.com")
 
     assert both.refresher.batches_due(limit=6) == ["default", "other", "default", "other", "default", "default"]
 
 
-def test_where_one_batch_fits_at_a_time_they_take_turns(house: House, both: Services) -> None:
+def test_registrations_take_turns_if_one_batch_fits_at_a_time(installation: Installation, both: Services) -> None:
     """At a low rate hardly more than one batch is worked off from sweep to sweep."""
-    house.enrol(*[f"user{number:02}@contoso.com" for number in range(30)])
-    enrol_at_other(house, both, "ann@fabrikam.com")
+    installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
+    sign_in_at_other(installation, both, "ann@fabrikam.com")
 
     sent = [both.refresher.batches_due(limit=1) for _sweep in range(4)]
 
     assert sorted(sent) == [["default"], ["default"], ["other"], ["other"]]
 
 
-def test_a_batch_of_strangers_is_left_to_those_who_know_them(house: House, both: Services) -> None:
+def test_a_batch_of_an_unknown_registration_is_left_to_other_workers(
+    installation: Installation, both: Services
+) -> None:
     """As while workers are restarted one by one with a new registration: the old ones must not note failures for it."""
-    enrol_at_other(house, both, ANN)
+    sign_in_at_other(installation, both, ANN)
 
-    assert house.services.refresher.refresh_due("other") == {"claimed": 0}
+    assert installation.refresh_due("other") == {"claimed": 0}
 
-    account = house.account(ANN)
-    assert (account.failure, account.due_at) == (None, house.clock())
-    assert [entry["client"] for entry in house.logs if entry["log_level"] == "warning"] == ["other"]
+    account = installation.account(ANN)
+    assert (account.failure, account.due_at) == (None, installation.clock())
+    assert [entry["client"] for entry in installation.logs if entry["log_level"] == "warning"] == ["other"]
     assert both.refresher.refresh_due("other") == {"claimed": 1, "refreshed": 1}

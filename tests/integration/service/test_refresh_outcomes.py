@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from tests.integration.service.house import ANN, DAY, HOUR, MINUTE, PERSISTED, House
+from tests.constants import ANN, DAY, HOUR, MINUTE, PERSISTED, SECOND
+from tests.integration.installation import Installation
 from worker.devkit.emulator import Fault, Hang, RawAnswer, oauth_error
 from worker.domain.account import Account, Failure, Status, account_id
+from worker.domain.token import Sealed, as_text
 from worker.vault import Purpose
 
-SECOND = timedelta(seconds=1)
 _CLAIMS = '{"access_token":{"essential":true}}'
 
 
@@ -63,85 +64,92 @@ def _name(failed: Failed) -> str:
     return failed.code + (f" after {after}" if after else "")
 
 
-def _due_in(house: House, account: Account) -> timedelta:
+def _due_in(installation: Installation, account: Account) -> timedelta:
     assert account.due_at
-    return account.due_at - house.clock()
+    return account.due_at - installation.clock()
 
 
-def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(house: House) -> None:
+def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(installation: Installation) -> None:
     """The storage contract of a refresh, line by line."""
-    house.enrol(ANN)
-    spent = house.emulator.newest_refresh_token(ANN)
+    installation.sign_in(ANN, due=True)
+    spent = installation.emulator.newest_refresh_token(ANN)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
-    row = house.account()
+    row = installation.account()
     assert (row.status, row.version, row.lease_until, row.failure) == (Status.ACTIVE, 2, None, None)
-    assert (row.obtained_at, row.last_refreshed_at, row.refresh_token_issued_at) == (house.clock(),) * 3
-    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN) != spent
-    entry = house.cached()
+    assert (row.obtained_at, row.last_refreshed_at, row.refresh_token_issued_at) == (installation.clock(),) * 3
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN) != spent
+    entry = installation.cached()
     assert entry
     assert entry.token
-    assert (entry.version, entry.status, entry.refresh_token) == (2, Status.ACTIVE, row.refresh_token)
-    assert (entry.token.value, entry.token.expires_at) == (house.opened(Purpose.ACCESS_TOKEN), row.expires_at)
-    assert house.told(PERSISTED) == [ANN]
+    assert (entry.version, entry.status, entry.refresh_token) == (
+        2,
+        Status.ACTIVE,
+        as_text(row.refresh_token or Sealed(b"")),
+    )
+    assert (entry.token.value, entry.token.expires_at) == (
+        installation.stored_secret(Purpose.ACCESS_TOKEN),
+        row.expires_at,
+    )
+    assert installation.logged(PERSISTED) == [ANN]
 
 
-def test_a_refreshed_account_is_due_in_the_middle_of_its_token_s_life(house: House) -> None:
+def test_a_refreshed_account_is_due_in_the_middle_of_its_token_s_life(installation: Installation) -> None:
     """And not before: the next sweep finds nothing."""
-    house.enrol(ANN, access_token_lifetime=HOUR)
-    house.services.refresher.refresh_due()
+    installation.sign_in(ANN, due=True, lifetime=HOUR)
+    installation.refresh_due()
 
-    assert 30 * MINUTE <= _due_in(house, house.account()) <= 42 * MINUTE
-    assert house.services.refresher.refresh_due() == {"claimed": 0}
+    assert 30 * MINUTE <= _due_in(installation, installation.account()) <= 42 * MINUTE
+    assert installation.refresh_due() == {"claimed": 0}
 
 
-def test_the_ledger_tells_of_a_refresh_without_a_secret(house: House) -> None:
+def test_the_ledger_tells_of_a_refresh_without_a_secret(installation: Installation) -> None:
     """What is needed to follow a token's life with Microsoft's support, and nothing to steal."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
     for _ in range(2):
-        house.services.refresher.refresh_due()
-        house.clock.advance(hours=1)
+        installation.refresh_due()
+        installation.clock.advance(hours=1)
 
-    newest, oldest = house.services.events.latest(account_id(ANN))
+    newest, oldest = installation.services.events.latest(account_id(ANN))
     assert (newest["trigger"], newest["outcome"], newest["code"]) == ("schedule", "refreshed", "ok")
-    assert newest["at"] == house.clock() - HOUR
+    assert newest["at"] == installation.clock() - HOUR
     assert newest["correlation_id"] != oldest["correlation_id"]
     assert newest["fingerprint_before"] == oldest["fingerprint_after"] != newest["fingerprint_after"]
     assert 0 <= newest["latency_ms"] < 15_000
-    assert house.services.events.latest(account_id(ANN), limit=1) == [newest]
-    assert house.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
+    assert installation.services.events.latest(account_id(ANN), limit=1) == [newest]
+    assert installation.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
 
 
-def test_latency_is_how_long_microsoft_took(house: House) -> None:
+def test_latency_is_how_long_microsoft_took(installation: Installation) -> None:
     """An operator who sees minutes there looks at the network, not at the database."""
-    house.enrol(ANN)
-    house.emulator.add_fault(Hang(0.2))
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(Hang(0.2))
 
-    house.services.refresher.refresh_due()
+    installation.refresh_due()
 
-    [line] = house.services.events.latest(account_id(ANN))
+    [line] = installation.services.events.latest(account_id(ANN))
     assert 200 <= line["latency_ms"] < 15_000
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
-def test_a_refusal_changes_what_it_says_and_nothing_else(house: House, failed: Failed) -> None:
+def test_a_refusal_changes_the_state_and_no_token(installation: Installation, failed: Failed) -> None:
     """State, reason and due time move; tokens and version stay, because nothing was given. The cache tells why."""
-    house.sign_in(ANN)
-    house.clock.advance(minutes=50)
-    before, cached = house.account(), house.cached()
-    house.emulator.add_fault(failed.fault)
+    installation.sign_in(ANN)
+    installation.clock.advance(minutes=50)
+    before, cached = installation.account(), installation.cached()
+    installation.emulator.add_fault(failed.fault)
 
-    tally = house.services.refresher.refresh_due()
+    tally = installation.refresh_due()
 
-    row = house.account()
+    row = installation.account()
     assert tally == {"claimed": 1, failed.kind: 1}
     assert (row.status, row.claims, row.lease_until) == (failed.status, failed.claims, None)
-    assert row.failure == Failure(kind=failed.kind, code=failed.code, count=1, since=house.clock())
-    assert failed.wait[0] <= _due_in(house, row) <= failed.wait[1]
+    assert row.failure == Failure(kind=failed.kind, code=failed.code, count=1, since=installation.clock())
+    assert failed.wait[0] <= _due_in(installation, row) <= failed.wait[1]
     for name in ("access_token", "refresh_token", "version", "expires_at", "last_refreshed_at"):
         assert getattr(row, name) == getattr(before, name)
-    entry = house.cached()
+    entry = installation.cached()
     assert entry
     assert entry.failure
     assert (entry.failure.kind, entry.failure.code, entry.failure.claims) == (failed.kind, failed.code, failed.claims)
@@ -149,14 +157,14 @@ def test_a_refusal_changes_what_it_says_and_nothing_else(house: House, failed: F
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
-def test_a_refusal_is_in_the_ledger(house: House, failed: Failed) -> None:
+def test_a_refusal_is_in_the_ledger(installation: Installation, failed: Failed) -> None:
     """With the code to look up and the correlation id to ask about, and the token that was refused."""
-    house.enrol(ANN)
-    house.emulator.add_fault(failed.fault, times=1)
-    house.services.refresher.refresh_due()
-    house.sign_in(ANN)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(failed.fault, times=1)
+    installation.refresh_due()
+    installation.sign_in(ANN)
 
-    [line] = house.services.events.latest(account_id(ANN))
+    [line] = installation.services.events.latest(account_id(ANN))
     assert (line["outcome"], line["code"], line["trigger"]) == (failed.kind, failed.code, "schedule")
     assert line["correlation_id"]
     assert line["fingerprint_before"]
@@ -164,46 +172,46 @@ def test_a_refusal_is_in_the_ledger(house: House, failed: Failed) -> None:
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
-def test_a_refusal_is_over_with_the_next_success(house: House, failed: Failed) -> None:
+def test_a_refusal_is_over_with_the_next_success(installation: Installation, failed: Failed) -> None:
     """At its due time, by itself, whatever it was: Microsoft has changed its mind."""
-    house.enrol(ANN)
-    house.emulator.add_fault(failed.fault, times=1)
-    house.services.refresher.refresh_due()
-    house.clock.now += _due_in(house, house.account()) - SECOND
-    assert house.services.refresher.refresh_due() == {"claimed": 0}
-    house.clock.now += SECOND
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(failed.fault, times=1)
+    installation.refresh_due()
+    installation.clock.now += _due_in(installation, installation.account()) - SECOND
+    assert installation.refresh_due() == {"claimed": 0}
+    installation.clock.now += SECOND
 
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
-    row = house.account()
+    row = installation.account()
     assert (row.status, row.failure, row.claims) == (Status.ACTIVE, None, None)
 
 
-def test_the_fleet_s_summary_counts_what_the_rows_say(house: House) -> None:
+def test_the_summary_of_the_fleet_agrees_with_the_rows(installation: Installation) -> None:
     """It is what an operator looks at first in the morning."""
-    house.enrol("due@contoso.com", "blocked@contoso.com")
-    house.sign_in(ANN)
-    house.emulator.add_fault(oauth_error("AADSTS53003"), "blocked@contoso.com")
-    house.emulator.add_fault(RawAnswer(b"", 503), "due@contoso.com")
-    house.services.refresher.refresh_due()
-    house.clock.advance(seconds=8)
+    installation.sign_in("due@contoso.com", "blocked@contoso.com", due=True)
+    installation.sign_in(ANN)
+    installation.emulator.add_fault(oauth_error("AADSTS53003"), "blocked@contoso.com")
+    installation.emulator.add_fault(RawAnswer(b"", 503), "due@contoso.com")
+    installation.refresh_due()
+    installation.clock.advance(seconds=8)
 
-    summary = house.services.events.summary()
+    summary = installation.services.events.summary()
 
     assert summary["accounts"] == {"active": 2, "blocked": 1}
     assert (summary["due"], summary["failing"], summary["expired"], summary["in_flight"]) == (1, 2, 0, 0)
 
 
-def test_old_lines_of_the_ledger_are_pruned(house: House) -> None:
+def test_old_lines_of_the_ledger_are_pruned(installation: Installation) -> None:
     """Thirty days are kept: longer than any support case, shorter than the disk."""
-    house.enrol(ANN)
-    house.services.refresher.refresh_due()
-    house.clock.advance(days=20)
-    house.services.refresher.refresh_due()
-    assert house.services.events.prune() == 0
-    house.clock.advance(days=11)
+    installation.sign_in(ANN, due=True)
+    installation.refresh_due()
+    installation.clock.advance(days=20)
+    installation.refresh_due()
+    assert installation.services.events.prune() == 0
+    installation.clock.advance(days=11)
 
-    assert house.services.events.prune() == 1
+    assert installation.services.events.prune() == 1
 
-    [line] = house.services.events.latest(account_id(ANN))
-    assert line["at"] == house.clock() - 11 * DAY
+    [line] = installation.services.events.latest(account_id(ANN))
+    assert line["at"] == installation.clock() - 11 * DAY

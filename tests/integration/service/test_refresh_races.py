@@ -6,25 +6,32 @@ from threading import Barrier
 
 import pytest
 
-from tests.integration.service.house import ANN, HOUR, PERSISTED, House
+from tests.constants import ANN, HOUR, PERSISTED
+from tests.integration.installation import Installation
+from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services
 from worker.devkit.emulator import oauth_error
 from worker.domain.account import Status
+from worker.domain.token import Sealed, as_text
 from worker.service.refresh.results import Trigger
 from worker.vault import Purpose
 
 _DROPPED = "Answer dropped: another worker got there first"
 
 
-def test_two_workers_ask_once_for_each_account(house: House) -> None:
+def test_two_workers_ask_once_for_each_account(installation: Installation) -> None:
     """Any number of beats and workers is safe; Microsoft is strict here, and takes each refresh token once."""
     emails = [f"user{number:03}@contoso.com" for number in range(120)]
-    house.enrol(*emails, strict=True)
-    workers = [house.another(batch_size=7), house.another(batch_size=7), house.another(batch_size=7)]
+    installation.sign_in(*emails, due=True, strict=True)
+    workers = [
+        installation.another_process(batch_size=7),
+        installation.another_process(batch_size=7),
+        installation.another_process(batch_size=7),
+    ]
     start = Barrier(len(workers))
 
     def work(services: Services) -> Counter[str]:
-        start.wait(30)
+        start.wait(HANG_LIMIT)
         tally = Counter[str]()
         while batch := Counter(services.refresher.refresh_due()):
             if not batch["claimed"]:
@@ -36,154 +43,162 @@ def test_two_workers_ask_once_for_each_account(house: House) -> None:
         tallies = list(pool.map(work, workers))
 
     assert sum(tallies, Counter()) == {"claimed": 120, "refreshed": 120}
-    seen = house.emulator.statistics()
+    seen = installation.emulator.statistics()
     assert (seen.requests, seen.failures) == (120, 0)
-    assert {account.version for account in house.services.accounts.list()} == {2}
+    assert {account.version for account in installation.services.accounts.list()} == {2}
 
 
-def test_a_sign_in_while_a_refresh_is_under_way_wins(house: House) -> None:
+def test_a_sign_in_while_a_refresh_is_under_way_wins(installation: Installation) -> None:
     """The user's newest word counts: the answer to the old grant must not overwrite the new one."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
 
-    with house.in_flight(house.services.refresher.refresh_due) as refresh:
-        grant = house.grant(ANN)
-        house.services.accounts.save([grant])
+    with installation.in_flight(installation.refresh_due) as refresh:
+        grant = installation.grant(ANN)
+        installation.services.accounts.save([grant])
 
     assert refresh.result() == {"claimed": 1}
-    assert house.told(_DROPPED) == [ANN]
-    assert house.told(PERSISTED) == []
-    assert house.opened(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
-    assert house.services.tokens.get(ANN).secret == grant.access_token
-    entry = house.cached()
+    assert installation.logged(_DROPPED) == [ANN]
+    assert installation.logged(PERSISTED) == []
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
+    assert installation.services.tokens.get(ANN).secret == grant.access_token
+    entry = installation.cached()
     assert entry
-    assert entry.refresh_token == house.account().refresh_token
+    stored = installation.account().refresh_token
+    assert stored
+    assert entry.refresh_token == as_text(stored)
 
 
-def test_a_death_sentence_for_the_old_grant_does_not_reach_the_new_one(house: House) -> None:
+def test_a_death_sentence_for_the_old_grant_does_not_reach_the_new_one(installation: Installation) -> None:
     """The user signed in because the old one was dead; hearing so again must not log the user out."""
-    house.enrol(ANN)
-    house.emulator.add_fault(oauth_error("AADSTS50173"), times=1)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(oauth_error("AADSTS50173"), times=1)
 
-    with house.in_flight(house.services.refresher.refresh_due) as refresh:
-        house.sign_in(ANN)
+    with installation.in_flight(installation.refresh_due) as refresh:
+        installation.sign_in(ANN)
 
     assert refresh.result() == {"claimed": 1}
-    assert (house.account().status, house.account().failure) == (Status.ACTIVE, None)
-    assert house.services.tokens.get(ANN).version == 2
+    assert (installation.account().status, installation.account().failure) == (Status.ACTIVE, None)
+    assert installation.services.tokens.get(ANN).version == 2
 
 
-def test_an_answer_that_outlives_its_lease_is_dropped(house: House) -> None:
+def test_an_answer_that_outlives_its_lease_is_dropped(installation: Installation) -> None:
     """Another worker took the account over and is done: an older token must not replace its newer one."""
-    house.enrol(ANN)
-    other = house.another()
+    installation.sign_in(ANN, due=True)
+    other = installation.another_process()
 
-    with house.in_flight(house.services.refresher.refresh_due) as late:
-        house.clock.advance(seconds=150)
+    with installation.in_flight(installation.refresh_due) as late:
+        installation.clock.advance(seconds=150)
         assert other.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
-        entry = house.cached()
+        entry = installation.cached()
 
     assert late.result() == {"claimed": 1}
-    assert house.told(_DROPPED) == [ANN]
-    assert house.cached() == entry
-    assert house.account().version == 2
-    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
+    assert installation.logged(_DROPPED) == [ANN]
+    assert installation.cached() == entry
+    assert installation.account().version == 2
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
-def test_an_answer_that_outlives_its_lease_counts_if_nobody_took_over(house: House) -> None:
+def test_an_answer_that_outlives_its_lease_counts_if_no_worker_took_over(installation: Installation) -> None:
     """It is the newest there is, and may be the only one that Microsoft still takes."""
-    house.enrol(ANN, strict=True)
+    installation.sign_in(ANN, due=True, strict=True)
 
-    with house.in_flight(house.services.refresher.refresh_due) as late:
-        house.clock.advance(seconds=600)
+    with installation.in_flight(installation.refresh_due) as late:
+        installation.clock.advance(seconds=600)
 
     assert late.result() == {"claimed": 1, "refreshed": 1}
-    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
 @pytest.mark.parametrize("verbs", [("pause",), ("pause", "resume"), ("resume",)])
-def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(house: House, verbs: tuple[str, ...]) -> None:
+def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(
+    installation: Installation, verbs: tuple[str, ...]
+) -> None:
     """The state is as the operator said; the tokens are stored, because the one that is has been spent. Microsoft is
     strict here."""
-    house.enrol(ANN, strict=True)
+    installation.sign_in(ANN, due=True, strict=True)
 
-    with house.in_flight(house.services.refresher.refresh_due) as late:
+    with installation.in_flight(installation.refresh_due) as late:
         for verb in verbs:
-            getattr(house.services.accounts, verb)(ANN)
-        status = house.account().status
+            getattr(installation.services.accounts, verb)(ANN)
+        status = installation.account().status
 
     assert late.result() == {"claimed": 1, "refreshed": 1}
-    account, entry = house.account(), house.cached()
+    account, entry = installation.account(), installation.cached()
     assert entry
     assert account.status is entry.status is status
-    assert (entry.version, entry.refresh_token) == (account.version, account.refresh_token)
-    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
-    house.services.accounts.resume(ANN)
-    house.services.on_demand.refresh_now(account.id)
-    assert house.emulator.accepts(house.emulator.newest_refresh_token(ANN))
+    assert (entry.version, entry.refresh_token) == (account.version, as_text(account.refresh_token or Sealed(b"")))
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
+    installation.services.accounts.resume(ANN)
+    installation.services.on_demand.refresh_now(account.id)
+    assert installation.emulator.accepts(installation.emulator.newest_refresh_token(ANN))
 
 
-def test_an_answer_that_outlives_its_lease_counts_if_it_was_given_back(house: House) -> None:
+def test_an_answer_that_outlives_its_lease_counts_if_it_was_given_back(installation: Installation) -> None:
     """Another worker took the account over, and returned it unasked: what is stored is what was spent. Microsoft is
     strict here."""
-    house.enrol(ANN, strict=True)
+    installation.sign_in(ANN, due=True, strict=True)
 
-    with house.in_flight(house.services.refresher.refresh_due) as late:
-        house.query("UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = :now", now=house.clock())
+    with installation.in_flight(installation.refresh_due) as late:
+        installation.query(
+            "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = :now", now=installation.clock()
+        )
 
     assert late.result() == {"claimed": 1, "refreshed": 1}
-    assert house.opened(Purpose.REFRESH_TOKEN) == house.emulator.newest_refresh_token(ANN)
+    assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
-def test_a_lost_answer_is_in_the_ledger_all_the_same(house: House) -> None:
+def test_a_lost_answer_is_in_the_ledger_all_the_same(installation: Installation) -> None:
     """Microsoft was asked, and counts that; who looks for a stray refresh must find it."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
 
-    with house.in_flight(house.services.refresher.refresh_due):
-        house.sign_in(ANN)
+    with installation.in_flight(installation.refresh_due):
+        installation.sign_in(ANN)
 
-    [line] = house.services.events.latest(house.account().id)
+    [line] = installation.services.events.latest(installation.account().id)
     assert line["outcome"] == "refreshed"
 
 
 @pytest.mark.parametrize("trigger", list(Trigger))
-def test_one_account_is_refreshed_by_one_at_a_time(house: House, trigger: Trigger) -> None:
+def test_one_account_is_refreshed_by_one_at_a_time(installation: Installation, trigger: Trigger) -> None:
     """Whoever comes second is told that there is nothing to do, and asks nobody."""
-    house.enrol(ANN)
-    seen = house.account()
-    other = house.another()
+    installation.sign_in(ANN, due=True)
+    seen = installation.account()
+    other = installation.another_process()
 
-    with house.in_flight(house.services.refresher.refresh_due) as first:
-        assert other.refresher.refresh_one(house.account(), trigger) is None
+    with installation.in_flight(installation.refresh_due) as first:
+        assert other.refresher.refresh_one(installation.account(), trigger) is None
         assert other.refresher.refresh_due() == {"claimed": 0}
     first.result()
 
     assert other.refresher.refresh_one(seen, trigger) is None
-    assert house.asked() == 1
+    assert installation.requests == 1
 
 
 @pytest.mark.parametrize("code", ["AADSTS50173", "AADSTS53003", "AADSTS700016", "AADSTS999999"])
-def test_who_looked_before_a_refusal_does_not_ask_again(house: House, code: str) -> None:
+def test_a_process_that_read_the_row_before_a_refusal_does_not_repeat_the_request(
+    installation: Installation, code: str
+) -> None:
     """A dozen processes meet at a stale account: the first is refused, and that is an answer to all of them."""
-    house.enrol(ANN)
-    house.emulator.add_fault(oauth_error(code))
-    seen = house.account()
-    house.another().refresher.refresh_due()
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(oauth_error(code))
+    seen = installation.account()
+    installation.another_process().refresher.refresh_due()
 
-    assert house.services.refresher.refresh_one(seen, Trigger.CONSUMER) is None
+    assert installation.services.refresher.refresh_one(seen, Trigger.CONSUMER) is None
 
-    assert house.asked() == 1
+    assert installation.requests == 1
 
 
-def test_an_account_may_be_refreshed_before_it_is_due(house: House) -> None:
+def test_an_account_may_be_refreshed_before_it_is_due(installation: Installation) -> None:
     """And the schedule goes on from the new token."""
-    house.sign_in(ANN)
+    installation.sign_in(ANN)
 
-    entry = house.services.refresher.refresh_one(house.account(), Trigger.OPERATOR)
+    entry = installation.services.refresher.refresh_one(installation.account(), Trigger.OPERATOR)
 
     assert entry
     assert (entry.version, entry.failure) == (2, None)
-    due = house.account().due_at
+    due = installation.account().due_at
     assert due
-    assert due >= house.clock() + HOUR / 2
-    [line] = house.services.events.latest(house.account().id)
+    assert due >= installation.clock() + HOUR / 2
+    [line] = installation.services.events.latest(installation.account().id)
     assert line["trigger"] == "operator"

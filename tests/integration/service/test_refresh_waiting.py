@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.integration.service.house import ANN, BOB, HOUR, MINUTE, House
+from tests.constants import ANN, BOB, HOUR, MINUTE
+from tests.integration.installation import Installation
 from worker.devkit.emulator import Fault, RawAnswer, oauth_error
 from worker.domain.account import Status, account_id
 from worker.domain.errors import AccountError
@@ -15,119 +16,122 @@ _PERSONAL = oauth_error("AADSTS700016")  # not about the whole app, so the break
 _BUSY = RawAnswer(b"", 503)
 
 
-def _refresh(house: House, fault: Fault | None = None, *, after: timedelta = timedelta(0)) -> Status:
+def _refresh(installation: Installation, fault: Fault | None = None, *, after: timedelta = timedelta(0)) -> Status:
     """Let time pass, and the schedule ask, if the account is due by then."""
-    house.clock.now += after
-    house.emulator.clear_faults()
+    installation.clock.now += after
+    installation.emulator.clear_faults()
     if fault:
-        house.emulator.add_fault(fault)
-    house.services.refresher.refresh_due()
-    return house.account().status
+        installation.emulator.add_fault(fault)
+    installation.refresh_due()
+    return installation.account().status
 
 
-def test_three_unproven_refusals_over_ten_minutes_are_proof(house: House) -> None:
+def test_three_unproven_refusals_over_ten_minutes_are_proof(installation: Installation) -> None:
     """Entra says invalid_grant for much that passes: one is no reason to bother a user, three in a row are."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
 
-    states = [_refresh(house, _UNPROVEN, after=after) for after in (0 * MINUTE, 5 * MINUTE, 5 * MINUTE)]
+    states = [_refresh(installation, _UNPROVEN, after=after) for after in (0 * MINUTE, 5 * MINUTE, 5 * MINUTE)]
 
     assert states == [Status.ACTIVE, Status.ACTIVE, Status.REAUTH_REQUIRED]
-    assert house.asked() == 3
-    failure = house.account().failure
+    assert installation.requests == 3
+    failure = installation.account().failure
     assert failure
-    assert (failure.count, failure.since) == (3, house.clock() - 10 * MINUTE)
+    assert (failure.count, failure.since) == (3, installation.clock() - 10 * MINUTE)
 
 
-def test_three_unproven_refusals_within_ten_minutes_are_none(house: House) -> None:
+def test_three_unproven_refusals_within_ten_minutes_are_none(installation: Installation) -> None:
     """An operator's impatience, or many readers, must not condemn an account for one bad minute of Microsoft's."""
-    house.enrol(ANN)
-    house.emulator.add_fault(_UNPROVEN)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(_UNPROVEN)
 
     for _ in range(5):
         with pytest.raises(AccountError):
-            house.services.on_demand.refresh_now(account_id(ANN))
-        house.clock.advance(minutes=1)
+            installation.services.on_demand.refresh_now(account_id(ANN))
+        installation.clock.advance(minutes=1)
 
-    assert house.asked() == 5
-    assert house.account().status is Status.ACTIVE
+    assert installation.requests == 5
+    assert installation.account().status is Status.ACTIVE
 
 
-def test_a_success_in_between_forgives_the_strikes(house: House) -> None:
+def test_a_success_in_between_forgives_the_strikes(installation: Installation) -> None:
     """The grant was not dead then."""
-    house.enrol(ANN)
-    _refresh(house, _UNPROVEN)
-    _refresh(house, _UNPROVEN, after=5 * MINUTE)
-    _refresh(house, after=5 * MINUTE)
+    installation.sign_in(ANN, due=True)
+    _refresh(installation, _UNPROVEN)
+    _refresh(installation, _UNPROVEN, after=5 * MINUTE)
+    _refresh(installation, after=5 * MINUTE)
 
-    assert _refresh(house, _UNPROVEN, after=2 * HOUR) is Status.ACTIVE
-    failure = house.account().failure
+    assert _refresh(installation, _UNPROVEN, after=2 * HOUR) is Status.ACTIVE
+    failure = installation.account().failure
     assert failure
     assert failure.count == 1
 
 
-def test_waits_double_up_to_a_quarter_of_an_hour(house: House) -> None:
+def test_waits_double_up_to_a_quarter_of_an_hour(installation: Installation) -> None:
     """From Microsoft's five seconds on; the spread of a half keeps a failing fleet from marching in step."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
     waits = []
     for _ in range(12):
-        _refresh(house, _BUSY)
-        due = house.account().due_at
+        _refresh(installation, _BUSY)
+        due = installation.account().due_at
         assert due
-        waits.append((due - house.clock()).total_seconds())
-        house.clock.now = due
+        waits.append((due - installation.clock()).total_seconds())
+        installation.clock.now = due
 
     for attempt, wait in enumerate(waits):
         base = min(5 * 2**attempt, 600)
         assert base <= wait <= 1.5 * base
     assert all(later > earlier for earlier, later in pairwise(waits[:7:2]))
-    assert house.asked() == 12
+    assert installation.requests == 12
 
 
-def test_accounts_that_fail_together_do_not_come_back_together(house: House) -> None:
+def test_accounts_that_fail_together_do_not_come_back_together(installation: Installation) -> None:
     """An outage gathers the whole fleet at one instant; the retries must not repeat that."""
     emails = [f"user{number}@contoso.com" for number in range(20)]
-    house.enrol(*emails)
+    installation.sign_in(*emails, due=True)
 
-    house.emulator.add_fault(_PERSONAL)
-    house.services.refresher.refresh_due()
+    installation.emulator.add_fault(_PERSONAL)
+    installation.refresh_due()
 
-    assert len({account.due_at for account in house.services.accounts.list()}) == 20
+    assert len({account.due_at for account in installation.services.accounts.list()}) == 20
 
 
-def test_retry_after_wins_over_our_own_patience(house: House) -> None:
+def test_retry_after_wins_over_our_own_patience(installation: Installation) -> None:
     """Microsoft counts what comes too early, and prolongs the punishment."""
-    house.enrol(ANN)
+    installation.sign_in(ANN, due=True)
     wait = timedelta(seconds=1234)
-    _refresh(house, oauth_error("AADSTS90055", retry_after=1234))
+    _refresh(installation, oauth_error("AADSTS90055", retry_after=1234))
 
-    _refresh(house, after=wait - timedelta(seconds=1))
-    assert house.asked() == 1
-    assert _refresh(house, after=timedelta(seconds=1) + wait / 10) is Status.ACTIVE
-    assert house.asked() == 2
+    _refresh(installation, after=wait - timedelta(seconds=1))
+    assert installation.requests == 1
+    assert _refresh(installation, after=timedelta(seconds=1) + wait / 10) is Status.ACTIVE
+    assert installation.requests == 2
 
 
-def test_one_account_s_wait_is_its_own(house: House) -> None:
+def test_one_account_s_wait_is_its_own(installation: Installation) -> None:
     """The others of the batch go on in time."""
-    house.enrol(ANN, BOB)
-    house.emulator.add_fault(_BUSY, ANN)
+    installation.sign_in(ANN, BOB, due=True)
+    installation.emulator.add_fault(_BUSY, ANN)
 
-    tally = house.services.refresher.refresh_due()
+    tally = installation.refresh_due()
 
     assert tally == {"claimed": 2, "transient": 1, "refreshed": 1}
-    assert house.account(BOB).failure is None
+    assert installation.account(BOB).failure is None
 
 
-def test_the_wait_grows_whoever_asks(house: House) -> None:
+def test_the_wait_grows_with_each_failure_of_any_process(installation: Installation) -> None:
     """A consumer's failed refresh is a failed refresh: the schedule goes on from there."""
-    house.enrol(ANN)
-    house.emulator.add_fault(_BUSY)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(_BUSY)
     with pytest.raises(AccountError):
-        house.services.tokens.get(ANN)
-    house.clock.advance(seconds=8)
+        installation.services.tokens.get(ANN)
+    installation.clock.advance(seconds=8)
 
-    house.services.refresher.refresh_due()
+    installation.refresh_due()
 
-    failure = house.account().failure
+    failure = installation.account().failure
     assert failure
     assert (failure.kind, failure.count) == ("transient", 2)
-    assert [line["trigger"] for line in house.services.events.latest(account_id(ANN))] == ["schedule", "consumer"]
+    assert [line["trigger"] for line in installation.services.events.latest(account_id(ANN))] == [
+        "schedule",
+        "consumer",
+    ]

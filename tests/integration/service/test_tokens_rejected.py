@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from tests.integration.service.house import ANN, DAY, HOUR, MINUTE, House
+from tests.constants import ANN, DAY, HOUR, MINUTE
+from tests.integration.installation import Installation
 from worker.devkit.emulator import Fault, RawAnswer, oauth_error
 from worker.domain.account import Status, account_id
 from worker.domain.errors import (
@@ -32,219 +33,223 @@ REFUSALS = [
 ]
 
 
-def _leave_oauth(house: House) -> None:
+def _leave_oauth(installation: Installation) -> None:
     """As the mail product does when a mailbox goes back to a password."""
-    house.query("UPDATE mail_credentials SET use_oauth = false, refresh_due_at = NULL")
+    installation.query("UPDATE mail_credentials SET use_oauth = false, refresh_due_at = NULL")
 
 
-def _pause(house: House) -> None:
-    house.services.accounts.pause(ANN)
+def _pause(installation: Installation) -> None:
+    installation.services.accounts.pause(ANN)
 
 
-def _disconnect(house: House) -> None:
-    house.services.accounts.disconnect(ANN)
+def _disconnect(installation: Installation) -> None:
+    installation.services.accounts.disconnect(ANN)
 
 
-def _read(house: House) -> AccessToken:
-    return house.services.tokens.get(ANN)
+def _read(installation: Installation) -> AccessToken:
+    return installation.services.tokens.get(ANN)
 
 
-def _refresh(house: House) -> AccessToken:
-    return house.services.on_demand.refresh_now(account_id(ANN))
+def _refresh(installation: Installation) -> AccessToken:
+    return installation.services.on_demand.refresh_now(account_id(ANN))
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
-def test_a_refusal_is_raised_as_what_it_is(house: House, fault: Fault, error: type[AccountError], reason: str) -> None:
+def test_each_refusal_raises_its_own_error(
+    installation: Installation, fault: Fault, error: type[AccountError], reason: str
+) -> None:
     """The application shows a sign-in button, waits, or calls an administrator: it must know which."""
-    house.enrol(ANN)
-    house.emulator.add_fault(fault)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(fault)
 
     with pytest.raises(error, match=ANN) as raised:
-        _read(house)
+        _read(installation)
 
     assert type(raised.value) is error
     assert reason in str(raised.value)
-    assert house.asked() == 1
+    assert installation.requests == 1
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
-def test_while_a_refusal_stands_nobody_asks_again(
-    house: House, fault: Fault, error: type[AccountError], reason: str
+def test_no_request_is_sent_while_a_refusal_stands(
+    installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
     """However often the application reads, the pace is the schedule's: Microsoft punishes loops."""
-    house.enrol(ANN)
-    house.emulator.add_fault(fault)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(fault)
 
     for _ in range(3):
         with pytest.raises(error):
-            _read(house)
-        house.clock.advance(seconds=1)
+            _read(installation)
+        installation.clock.advance(seconds=1)
 
-    assert house.asked() == 1
+    assert installation.requests == 1
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
 def test_the_old_token_is_served_while_it_lives(
-    house: House, fault: Fault, error: type[AccountError], reason: str
+    installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
     """A refresh that fails early does not take away what still works."""
-    house.sign_in(ANN)
-    house.emulator.add_fault(fault)
-    house.clock.advance(minutes=57)
+    installation.sign_in(ANN)
+    installation.emulator.add_fault(fault)
+    installation.clock.advance(minutes=57)
 
-    token = _read(house)
-    assert (token.ttl(house.clock()), token.version) == (3 * MINUTE, 1)
-    assert house.asked() == 1
+    token = _read(installation)
+    assert (token.ttl(installation.clock()), token.version) == (3 * MINUTE, 1)
+    assert installation.requests == 1
 
-    house.clock.advance(minutes=3)
+    installation.clock.advance(minutes=3)
     with pytest.raises((error, BackingOff)):
-        _read(house)
+        _read(installation)
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
 def test_an_operator_s_refresh_asks_and_tells_the_outcome(
-    house: House, fault: Fault, error: type[AccountError], reason: str
+    installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
     """Whatever the schedule says; and a token that still lives must not hide that it failed."""
-    house.sign_in(ANN)
-    house.emulator.add_fault(fault)
+    installation.sign_in(ANN)
+    installation.emulator.add_fault(fault)
 
     for asked in (1, 2):
         with pytest.raises(error, match=reason):
-            _refresh(house)
-        assert house.asked() == asked
+            _refresh(installation)
+        assert installation.requests == asked
 
 
-def test_who_backs_off_says_until_when_and_then_asks_again(house: House) -> None:
+def test_a_back_off_says_how_long_and_then_ends(installation: Installation) -> None:
     """The application can tell its user when to come back."""
-    house.enrol(ANN)
-    house.emulator.add_fault(oauth_error("AADSTS90055", retry_after=90), times=1)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(oauth_error("AADSTS90055", retry_after=90), times=1)
 
     with pytest.raises(BackingOff) as first:
-        _read(house)
-    house.clock.advance(seconds=60)
+        _read(installation)
+    installation.clock.advance(seconds=60)
     with pytest.raises(BackingOff) as second:
-        _read(house)
-    house.clock.now += second.value.retry_after
+        _read(installation)
+    installation.clock.now += second.value.retry_after
 
     assert timedelta(seconds=90) <= first.value.retry_after <= timedelta(seconds=99)
     assert second.value.retry_after == first.value.retry_after - timedelta(seconds=60)
-    assert _read(house).ttl(house.clock()) > timedelta(0)
-    assert house.asked() == 2
+    assert _read(installation).ttl(installation.clock()) > timedelta(0)
+    assert installation.requests == 2
 
 
-def test_whoever_needs_its_user_passes_the_challenge_on(house: House) -> None:
+def test_an_account_that_needs_its_user_passes_the_challenge_on(installation: Installation) -> None:
     """Without the claims the sign-in that follows would be refused for the same reason."""
-    house.enrol(ANN)
-    house.emulator.add_fault(oauth_error("AADSTS50076", claims='{"access_token":{}}'))
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(oauth_error("AADSTS50076", claims='{"access_token":{}}'))
 
     with pytest.raises(NeedsUser) as raised:
-        _read(house)
+        _read(installation)
 
     assert (raised.value.reason, raised.value.claims) == ("AADSTS50076", '{"access_token":{}}')
 
 
 @pytest.mark.parametrize("aside", [_pause, _leave_oauth])
-def test_an_account_set_aside_lives_on_its_last_token(house: House, aside: Callable[[House], None]) -> None:
+def test_an_account_set_aside_lives_on_its_last_token(
+    installation: Installation, aside: Callable[[Installation], None]
+) -> None:
     """Nobody asks for it any more, and what it has is used up."""
-    house.sign_in(ANN)
-    aside(house)
+    installation.sign_in(ANN)
+    aside(installation)
 
-    assert _read(house).ttl(house.clock()) == HOUR
-    house.services.redis.flushall()
-    house.clock.advance(minutes=59)
-    assert _read(house).ttl(house.clock()) == MINUTE
-    house.clock.advance(minutes=1)
+    assert _read(installation).ttl(installation.clock()) == HOUR
+    installation.services.redis.flushall()
+    installation.clock.advance(minutes=59)
+    assert _read(installation).ttl(installation.clock()) == MINUTE
+    installation.clock.advance(minutes=1)
     with pytest.raises(AccountInactive, match=r"paused|not using OAuth"):
-        _read(house)
+        _read(installation)
 
-    assert house.asked() == 0
+    assert installation.requests == 0
 
 
 @pytest.mark.parametrize("aside", [_pause, _leave_oauth, _disconnect])
 @pytest.mark.parametrize("ask", [_read, _refresh])
 def test_an_account_set_aside_is_not_asked_about(
-    house: House, aside: Callable[[House], None], ask: Callable[[House], AccessToken]
+    installation: Installation, aside: Callable[[Installation], None], ask: Callable[[Installation], AccessToken]
 ) -> None:
     """Neither by a consumer nor by an operator who has forgotten."""
-    house.enrol(ANN)
-    aside(house)
-    house.clock.advance(days=2)
+    installation.sign_in(ANN, due=True)
+    aside(installation)
+    installation.clock.advance(days=2)
 
     with pytest.raises(AccountInactive):
-        ask(house)
+        ask(installation)
 
-    assert house.services.refresher.refresh_due() == {"claimed": 0}
-    assert house.asked() == 0
+    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.requests == 0
 
 
-def test_a_disconnected_account_gives_no_token_at_once(house: House) -> None:
+def test_a_disconnected_account_gives_no_token_at_once(installation: Installation) -> None:
     """Its user has withdrawn: the last token may live, and is not handed out."""
-    house.sign_in(ANN)
+    installation.sign_in(ANN)
 
-    _disconnect(house)
+    _disconnect(installation)
 
     with pytest.raises(AccountInactive, match="disconnected"):
-        _read(house)
+        _read(installation)
 
 
-def test_an_account_that_needs_its_user_is_looked_at_daily(house: House) -> None:
+def test_an_account_that_needs_its_user_is_looked_at_daily(installation: Installation) -> None:
     """Administrators undo what they did, and then nobody has to sign in."""
-    house.enrol(ANN)
-    house.emulator.add_fault(oauth_error("AADSTS53003"), times=1)
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(oauth_error("AADSTS53003"), times=1)
     with pytest.raises(BlockedByAdmin):
-        _read(house)
+        _read(installation)
 
-    house.clock.now += DAY * 1.1
+    installation.clock.now += DAY * 1.1
 
-    assert house.services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
-    assert _read(house).version == 2
+    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert _read(installation).version == 2
 
 
-def test_a_token_sealed_under_a_lost_key_names_its_account(house: House) -> None:
+def test_a_token_sealed_under_a_lost_key_names_its_account(installation: Installation) -> None:
     """One account of many is in trouble: a message without its name would be a day's search."""
-    house.sign_in(ANN)
-    stranger = house.another(encryption_keys=SecretStr(generate_key("other")))
+    installation.sign_in(ANN)
+    stranger = installation.another_process(encryption_keys=SecretStr(generate_key("other")))
 
     with pytest.raises(UnreadableSecret, match=ANN) as raised:
         stranger.tokens.get(ANN)
 
     assert "'k1'" in str(raised.value)
-    assert house.asked() == 0
-    assert _read(house).email == ANN
+    assert installation.requests == 0
+    assert _read(installation).email == ANN
 
 
-def test_a_refresh_token_sealed_under_a_lost_key_names_its_account(house: House) -> None:
+def test_a_refresh_token_sealed_under_a_lost_key_names_its_account(installation: Installation) -> None:
     """Likewise where there is no access token yet; the account is fine, it is this process that lacks something."""
-    house.enrol(ANN)
-    before = house.account().refresh_token
-    stranger = house.another(encryption_keys=SecretStr(generate_key("other")))
+    installation.sign_in(ANN, due=True)
+    before = installation.account().refresh_token
+    stranger = installation.another_process(encryption_keys=SecretStr(generate_key("other")))
 
     with pytest.raises(UnreadableSecret, match=ANN):
         stranger.tokens.get(ANN)
 
-    assert (house.account().status, house.account().refresh_token) == (Status.ACTIVE, before)
-    assert house.asked() == 0
-    house.clock.advance(minutes=1)
-    assert _read(house).version == 2
+    assert (installation.account().status, installation.account().refresh_token) == (Status.ACTIVE, before)
+    assert installation.requests == 0
+    installation.clock.advance(minutes=1)
+    assert _read(installation).version == 2
 
 
-def test_an_answer_without_a_lifetime_that_suits_is_still_an_answer(house: House) -> None:
+def test_an_answer_without_a_lifetime_that_suits_is_still_an_answer(installation: Installation) -> None:
     """Microsoft's newest is what there is, even if it is short of the wish: no loop, no error."""
-    house.enrol(ANN, access_token_lifetime=timedelta(seconds=2))
+    installation.sign_in(ANN, due=True, lifetime=timedelta(seconds=2))
 
-    token = house.services.tokens.get(ANN, min_ttl=HOUR)
+    token = installation.services.tokens.get(ANN, min_ttl=HOUR)
 
-    assert token.ttl(house.clock()) == timedelta(seconds=2)
-    assert house.asked() == 1
+    assert token.ttl(installation.clock()) == timedelta(seconds=2)
+    assert installation.requests == 1
 
 
-def test_a_token_that_is_dead_on_arrival_is_not_served(house: House) -> None:
+def test_a_token_that_is_dead_on_arrival_is_not_served(installation: Installation) -> None:
     """The platform was slower than its token: what a caller gets is live or an error."""
-    house.enrol(ANN, access_token_lifetime=timedelta(seconds=2))
+    installation.sign_in(ANN, due=True, lifetime=timedelta(seconds=2))
 
-    with house.in_flight(lambda: _read(house)) as reading:
-        house.clock.advance(seconds=3)
+    with installation.in_flight(lambda: _read(installation)) as reading:
+        installation.clock.advance(seconds=3)
 
     with pytest.raises(Unavailable):
         reading.result()

@@ -16,7 +16,7 @@ from worker.bootstrap import Services
 from worker.broker import ON_DEMAND
 from worker.domain.account import AccountId
 from worker.domain.errors import AccountError
-from worker.domain.requirement import TokenRequirement
+from worker.domain.token import TokenRequirement
 
 
 @dataclass(slots=True)

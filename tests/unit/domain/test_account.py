@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tests.factories import NOW, make_refreshed
 from worker.domain.account import Account, Grant, MailServers, Status, account_id, normalize_email
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Secret
-from worker.domain.token import AccessToken
+from worker.domain.token import AccessToken, Secret
 
 TOKEN = "EwB4A8l6BAAUbDba3x2OMJElkF7gJ4z"
 

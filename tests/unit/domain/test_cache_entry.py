@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW
 from worker.domain.account import MailServers, Status, account_id
-from worker.domain.cache_entry import decode, encode
+from worker.domain.cache_entry import CachedFailure, CacheEntry, decode, encode
 from worker.domain.errors import UnreadableSecret
-from worker.domain.secret import Sealed, Secret
-from worker.domain.token import AccessToken, CachedFailure, CacheEntry
+from worker.domain.token import AccessToken, Sealed, Secret, as_text
 
 ANN = account_id("ann@contoso.com")
 TOKEN = AccessToken(
@@ -32,7 +31,7 @@ ENTRY = CacheEntry(
     client="contoso",
     scopes=("https://outlook.office.com/IMAP.AccessAsUser.All", "https://outlook.office.com/SMTP.Send"),
     token=TOKEN,
-    refresh_token=Sealed(b"\x00\x01sealed"),
+    refresh_token=as_text(Sealed(b"\x00\x01sealed")),
     failure=CachedFailure(kind="transient", code="http_503", retry_at=NOW + timedelta(seconds=7), noted_at=NOW),
 )
 
@@ -61,7 +60,7 @@ def entries(draw: st.DrawFn) -> CacheEntry:
         status=draw(st.sampled_from(Status)),
         version=version,
         token=token,
-        refresh_token=draw(st.none() | st.binary(min_size=1).map(Sealed)),
+        refresh_token=draw(st.none() | st.binary(min_size=1).map(Sealed).map(as_text)),
         use_oauth=draw(st.booleans()),
         mail=draw(st.builds(MailServers, pop_host=st.text(), pop_port=st.integers(1, 65535))),
         failure=draw(
@@ -158,7 +157,6 @@ def without(name: str) -> str:
         pytest.param(changed(expires_at="tomorrow"), id="a time in words"),
         pytest.param(changed(expires_at=1e300), id="a time beyond time"),
         pytest.param(changed(expires_at=float("inf")), id="an infinite time"),
-        pytest.param(changed(refresh_token="no base64!"), id="no base64"),
         pytest.param(changed(refresh_token=7), id="a refresh token of a wrong type"),
         pytest.param(changed(access_token=7), id="an access token of a wrong type"),
         pytest.param(changed(access_token={"value": "EwB4A8l6"}), id="an access token in an object"),

@@ -7,6 +7,7 @@ import pytest
 
 from tests.factories import NOW
 from worker.domain.account import Status, account_id
+from worker.domain.cache_entry import CachedFailure, CacheEntry
 from worker.domain.cached_failure import applies, as_error, is_trusted, of_process, rejected
 from worker.domain.errors import (
     AccountInactive,
@@ -18,9 +19,7 @@ from worker.domain.errors import (
     Unavailable,
     WorkerError,
 )
-from worker.domain.requirement import TokenRequirement
-from worker.domain.secret import Secret
-from worker.domain.token import AccessToken, CachedFailure, CacheEntry
+from worker.domain.token import AccessToken, Secret, TokenRequirement
 
 ANN = "ann@contoso.com"
 MINUTE = timedelta(minutes=1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW
 from worker.domain.account import Account, MailServers, Status, account_id, grant_expires_at
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)

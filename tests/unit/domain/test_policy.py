@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW, make_lease, make_refreshed
 from worker.domain.account import AccountId, Failure, Lease, Status
-from worker.domain.account_update import AccountUpdate
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -23,9 +22,8 @@ from worker.domain.outcome import (
     Throttled,
     Transient,
 )
-from worker.domain.policy import STRIKES, STRIKES_OVER, RefreshPolicy, keyed_fraction, streak
-from worker.domain.secret import Secret
-from worker.domain.token import AccessToken
+from worker.domain.policy import STRIKES, STRIKES_OVER, AccountUpdate, RefreshPolicy, keyed_fraction, streak
+from worker.domain.token import AccessToken, Secret
 
 POLICY = RefreshPolicy()
 UNPROVEN = ReauthRequired(code="invalid_grant", certain=False)

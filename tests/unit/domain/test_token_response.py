@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.domain.token_response import decode
+from worker.domain.http import decode
 
 TOKENS = {"access_token": "NEW", "refresh_token": "ROTATED", "expires_in": 3599}
 PLAIN = json.dumps(TOKENS)

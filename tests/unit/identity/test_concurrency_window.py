@@ -2,7 +2,7 @@
 
 from tests.factories import make_refreshed
 from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
-from worker.identity.pipeline import ConcurrencyWindow
+from worker.identity.client import ConcurrencyWindow
 
 GOOD: Outcome = make_refreshed()
 DEAD: Outcome = ReauthRequired(code="AADSTS50173")

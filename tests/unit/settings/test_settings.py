@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.settings.environment import COMPLETE, FABRIKAM, Environment, complaint, put
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings import BrokerSettings, DatabaseSettings, Settings, load
 
 

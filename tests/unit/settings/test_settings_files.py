@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.settings.environment import COMPLETE, FABRIKAM, Environment, complaint
-from worker.domain.secret import Secret
+from worker.domain.token import Secret
 from worker.settings import Settings, load
 
 

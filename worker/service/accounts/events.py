@@ -15,7 +15,7 @@ _PAGE = 10_000  # a delete that holds its locks for a moment, not for minutes
 
 
 class Ledger:
-    """What was asked and answered, and how the fleet stands."""
+    """Requests and their outcomes, and the state of the fleet."""
 
     def __init__(
         self, *, database: Database, clients: Sequence[str], retention: timedelta, utcnow: Callable[[], datetime]

@@ -1,4 +1,4 @@
-"""What a line of an import says: one JSON object per account, as every exporter can write it."""
+"""The format of an import: one JSON object per line and account, which every exporter can write."""
 
 import json
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.domain.account import DEFAULT_CLIENT, Grant, normalize_email
 from worker.domain.errors import InvalidInput
-from worker.domain.secret import Secret, is_visible
+from worker.domain.token import Secret, is_visible
 
 _FIELDS = frozenset({"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at"})
 

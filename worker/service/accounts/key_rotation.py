@@ -11,7 +11,7 @@ from worker.db import key_rotation
 from worker.db.key_rotation import Page, SealedRow
 from worker.db.session import Database
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
-from worker.domain.secret import Sealed
+from worker.domain.token import Sealed
 from worker.service.refresh.outbox import Outbox
 from worker.vault import Purpose, Vault, key_prefix
 
@@ -49,7 +49,7 @@ class KeyRotation:
         waiting = self._outbox.deliver_all()  # it may be sealed under the key that is to go
         rotated = unreadable = looked_at = 0
         for page in self._pages():
-            # A refresh of the same rows may be in the way: one of the two is told to try again.
+            # A refresh of the same rows may be in the way: Postgres then refuses one of the two, which tries again.
             done, left = _patiently(self._rotate_page, page)
             rotated += done
             unreadable += left

@@ -1,4 +1,4 @@
-"""What operators and the application do to accounts: save, import, pause, resume, disconnect, list."""
+"""The actions of operators and the application on accounts: save, import, pause, resume, disconnect, list."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +10,12 @@ from worker.db import grants as incoming
 from worker.db.grants import Saved, SealedGrant
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Grant, Status, account_id, normalize_email
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import failure_of
 from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
-from worker.domain.secret import is_visible
-from worker.domain.token import AccessToken, CacheEntry
+from worker.domain.token import AccessToken, as_text, is_visible
 from worker.identity import Identity
 from worker.service.accounts.import_format import parse_grant
 from worker.service.accounts.reader import AccountReader
@@ -135,7 +135,7 @@ class AccountManager:
         account = self.find(email)
         with self._database.begin() as connection:
             rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
-        self._cache.publish(self._accounts.entries([account.id]))  # what was noted before has lost its cause
+        self._cache.publish(self._accounts.entries([account.id]))  # a cached failure has lost its cause
 
     def _store(self, checked: Sequence[Grant]) -> None:
         unique = {grant.email: grant for grant in checked}
@@ -154,7 +154,7 @@ class AccountManager:
 
     def _seal(self, grant: Grant) -> SealedGrant:
         account, now = account_id(grant.email), self._utcnow()
-        # A token whose end nobody knows cannot be served; the refresh token gets a new one at once.
+        # A token without a known expiry cannot be served; a refresh gets a new one at once.
         known = grant.access_token is not None and grant.expires_at is not None and grant.expires_at > now
         access_token = grant.access_token if known else None
         return SealedGrant(
@@ -194,7 +194,7 @@ def _entry(sealed: SealedGrant, saved: Saved) -> CacheEntry:
         authority=grant.authority,
         scopes=grant.scopes,
         token=token,
-        refresh_token=sealed.refresh_token,
+        refresh_token=as_text(sealed.refresh_token),
         mail=saved.mail,
     )
 

@@ -8,9 +8,10 @@ from worker.db import accounts as rows
 from worker.db import events
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import failure_of
 from worker.domain.errors import UnknownAccount, UnreadableSecret
-from worker.domain.token import AccessToken, CacheEntry
+from worker.domain.token import AccessToken
 from worker.vault import Purpose, Vault
 
 
@@ -36,11 +37,11 @@ class AccountReader:
             return rows.find_many(connection, accounts)
 
     def entry(self, stored: Account) -> CacheEntry:
-        """What the cache should have. Raises UnreadableSecret, naming the account."""
+        """The entry that the cache should have. Raises UnreadableSecret, naming the account."""
         return CacheEntry.of(stored, token=self._token(stored), failure=failure_of(stored, now=self._utcnow()))
 
     def entries(self, accounts: Sequence[AccountId]) -> list[CacheEntry]:
-        """What the cache should have of accounts that were just refreshed or changed.
+        """The entries that the cache should have of accounts that were just refreshed or changed.
 
         A token that does not open here is left out: a process that has its key finds it in Postgres.
         """

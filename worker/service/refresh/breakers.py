@@ -23,7 +23,7 @@ Answers: TypeAlias = Sequence[tuple[AccountId, Outcome]]
 
 @dataclass(slots=True)
 class _State:
-    """What this process knows of one app registration."""
+    """One app registration, as far as this process knows."""
 
     network: Breaker  # of this process: whether Microsoft can be reached from here
     shared: Breaker  # as Postgres has it, with this process's answers since
@@ -94,7 +94,7 @@ class CircuitBreakers:
         return not all(state.judged(breaker).allowance(1, now=now) for breaker in (state.shared, state.network))
 
     def error(self, client: str, email: str) -> AccountError:
-        """What to raise for an account that cannot be refreshed because of its app registration."""
+        """The error for an account that cannot be refreshed because of its app registration."""
         now, state = self._utcnow(), self._state(client)
         open_ones = [breaker for breaker in (state.shared, state.network) if breaker.open_until]
         breaker = max(open_ones, key=lambda each: each.open_until or now, default=Breaker(client=client))

@@ -9,12 +9,12 @@ from typing import Any
 import structlog
 
 from worker.cache import OutboxStore
-from worker.db import updates as rows
+from worker.db import leases as rows
 from worker.db.session import Database
 from worker.domain.account import AccountId, Status
-from worker.domain.account_update import AccountUpdate
 from worker.domain.errors import StorageError, Unavailable, UnknownKey, UnreadableSecret
-from worker.domain.secret import Sealed, Secret
+from worker.domain.policy import AccountUpdate
+from worker.domain.token import Sealed, Secret
 from worker.service.accounts.reader import AccountReader
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault
@@ -147,7 +147,7 @@ class Outbox:
         return self._persist(updates[:half], refused) | self._persist(updates[half:], refused)
 
     def _open_all(self, values: Mapping[AccountId, bytes]) -> list[AccountUpdate]:
-        """What opens. A value under an unknown key waits for a worker that has it; any other is set aside."""
+        """The values that open. A value under an unknown key waits for a worker that has it; any other is set aside."""
         opened, foreign = list[AccountUpdate](), dict[AccountId, bytes]()
         for account, value in values.items():
             try:

@@ -12,19 +12,18 @@ import structlog
 
 from worker.cache import RateLimiter, TenantThrottle
 from worker.domain.account import DEFAULT_CLIENT, Account, AccountId, Lease
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey
-from worker.domain.secret import Secret
-from worker.domain.token import CacheEntry
+from worker.domain.token import Secret
 from worker.identity import Identity, TokenRequest
-from worker.service.refresh.batch import Batch, tenant_domain, tenant_wait
 from worker.service.refresh.breakers import Answers, CircuitBreakers
-from worker.service.refresh.leases import Leases
+from worker.service.refresh.leases import Batch, Leases, tenant_domain, tenant_wait
 from worker.service.refresh.outbox import Outbox
 from worker.service.refresh.results import RefreshResult, ResultWriter, Trigger
 
 log = structlog.get_logger(__name__)
 
-_LEASING_LIMIT = timedelta(seconds=30)  # a batch ends within this, a lease and a request, whatever the rate
+_LEASING_LIMIT = timedelta(seconds=30)  # a batch ends within this, a lease and a request, at any rate
 _RETRY_ELSEWHERE = timedelta(minutes=1)  # before another process may try, or this one again
 _BACKLOG_MIN = 3  # due accounts; fewer are not spread over the cycle
 
@@ -182,7 +181,7 @@ class Refresher:
 
     def _write(self, results: Sequence[RefreshResult], trigger: Trigger) -> dict[AccountId, CacheEntry | None]:
         written = self._writer.write(results, trigger)
-        # What the results say about other accounts is advice: without it they are merely requested one by one.
+        # The consequences for other accounts are advice: without it their requests are merely sent one by one.
         with suppress(Unavailable):
             client = results[0].key.client
             self._breakers.share(client, _answers(results))

@@ -10,15 +10,15 @@ from typing import TypeAlias
 import stamina
 import structlog
 
-from worker.db import events, updates
+from worker.db import events, leases
 from worker.db.events import RefreshEvent
 from worker.db.session import Database
 from worker.domain.account import AccountId, Lease
-from worker.domain.account_update import AccountUpdate
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import Unavailable, WorkerError
 from worker.domain.outcome import Refreshed, kind
-from worker.domain.policy import RefreshPolicy
-from worker.domain.token import AccessToken, CacheEntry
+from worker.domain.policy import AccountUpdate, RefreshPolicy
+from worker.domain.token import AccessToken, as_text
 from worker.identity import RefreshAttempt
 from worker.service.accounts.reader import AccountReader
 from worker.service.refresh.outbox import Outbox
@@ -134,10 +134,10 @@ class ResultWriter:
 
     def _commit(self, writes: Sequence[Write], trigger: Trigger, now: datetime) -> dict[AccountId, int]:
         with self._database.begin() as connection:
-            versions = updates.persist(connection, [update for _, update in writes], now=now)
+            versions = leases.persist(connection, [update for _, update in writes], now=now)
             # An earlier try may have been committed, and its confirmation lost.
             missing = [update for _, update in writes if update.access_token and update.account_id not in versions]
-            stored = updates.find_stored(connection, missing) if missing else {}
+            stored = leases.find_stored(connection, missing) if missing else {}
             recorded = [self._event(result, trigger) for result, update in writes if update.account_id not in stored]
             if recorded:
                 events.record(connection, recorded)
@@ -205,6 +205,6 @@ def _entry(result: RefreshResult, update: AccountUpdate) -> CacheEntry:
             expires_at=outcome.expires_at,
             version=update.version,
         ),
-        refresh_token=update.refresh_token or lease.refresh_token,
+        refresh_token=as_text(update.refresh_token or lease.refresh_token),
         mail=lease.mail,
     )

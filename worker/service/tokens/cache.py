@@ -1,16 +1,65 @@
 """The token cache: entries in Redis and in this process. Without Redis a read is a miss, never a failure."""
 
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 
 import structlog
 
-from worker.cache import Cache, Item
-from worker.domain import cache_entry as codec
+from worker.cache import Cache, SealedEntry
 from worker.domain.account import AccountId
+from worker.domain.cache_entry import CacheEntry, decode, encode
 from worker.domain.errors import Unavailable, UnreadableSecret
-from worker.domain.token import CacheEntry
-from worker.service.tokens.local_cache import LocalCache
 from worker.vault import Purpose, Vault
+
+_MAX_ENTRIES = 1000  # about 10 MB with Microsoft's tokens
+_TTL = timedelta(seconds=10)  # until this process notices what another one has changed
+
+
+class LocalCache:
+    """Opened entries; the least recently used one goes first. Thread-safe.
+
+    The caller judges whether an entry will do, just as if it came from Redis.
+    """
+
+    def __init__(
+        self, *, utcnow: Callable[[], datetime], max_entries: int = _MAX_ENTRIES, ttl: timedelta = _TTL
+    ) -> None:
+        self._utcnow = utcnow
+        self._max_entries = max_entries
+        self._ttl = ttl
+        self._entries: OrderedDict[AccountId, tuple[CacheEntry, datetime]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, account: AccountId) -> CacheEntry | None:
+        """The account's entry, unless it was stored too long ago."""
+        now = self._utcnow()
+        with self._lock:
+            entry = self._young(account, now)
+            if entry is not None:
+                self._entries.move_to_end(account)
+            return entry
+
+    def put(self, entries: Iterable[CacheEntry]) -> None:
+        """Store entries, each unless a newer one is there: a slow reader must not undo what was written meanwhile."""
+        now = self._utcnow()
+        with self._lock:
+            for entry in entries:
+                present = self._young(entry.account_id, now)
+                if present is None or present.version <= entry.version:
+                    self._entries[entry.account_id] = (entry, now)
+                    self._entries.move_to_end(entry.account_id)
+            while len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
+
+    def _young(self, account: AccountId, now: datetime) -> CacheEntry | None:
+        found = self._entries.get(account)
+        if found is None:
+            return None
+        entry, since = found
+        return entry if since <= now < since + self._ttl else None  # a clock may also be set back
+
 
 log = structlog.get_logger(__name__)
 
@@ -38,13 +87,13 @@ class TokenCache:
     def read(self, account: AccountId) -> CacheEntry | None:
         """The account's entry from Redis, or None if there is none that opens."""
         try:
-            item = self._cache.get(account)
+            sealed = self._cache.get(account)
         except Unavailable as error:
             self._log_unavailable(error)
             return None
         if self._is_unavailable:
             self._log_available()
-        entry = self._open(item) if item else None
+        entry = self._open(account, sealed) if sealed else None
         if entry and self._local:
             self._local.put((entry,))
         return entry
@@ -52,12 +101,12 @@ class TokenCache:
     def read_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, CacheEntry]:
         """Those of the accounts that have an entry that opens, in one round trip."""
         try:
-            items = self._cache.get_many(accounts) if accounts else {}
+            sealed = self._cache.get_many(accounts) if accounts else {}
         except Unavailable as error:
             self._log_unavailable(error)
             return {}
         self._log_available()
-        found = {account: entry for account, item in items.items() if (entry := self._open(item))}
+        found = {account: entry for account, each in sealed.items() if (entry := self._open(account, each))}
         self.remember(list(found.values()))
         return found
 
@@ -67,7 +116,7 @@ class TokenCache:
             return True
         self.remember(entries)
         try:
-            self._cache.put([self._seal(entry) for entry in entries])
+            self._cache.put({entry.account_id: self._seal(entry) for entry in entries})
         except Unavailable as error:
             self._log_unavailable(error)
             return False
@@ -96,16 +145,15 @@ class TokenCache:
             self._is_unavailable = False
             log.info("Cache can be used again")
 
-    def _open(self, item: Item) -> CacheEntry | None:
+    def _open(self, account: AccountId, sealed: SealedEntry) -> CacheEntry | None:
+        version, value = sealed
         try:
-            text = self._vault.open(item.sealed, item.account_id, Purpose.CACHE_ENTRY)
-            entry = codec.decode(text, item.account_id)
+            entry = decode(self._vault.open(value, account, Purpose.CACHE_ENTRY), account)
         except UnreadableSecret as error:
-            log.warning("Cache entry cannot be opened", account_id=str(item.account_id), reason=str(error))
+            log.warning("Cache entry cannot be opened", account_id=str(account), reason=str(error))
             return None
         # Redis compares the version in front. One that was tampered with must not make an old entry look new.
-        return entry if entry.version == item.version else None
+        return entry if entry.version == version else None
 
-    def _seal(self, entry: CacheEntry) -> Item:
-        sealed = self._vault.seal(codec.encode(entry), entry.account_id, Purpose.CACHE_ENTRY)
-        return Item(entry.account_id, entry.version, sealed)
+    def _seal(self, entry: CacheEntry) -> SealedEntry:
+        return entry.version, self._vault.seal(encode(entry), entry.account_id, Purpose.CACHE_ENTRY)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from worker.cache import RequestDedup
 from worker.domain.account import AccountId
+from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import applies
 from worker.domain.errors import Unavailable, UnreadableSecret
 from worker.domain.policy import RefreshPolicy
-from worker.domain.requirement import TokenRequirement
-from worker.domain.token import CacheEntry
+from worker.domain.token import TokenRequirement
 from worker.service.tokens.cache import TokenCache
-from worker.service.tokens.lookup import Lookup
-from worker.service.tokens.polling import poll
+from worker.service.tokens.on_demand import Lookup, poll
 
 if TYPE_CHECKING:
     from worker.broker import TaskSender  # it brings Celery, which only such a process should load

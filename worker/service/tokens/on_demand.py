@@ -1,22 +1,114 @@
 """Refresh on demand: the last step of a read, for an account without a token that satisfies."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from worker.domain.account import REFRESHABLE, Account, AccountId
-from worker.domain.cached_failure import as_error, rejected
-from worker.domain.errors import AccountError, AccountInactive, Unavailable, UnreadableSecret
+from worker.domain.cache_entry import CachedFailure, CacheEntry
+from worker.domain.cached_failure import applies, as_error, rejected, unknown
+from worker.domain.errors import (
+    AccountError,
+    AccountInactive,
+    DatabaseUnavailable,
+    Unavailable,
+    UnreadableSecret,
+    WorkerError,
+)
 from worker.domain.policy import RefreshPolicy
-from worker.domain.requirement import TokenRequirement
-from worker.domain.token import AccessToken, CachedFailure, CacheEntry
+from worker.domain.token import AccessToken, TokenRequirement
 from worker.service.accounts.reader import AccountReader
 from worker.service.refresh.refresher import Refresher
 from worker.service.refresh.results import Trigger
 from worker.service.tokens.cache import TokenCache
-from worker.service.tokens.lookup import Lookup, StoredAccounts
-from worker.service.tokens.polling import poll
+
+# Seconds. The limit is longer than the longest request to Microsoft.
+_FIRST_PAUSE, _PAUSE_CAP, _LIMIT = 0.02, 0.5, 45.0
+
+
+def poll(limit: float = _LIMIT) -> Iterator[None]:
+    """Come back at once, then at growing intervals of up to half a second, for ``limit`` seconds of pauses."""
+    pause, waited = _FIRST_PAUSE, 0.0  # pauses are added up: a test's clock may stand still
+    while waited < limit:
+        yield
+        time.sleep(pause)
+        waited += pause
+        pause = min(pause * 1.5, _PAUSE_CAP)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The result of a look-up.
+
+    ``entry`` is None if neither store has one. ``stored`` is the row, if Postgres was read. ``error`` is what stopped
+    this very look-up, unless the entry says it.
+    """
+
+    entry: CacheEntry | None
+    stored: Account | None = None
+    error: WorkerError | None = None
+
+
+class StoredAccounts:
+    """Looks accounts up in Postgres and rebuilds their cache entries. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        accounts: AccountReader,
+        cache: TokenCache,
+        policy: RefreshPolicy,
+        utcnow: Callable[[], datetime],
+    ) -> None:
+        self._accounts = accounts
+        self._cache = cache
+        self._policy = policy
+        self._utcnow = utcnow
+
+    def find(
+        self, wanted: Mapping[AccountId, CacheEntry | None], requirement: TokenRequirement
+    ) -> dict[AccountId, Lookup]:
+        """Look accounts up, with what the cache has of each. An entry that ends the look-up goes into the cache.
+
+        While Postgres is unavailable, the look-ups carry the cached entries and the error.
+        """
+        try:
+            stored = self._accounts.find_many(list(wanted))
+        except DatabaseUnavailable as error:
+            return {account: self._cached(entry, requirement, error) for account, entry in wanted.items()}
+        lookups = {account: self._lookup(account, stored.get(account)) for account in wanted}
+        self._rebuild(lookups, requirement)
+        return lookups
+
+    def _cached(self, entry: CacheEntry | None, requirement: TokenRequirement, error: DatabaseUnavailable) -> Lookup:
+        """An older failure is still the best answer while only Postgres could say better."""
+        if entry and applies(entry.failure, requirement, now=self._utcnow()):
+            return Lookup(entry)
+        return Lookup(entry, error=_without_postgres(entry, error))
+
+    def _lookup(self, account: AccountId, stored: Account | None) -> Lookup:
+        if stored is None:
+            return Lookup(unknown(account, now=self._utcnow()))
+        try:
+            return Lookup(self._accounts.entry(stored), stored)
+        except UnreadableSecret as error:
+            return Lookup(None, stored, error)
+
+    def _rebuild(self, lookups: Mapping[AccountId, Lookup], requirement: TokenRequirement) -> None:
+        now = self._utcnow()
+        entries = [each.entry for each in lookups.values() if each.entry and each.stored]
+        satisfying = [entry for entry in entries if self._policy.satisfies(entry.token, requirement, now=now)]
+        self._cache.recover(satisfying)
+        self._cache.publish([entry for entry in entries if entry.failure and entry not in satisfying])
+
+
+def _without_postgres(entry: CacheEntry | None, error: DatabaseUnavailable) -> Unavailable:
+    cause = "the cache has no entry for it" if entry is None else "its cached token has expired or was rejected"
+    email = f"{entry.email}: " if entry else ""
+    return DatabaseUnavailable(f"{email}{cause}, and {error}")
+
 
 # A token this young that is rejected was not rejected for its age: the next one would be rejected, too.
 _REJECTION_INTERVAL = timedelta(minutes=10)
@@ -74,7 +166,7 @@ class DirectRefresh:
         return replace(lookup, error=Unavailable(f"{email}: the refresh by another worker has not finished"))
 
     def refresh_now(self, account: AccountId) -> AccessToken:
-        """Refresh whatever the schedule and earlier failures say, because an operator requests it.
+        """Refresh against schedule and earlier failures, because an operator requests it.
 
         Raises as TokenReader.get does, even if an older token lives.
         """

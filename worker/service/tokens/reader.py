@@ -7,18 +7,17 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from worker.domain.account import AccountId, account_id, normalize_email
+from worker.domain.cache_entry import CacheEntry, MailAccount
 from worker.domain.cached_failure import as_error, of_process
 from worker.domain.errors import InvalidInput, Unavailable, WorkerError
 from worker.domain.policy import RefreshPolicy
-from worker.domain.requirement import TokenRequirement
-from worker.domain.token import AccessToken, CacheEntry, MailAccount
+from worker.domain.token import AccessToken, TokenRequirement
 from worker.service.tokens.cache import TokenCache
-from worker.service.tokens.lookup import Lookup, StoredAccounts
-from worker.service.tokens.on_demand import OnDemandRefresh
+from worker.service.tokens.on_demand import Lookup, OnDemandRefresh, StoredAccounts
 
 _PARALLEL_REFRESHES = 8  # accounts of one call; each needs a connection to Postgres at times
 
-Flight: TypeAlias = tuple[str, AccountId, TokenRequirement]
+Flight: TypeAlias = tuple[AccountId, TokenRequirement]
 
 
 class TokenReader:
@@ -51,13 +50,21 @@ class TokenReader:
         Raises UnknownAccount, NeedsUser, BlockedByAdmin, BackingOff, AccountInactive, ClientMisconfigured,
         UnreadableSecret or Unavailable; InvalidInput if this is no e-mail address.
         """
-        if (token := self.recall(email, min_ttl=min_ttl)) is not None:
-            return token
-        requirement = TokenRequirement(min_ttl=min_ttl)
-        return self._token(email, self._look_up_id(account_id(email), email, requirement), requirement)
+        account, requirement = account_id(email), TokenRequirement(min_ttl=min_ttl)
+        entry = None
+        for find in (self._cache.recall, self._cache.read):
+            entry = find(account)
+            if entry is not None and self._policy.satisfies(entry.token, requirement, now=self._utcnow()):
+                assert entry.token
+                return entry.token  # as nearly always, and at half the cost
+            if entry is not None and self._is_conclusive(entry, requirement):
+                return self._token(email, Lookup(entry), requirement)
+        return self._token(
+            email, self._below_cache({account: email}, {account: entry}, requirement)[account], requirement
+        )
 
     def recall(self, email: str, *, min_ttl: timedelta | None = None) -> AccessToken | None:
-        """What ``get`` would return, from this process's memory alone; None if a store must be read. Raises as ``get``
+        """The result of ``get`` from this process's memory alone; None if a store must be read. Raises as ``get``
         does."""
         entry = self._cache.recall(account_id(email))
         if entry is None:
@@ -117,8 +124,8 @@ class TokenReader:
 
         Raises as ``get`` does.
         """
-        lookup = self._look_up_id(account, str(account), requirement)
-        if lookup.entry and lookup.entry.version == 0:  # unknown: only this entry tells the other process
+        lookup = self._read(account, str(account), requirement)
+        if lookup.entry and lookup.entry.version == 0:  # unknown: the other process learns it from this entry alone
             self._cache.publish([lookup.entry])
         if lookup.entry and (failure := of_process(lookup.error, now=self._utcnow())):
             self._cache.publish([lookup.entry.with_failure(failure)])
@@ -129,53 +136,78 @@ class TokenReader:
         entry = self._cache.recall(account)
         if entry and self._is_conclusive(entry, requirement):
             return Lookup(entry)
-        return self._look_up_id(account, email, requirement)
+        return self._read(account, email, requirement)
 
-    def _look_up_id(self, account: AccountId, email: str, requirement: TokenRequirement) -> Lookup:
+    def _read(self, account: AccountId, email: str, requirement: TokenRequirement) -> Lookup:
         entry = self._cache.read(account)
         if entry and self._is_conclusive(entry, requirement):
             return Lookup(entry)
-        known = {account: (email, entry)}
-        return self._once(("read", account, requirement), lambda: self._below_cache(known, requirement)[account])
+        return self._below_cache({account: email}, {account: entry}, requirement)[account]
 
     def _look_up_many(self, wanted: Mapping[AccountId, str], requirement: TokenRequirement) -> dict[AccountId, Lookup]:
         entries = {account: self._cache.recall(account) for account in wanted}
         found = self._conclusive(entries, requirement)
         entries |= self._cache.read_many([account for account in wanted if account not in found])
         found |= self._conclusive(entries, requirement)
-        rest = {account: (email, entries.get(account)) for account, email in wanted.items() if account not in found}
-        return found | (self._below_cache(rest, requirement) if rest else {})
+        rest = {account: email for account, email in wanted.items() if account not in found}
+        return found | (self._below_cache(rest, entries, requirement) if rest else {})
 
     def _below_cache(
-        self, wanted: Mapping[AccountId, tuple[str, CacheEntry | None]], requirement: TokenRequirement
+        self,
+        wanted: Mapping[AccountId, str],
+        cached: Mapping[AccountId, CacheEntry | None],
+        requirement: TokenRequirement,
     ) -> dict[AccountId, Lookup]:
-        """Postgres, then a refresh of each account that still has no token that satisfies."""
-        cached = {account: entry for account, (_, entry) in wanted.items()}
-        if self._stored:
-            lookups = self._stored.find(cached, requirement)
-        else:
-            lookups = {account: Lookup(entry) for account, entry in cached.items()}
-        found = {account: each for account, each in lookups.items() if self._is_final(each, requirement)}
-        stale = [account for account in wanted if account not in found]
+        """Postgres, then a refresh of each account that still has no token that satisfies.
 
-        def refresh(account: AccountId) -> Lookup:
-            return self._refresh(account, wanted[account][0], requirement, lookups[account])
+        Concurrent calls with the same requirement work on an account once: the first does, the others wait for it.
+        """
+        flights, own = self._board(wanted, requirement)
+        try:
+            lookups = self._stored_lookups({account: cached.get(account) for account in own}, requirement)
+            stale = [account for account in own if not self._is_final(lookups[account], requirement)]
+            if len(stale) == 1:
+                lookups[stale[0]] = self._refresh(stale[0], wanted[stale[0]], requirement, lookups[stale[0]])
+            elif stale:
+                with ThreadPoolExecutor(_PARALLEL_REFRESHES, thread_name_prefix="tokens") as pool:
+                    tasks = {
+                        account: pool.submit(self._refresh, account, wanted[account], requirement, lookups[account])
+                        for account in stale
+                    }
+                lookups |= {account: task.result() for account, task in tasks.items()}
+            for account in own:
+                flights[account].set_result(lookups[account])
+        except BaseException as error:
+            for account in own:
+                flights[account].set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                for account in own:
+                    del self._flights[account, requirement]
+        return {account: flight.result() for account, flight in flights.items()}
 
-        if len(stale) == 1:
-            return found | {stale[0]: refresh(stale[0])}
-        if stale:
-            with ThreadPoolExecutor(_PARALLEL_REFRESHES, thread_name_prefix="tokens") as pool:
-                found |= dict(zip(stale, pool.map(refresh, stale), strict=True))
-        return found
+    def _board(
+        self, accounts: Iterable[AccountId], requirement: TokenRequirement
+    ) -> tuple[dict[AccountId, Future[Lookup]], list[AccountId]]:
+        """The look-up under way for each account, and the accounts whose look-up is this call's own to make."""
+        with self._lock:
+            own = [account for account in accounts if (account, requirement) not in self._flights]
+            self._flights |= {(account, requirement): Future() for account in own}
+            return {account: self._flights[account, requirement] for account in accounts}, own
+
+    def _stored_lookups(
+        self, cached: Mapping[AccountId, CacheEntry | None], requirement: TokenRequirement
+    ) -> dict[AccountId, Lookup]:
+        if self._stored and cached:
+            return self._stored.find(cached, requirement)
+        return {account: Lookup(entry) for account, entry in cached.items()}
 
     def _refresh(self, account: AccountId, email: str, requirement: TokenRequirement, lookup: Lookup) -> Lookup:
-        def refresh() -> Lookup:
-            try:
-                return self._on_demand.refresh(account, email, requirement, lookup)
-            except WorkerError as error:
-                return Lookup(lookup.entry, lookup.stored, error)
-
-        refreshed = self._once(("refresh", account, requirement), refresh)
+        try:
+            refreshed = self._on_demand.refresh(account, email, requirement, lookup)
+        except WorkerError as error:
+            return Lookup(lookup.entry, lookup.stored, error)
         if refreshed.entry and (failure := of_process(refreshed.error, now=self._utcnow())):
             self._cache.remember([refreshed.entry.with_failure(failure)])  # in this process: others may fare better
         return refreshed
@@ -201,21 +233,3 @@ class TokenReader:
         if entry is None:
             raise Unavailable(f"{email}: no store has an entry for it")
         raise as_error(entry, entry.email or email, now=now)
-
-    def _once(self, flight: Flight, work: Callable[[], Lookup]) -> Lookup:
-        """Within a process, callers with the same requirement that come while one works on it get the same result."""
-        with self._lock:
-            future = self._flights.get(flight)
-            if is_leader := future is None:
-                future = self._flights[flight] = Future()
-        if not is_leader:
-            return future.result()
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-            raise
-        finally:
-            with self._lock:
-                del self._flights[flight]
-        return future.result()

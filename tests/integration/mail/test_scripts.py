@@ -1,0 +1,345 @@
+"""Public reports about mail servers, replayed over the wire through every door."""
+
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.integration.mail.doors import DOORS, IMAP, SMTP, Door, library, protocol, through_aio_imap, through_pop
+from tests.integration.mail.script import Scripted, Scripts, cases, serving_script
+from tests.integration.mail.sources import LOCAL, HeldSource
+from worker.mail import LoginRejected, MailboxNotConnected, MailboxRefused, MailUnavailable
+
+ANN = "ann@contoso.com"
+GREETING = {
+    "imap": "S: * OK The Microsoft Exchange IMAP4 service is ready. [UwBOADYAUABSADAA]",
+    "pop": "S: +OK The Microsoft Exchange POP3 service is ready. [UwBOADYA]",
+    "smtp": "S: 220 ZR2P278CA0019.outlook.office365.com Microsoft ESMTP MAIL Service ready",
+}
+CAPABILITY = ["C: CAPABILITY", "S+: * CAPABILITY IMAP4 IMAP4rev1 AUTH=XOAUTH2 IDLE|{tag} OK CAPABILITY completed."]
+STARTTLS = ["C: EHLO", "S+: 250-smtp.contoso.com Hello|250 STARTTLS", "C: STARTTLS", "S: 220 2.0.0 SMTP server ready"]
+EHLO = ["C: EHLO", "S+: 250-smtp.contoso.com Hello|250 AUTH LOGIN XOAUTH2"]
+BEGIN = {
+    "imap": [GREETING["imap"], *CAPABILITY, "C: AUTHENTICATE XOAUTH2"],
+    "pop": [GREETING["pop"], "C: AUTH XOAUTH2"],
+    "smtp": [GREETING["smtp"], *STARTTLS, "TLS", *EHLO, "C: AUTH XOAUTH2"],
+}
+PROMPT = {"imap": "S: + ", "pop": "S: + ", "smtp": "S: 334 "}
+REJECTED = {
+    "imap": "S: {tag} NO AUTHENTICATE failed.",
+    "pop": "S: -ERR Authentication failure: unknown user name or bad password.",
+    "smtp": "S: 535 5.7.3 Authentication unsuccessful",
+}
+
+
+@dataclass(slots=True)
+class Played:
+    """How a login went."""
+
+    seen: Scripted
+    source: HeldSource
+    seconds: float = 0.0
+    raised: Exception | None = field(default=None)
+
+    def is_over(self) -> bool:
+        """Whether every connection was closed; one that stays open shows by the wait."""
+        end = time.monotonic() + 30
+        while self.seen.closed < self.seen.opened and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.seen.closed == self.seen.opened
+
+
+Play = Callable[..., Played]
+
+
+@pytest.fixture(name="play")
+def _play(script_tls: ssl.SSLContext, script_trust: ssl.SSLContext) -> Iterator[Play]:
+    with ExitStack() as running:
+
+        def play(door: Door, scripts: Scripts, *, timeout: float = 30, newest: int = 99) -> Played:
+            seen = Scripted(scripts)
+            servers = running.enter_context(serving_script(seen, script_tls, protocol(door)))
+            played = Played(seen, HeldSource(servers, newest=newest))
+            begun = time.monotonic()
+            try:
+                door(played.source, ANN, command="noop", ssl_context=script_trust, mail_hosts=LOCAL, timeout=timeout)
+            except Exception as error:  # noqa: BLE001 - it is looked at
+                played.raised = error
+            played.seconds = time.monotonic() - begun
+            return played
+
+        yield play
+
+
+def answered(door: Door, *steps: str) -> list[list[str]]:
+    """A server that takes the token and then does as the steps say, at every connection."""
+    spoken = protocol(door)
+    return [[*BEGIN[spoken], PROMPT[spoken], "C*", *steps]]
+
+
+# What raises, how many tokens are reported, how many connections are opened, and what the error says.
+Expected = tuple[type[Exception] | None, int, int, str]
+EXPECTED: dict[str, Expected] = {
+    "anc-once": (None, 0, 2, ""),
+    "hve-expiring": (None, 1, 2, ""),
+    "pop-protocol-error": (MailUnavailable, 0, 1, "Protocol error"),
+    "refused-before-token": (MailboxRefused, 0, 1, ""),
+    "challenge-token": (LoginRejected, 1, 2, "status 400, scope …"),
+    "aio-bye": (MailUnavailable, 0, 1, "Session invalidated - AccessTokenExpired"),
+    "aio-greeting-bye": (MailUnavailable, 0, 1, "Connection is closed. 13"),
+    "bad-invalid-state": (MailUnavailable, 0, 1, "Command received in Invalid state."),
+    "smtp-prx4": (MailUnavailable, 0, 1, "PRX4"),
+}
+GIVEN = [
+    pytest.param(door, scripts, timeout, EXPECTED[case], id=f"{case}-{name}")
+    for case, name, scripts, timeout in cases()
+    for door in DOORS
+    if name == library(door)
+]
+
+
+@pytest.mark.parametrize(("door", "scripts", "timeout", "expected"), GIVEN)
+def test_a_public_case(play: Play, door: Door, scripts: Scripts, timeout: float, expected: Expected) -> None:
+    kind, reports, connections, words = expected
+    played = play(door, scripts, timeout=timeout)
+    assert type(played.raised) is (kind or type(None)), played.raised
+    assert (len(played.source.reported), played.seen.opened) == (reports, connections)
+    assert words in str(played.raised)
+    assert "eyJ" not in repr(played.raised)
+    assert played.seen.unexpected == []
+    assert played.seconds < timeout
+    assert played.is_over()
+
+
+@pytest.mark.parametrize("door", IMAP)
+def test_a_mailbox_that_stays_unconnected_may_still_pass(play: Play, door: Door) -> None:
+    """A new connection each time, with the same token, and longer pauses."""
+    unconnected = ["S: {tag} BAD User is authenticated but not connected.", "CLOSE"]
+    played = play(door, answered(door, *unconnected))
+    assert isinstance(played.raised, MailboxNotConnected)
+    assert "this may pass" in str(played.raised)
+    assert (played.source.reported, played.seen.opened) == ([], 3)
+    assert len(set(played.seen.tokens)) == 1
+    assert 4 <= played.seconds < 6
+
+
+@pytest.mark.parametrize("door", IMAP)
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("NO System error (Failure)", MailUnavailable),
+        ("NO [OVERQUOTA] no room", MailUnavailable),
+        ("NO Server Busy. Please retry later.", MailUnavailable),
+        ("BAD Command Argument Error. 11", MailUnavailable),
+        ("NO [AUTHORIZATIONFAILED] no rights", MailboxRefused),
+        ("NO IMAP access is disabled for this mailbox.", MailboxRefused),
+    ],
+)
+def test_an_answer_that_judges_no_token_costs_no_refresh(
+    play: Play, door: Door, words: str, kind: type[Exception]
+) -> None:
+    played = play(door, answered(door, "S: {tag} " + words, "SILENT"))
+    assert type(played.raised) is kind
+    assert words[4:] in str(played.raised)
+    assert (played.source.reported, played.seen.opened) == ([], 1)
+
+
+@pytest.mark.parametrize("door", SMTP)
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("501 5.5.124 Invalid XOAUTH2 auth data - user and token mismatch", MailboxRefused),
+        ("504 5.7.4 Unrecognized authentication type", MailboxRefused),
+        ("503 5.5.1 Bad sequence of commands", MailUnavailable),
+        ("250 2.0.0 OK", MailUnavailable),
+        ("what?", MailUnavailable),
+    ],
+)
+def test_nor_does_one_of_smtp(play: Play, door: Door, words: str, kind: type[Exception]) -> None:
+    played = play(door, answered(door, "S: " + words, "SILENT"))
+    assert type(played.raised) is kind
+    assert (played.source.reported, played.seen.opened) == ([], 1)
+
+
+@pytest.mark.parametrize("door", IMAP)
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ("{tag} NO AUTHENTICATE failed.|* BYE Connection closed. 14", LoginRejected),
+        ("* BYE Connection closed. 14|{tag} NO AUTHENTICATE failed.", MailUnavailable),
+        ("* NO [ALERT] slow down|* 3 EXISTS {5}|hello|{tag} NO AUTHENTICATE failed.", LoginRejected),
+        ("{tag} PREAUTH what?", MailUnavailable),
+        ("nonsense", MailUnavailable),
+        ("X9 NO AUTHENTICATE failed.", MailUnavailable),
+    ],
+)
+def test_the_first_word_about_the_login_counts(play: Play, door: Door, lines: str, kind: type[Exception]) -> None:
+    played = play(door, answered(door, f"S+: {lines}", "CLOSE"))
+    assert type(played.raised) is kind
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_login_that_is_rejected_before_the_token_costs_no_refresh(play: Play, door: Door) -> None:
+    spoken = protocol(door)
+    played = play(door, [[*BEGIN[spoken], REJECTED[spoken], "SILENT"]])
+    assert isinstance(played.raised, MailboxRefused)
+    assert (played.source.reported, played.seen.tokens) == ([], [])
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_words_stay_when_the_rejection_is_an_old_one(play: Play, door: Door) -> None:
+    """The source has no newer token, because the last one was rejected minutes ago."""
+    played = play(door, answered(door, REJECTED[protocol(door)], "SILENT"), newest=1)
+    assert isinstance(played.raised, LoginRejected)
+    assert played.raised.said == REJECTED[protocol(door)].partition(" ")[2].removeprefix("{tag} NO ").removeprefix(
+        "-ERR "
+    ).removeprefix("535 ")
+    assert played.raised.retry_after is not None
+
+
+ENDS = {
+    "close": ["CLOSE"],
+    "reset": ["RST"],
+    "farewell": ["S: * BYE Connection closed. 14", "CLOSE"],
+    "farewell that lingers": ["S: * BYE Connection closed. 14", "SILENT"],
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("stage", ["before the greeting", "after it", "after the token"])
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_a_server_that_hangs_up_is_noticed_at_once(play: Play, door: Door, stage: str, end: str) -> None:
+    spoken = protocol(door)
+    script = {
+        "before the greeting": ENDS[end],
+        "after it": [GREETING[spoken], "C*", *ENDS[end]],
+        "after the token": [*answered(door)[0], *ENDS[end]],
+    }[stage]
+    played = play(door, [script])
+    assert isinstance(played.raised, MailUnavailable)
+    assert played.seconds < 2
+    assert (played.source.reported, played.seen.opened) == ([], 1)
+    assert played.is_over()
+
+
+@pytest.mark.parametrize("door", IMAP)
+@pytest.mark.parametrize("end", ["farewell", "farewell that lingers"])
+@pytest.mark.parametrize("stage", ["as the greeting", "after the token", "after the login"])
+def test_a_farewell_is_heard_at_once(play: Play, door: Door, stage: str, end: str) -> None:
+    if end == "farewell that lingers" and door is not through_aio_imap and stage != "as the greeting":
+        end = "farewell"  # imaplib reads on until the server hangs up
+    accepted = [*answered(door)[0], "S: {tag} OK AUTHENTICATE completed.", *CAPABILITY * (door is through_aio_imap)]
+    script = {
+        "as the greeting": ENDS[end],
+        "after the token": [*answered(door)[0], *ENDS[end]],
+        "after the login": [*accepted, "C: LIST", *ENDS[end]],
+    }[stage]
+    played = play(door, [script])
+    assert isinstance(played.raised, MailUnavailable)
+    assert "Connection closed. 14" in str(played.raised)
+    assert played.seconds < 2
+    assert played.source.reported == []
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("stage", ["TLS", "greeting", "after it", "after the token"])
+def test_silence_ends_at_the_time_limit(play: Play, door: Door, stage: str) -> None:
+    spoken = protocol(door)
+    tls = [GREETING["smtp"], *STARTTLS, "SILENT"] if door in SMTP else ["NOTLS", "SILENT"]
+    script = {
+        "TLS": tls,
+        "greeting": ["SILENT"],
+        "after it": [GREETING[spoken], "SILENT"],
+        "after the token": [*answered(door)[0], "SILENT"],
+    }[stage]
+    played = play(door, [script], timeout=1)
+    assert isinstance(played.raised, MailUnavailable)
+    assert "no complete answer within 1 seconds" in str(played.raised)
+    assert 0.9 < played.seconds < 2
+    assert (played.source.reported, played.seen.opened) == ([], 1)
+    assert played.is_over()
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("prompt", ["", "go ahead!", "="])
+def test_a_prompt_may_be_anything(play: Play, door: Door, prompt: str) -> None:
+    """The token is sent all the same."""
+    spoken = protocol(door)
+    script = [*BEGIN[spoken], (PROMPT[spoken] + prompt).rstrip(), "C*", REJECTED[spoken], "SILENT"]
+    played = play(door, [script])
+    assert isinstance(played.raised, LoginRejected)
+    assert len(played.seen.tokens) == 2
+
+
+TRICKLE = {
+    "imap": ["DRIP 0.2 * OK " + "still here " * 30],
+    "pop": ["DRIP 0.2 + " + "still here " * 30],
+    "smtp": ["DRIP 0.2 334-" + "still here " * 30],
+}
+CHATTER = {"imap": "* OK still here", "pop": "+ ", "smtp": "334-still here"}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("stage", ["greeting", "answer", "lines"])
+def test_a_server_that_trickles_does_not_hold_a_login(play: Play, door: Door, stage: str) -> None:
+    spoken = protocol(door)
+    script = {
+        "greeting": TRICKLE[spoken],
+        "answer": [*answered(door)[0], *TRICKLE[spoken]],
+        "lines": [*answered(door)[0], *[f"S: {CHATTER[spoken]}", "SLEEP 0.4"] * 60],
+    }[stage]
+    played = play(door, [script], timeout=1)
+    assert isinstance(played.raised, MailUnavailable)
+    assert played.seconds < 2.5
+    assert played.source.reported == []
+    assert played.is_over()
+
+
+FLOODS = {
+    "imap": {
+        "lines": "FLOOD * OK still here",
+        "literal": "S: * FOO {2000000000}",
+        "line": "RAW * OK " + "x" * 2_000_000,
+    },
+    "pop": {"lines": "FLOOD + ", "line": "RAW + " + "x" * 2_000_000},
+    "smtp": {"lines": "FLOOD 334-still here", "line": "RAW 334-" + "x" * 2_000_000},
+}
+
+
+@pytest.mark.parametrize(("door", "flood"), [(door, flood) for door in DOORS for flood in FLOODS[protocol(door)]])
+def test_a_server_that_sends_too_much_is_cut_off(play: Play, door: Door, flood: str) -> None:
+    played = play(door, answered(door, FLOODS[protocol(door)][flood], "SILENT"))
+    assert isinstance(played.raised, MailUnavailable)
+    assert played.seconds < 5
+    assert played.source.reported == []
+
+
+@pytest.mark.parametrize("door", [*IMAP, through_pop])
+def test_no_token_goes_to_a_server_without_tls(play: Play, door: Door) -> None:
+    spoken = protocol(door)
+    played = play(door, [["NOTLS", *BEGIN[spoken], PROMPT[spoken], "C*", "SILENT"]])
+    assert isinstance(played.raised, MailUnavailable)
+    assert played.seconds < 2
+    assert played.seen.tokens == []
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_words_of_a_server_do_not_forge_a_log(play: Play, door: Door) -> None:
+    spoken = protocol(door)
+    played = play(door, answered(door, REJECTED[spoken] + " \x1b[2K\x0badmin logged in", "SILENT"))
+    assert isinstance(played.raised, LoginRejected)
+    assert r"\x1b[2K\x0badmin logged in" in str(played.raised)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_token_in_pieces_is_in_no_message(play: Play, door: Door) -> None:
+    """The response is repeated, with a space after every twelfth character."""
+    spoken = protocol(door)
+    played = play(door, answered(door, REJECTED[spoken] + " {resp:12}", "SILENT"))
+    assert isinstance(played.raised, LoginRejected)
+    assert "…" in played.raised.said
+    assert "eyJ" not in repr(played.raised) + repr(played.raised.__cause__)
+    assert len(played.raised.said) < 200

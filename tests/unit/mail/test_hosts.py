@@ -1,0 +1,48 @@
+"""Which hosts may receive a token."""
+
+import pytest
+
+from worker.domain.account import MailServers
+from worker.domain.errors import ConfigurationError, InvalidInput
+from worker.mail import MICROSOFT_MAIL_HOSTS, MailHostNotAllowed, parse_mail_hosts
+from worker.mail.hosts import check_mail_host, is_host_name
+
+
+def test_the_hosts_of_a_new_account_are_allowed() -> None:
+    servers = MailServers()
+    for host in (servers.imap_host, servers.pop_host, servers.smtp_host):
+        check_mail_host(host)
+        check_mail_host(f"{host.upper()}.")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "outlook.office365.com.evil.example", "office365.com", "169.254.169.254", "", "a\nb"]
+)
+def test_other_hosts_are_not(host: str) -> None:
+    with pytest.raises(MailHostNotAllowed, match="WORKER_MAIL_HOSTS") as caught:
+        check_mail_host(host)
+    assert isinstance(caught.value, InvalidInput)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_operator_adds_hosts() -> None:
+    hosts = parse_mail_hosts("imap.gmail.com, Mail.Contoso.com.,")
+    assert hosts == MICROSOFT_MAIL_HOSTS | {"imap.gmail.com", "mail.contoso.com"}
+    check_mail_host("IMAP.gmail.com", hosts)
+    assert parse_mail_hosts("") == MICROSOFT_MAIL_HOSTS
+
+
+@pytest.mark.parametrize("setting", ["outlook..office365.com", "https://imap.gmail.com", "a b", "x" * 64])
+def test_an_operator_errs(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="WORKER_MAIL_HOSTS"):
+        parse_mail_hosts(setting)
+
+
+@pytest.mark.parametrize("host", ["localhost", "a.b-c.d", "münchen.example", "::1", "127.0.0.1", "x" * 63 + ".de"])
+def test_a_host_name(host: str) -> None:
+    assert is_host_name(host)
+
+
+@pytest.mark.parametrize("host", ["", ".", "a..b", "-a.b", "a_b .c", "a\nb", "x" * 64, "a." * 127 + "a", "\ud800"])
+def test_no_host_name(host: str) -> None:
+    assert not is_host_name(host)
