@@ -151,8 +151,8 @@ def _echoes(emulator: Emulator) -> dict[str, Fault]:
 def _run(deployment: Deployment, processes: list[Process]) -> None:
     requested = "SELECT count(DISTINCT account_id) FROM refresh_events"
     wait_for(lambda: deployment.sql(requested) == [(14,)], about="a request per account", processes=processes)
-    # Or the failing accounts are tried again and again on a slow machine, until that opens the registration's breaker
-    # and the doctor reports it.
+    # Otherwise the failing accounts are retried on a slow machine until the registration's breaker opens, which the
+    # doctor reports.
     postponed = "UPDATE mail_credentials SET refresh_due_at = now() + interval '1 h' WHERE email <> %s AND email <> %s"
     deployment.sql(postponed, FINE, DAMAGED)
     # A table is gone for a moment: the ledger's, while new tokens are in the workers' hands; then that of the accounts.

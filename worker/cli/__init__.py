@@ -9,7 +9,9 @@ import click
 
 from worker import __version__
 from worker.cli import accounts, development, operations
-from worker.domain.errors import ConfigurationError, InvalidInput, NeedsUser, WorkerError
+from worker.cli.output import printable, without_tokens
+from worker.domain.codes import hint
+from worker.domain.errors import AccountError, ConfigurationError, InvalidInput, NeedsUser, WorkerError
 from worker.observability import logging
 
 FAILED, USAGE, USER_NEEDED, CONFIGURATION_WRONG = 1, 2, 3, 4
@@ -28,9 +30,18 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            # It repeats a misplaced argument.
+            raise click.UsageError(printable(without_tokens(error.format_message())), ctx=error.ctx) from None
         except WorkerError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {printable(_sentence(error))}", err=True)
             ctx.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
+
+
+def _sentence(error: WorkerError) -> str:
+    """The error, and for an operator the meaning of the code in it."""
+    reason = error.reason if isinstance(error, AccountError) else ""
+    return f"{error}. {hint(reason)}" if reason else str(error)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

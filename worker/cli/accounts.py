@@ -4,19 +4,25 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from worker import clock
-from worker.cli.output import as_json, print_fields, print_json, print_table, remaining
+from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, printable, remaining
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant, Status, account_id, grant_expires_at, normalize_email
+from worker.domain.cache_entry import CacheEntry
+from worker.domain.cached_failure import as_error, failure_of
+from worker.domain.codes import hint
+from worker.domain.errors import AccountError
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
 
 _BAD_LINES_SHOWN = 20
+_PARTS = {"failure_kind", "failure_code"}  # of ``failure``, for machines
 
 
 @contextmanager
@@ -47,11 +53,11 @@ def connect(email: str, client: str) -> None:
     with services() as opened:
         opened.identity.validate(client=client, authority=None, scopes=())
         flow = opened.identity.start_device_flow(client)
-        click.echo(flow.message)
+        click.echo("\n".join(map(printable, flow.message.splitlines())))
         signed_in = flow.wait(clock.utcnow)
         # Not normalized: it may be a telephone number, which would be refused, and the grant lost with it.
         if signed_in.username and signed_in.username.strip().lower() != email:
-            click.echo(f"Note: signed in as {signed_in.username}, for the mailbox {email}.", err=True)
+            click.echo(f"Note: signed in as {printable(signed_in.username)}, for the mailbox {email}.", err=True)
         granted = signed_in.tokens
         opened.accounts.save(
             [
@@ -64,11 +70,13 @@ def connect(email: str, client: str) -> None:
                 )
             ]
         )
-    click.echo(f"{email} is connected.")
+    print_line(f"{email} is connected.")
 
 
 @click.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.argument(
+    "file", type=click.File("r", encoding="utf-8", errors="surrogateescape")
+)  # bytes that parse_grant rejects
 def import_(file: IO[str]) -> None:
     """Store accounts from JSON lines; "-" reads standard input.
 
@@ -85,7 +93,7 @@ def import_(file: IO[str]) -> None:
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
     for line in bad[:_BAD_LINES_SHOWN]:
-        click.echo(f"line {line.number}: {line.reason}", err=True)
+        click.echo(printable(f"line {line.number}: {line.reason}"), err=True)
     if len(bad) > _BAD_LINES_SHOWN:
         click.echo(f"... and {len(bad) - _BAD_LINES_SHOWN} more", err=True)
     click.echo(f"{stored} imported, {len(bad)} refused")
@@ -140,10 +148,11 @@ def show(email: str, *, json_output: bool) -> None:
     with services() as opened:
         account = opened.accounts.find(email)
         history = opened.events.latest(account.id)
+    description = _describe(account)
     if json_output:
-        print_json({**_describe(account), "history": history})
+        print_json({**description, "history": history})
         return
-    print_fields(_describe(account))
+    print_fields({name: value for name, value in description.items() if name not in _PARTS})
     if history:
         click.echo()
         print_table(
@@ -188,11 +197,11 @@ def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
 @click.command()
 @click.argument("email")
 def refresh(email: str) -> None:
-    """Refresh an account now, whatever its schedule and earlier failures say."""
+    """Refresh an account now, regardless of its schedule and earlier failures."""
     with services() as opened:
         opened.accounts.find(email)
         found = opened.on_demand.refresh_now(account_id(email))
-    click.echo(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+    print_line(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 @click.command()
@@ -201,7 +210,7 @@ def pause(email: str) -> None:
     """Stop refreshing an account until it is resumed."""
     with services() as opened:
         opened.accounts.pause(email)
-    click.echo(f"{normalize_email(email)} is paused.")
+    print_line(f"{normalize_email(email)} is paused.")
 
 
 @click.command()
@@ -210,7 +219,7 @@ def resume(email: str) -> None:
     """Refresh a paused or failing account again, from now on."""
     with services() as opened:
         opened.accounts.resume(email)
-    click.echo(f"{normalize_email(email)} is active.")
+    print_line(f"{normalize_email(email)} is active.")
 
 
 @click.command()
@@ -220,10 +229,18 @@ def disconnect(email: str) -> None:
     """Erase an account's tokens here and in the cache."""
     with services() as opened:
         opened.accounts.disconnect(email)
-    click.echo(f"{normalize_email(email)} is disconnected.")
+    print_line(f"{normalize_email(email)} is disconnected.")
 
 
 COMMANDS: tuple[click.Command, ...] = (connect, import_, list_, show, token, refresh, pause, resume, disconnect)
+
+
+def _advice(account: Account) -> str | None:
+    """The advice that a consumer gets with its error, also while a worker retries the refresh."""
+    now, settled = clock.utcnow(), replace(account, lease_until=None)
+    entry = CacheEntry.of(settled, failure=failure_of(settled, now=now, requested=True))
+    error = as_error(entry, account.email, now=now)
+    return error.advice if isinstance(error, AccountError) else None
 
 
 def _describe(account: Account) -> dict[str, Any]:
@@ -243,6 +260,10 @@ def _describe(account: Account) -> dict[str, Any]:
         "refresh_token_issued_at": account.refresh_token_issued_at,
         "grant_dies_at": grant_expires_at(account),
         "failure": failure and f"{failure.kind} ({failure.code})",
+        "failure_kind": failure and failure.kind,
+        "failure_code": failure and failure.code,
+        "hint": failure and hint(failure.code),
+        "advice": _advice(account),
         "failures_in_a_row": failure and failure.count,
         "failing_since": failure and failure.since,
         "imap": f"{account.mail.imap_host}:{account.mail.imap_port}",

@@ -71,7 +71,7 @@ def up(data: Path) -> None:
     help="Where its certificate authority is written; a temporary one unless given.",
 )
 def emulator(port: int, directory: Path | None) -> None:
-    """Run the Microsoft identity emulator on loopback until Ctrl-C. Anybody who reaches it can sign in as anybody."""
+    """Run the Microsoft identity emulator on loopback until Ctrl-C. It lets each caller sign in as any user."""
     _end_at_once()
     from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Commands for whoever runs the system."""
+"""Commands for operators."""
 
 import sys
 from collections.abc import Callable
@@ -10,12 +10,13 @@ import click
 
 from worker import clock
 from worker.cli.accounts import services
-from worker.cli.output import as_json, duration, print_fields, print_json
+from worker.cli.output import as_json, duration, print_fields, print_json, print_line
 from worker.domain.breaker import Breaker
+from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.vault import format_access_keys, generate_key
 
-# What brings SQLAlchemy, pydantic or Alembic is imported where it is used: see worker.cli.accounts.services.
+# Modules that import SQLAlchemy, pydantic or Alembic are imported in functions: see worker.cli.accounts.services.
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
@@ -110,7 +111,7 @@ def status(*, json_output: bool) -> None:
         }
     )
     for breaker in breakers:
-        click.echo(f"app registration {breaker.client}: {breaker.kind} ({breaker.code}), {_use(breaker, now)}")
+        print_line(f"app registration {breaker.client}: {_explained(breaker, now)}")
 
 
 @click.command()
@@ -150,9 +151,15 @@ def _trouble(breaker: Breaker) -> dict[str, object]:
         "client": breaker.client,
         "outcome": breaker.kind,
         "code": breaker.code,
+        "hint": breaker.code and hint(breaker.code),
         "failures": breaker.failures,
         "open_until": breaker.open_until,
     }
+
+
+def _explained(breaker: Breaker, now: datetime) -> str:
+    """The failure of its refreshes, until when they wait, and the meaning of the code."""
+    return f"{breaker.kind} ({breaker.code}), {_use(breaker, now)}. {hint(breaker.code or '')}"
 
 
 def _use(breaker: Breaker, now: datetime) -> str:
@@ -166,9 +173,9 @@ def _report(name: str, check: Callable[[], object]) -> bool:
     try:
         check()
     except WorkerError as error:
-        click.echo(f"FAIL  {name}: {error}")
+        print_line(f"{name}: {error}", label="FAIL  ")
         return False
-    click.echo(f"ok    {name}")
+    print_line(name, label="ok    ")
     return True
 
 
@@ -194,8 +201,7 @@ def _check_client(opened: "Services", name: str) -> None:
     opened.identity.check(name)
     for breaker in opened.events.breakers():
         if breaker.client == name and breaker.open_until is not None:
-            msg = f"refreshes meet {breaker.kind} ({breaker.code}); {_use(breaker, clock.utcnow())}"
-            raise ConfigurationError(msg)
+            raise ConfigurationError(f"refreshes meet {_explained(breaker, clock.utcnow())}")
 
 
 def _check_clock(opened: "Services") -> None:

@@ -1,15 +1,21 @@
-"""What commands print: tables for people, JSON for machines."""
+"""Output of commands: tables and fields for people, JSON for machines. No text reaches the terminal as a command."""
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from shutil import get_terminal_size
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON, for machines.")
+
+_GAP = "  "
+_TOKENLIKE = re.compile(r"[^\s']{64,}")  # characters; longer than most addresses and paths, shorter than any token
 
 
 def print_json(value: object) -> None:
@@ -17,22 +23,53 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """A table as wide as the terminal; without one, plain lines that can be cut and grepped."""
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        for row in rows:
-            click.echo("\t".join(str(cell) for cell in row))
+    """A table on a terminal; elsewhere plain lines that can be cut and grepped.
+
+    If a row is wider than the terminal, the last cell of each row stands on a line of its own, whole.
+    """
+    cells = ([printable(str(cell)) for cell in row] for row in rows)
+    if not sys.stdout.isatty():
+        for row in cells:
+            click.echo("\t".join(row))
         return
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+    if title:
+        click.echo(title)
+    header, *lines = _lines([list(columns), *cells])
+    click.secho(header, bold=True)
+    for line in lines:
+        click.echo(line)
 
 
 def print_fields(fields: dict[str, Any]) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
-        click.echo(f"{name.ljust(width)}  {'-' if value is None else value}")
+        print_line("-" if value is None else str(value), label=name.ljust(width) + _GAP)
+
+
+def print_line(text: str, *, label: str = "") -> None:
+    """The label and the text; on a terminal the text is wrapped between words, and indented as far as the label."""
+    line = printable(text)
+    if sys.stdout.isatty():
+        indent = " " * max(len(label), len(_GAP))
+        width = get_terminal_size().columns
+        wrapped = textwrap.wrap(
+            line, width, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        click.echo("\n".join(wrapped))
+    else:
+        click.echo(label + line)
+
+
+def printable(text: str) -> str:
+    """The text with an escape sequence, such as ``\\x1b``, for each character that does not print as itself."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def without_tokens(text: str) -> str:
+    """The text with an ellipsis for each word that is as long as a token."""
+    return _TOKENLIKE.sub("…", text)
 
 
 def remaining(until: datetime | None, now: datetime) -> str:
@@ -50,6 +87,16 @@ def duration(span: timedelta) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Each row, padded to the widths of its columns."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    fits = sum(widths) + len(_GAP) * (len(widths) - 1) <= get_terminal_size().columns
+    for *cells, last in rows:
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=False))
+        line = _GAP.join(padded)
+        yield f"{line}{_GAP}{last}".rstrip() if fits else f"{line.rstrip()}\n{_GAP}{last}".rstrip()
 
 
 def _plain(value: object) -> str:

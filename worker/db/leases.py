@@ -171,8 +171,8 @@ _UPDATE = Columns(
 
 # Compare-and-swap. A result counts if version and lease are still those that it is based on. New tokens also count
 # * if the lease ran out, even if another worker has taken it over: that worker has spent an older refresh token;
-# * if an operator has paused or resumed the account: only the state is the operator's. A sign-in would have replaced the
-#   refresh token that was spent, so its digest shows which of the two happened. A token that rotate-keys has sealed again
+# * if an operator has paused or resumed the account: only the state is the operator's. A sign-in would have replaced
+#   the spent refresh token, so its digest shows which of the two happened. A token that rotate-keys has sealed again
 #   since goes by its version alone.
 _PERSIST = text(f"""
     UPDATE mail_credentials AS c

@@ -1,19 +1,19 @@
 """Writes docs/error-codes.md from the table of codes: ``python -m worker.devkit.error_codes``."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 
 from worker.domain.advice import PERSONAL, SENTENCES
-from worker.domain.codes import CodeRow, Verdict, applications, grants, names, policies, service
-from worker.domain.codes.row import PUBLISHED, Group
-from worker.domain.scope import Scope
+from worker.domain.codes import BY_ERROR, BY_NUMBER, ROWS, CodeRow, Verdict
+from worker.domain.outcome import Scope
 
 PAGE = Path(__file__).parents[2] / "docs" / "error-codes.md"
 
 #: The sources of rows that name no GitHub thread.
 SOURCES = {
-    PUBLISHED: "[Microsoft's list](https://learn.microsoft.com/entra/identity-platform/reference-error-codes) of error"
-    " codes, read from its repository MicrosoftDocs/entra-docs",
+    "published list": "[Microsoft's list](https://learn.microsoft.com/entra/identity-platform/reference-error-codes) of"
+    " error codes, read from its repository MicrosoftDocs/entra-docs",
     "sign-in page": "names in the script of Microsoft's sign-in page",
     "sign-ins report": "Microsoft's older list of codes of the sign-ins report, in MicrosoftDocs/azure-docs",
     "support articles": "articles per code in MicrosoftDocs/SupportArticles-docs",
@@ -33,13 +33,13 @@ _INTRODUCTION = """\
 
 `token-worker show`, `doctor`, the log and the metrics name the code of the last failure. Find it on this page with your
 browser's search. Each row says what the code means and what you can do; the heading above it says what the worker
-does. What users are advised is at the end.
+does. The advice for users is at the end.
 
 A code that is not on this page is new to the worker. It counts as a matter of the one account: after three such answers
 over ten minutes its status is `reauth_required`, and no circuit breaker opens. Look the code up at
 <https://login.microsoftonline.com/error> and report it, so that it gets a row.
 
-Written by `make docs` from `worker/domain/codes`; do not edit it here.
+Written by `make docs` from `worker/domain/codes.csv` and `advice.csv`; do not edit it here.
 """
 
 _WHOSE = {
@@ -93,24 +93,17 @@ _SECTIONS: tuple[tuple[str, str, frozenset[Verdict]], ...] = (
 
 def render() -> str:
     """The whole page."""
-    microsofts = list(_rows((*grants.GROUPS, *policies.GROUPS, *applications.GROUPS, *service.GROUPS)))
     parts = [_INTRODUCTION]
     for title, what, verdicts in _SECTIONS:
-        rows = sorted((row for row in microsofts if row.verdict in verdicts), key=_by_number)
+        # As text, so that 500341 follows 50034, of which it is a variant.
+        rows = sorted((row for row in BY_NUMBER.values() if row.verdict in verdicts), key=attrgetter("code"))
         parts.append(f"## {title}\n\n{what}\n\n{_table(rows)}")
-    parts.append(f"## Error names without a number\n\n{_table(_rows(names.ERROR_NAMES), is_mixed=True)}")
-    parts.append(f"## The worker's own codes\n\n{_table(_rows(names.OWN), is_mixed=True)}")
+    own = (row for row in ROWS if row.kind == "worker")
+    parts.append(f"## Error names without a number\n\n{_table(BY_ERROR.values(), is_mixed=True)}")
+    parts.append(f"## The worker's own codes\n\n{_table(own, is_mixed=True)}")
     parts.append(_advice())
     parts.append(_sources())
     return "\n".join(parts)
-
-
-def _rows(groups: Iterable[Group]) -> Iterator[CodeRow]:
-    return (row for group in groups for row in group.rows())
-
-
-def _by_number(row: CodeRow) -> str:
-    return row.code  # as text, so that 500341 follows 50034, of which it is a variant
 
 
 def _table(rows: Iterable[CodeRow], *, is_mixed: bool = False) -> str:
@@ -141,7 +134,7 @@ def _key(advice: str) -> str:
 def _advice() -> str:
     lines = [f"| {_key(key)} | {sentence} | {PERSONAL.get(key, 'the same')} |" for key, sentence in SENTENCES.items()]
     head = "| advice | for a work account | for a personal account |\n| --- | --- | --- |"
-    return f"## What users are advised\n\n{head}\n" + "\n".join(lines) + "\n"
+    return f"## Advice for users\n\n{head}\n" + "\n".join(lines) + "\n"
 
 
 def _sources() -> str:

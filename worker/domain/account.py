@@ -43,11 +43,14 @@ REFRESHABLE = frozenset({Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED})
 
 
 def normalize_email(email: str) -> str:
-    """The one spelling an account is stored under. Raises InvalidInput if it cannot be an e-mail address."""
+    """The one spelling an account is stored under. Raises InvalidInput if it cannot be an e-mail address.
+
+    The error repeats the text only if that looks like an address, because it may be a token in the wrong place.
+    """
     normal = email.strip().lower()
     if len(normal) > _EMAIL_LIMIT or not _EMAIL.fullmatch(normal):
-        msg = f"not an e-mail address: {email[:80]!r}"
-        raise InvalidInput(msg)
+        is_like_one = "@" in email and len(email) <= _EMAIL_LIMIT
+        raise InvalidInput(f"not an e-mail address: {email!r}" if is_like_one else "not an e-mail address")
     return normal
 
 

@@ -1,7 +1,7 @@
-"""What to tell the user of a mailbox that cannot be read: one sentence per cause. Data; the words may change.
+"""Advice for the user of a mailbox that cannot be read: one sentence per cause, from advice.csv. The words may change.
 
 A user of a personal account (outlook.com and its like) has no administrator and no organization; where a sentence names
-one, PERSONAL has another.
+one, the table has another for them.
 """
 
 import re
@@ -9,75 +9,20 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from worker.domain.codes import Verdict, explain
+from worker.domain.table import read_table
 
-#: The sentences by key; the rows of codes/ name the keys.
-SENTENCES: Mapping[str, str] = MappingProxyType(
-    {
-        "sign_in": "Please sign in again.",
-        "sign_in_or_wait": "Please sign in again; if that does not help, this application has a problem of its own.",
-        "password": "Your password has changed or expired; please sign in again.",
-        "proof": "Microsoft asks for a second proof of who you are; please sign in again and complete it.",
-        "expired": "Your sign-in has expired; please sign in again.",
-        "day": "Your sign-in lasts for a day only; please sign in again.",
-        "unlock": "Please sign in again; if Microsoft says that your account is locked, unlock it there first.",
-        "consent": "Please sign in again and allow access to your mailbox.",
-        "age": "Microsoft asks for your age or a parent's consent; please sign in again and follow its steps.",
-        "device": "Your organization accepts known devices only; please sign in again from one of them.",
-        "identity": "Your organization wants to be sure that it is you; please sign in again and follow its steps.",
-        "admin_consent": "Your administrator must allow this application first; please ask them to grant consent.",
-        "policy": "Your organization's policy does not allow this access; please ask your administrator.",
-        "assignment": "You have not been assigned to this application; please ask your administrator.",
-        "denied": "Microsoft does not allow this access; please ask your administrator.",
-        "disabled": "Your account is disabled; please ask your administrator.",
-        "unknown_account": "Your account is not known in this organization; please ask your administrator.",
-        "other_account": "This application does not take your kind of account; please sign in with another one.",
-        "unknown_application": "Microsoft does not know this application in your organization; please ask your"
-        " administrator.",
-        "unknown_organization": "Microsoft does not know your organization; please ask your administrator.",
-        "missing_service": "Your organization does not have the service that your mailbox needs; please ask your"
-        " administrator.",
-        "locked": "Microsoft has locked your account for a while after failed sign-ins; it is tried again by itself.",
-        "wait": "Microsoft cannot be asked at the moment; it is tried again by itself.",
-        "application": "This application has a problem of its own; there is nothing you need to do.",
-        "not_connected": "This mailbox is not connected; please sign in to connect it.",
-        "inactive": "This mailbox is not being read at present.",
-        "blocked": "Your organization does not allow this access; please ask your administrator.",
-        "token_refused": "Your mailbox refuses the sign-in; please ask your administrator whether it exists, may be"
-        " reached with IMAP, POP or SMTP, and is yours.",
-        "mailbox_refused": "Your mailbox is closed to this application; please ask your administrator whether IMAP, POP"
-        " and SMTP are switched on for it.",
-        "unread": "Your mailbox cannot be read at the moment.",
-    }
-)
+_ROWS = tuple(read_table("advice.csv"))
 
-_AT_MICROSOFT = (
-    "Microsoft does not allow this access; please sign in to your account in a browser and follow its steps."
-)
+#: The sentences by key; the rows of codes.csv name the keys.
+SENTENCES: Mapping[str, str] = MappingProxyType({row["key"]: row["work account"] for row in _ROWS})
 
-#: The same for users of personal accounts.
+#: The sentences for users of personal accounts, where they differ.
 PERSONAL: Mapping[str, str] = MappingProxyType(
-    {
-        "device": SENTENCES["proof"],
-        "identity": "Microsoft wants to be sure that it is you; please sign in again and follow its steps.",
-        "admin_consent": SENTENCES["consent"],
-        "policy": _AT_MICROSOFT,
-        "assignment": SENTENCES["other_account"],
-        "denied": _AT_MICROSOFT,
-        "disabled": "Your account is disabled; please sign in to it in a browser and follow Microsoft's steps.",
-        "unknown_account": SENTENCES["other_account"],
-        "unknown_application": SENTENCES["other_account"],
-        "unknown_organization": SENTENCES["application"],
-        "missing_service": SENTENCES["other_account"],
-        "blocked": _AT_MICROSOFT,
-        "token_refused": "Your mailbox refuses the sign-in; please check in its settings that other apps may use IMAP,"
-        " POP or SMTP, and that it is yours.",
-        "mailbox_refused": "Your mailbox is closed to this application; please let other apps use IMAP, POP and SMTP in"
-        " its settings.",
-    }
+    {row["key"]: row["personal account"] for row in _ROWS if row["personal account"]}
 )
 
 _OURS = "client_misconfigured"  # or not yet known to be the tenant's
-_PASSES = "backing_off"  # whatever the reason may become, the worker still tries by itself
+_PASSES = "backing_off"  # the worker still tries by itself, and the reason may change
 
 #: The key by the error's own code, where the reason says nothing more.
 BY_CODE: Mapping[str, str] = MappingProxyType(

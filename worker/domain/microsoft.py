@@ -1,5 +1,5 @@
-"""Reads an answer of Microsoft's token endpoint. What a code means is data (codes/); the reading order is HTTP status,
-code, ``suberror``, ``error``.
+"""Reads an answer of Microsoft's token endpoint. The meaning of a code is data (codes.csv); the reading order is HTTP
+status, code, ``suberror``, ``error``.
 
 What is unknown is about the account that was asked for: three such answers over ten minutes make its user sign in
 again, and no breaker opens. Sources: learn.microsoft.com "Refresh tokens in the Microsoft identity platform", "Increase

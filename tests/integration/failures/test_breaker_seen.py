@@ -115,11 +115,11 @@ def test_status_tells_the_operator_which_app_is_in_trouble(
     [trouble] = json.loads(for_machines.result())["breakers"]
     assert (trouble["client"], trouble["outcome"], trouble["code"]) == ("default", "throttled", "http_429")
     assert trouble["open_until"] == (installation.clock.now + MINUTE).isoformat()
-    line = r"^app registration default: throttled \(http_429\), not used for \d\d s$"
+    line = r"^app registration default: throttled \(http_429\), not used for \d\d s\. Microsoft throttles the app reg"
     assert re.search(line, for_people.result(), re.MULTILINE)
 
     installation.query("UPDATE oauth_clients SET open_until = open_until - interval '1 h'")
-    assert "app registration default: throttled (http_429), about to be tried again\n" in command("status")
+    assert "app registration default: throttled (http_429), about to be tried again. Mic" in command("status")
     installation.emulator.clear_faults()
     installation.clock.advance(minutes=2)
     installation.refresh_due()

@@ -79,6 +79,49 @@ def test_a_bad_line_is_reported_by_its_number_and_the_others_are_stored(installa
     assert [account.email for account in installation.services.accounts.list()] == [BOB, CAT]
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"imap_host": 1, "use_oauth": 1}, "unknown fields: 'imap_host', 'use_oauth'; known are "),
+        ({_SECRET: 1, "imap_host": 1}, "unknown fields: 'imap_host', 1 more; known are "),
+        ({_SECRET: 1}, "unknown fields: 1; known are "),
+        ({f"field_{letter}": 1 for letter in "abcdefg"}, "'field_e', 2 more; known are "),
+    ],
+)
+def test_unknown_fields_are_named_unless_they_may_be_tokens(
+    installation: Installation, fields: dict[str, int], named: str
+) -> None:
+    """So that the exporter can be corrected at once."""
+    stored, [bad] = _import(installation, _line(**fields), _line(BOB))
+
+    assert stored == 1
+    assert named in bad.reason
+    assert _SECRET not in bad.reason
+
+
+def test_a_byte_order_mark_is_no_part_of_the_line(installation: Installation) -> None:
+    """Some editors write it; files that are joined have it in the middle."""
+    assert _import(installation, f"\ufeff{_line()}", f"\ufeff{_line(BOB)}") == (2, [])
+
+
+@pytest.mark.parametrize("line", ["[", f"[{_line()}, {_line(BOB)}]", f"\ufeff[{_line()},"])
+def test_an_array_is_called_one(installation: Installation, line: str) -> None:
+    """Other programs export arrays; "not a JSON object" would send their user looking for a typing error."""
+    stored, [bad] = _import(installation, line, _line(CAT))
+
+    assert (stored, bad.number) == (1, 1)
+    assert "a JSON array; write one object a line" in bad.reason
+
+
+def test_bytes_that_are_not_utf_8_are_called_so(installation: Installation) -> None:
+    """As a command reads them: with one surrogate for each byte."""
+    line = b'{"email": "m\xfcller@contoso.com", "refresh_token": "x"}'.decode(errors="surrogateescape")
+
+    stored, [bad] = _import(installation, line, _line(CAT))
+
+    assert (stored, bad.number, bad.reason) == (1, 1, "not UTF-8; save the file in this encoding")
+
+
 def test_everything_a_line_says_is_stored(installation: Installation) -> None:
     """An export from elsewhere comes with its tokens, and nobody has to wait for a refresh."""
     expires_at = installation.clock() + HOUR

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 
 from worker.domain.codes import BY_NUMBER, CodeRow, Verdict
-from worker.domain.scope import Scope
+from worker.domain.outcome import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""The format of an import: one JSON object per line and account, which every exporter can write."""
+"""Format of a line of an import: one JSON object per account, as every exporter can write it."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,19 +11,17 @@ from worker.domain.token import Secret, is_visible
 
 _FIELDS = frozenset({"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at"})
 
+_BYTE_ORDER_MARK = "\ufeff"  # some editors write it at the start of a file
+_NOT_UTF_8 = re.compile(r"[\udc80-\udcff]")  # a byte that could not be decoded (PEP 383)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")  # tokens and client secrets are longer
+_NAMES_SHOWN = 5
+
 
 def parse_grant(line: str) -> Grant:
     """Read one JSON line of an import. Raises InvalidInput naming the field, never its value."""
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        raise InvalidInput("not a JSON object") from None
-    if not isinstance(data, dict):
-        raise InvalidInput("not a JSON object")
-    unknown = sorted(set(data) - _FIELDS)
-    if unknown:
-        msg = f"{len(unknown)} unknown field(s); known are {', '.join(sorted(_FIELDS))}"
-        raise InvalidInput(msg)
+    data = _object(line.removeprefix(_BYTE_ORDER_MARK))
+    if unknown := set(data) - _FIELDS:
+        raise InvalidInput(f"unknown fields: {_names(unknown)}; known are {', '.join(sorted(_FIELDS))}")
     access_token = _text(data, "access_token")
     return Grant(
         email=_email(_required(data, "email")),
@@ -33,6 +32,27 @@ def parse_grant(line: str) -> Grant:
         access_token=Secret(access_token) if access_token else None,
         expires_at=_instant(data.get("expires_at")),
     )
+
+
+def _object(line: str) -> dict[str, Any]:
+    if _NOT_UTF_8.search(line):
+        raise InvalidInput("not UTF-8; save the file in this encoding")
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        data = None
+    if isinstance(data, dict):
+        return data
+    if line.lstrip().startswith("["):
+        raise InvalidInput("a JSON array; write one object a line, without brackets around and commas between them")
+    raise InvalidInput("not a JSON object")
+
+
+def _names(unknown: set[str]) -> str:
+    """A few of the names, in quotes. One that does not look like a name is left out, because it may be a token."""
+    shown = sorted(repr(name) for name in unknown if _NAME.fullmatch(name))[:_NAMES_SHOWN]
+    left_out = len(unknown) - len(shown)
+    return ", ".join(shown + ([f"{left_out} more" if shown else str(left_out)] if left_out else []))
 
 
 def _required(data: dict[str, Any], name: str) -> str:

@@ -1,0 +1,47 @@
+"""Runs ``token-worker`` in a terminal of 80 columns and 24 rows, as an operator does."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import threading
+
+from tests.e2e.deployment import BIN, Deployment, inherited
+from tests.waiting import HANG_LIMIT
+
+COLUMNS = 80
+_SIZE = struct.pack("HHHH", 24, COLUMNS, 0, 0)  # rows, columns, and no pixels
+_BOLD = re.compile(r"\x1b\[[01]m")  # the only styles that a table uses
+
+
+def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
+    """The exit code and the output without styles."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, _SIZE)
+    process = subprocess.Popen(
+        [str(BIN / "token-worker"), *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=deployment.directory,
+        env={**inherited(), **deployment.environment, "TERM": "xterm-256color"},
+    )
+    os.close(theirs)
+    chunks: list[bytes] = []
+    reader = threading.Thread(target=_read, args=(ours, chunks))
+    reader.start()
+    status = process.wait(HANG_LIMIT)
+    reader.join()
+    os.close(ours)
+    return status, _BOLD.sub("", b"".join(chunks).decode().replace("\r\n", "\n"))
+
+
+def _read(descriptor: int, chunks: list[bytes]) -> None:
+    try:
+        while chunk := os.read(descriptor, 65536):
+            chunks.append(chunk)
+    except OSError:
+        return  # Linux reports the end of a terminal as an error
