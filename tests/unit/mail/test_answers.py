@@ -94,7 +94,7 @@ def test_an_answer_is_understood(protocol: MailProtocol, status: str, words: str
 
 @pytest.mark.parametrize(("protocol", "status", "words"), REJECTED)
 def test_a_token_that_was_not_judged_is_not_rejected(protocol: MailProtocol, status: str, words: str) -> None:
-    """Before the server has got the token, the login is impossible. After it has accepted it, the server is at fault."""
+    """Before it has got the token, the login is impossible. After it has accepted it, the server is at fault."""
     before = Answer(protocol=protocol, status=status, words=words, phase=Phase.UNSENT)
     after = Answer(protocol=protocol, status=status, words=words, phase=Phase.ACCEPTED)
     assert (before.verdict, after.verdict) == (Verdict.MAILBOX, Verdict.UNAVAILABLE)
