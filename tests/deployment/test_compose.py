@@ -110,7 +110,7 @@ def test_a_service_gets_every_setting_it_cannot_start_without(service: Service, 
     assert service["environment"]["WORKER_SECRETS_DIR"] == "/run/secrets"
 
 
-def test_secrets_are_files_named_as_what_they_hold(project: Service) -> None:
+def test_each_secret_is_a_file_with_the_name_of_its_setting(project: Service) -> None:
     """A file in WORKER_SECRETS_DIR is found by its name. No secret comes from the environment of the deployment."""
     settings = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     for name, secret in project["secrets"].items():

@@ -43,16 +43,16 @@ class Foreground:
         return self._command.poll() is None
 
     def output(self) -> str:
-        return self.said() + self.errors()
+        return self.stdout() + self.errors()
 
-    def said(self) -> str:
+    def stdout(self) -> str:
         return self._output.read_text()
 
     def errors(self) -> str:
         return self._errors.read_text()
 
-    def until_said(self, words: str) -> None:
-        wait_for(lambda: words in self.said(), about=f"the words {words!r}", processes=[self])
+    def until_printed(self, words: str) -> None:
+        wait_for(lambda: words in self.stdout(), about=f"the words {words!r}", processes=[self])
 
     def ctrl_c(self) -> None:
         """Send SIGINT to the process group, as a terminal does."""

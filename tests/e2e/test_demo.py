@@ -33,21 +33,21 @@ Moment = Callable[[Foreground], object]
 MOMENTS: dict[str, Moment] = {
     "python is still importing": lambda demo: _until_imported(demo, "_rust.abi3.so"),  # after half of the imports
     "the cluster is made": lambda demo: _until_there_is(demo, "stores/postgres/data.new"),
-    "the demo runs": lambda demo: demo.until_said(" mailboxes "),
+    "the demo runs": lambda demo: demo.until_printed(" mailboxes "),
 }
 
 
 @pytest.fixture(scope="module", name="whole_demo")
 def _whole_demo() -> Iterator[Foreground]:
     with open_directory() as directory, foreground(directory, "demo", "--seconds", str(SECONDS)) as demo:
-        demo.until_said(" mailboxes ")  # so that Flower's port is in use when the others start
+        demo.until_printed(" mailboxes ")  # so that Flower's port is in use when the others start
         yield demo
 
 
 def test_the_demo_says_where_flower_is_and_how_to_sign_in(whole_demo: Foreground) -> None:
     """The address and the password are printed, and they work."""
     printed = re.search(
-        r"^Flower +(http://127\.0\.0\.1:\d+)/  \(sign in as (\S+:\S+)\)$", whole_demo.said(), re.MULTILINE
+        r"^Flower +(http://127\.0\.0\.1:\d+)/  \(sign in as (\S+:\S+)\)$", whole_demo.stdout(), re.MULTILINE
     )
 
     assert printed
@@ -121,7 +121,7 @@ def test_more_signals_do_not_stop_the_clean_up(whole_demo: Foreground, directory
 def test_the_servers_and_workers_of_a_killed_demo_end(whole_demo: Foreground, directory: Path) -> None:
     """After kill -9 the demo cannot clean up, so its children notice its end."""
     with foreground(directory, "demo") as demo:
-        demo.until_said(" mailboxes ")
+        demo.until_printed(" mailboxes ")
         demo.kill()
         demo.end()
 
@@ -139,7 +139,7 @@ def test_the_demo_never_touches_stores_of_the_environment(
         ) as demo,
     ):
         client.set("precious", "1")
-        wait_for(lambda: not demo.alive() or "Redis flushed" in demo.said(), about="the flush, or an error")
+        wait_for(lambda: not demo.alive() or "Redis flushed" in demo.stdout(), about="the flush, or an error")
 
         assert client.keys() == [b"precious"]
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
@@ -149,7 +149,7 @@ def test_the_demo_never_touches_stores_of_the_environment(
 def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreground) -> None:
     """Every mailbox is refreshed, and every read gets a live token, even after the flush. A pipe gets plain lines."""
     assert whole_demo.end(SECONDS + HANG_LIMIT) == 0, whole_demo.output()[-2000:]
-    lines = whole_demo.said().splitlines()
+    lines = whole_demo.stdout().splitlines()
     verdict = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines[-6:])
 
     assert int(verdict.pop("refreshes done")) >= MAILBOXES
@@ -160,7 +160,7 @@ def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreg
     )
     assert len([line for line in lines if progress.fullmatch(line)]) >= SECONDS // 10
     assert len([line for line in lines if "Redis flushed" in line]) == 1
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", whole_demo.said()), "plain lines only"
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", whole_demo.stdout()), "plain lines only"
     _check_nothing_is_left(whole_demo)
 
 
@@ -175,6 +175,6 @@ def _until_there_is(demo: Foreground, path: str) -> None:
 def _check_nothing_is_left(demo: Foreground) -> None:
     """There are no files, and soon no processes. Children of a killed server may end a moment later."""
     assert demo.errors() == ""
-    assert "Traceback" not in demo.said()
+    assert "Traceback" not in demo.stdout()
     assert list(demo.temporary.iterdir()) == []
     wait_for(lambda: not demo.family(), about="its processes to end")

@@ -155,7 +155,7 @@ def _run(deployment: Deployment, processes: list[Process]) -> None:
     # doctor reports.
     postponed = "UPDATE mail_credentials SET refresh_due_at = now() + interval '1 h' WHERE email <> %s AND email <> %s"
     deployment.sql(postponed, FINE, DAMAGED)
-    # A table is gone for a moment: the ledger's, while new tokens are in the workers' hands; then that of the accounts.
+    # First the table of the ledger is missing while a worker stores new tokens, then the table of the accounts.
     worker = processes[0]
     with _missing(deployment, "refresh_events"):
         deployment.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE email = %s", FINE)

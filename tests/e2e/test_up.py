@@ -29,7 +29,7 @@ ACCESS_TOKEN = "an-access-token-of-another-provider"
 def test_the_data_of_a_killed_run_is_used_by_the_next(directory: Path) -> None:
     """Accounts, versions and keys persist, even without a clean-up. The second run ends by Ctrl-C."""
     with foreground(directory, *UP) as first:
-        first.until_said("Stop with Ctrl-C.")
+        first.until_printed("Stop with Ctrl-C.")
         _shell(first, "token-worker import -", stdin=_exported())
         _shell(first, f"token-worker pause {GUEST}")
         versions = _versions(first)
@@ -37,7 +37,7 @@ def test_the_data_of_a_killed_run_is_used_by_the_next(directory: Path) -> None:
         first.end()
 
         with foreground(directory, *UP) as second:
-            second.until_said("Stop with Ctrl-C.")
+            second.until_printed("Stop with Ctrl-C.")
             signed_in_again = {email: version + (email != GUEST) for email, version in versions.items()}
             assert _versions(second) == signed_in_again
             with redis.Redis.from_url(_shell(second, "printenv WORKER_REDIS_URL").strip()) as client:
@@ -46,7 +46,7 @@ def test_the_data_of_a_killed_run_is_used_by_the_next(directory: Path) -> None:
             second.ctrl_c()
 
             assert second.end() == 0
-            assert second.said().endswith("Stopped.\n")
+            assert second.stdout().endswith("Stopped.\n")
             assert second.errors() == ""
             assert list(second.temporary.iterdir()) == []
             wait_for(lambda: not second.family(), about="all processes to end")
@@ -55,8 +55,8 @@ def test_the_data_of_a_killed_run_is_used_by_the_next(directory: Path) -> None:
 def test_another_shell_can_use_the_system_and_a_second_up_is_refused(directory: Path) -> None:
     """`up` prints a line to copy into the shell. A second `up` gets one sentence, and the first one goes on."""
     with foreground(directory, *UP) as owner:
-        owner.until_said("Stop with Ctrl-C.")
-        printed = re.search(r"^In another shell: (.*)$", owner.said(), re.MULTILINE)
+        owner.until_printed("Stop with Ctrl-C.")
+        printed = re.search(r"^In another shell: (.*)$", owner.stdout(), re.MULTILINE)
         assert printed
         listed = [line.split("\t") for line in _run(printed[1]).splitlines()]
         assert [line[1] for line in listed] == ["active"] * MAILBOXES
@@ -85,16 +85,16 @@ def test_stores_and_an_app_registration_that_are_set_are_used(
         "WORKER_CA_BUNDLE": str(server.ca_bundle),
     }
     with foreground(directory, *UP, **environment) as up:
-        up.until_said("Stop with Ctrl-C.")
+        up.until_printed("Stop with Ctrl-C.")
 
         assert _count(database_url) == 0
         assert not {"postgres", "valkey-server"} & set(up.family().values())
         address = urlsplit(database_url)
         assert re.search(
-            rf"^Postgres +\S*:{address.port}{address.path} +\(WORKER_DATABASE_URL\)$", up.said(), re.MULTILINE
+            rf"^Postgres +\S*:{address.port}{address.path} +\(WORKER_DATABASE_URL\)$", up.stdout(), re.MULTILINE
         )
-        assert re.search(r"^Redis +\S*:\d+/0 +\(WORKER_REDIS_URL\)$", up.said(), re.MULTILINE)
-        assert re.search(rf"^Identity +{server.authority} +\(WORKER_CLIENT_ID\)$", up.said(), re.MULTILINE)
+        assert re.search(r"^Redis +\S*:\d+/0 +\(WORKER_REDIS_URL\)$", up.stdout(), re.MULTILINE)
+        assert re.search(rf"^Identity +{server.authority} +\(WORKER_CLIENT_ID\)$", up.stdout(), re.MULTILINE)
         assert str(address.password) not in up.output()
 
 
@@ -130,13 +130,13 @@ def test_embedded_stores_of_real_accounts_are_never_used_with_the_emulator(
         "WORKER_CA_BUNDLE": str(server.ca_bundle),
     }
     with foreground(directory, *UP, **registration) as real:
-        real.until_said("Stop with Ctrl-C.")
+        real.until_printed("Stop with Ctrl-C.")
         _shell(real, "token-worker import -", stdin=_exported())
         real.ctrl_c()
         assert real.end() == 0
 
     with foreground(directory, *UP) as emulated:
-        emulated.until_said("Stop with Ctrl-C.")
+        emulated.until_printed("Stop with Ctrl-C.")
 
         assert GUEST not in _versions(emulated)
 

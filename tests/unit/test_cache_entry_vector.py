@@ -60,7 +60,7 @@ def test_sealing_makes_exactly_the_documented_bytes() -> None:
 @pytest.mark.parametrize(
     "text", ["token-worker:entry:cc2236a9-035d", "1 00000000000000000003 ", '"noted_at"', '"pop_port"']
 )
-def test_the_page_shows_what_it_describes(text: str) -> None:
+def test_the_page_contains_its_sample(text: str) -> None:
     """Its sample is the entry of the test vector."""
     page = (ROOT / "docs" / "cache-entry.md").read_text()
 

@@ -1,9 +1,8 @@
 """A repair of kombu's Redis transport, needed while Celery 5.7.0 is the newest.
 
-When Redis goes away while a BRPOP is outstanding, ``Channel.close`` raises before it has marked itself closed; Celery
-5.7.0 then closes the connection once more, without a transport, and the worker exits with AttributeError. The repair
-reads the outstanding reply first and ignores the errors of a dead connection. Then the close ends, and the worker
-reconnects.
+If Redis ends while a BRPOP is outstanding, ``Channel.close`` raises before it has marked itself closed. Celery 5.7.0
+then closes the connection again, without a transport, and the worker exits with AttributeError. The repair reads the
+outstanding reply first and ignores the errors of a dead connection. Then the close ends, and the worker reconnects.
 ``tests/e2e/test_broker_loss.py`` kills Redis under load and fails without this.
 """
 

@@ -161,7 +161,7 @@ def _announce(console: Console, system: System) -> None:
 
 
 def _watch(console: Console, system: System, readers: Readers, emulator: Emulator, *, seconds: int) -> None:
-    begin, flushed, said = time.monotonic(), False, 0.0
+    begin, flushed, next_line = time.monotonic(), False, 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while (elapsed := time.monotonic() - begin) < seconds:
             if not flushed and elapsed > seconds / 2:
@@ -171,8 +171,8 @@ def _watch(console: Console, system: System, readers: Readers, emulator: Emulato
             accounts = list(system.services.accounts.list())
             if console.is_terminal:
                 live.update(_picture(accounts, readers, emulator, left=seconds - elapsed), refresh=True)
-            elif elapsed >= said:
-                said += _LINE_INTERVAL
+            elif elapsed >= next_line:
+                next_line += _LINE_INTERVAL
                 console.print(_line(accounts, readers, emulator, elapsed), highlight=False, soft_wrap=True)
             time.sleep(_VIEW_INTERVAL)
 
@@ -184,10 +184,10 @@ def _flush_redis() -> None:
 
 def _judge(system: System, emulator: Emulator, readers: Readers) -> Verdict:
     accounts = list(system.services.accounts.list())
-    asked = emulator.statistics()
+    statistics = emulator.statistics()
     return Verdict(
-        refreshes=asked.refreshes,
-        never_refreshed=sum(not account.refreshes for account in asked.by_account.values()),
+        refreshes=statistics.refreshes,
+        never_refreshed=sum(not account.refreshes for account in statistics.by_account.values()),
         reads=readers.reads,
         stale=readers.stale,
         failed=len(readers.errors),
@@ -206,7 +206,7 @@ def _line(accounts: Sequence[Account], readers: Readers, emulator: Emulator, ela
 
 
 def _picture(accounts: Sequence[Account], readers: Readers, emulator: Emulator, *, left: float) -> Group:
-    now, asked = clock.utcnow(), emulator.statistics()
+    now, statistics = clock.utcnow(), emulator.statistics()
     table = Table("mailbox", "state", "token life left", "", "refreshes", box=None, header_style="bold")
     for account in accounts:
         life = _life(account, now)
@@ -215,14 +215,14 @@ def _picture(accounts: Sequence[Account], readers: Readers, emulator: Emulator, 
             "refreshing" if account.is_leased(now) else account.status.value,
             Text("━" * round(life / 3), style="green" if life > LIFETIME[0].total_seconds() / 4 else "yellow"),
             f"{life:.0f} s",
-            str(_refreshes(asked, account.email)),
+            str(_refreshes(statistics, account.email)),
         )
-    footer = Text(f"{readers.reads} reads, {readers.stale} stale, {asked.refreshes} refreshes; {left:.0f} s to go")
+    footer = Text(f"{readers.reads} reads, {readers.stale} stale, {statistics.refreshes} refreshes; {left:.0f} s to go")
     return Group(table, footer)
 
 
-def _refreshes(asked: Any, email: str) -> int:
-    seen = asked.by_account.get(email)
+def _refreshes(statistics: Any, email: str) -> int:
+    seen = statistics.by_account.get(email)
     return seen.refreshes if seen else 0
 
 

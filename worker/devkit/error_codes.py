@@ -111,8 +111,8 @@ def _table(rows: Iterable[CodeRow], *, is_mixed: bool = False) -> str:
     rule = "| --- " if is_mixed else ""
     lines = [f"| code | meaning and what to do {verdict}| concerns | advice |", f"| --- | --- {rule}| --- | --- |"]
     for row in rows:
-        said = f"| {row.verdict.value} " if is_mixed else ""
-        lines.append(f"| `{row.code}`{_name(row)} | {_meaning(row)} {said}| {_WHOSE[row.scope]} | {_key(row.advice)} |")
+        cell = f"| {row.verdict.value} " if is_mixed else ""
+        lines.append(f"| `{row.code}`{_name(row)} | {_meaning(row)} {cell}| {_WHOSE[row.scope]} | {_key(row.advice)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -107,9 +107,9 @@ def test_one_account_alone_never_opens_it(given: list[Outcome], together: bool) 
 @given(numbers=st.lists(st.integers(min_value=1, max_value=FAILING_ACCOUNTS), max_size=20), cut=st.integers(0, 20))
 def test_the_number_of_failures_of_one_account_does_not_matter(numbers: list[int], cut: int) -> None:
     """It opens with the third distinct account, in any order and in any groups."""
-    answers = [(account(number), REFUSED) for number in numbers]
+    outcomes = [(account(number), REFUSED) for number in numbers]
 
-    breaker = judge(judge(CLOSED, answers[:cut], now=NOW), answers[cut:], now=NOW)
+    breaker = judge(judge(CLOSED, outcomes[:cut], now=NOW), outcomes[cut:], now=NOW)
 
     assert (breaker.open_until is not None) == (len(set(numbers)) == FAILING_ACCOUNTS)
 
@@ -152,7 +152,7 @@ def test_the_wait_doubles_with_each_probe_that_fails_and_with_nothing_else(late:
     for _ in range(8):
         sent_at = breaker.open_until
         assert sent_at is not None
-        for _answer in range(late):
+        for _ in range(late):
             breaker = judge(breaker, [(account(2), REFUSED)], now=sent_at)
         breaker = fail_again(breaker)
         assert breaker.open_until is not None
@@ -254,7 +254,7 @@ def test_outcomes_during_the_ramp_do_not_start_it_again() -> None:
 
 
 @given(breaker=breakers, wanted=st.integers(min_value=0, max_value=1000), now=instants)
-def test_the_allowance_lies_between_none_and_what_is_wanted(breaker: Breaker, wanted: int, now: datetime) -> None:
+def test_the_allowance_is_never_more_than_requested(breaker: Breaker, wanted: int, now: datetime) -> None:
     """This holds for every history, also if a breaker closes in the future of another worker's clock."""
     assert 0 <= breaker.allowance(wanted, now=now) <= wanted
 
@@ -277,7 +277,7 @@ def test_a_closed_breaker_without_a_history_allows_all(wanted: int, now: datetim
 
 
 @given(groups=groups)
-def test_it_is_open_only_after_three_accounts_and_says_why(groups: list[list[tuple[AccountId, Outcome]]]) -> None:
+def test_it_is_open_only_after_three_accounts_and_has_a_code(groups: list[list[tuple[AccountId, Outcome]]]) -> None:
     """After every history an open breaker has its failing accounts, a code for the operator, and an end."""
     breaker = CLOSED
     for group in groups:

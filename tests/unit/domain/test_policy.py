@@ -314,7 +314,7 @@ def test_daily_attempts_are_spread() -> None:
     assert max(due) - min(due) > timedelta(hours=1)
 
 
-def struck(lease: Lease, plan: AccountUpdate) -> Lease:
+def next_lease(lease: Lease, plan: AccountUpdate) -> Lease:
     """The next lease of the account, after the plan."""
     return replace(lease, status=plan.status, failure=plan.failure, strikes=plan.strikes, struck_at=plan.struck_at)
 
@@ -325,7 +325,7 @@ def strike_until_dead(lease: Lease, *, every: timedelta | None = None) -> list[t
     while not seen or seen[-1][1] is Status.ACTIVE:
         plan = POLICY.plan(lease, UNPROVEN, now=now)
         seen.append((now, plan.status))
-        lease = struck(lease, plan)
+        lease = next_lease(lease, plan)
         now = plan.due_at if every is None else now + every
     return seen
 
@@ -355,7 +355,7 @@ def test_an_outage_in_between_does_not_change_the_strikes(outcome: Outcome) -> N
     lease = make_lease(strikes=2, struck_at=NOW - timedelta(hours=1))
 
     between = POLICY.plan(lease, outcome, now=NOW)
-    after = POLICY.plan(struck(lease, between), UNPROVEN, now=NOW + timedelta(minutes=5))
+    after = POLICY.plan(next_lease(lease, between), UNPROVEN, now=NOW + timedelta(minutes=5))
 
     assert (between.status, between.strikes) == (Status.ACTIVE, 2)
     assert after.status is Status.REAUTH_REQUIRED

@@ -21,7 +21,7 @@ from worker.settings import check_names
         ("WORKER_CLIENT_SECRET", "CLIENT_CERTIFICATE must be set"),
     ],
 )
-def test_a_missing_value_is_named_with_what_to_put_there(environment: Environment, name: str, advice: str) -> None:
+def test_the_error_for_a_missing_setting_says_what_to_set(environment: Environment, name: str, advice: str) -> None:
     """The first start should not require the README."""
     environment.delenv(name)
 

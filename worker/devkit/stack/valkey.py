@@ -43,7 +43,7 @@ class ValkeyServer(Server):
         try:
             with socket.create_connection(("127.0.0.1", port), _PROBE_LIMIT) as connection:
                 connection.sendall(f"AUTH {self._directory.password()}\r\nPING\r\n".encode())
-                answers = connection.makefile("rb")
-                return (answers.readline(), answers.readline()) == (b"+OK\r\n", b"+PONG\r\n")
+                replies = connection.makefile("rb")
+                return (replies.readline(), replies.readline()) == (b"+OK\r\n", b"+PONG\r\n")
         except OSError:
             return False
