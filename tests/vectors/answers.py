@@ -14,7 +14,6 @@ from worker.domain.outcome import (
     Refreshed,
     Throttled,
     Transient,
-    kind,
 )
 
 
@@ -45,7 +44,7 @@ def load() -> list[Vector]:
 
 def describe(outcome: Outcome, *, obtained_at: datetime) -> dict[str, Any]:
     """An outcome in the words of the vectors, with all fields except the correlation id."""
-    return {"outcome": kind(outcome), "code": outcome.code, **_details(outcome, obtained_at)}
+    return {"outcome": outcome.kind, "code": outcome.code, **_details(outcome, obtained_at)}
 
 
 def _details(outcome: Outcome, obtained_at: datetime) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -39,6 +39,19 @@ def services() -> Iterator["Services"]:
         yield opened
     finally:
         opened.close()
+
+
+def _renamed(new: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """An option's old name, accepted for a release."""
+
+    def warn(_context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if value is not None:
+            click.echo(
+                f"Note: {parameter.opts[0]} is now called {new}; the old name goes with the next release", err=True
+            )
+        return value
+
+    return warn
 
 
 @click.command()
@@ -104,19 +117,21 @@ def import_(file: IO[str]) -> None:
 @click.command("list")
 @click.option("--status", type=click.Choice([status.value for status in Status]), help="Only accounts in this state.")
 @click.option(
-    "--dying", type=click.FloatRange(min=0), metavar="DAYS", help="Only accounts whose grant will end within DAYS."
+    "--expiring", type=click.FloatRange(min=0), metavar="DAYS", help="Only accounts whose grant ends within DAYS."
 )
+@click.option("--dying", type=click.FloatRange(min=0), hidden=True, callback=_renamed("--expiring"))
 @as_json
-def list_(status: str | None, dying: float | None, *, json_output: bool) -> None:
+def list_(status: str | None, expiring: float | None, dying: float | None, *, json_output: bool) -> None:
     """List the accounts, their state and how long their access tokens live.
 
     A grant ends after 90 days without a refresh, or at a fixed age where that has been seen to happen before: by a
     sign-in frequency policy, or because the redirect URI is registered as SPA.
     """
+    days = dying if expiring is None else expiring
     with services() as opened:
         accounts = opened.accounts.list(
             status=Status(status) if status else None,
-            expiring_within=None if dying is None else timedelta(days=dying),
+            expiring_within=None if days is None else timedelta(days=days),
         )
         if json_output:
             for account in accounts:
@@ -258,7 +273,8 @@ def _describe(account: Account) -> dict[str, Any]:
         "in_flight_until": account.lease_until,
         "last_refreshed_at": account.last_refreshed_at,
         "refresh_token_issued_at": account.refresh_token_issued_at,
-        "grant_dies_at": grant_expires_at(account),
+        "grant_expires_at": grant_expires_at(account),
+        "grant_dies_at": grant_expires_at(account),  # the old name, for a release
         "failure": failure and f"{failure.kind} ({failure.code})",
         "failure_kind": failure and failure.kind,
         "failure_code": failure and failure.code,

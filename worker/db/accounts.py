@@ -20,7 +20,7 @@ _ACCOUNT_COLUMNS = f"""
 """
 
 # least() skips what is NULL; accounts without a grant have nothing to lose
-_DIES_AT = """
+_EXPIRES_AT = """
     CASE WHEN refresh_token IS NOT NULL THEN least(
         greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime
     ) END
@@ -51,15 +51,15 @@ def list_accounts(
 ) -> list[Account]:
     """Up to ``limit`` accounts in order of e-mail, from the one after ``after`` on.
 
-    ``dying_before``: only those whose grant will be dead by then, as domain/forecast.py reckons.
+    ``expiring_before``: only those whose grant ends before, see ``domain.account.grant_expires_at``.
     """
     of_status = "AND status = :status" if status else ""
-    dying = f"AND status <> 'reauth_required' AND {_DIES_AT} < :dying_before" if expiring_before else ""
+    expiring = f"AND status <> 'reauth_required' AND {_EXPIRES_AT} < :expiring_before" if expiring_before else ""
     statement = text(f"""
         SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials
-        WHERE email > :after {of_status} {dying} ORDER BY email LIMIT :limit
+        WHERE email > :after {of_status} {expiring} ORDER BY email LIMIT :limit
     """)
-    given = {"after": after, "status": status and status.value, "dying_before": expiring_before, "limit": limit}
+    given = {"after": after, "status": status and status.value, "expiring_before": expiring_before, "limit": limit}
     rows = connection.execute(statement, {**given, "inactivity": INACTIVITY} if expiring_before else given)
     return [_account(row) for row in rows.mappings()]
 

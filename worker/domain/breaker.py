@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker.domain.account import AccountId
-from worker.domain.outcome import Kind, Outcome, Throttled, Transient, kind
+from worker.domain.outcome import Kind, Outcome, Throttled, Transient
 
 FAILING_ACCOUNTS = 3  #: distinct accounts in a row, without a good answer in between, that open a breaker
 PROBE_LEASE = timedelta(seconds=60)  #: how long a probe may take before another is sent
@@ -72,7 +72,7 @@ def judge(breaker: Breaker, answers: Iterable[tuple[AccountId, Outcome]], *, now
     suspected = replace(
         breaker,
         failing_accounts=frozenset(list(failing)[-FAILING_ACCOUNTS:]),
-        kind=kind(last),
+        kind=last.kind,
         code=last.code,
     )
     if breaker.failures == 0 and len(suspected.failing_accounts) < FAILING_ACCOUNTS:

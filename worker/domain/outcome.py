@@ -18,20 +18,15 @@ class Scope(enum.StrEnum):
     SERVICE = "service"  #: the identity platform
     NETWORK = "network"  #: the way from this process to the platform
 
-    @property
-    def is_about_others(self) -> bool:
-        """Whether the outcome says something about further accounts, those of the tenant at least."""
-        return self is not Scope.ACCOUNT
+    is_about_others: bool  #: whether further accounts are concerned, those of the tenant at least
+    is_about_registration: bool  #: whether every account of the app registration is concerned
+    is_network: bool  #: whether only the way from this machine to Microsoft is concerned
 
-    @property
-    def is_about_registration(self) -> bool:
-        """Whether the outcome says something about every account of the app registration."""
-        return self not in (Scope.ACCOUNT, Scope.TENANT)
-
-    @property
-    def is_network(self) -> bool:
-        """Whether only the way from this machine to Microsoft is concerned."""
-        return self is Scope.NETWORK
+    def __init__(self, _value: str) -> None:
+        # Attributes, not properties: every refresh reads them several times.
+        self.is_about_others = self != "account"
+        self.is_about_registration = self not in {"account", "resource", "tenant"}
+        self.is_network = self == "network"
 
 
 class Kind(enum.StrEnum):
@@ -49,6 +44,7 @@ class Kind(enum.StrEnum):
 class Refreshed:
     """A new access token, and a new refresh token if Microsoft rotated it."""
 
+    kind: ClassVar[Kind] = Kind.REFRESHED
     scope: ClassVar[Scope] = Scope.ACCOUNT
     access_token: Secret
     refresh_token: Secret | None
@@ -63,6 +59,7 @@ class Refreshed:
 class Throttled:
     """Too many requests, says Microsoft; nothing is wrong with the grant."""
 
+    kind: ClassVar[Kind] = Kind.THROTTLED
     code: str
     retry_after: timedelta | None = None
     scope: Scope = Scope.ACCOUNT
@@ -73,6 +70,7 @@ class Throttled:
 class Transient:
     """Try again later: network, timeout (Microsoft may have rotated the token or not), 5xx, a malformed answer."""
 
+    kind: ClassVar[Kind] = Kind.TRANSIENT
     code: str
     retry_after: timedelta | None = None
     scope: Scope = Scope.ACCOUNT
@@ -83,6 +81,7 @@ class Transient:
 class ReauthRequired:
     """Only the user can revive the grant. ``certain`` is False where one answer is no proof."""
 
+    kind: ClassVar[Kind] = Kind.REAUTH_REQUIRED
     scope: ClassVar[Scope] = Scope.ACCOUNT
     code: str
     certain: bool = True
@@ -94,6 +93,7 @@ class ReauthRequired:
 class Blocked:
     """An administrator or a policy refuses this account; a sign-in may not help."""
 
+    kind: ClassVar[Kind] = Kind.BLOCKED
     scope: ClassVar[Scope] = Scope.ACCOUNT
     code: str
     correlation_id: str | None = None
@@ -103,24 +103,10 @@ class Blocked:
 class Misconfigured:
     """Our app registration or request is wrong, or what is stored of the account says so; its user is not to blame."""
 
+    kind: ClassVar[Kind] = Kind.MISCONFIGURED
     code: str
     scope: Scope = Scope.CLIENT
     correlation_id: str | None = None
 
 
 Outcome: TypeAlias = Refreshed | Throttled | Transient | ReauthRequired | Blocked | Misconfigured
-
-
-def kind(outcome: Outcome) -> Kind:
-    """The outcome's class."""
-    return _KINDS[type(outcome)]
-
-
-_KINDS: dict[type, Kind] = {
-    Refreshed: Kind.REFRESHED,
-    Throttled: Kind.THROTTLED,
-    Transient: Kind.TRANSIENT,
-    ReauthRequired: Kind.REAUTH_REQUIRED,
-    Blocked: Kind.BLOCKED,
-    Misconfigured: Kind.MISCONFIGURED,
-}

@@ -19,7 +19,6 @@ from worker.domain.outcome import (
     Refreshed,
     Throttled,
     Transient,
-    kind,
 )
 from worker.domain.token import AccessToken, Sealed, TokenRequirement
 
@@ -220,7 +219,7 @@ def streak(failure: Failure | None, outcome: Outcome, *, now: datetime) -> Failu
 
     Throttled and transient count as one, or answers that alternate between 429 and 503 would never back off.
     """
-    current = kind(outcome)
+    current = outcome.kind
     if failure is not None and (failure.kind == current or {failure.kind, current} == _RETRIED):
         return replace(failure, kind=current, code=outcome.code, count=failure.count + 1)
     return Failure(kind=current, code=outcome.code, count=1, since=now)

@@ -16,7 +16,7 @@ from worker.domain.account import Grant, Status, grant_expires_at
 from worker.domain.token import Secret
 
 
-def dying(installation: Installation, days: float) -> set[str]:
+def expiring(installation: Installation, days: float) -> set[str]:
     found = installation.services.accounts.list(expiring_within=timedelta(days=days))
     return {account.email for account in found}
 
@@ -48,8 +48,8 @@ def test_an_age_that_has_ended_a_grant_is_expected_to_end_the_next(
     account = installation.account(ANN)
     assert (account.status, account.grant_lifetime) == (Status.ACTIVE, age)
     assert grant_expires_at(account) == installation.clock.now + age
-    assert dying(installation, days) == set()
-    assert dying(installation, days + 0.1) == {ANN}
+    assert expiring(installation, days) == set()
+    assert expiring(installation, days + 0.1) == {ANN}
 
 
 def test_the_newest_lesson_counts(installation: Installation) -> None:
@@ -98,9 +98,9 @@ def test_use_keeps_a_grant_alive_and_silence_kills_it(installation: Installation
     installation.clock.advance(days=85)
     installation.refresh_due()
 
-    assert dying(installation, 5) == set()
-    assert dying(installation, 5.1) == {ANN}
-    assert dying(installation, 90.1) == {ANN, BOB}
+    assert expiring(installation, 5) == set()
+    assert expiring(installation, 5.1) == {ANN}
+    assert expiring(installation, 90.1) == {ANN, BOB}
 
 
 @pytest.fixture(name="all_sorts")
@@ -141,12 +141,12 @@ def test_the_query_agrees_with_the_forecast(all_sorts: Installation) -> None:
 
         expected = {account.email for account in at_risk if (dies := grant_expires_at(account)) and dies < before}
 
-        assert dying(all_sorts, days) == expected
+        assert expiring(all_sorts, days) == expected
         sizes.add(len(expected))
     assert len(sizes) > 6
 
 
-def test_the_list_pages_through_all_that_are_dying(installation: Installation) -> None:
+def test_the_list_pages_through_all_that_are_expiring(installation: Installation) -> None:
     """More than one page of them, each once and in order."""
     names = sorted(emails(1005))
     installation.services.accounts.save([Grant(email=email, refresh_token=Secret("a-token")) for email in names])
@@ -157,11 +157,13 @@ def test_the_list_pages_through_all_that_are_dying(installation: Installation) -
 
 
 def test_the_command_lists_exactly_those(installation: Installation, command: Callable[..., str]) -> None:
-    """`token-worker list --dying 7`, and it says when."""
+    """`token-worker list --expiring 7`, and it says when."""
     installation.clock.now = utcnow()
     installation.sign_in(ANN, BOB, due=True)
     installation.query(f"UPDATE mail_credentials SET grant_lifetime = interval '3 days' WHERE email = '{BOB}'")
 
-    [listed] = map(json.loads, command("list", "--dying", "7", "--json").splitlines())
+    [listed] = map(json.loads, command("list", "--expiring", "7", "--json").splitlines())
     assert listed["email"] == BOB
     assert listed["grant_dies_at"] == (installation.clock.now + 3 * DAY).isoformat()
+    assert listed["grant_expires_at"] == listed["grant_dies_at"]
+    assert command("list", "--dying", "7", "--json") == command("list", "--expiring", "7", "--json")

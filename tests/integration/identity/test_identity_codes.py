@@ -4,7 +4,7 @@ from tests.factories import NOW
 from tests.integration.identity.identities import open_identity
 from worker.devkit.emulator import EmulatorServer, oauth_error
 from worker.domain.codes import BY_NUMBER, Verdict
-from worker.domain.outcome import Outcome, Scope, kind
+from worker.domain.outcome import Outcome, Scope
 from worker.domain.token import Secret
 from worker.identity import TokenRequest
 
@@ -25,7 +25,7 @@ def test_each_code_means_over_the_wire_what_its_row_says(server: EmulatorServer)
     assert set(outcomes) == set(BY_NUMBER)
     for code, outcome in outcomes.items():
         row = BY_NUMBER[code]
-        assert (kind(outcome), outcome.code) == (_KINDS.get(row.verdict, "misconfigured"), code)
+        assert (outcome.kind, outcome.code) == (_KINDS.get(row.verdict, "misconfigured"), code)
         assert (outcome.scope is Scope.CLIENT) == (row.scope is Scope.CLIENT), code
         assert (outcome.scope is Scope.SERVICE) == (row.scope is Scope.SERVICE), code
     twice = [row for row in BY_NUMBER.values() if row.verdict is Verdict.PUBLIC_CLIENT]

@@ -22,7 +22,6 @@ from worker.domain.outcome import (
     Scope,
     Throttled,
     Transient,
-    kind,
 )
 
 VECTORS = load()
@@ -96,7 +95,7 @@ def test_a_listed_code_has_the_outcome_of_its_row(row: CodeRow) -> None:
     for error, suberror in (("invalid_request", None), ("brand_new_error", "bad_token"), (None, "message_only")):
         outcome = refused(error, codes=[int(row.code.removeprefix("AADSTS"))], suberror=suberror)
 
-        assert (kind(outcome), outcome.code) == (_KINDS[row.verdict], row.code)
+        assert (outcome.kind, outcome.code) == (_KINDS[row.verdict], row.code)
         assert not isinstance(outcome, ReauthRequired) or outcome.certain == (row.verdict is Verdict.REAUTH)
         assert (outcome.scope is Scope.CLIENT) == (row.scope is Scope.CLIENT)
         assert belongs_to_public_client(outcome) == (row.verdict is Verdict.PUBLIC_CLIENT)
@@ -107,7 +106,7 @@ def test_a_listed_error_name_has_the_outcome_of_its_row(row: CodeRow) -> None:
     """The response has no number."""
     outcome = refused(row.code)
 
-    assert (kind(outcome), outcome.code) == (_KINDS[row.verdict], row.code)
+    assert (outcome.kind, outcome.code) == (_KINDS[row.verdict], row.code)
     assert (outcome.scope is Scope.CLIENT) == (row.scope is Scope.CLIENT)
 
 

@@ -11,7 +11,7 @@ from worker.db import leases as rows
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Lease, LeaseId
 from worker.domain.errors import UnknownKey, UnreadableSecret, WorkerError
-from worker.domain.outcome import Outcome, Scope, Throttled, kind
+from worker.domain.outcome import Outcome, Scope, Throttled
 from worker.domain.token import Secret
 from worker.service.refresh.results import RefreshResult
 from worker.vault import Purpose, Vault
@@ -163,7 +163,7 @@ class Batch:
 
     def count(self, results: Sequence[RefreshResult], written: Collection[AccountId]) -> None:
         """Count the results that were written."""
-        self.tally.update(kind(each.outcome) for each in results if each.key.account_id in written)
+        self.tally.update(each.outcome.kind for each in results if each.key.account_id in written)
 
     def unrequested(self) -> dict[Lease, timedelta]:
         """The leases to be released, and the wait of each."""

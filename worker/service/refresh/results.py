@@ -16,7 +16,7 @@ from worker.db.session import Database
 from worker.domain.account import AccountId, Lease
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import Unavailable, WorkerError
-from worker.domain.outcome import Refreshed, kind
+from worker.domain.outcome import Refreshed
 from worker.domain.policy import AccountUpdate, RefreshPolicy
 from worker.domain.token import AccessToken, as_text
 from worker.identity import RefreshAttempt
@@ -162,7 +162,7 @@ class ResultWriter:
             account_id=account,
             at=result.requested_at,
             trigger=trigger.value,
-            outcome=kind(outcome),
+            outcome=outcome.kind,
             code=outcome.code,
             latency_ms=round(result.latency.total_seconds() * 1000),
             correlation_id=outcome.correlation_id,
@@ -176,11 +176,11 @@ def _log_written(writes: Sequence[Write], versions: Mapping[AccountId, int]) -> 
     for result, update in writes:
         email, outcome = update.email, result.outcome
         if update.account_id not in versions:
-            logger.info("Answer dropped: another worker got there first", email=email, outcome=kind(outcome))
+            logger.info("Answer dropped: another worker got there first", email=email, outcome=outcome.kind)
         elif isinstance(outcome, Refreshed):
             logger.info("Token persisted to database", email=email, expires_at=outcome.expires_at.isoformat())
         else:
-            logger.warning("Token not refreshed", email=email, outcome=kind(outcome), code=outcome.code)
+            logger.warning("Token not refreshed", email=email, outcome=outcome.kind, code=outcome.code)
 
 
 def _is_granted(result: RefreshResult) -> bool:
