@@ -1,4 +1,4 @@
-"""Runs migrations, one transaction each, one runner at a time, and never at the cost of a running worker."""
+"""Runs migrations, one transaction each and one runner at a time, without blocking workers for long."""
 
 import time
 
@@ -8,11 +8,11 @@ from alembic import context
 from worker.db.models import Base
 from worker.settings import DatabaseSettings, load
 
-# A migration that waits for a lock makes everybody behind it wait: give up soon, and be run again at a quieter time.
+# A migration that waits for a lock blocks all statements behind it. So it fails soon, and the operator repeats it.
 LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
-_PAUSE = 0.2  # seconds
-ADVISORY_LOCK = 0x746F6B656E  # "token"; any number, as long as it is ours
+_POLL_INTERVAL = 0.2  # seconds
+ADVISORY_LOCK = 0x746F6B656E  # "token" in ASCII; any number that no other program uses
 
 
 def migrate(connection: Connection) -> None:
@@ -31,11 +31,13 @@ def migrate(connection: Connection) -> None:
 
 
 def wait_for_other_runners(connection: Connection) -> None:
-    """By asking again and again: a statement that waits holds a snapshot, and an index that is built concurrently waits
-    for those."""
+    """Poll until no other runner holds the lock.
+
+    A statement that waited for it would hold a snapshot, and an index that is built concurrently waits for snapshots.
+    """
     while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": ADVISORY_LOCK}).scalar_one():
         connection.rollback()
-        time.sleep(_PAUSE)
+        time.sleep(_POLL_INTERVAL)
     connection.commit()
 
 
@@ -45,9 +47,9 @@ def main() -> None:
         with context.begin_transaction():
             context.run_migrations()
         return
-    # Not through the ini file: it would take a % in a password for an interpolation.
+    # Not through the ini file, which interprets a % in a password.
     url = load(DatabaseSettings).database_url.get_secret_value()
-    # Without a pool: a connection that outlived a failure would keep the advisory lock.
+    # Without a pool, because a connection that stayed open after a failure would keep the advisory lock.
     engine = create_engine(make_url(url), poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": 5})
     with engine.connect() as connection:
         migrate(connection)

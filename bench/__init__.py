@@ -1,1 +1,1 @@
-"""Measures the worker against a hand-written floor and the naive way: ``python -m bench``. Not part of the wheel."""
+"""``python -m bench`` measures the worker against a hand-written floor and the naive way. Not part of the wheel."""

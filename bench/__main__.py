@@ -21,17 +21,17 @@ _PARTS: dict[str, Callable[[Sizes], list[report.Line]]] = {
 
 @click.command(help=__doc__)
 @click.argument("part", type=click.Choice([*_PARTS, "all"]))
-@click.option("--quick", is_flag=True, help="Small sizes: proves that everything runs, measures nothing.")
+@click.option("--quick", is_flag=True, help="Small sizes, to prove that everything runs. The figures mean nothing.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A size, see bench/sizes.py.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures into this file as well.")
-@click.option("--write", is_flag=True, help="Put the table and the plot into docs/. Only all parts in full sizes.")
+@click.option("--write", is_flag=True, help="Put the table and the plot into docs/. Needs all parts in full sizes.")
 def main(part: str, settings: tuple[str, ...], json_file: Path | None, *, quick: bool, write: bool) -> None:
     if write and (part != "all" or quick or settings):
         raise click.UsageError("--write is for all parts in full sizes: without --quick and --set")
     try:
         sizes = (QUICK if quick else FULL).given(settings)
         if write:
-            report.frame()  # now rather than after half an hour
+            report.frame()  # so that an error comes now and not after half an hour
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     chosen = _PARTS if part == "all" else {part: _PARTS[part]}

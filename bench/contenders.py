@@ -1,4 +1,4 @@
-"""Who competes: each makes its accounts due, starts its processes, and can tell afterwards whether it did its work."""
+"""The contenders. Each makes its accounts due, starts its processes, and counts the refreshes that it has stored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,24 +16,24 @@ from worker.devkit.stack.process import Process
 
 @dataclass(frozen=True, slots=True)
 class Contender(ABC):
-    """How a fleet is kept fresh."""
+    """A way to keep a fleet fresh."""
 
     name: ClassVar[str]
-    may_lose: ClassVar[bool] = False  # tokens that are under way when it is stopped
+    may_lose: ClassVar[bool] = False  # tokens of requests in flight when it is stopped
     site: Site
     accounts: int
 
     @abstractmethod
     def make_due(self) -> None:
-        """All accounts, at once."""
+        """Make all accounts due at once."""
 
     @abstractmethod
     def start(self) -> Iterator[Process]:
-        """One after the other."""
+        """Start the processes one after the other."""
 
     @abstractmethod
     def stored(self) -> int:
-        """How many refreshes are stored, in all."""
+        """The total number of stored refreshes."""
 
     @contextmanager
     def running(self) -> Iterator[list[Process]]:
@@ -47,7 +47,7 @@ class Contender(ABC):
 
 @dataclass(frozen=True, slots=True)
 class _OnCredentials(Contender):
-    """One that works on the product's own table, where the site has enrolled the accounts."""
+    """A contender on the product's own table, where the site has stored the accounts."""
 
     def make_due(self) -> None:
         self.site.sql(
@@ -70,7 +70,7 @@ class Worker(_OnCredentials):
 
     def start(self) -> Iterator[Process]:
         settings = {
-            "WORKER_THREADS": str(self.connections),
+            "WORKER_CONNECTIONS": str(self.connections),
             "WORKER_BATCH_SIZE": str(self.batch),
             "WORKER_SWEEP_INTERVAL": "1",
         }
@@ -97,7 +97,7 @@ class Naive(Contender):
     """One task per account."""
 
     name = "naive"
-    may_lose = True  # and does
+    may_lose = True
     children: int
 
     def make_due(self) -> None:
@@ -122,10 +122,10 @@ class Naive(Contender):
 
 @contextmanager
 def work(contender: Contender) -> Iterator[list[Process]]:
-    """The contender at work on a fleet that is due, and not amid what another has left to autovacuum."""
+    """Run the contender on a fleet that is due, after a vacuum of all tables."""
     contender.site.redis().flushdb()
     contender.make_due()
-    contender.site.sql("VACUUM (ANALYZE)")  # every table, the others' as well
+    contender.site.sql("VACUUM (ANALYZE)")  # every table, also those of other contenders
     contender.site.sql("CHECKPOINT")
     with contender.running() as processes:
         yield processes

@@ -1,4 +1,4 @@
-"""What the disk takes without Postgres."""
+"""The time that the disk needs without Postgres."""
 
 import os
 import time
@@ -8,9 +8,9 @@ from bench.quantiles import p99
 
 
 class Disk:
-    """What the disk takes on its own, beside the stores and whatever they leave to it: the least a commit can wait."""
+    """The time that the disk needs for a write, beside the load of the stores. No commit can wait less."""
 
-    _PIECES = 64
+    _PIECES = 64  # of the file
 
     def __init__(self, directory: Path) -> None:
         self._file = os.open(directory / "synced", os.O_RDWR | os.O_CREAT)
@@ -31,5 +31,5 @@ class Disk:
         self._spent.append((time.perf_counter() - begin) * 1000)
 
     def p99(self, stretches: int) -> float:
-        """Milliseconds, the median of so many stretches'."""
+        """The p99 in milliseconds, the median of so many stretches."""
         return p99(self._spent, stretches)

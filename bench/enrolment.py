@@ -1,4 +1,4 @@
-"""How fast an import is, beside what Postgres alone would need for its rows."""
+"""The speed of an import, and the time that Postgres alone needs for its rows."""
 
 import json
 import statistics
@@ -16,7 +16,7 @@ from worker.bootstrap import Services
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """Imports per second, that of the rate of a bare COPY, and what an account weighs in Redis."""
+    """Imports per second, their share of the rate of a bare COPY, and the bytes of an account in Redis."""
 
     per_second: float
     of_copy: float
@@ -24,10 +24,10 @@ class Enrolment:
 
 
 def enrolment(site: Site, accounts: int, turns: int) -> Enrolment:
-    """Lines of an import through the front door, until they are in Postgres and in Redis.
+    """Import lines through the product's own method, until they are in Postgres and in Redis.
 
-    In turns with one COPY of the very rows that the import has made, as Postgres itself writes them out: nothing is
-    read, checked, sealed or cached.
+    Each import is followed by a COPY of the rows that it has made, in Postgres's binary format. The COPY neither parses
+    and checks nor seals and caches.
     """
     lines = [_line(number) for number in range(accounts)]
     site.redis().flushdb()
@@ -54,7 +54,7 @@ def _line(number: int) -> str:
 
 
 def _import_and_copy(site: Site, services: Services, lines: Sequence[str]) -> tuple[float, float]:
-    """Seconds of either, each into an empty table."""
+    """Seconds of the import and of the COPY, each into an empty table."""
     site.sql("TRUNCATE mail_credentials")
     begin = time.monotonic()
     stored, bad = services.accounts.import_lines(lines, progress=lambda _: None)

@@ -1,12 +1,13 @@
-"""The floor: a plain loop by hand. No MSAL, no Celery, no ORM, one thread, no event loop.
+"""The floor: a plain loop in one thread, without MSAL, Celery, ORM and event loop.
 
-It does what the worker must do: claim in the worker's way, the same form over the same HTTP client (libcurl, many at a
-time, connections kept), the same sealing, one update and one ledger insert per batch with unnest, one pipeline to
-Redis. Claims, ledger lines and entries carry only what a refresh needs. There is no error handling, no breaker, no
-limits, no log. All questions of a batch are under way before the first answer is read, so a slow provider costs little
-CPU. With the worker's own savings it could be faster still: docs/benchmarks.md has the figures.
+It does what the worker must do. It leases accounts in the same way, sends the same form over the same HTTP client
+(libcurl, many requests at a time, connections kept), and seals in the same way. Per batch it sends one update and one
+insert into the ledger with unnest, and one pipeline to Redis. Leases, ledger lines and entries contain only the fields
+that a refresh needs. There is no error handling, no breaker, no limit and no log. All requests of a batch are in flight
+before the first response is read, so a slow provider costs little CPU. With the worker's own optimizations it could be
+faster still; docs/benchmarks.md has the figures.
 
-``python -m bench.floor`` with the worker's settings; several of them share the work.
+Run ``python -m bench.floor`` with the worker's settings. Several processes share the accounts.
 """
 
 import base64
@@ -32,7 +33,7 @@ from worker.settings import Settings, load
 from worker.vault import Purpose, Vault
 
 _LEASE = timedelta(seconds=150)
-_MORE = 25  # accounts, of each batch than of the one before, until there are enough
+_BATCH_GROWTH = 25  # accounts; each batch has so many more than the one before, up to the limit
 _HEADERS = ("Accept: application/json", "Content-Type: application/x-www-form-urlencoded")
 
 _CLAIM = """
@@ -66,14 +67,14 @@ _RECORD = """
 
 
 class Floor:
-    """One process of it."""
+    """One process of the floor."""
 
-    def __init__(self, settings: Settings, most: int) -> None:
+    def __init__(self, settings: Settings, limit: int) -> None:
         self._vault = Vault(settings.keys)
         self._postgres = psycopg.connect(settings.database_url.get_secret_value().replace("+psycopg", ""))
         self._redis = redis.Redis.from_url(settings.redis_url.get_secret_value())
-        self._pool = CurlPool(ca_bundle=settings.ca_bundle, connections=most)
-        self._most = most
+        self._pool = CurlPool(ca_bundle=settings.ca_bundle, connections=limit)
+        self._limit = limit
         self._batch = 0
         self._url = f"{settings.authority}/oauth2/v2.0/token"
         secret = settings.client_secret
@@ -86,8 +87,8 @@ class Floor:
         }
 
     def work(self) -> None:
-        """One batch. The first are small: a hundred TLS handshakes at once may take longer than they are given."""
-        self._batch = min(self._most, self._batch + _MORE)
+        """Refresh one batch. The first are small, because a hundred TLS handshakes at once may take too long."""
+        self._batch = min(self._limit, self._batch + _BATCH_GROWTH)
         now, lease_id = datetime.now(UTC), uuid4()
         with self._postgres.transaction():
             wanted = {"now": now, "limit": self._batch, "lease_id": lease_id, "lease_until": now + _LEASE}
@@ -96,11 +97,11 @@ class Floor:
             time.sleep(0.1)
             return
         old = [self._vault.open(Sealed(row[2]), row[0], Purpose.REFRESH_TOKEN) for row in rows]
-        answers = self._ask(old)
-        self._store(rows, old, answers, lease_id, now)
+        responses = self._request(old)
+        self._store(rows, old, responses, lease_id, now)
 
-    def _ask(self, tokens: list[Secret]) -> list[dict[str, Any]]:
-        answers: list[dict[str, Any]] = [{} for _ in tokens]
+    def _request(self, tokens: list[Secret]) -> list[dict[str, Any]]:
+        responses: list[dict[str, Any]] = [{} for _ in tokens]
         with CurlSession[int](self._pool) as session:
             for number, token in enumerate(tokens):
                 form = urlencode({**self._form, "refresh_token": token.reveal()})
@@ -108,16 +109,16 @@ class Floor:
             while session:
                 for transfer in session.wait(60):
                     assert isinstance(transfer.result, HttpResponse), transfer.result
-                    answers[transfer.key] = json.loads(transfer.result.body)
-        return answers
+                    responses[transfer.key] = json.loads(transfer.result.body)
+        return responses
 
     def _store(
-        self, rows: list[Any], old: list[Secret], answers: list[dict[str, Any]], lease_id: UUID, now: datetime
+        self, rows: list[Any], old: list[Secret], responses: list[dict[str, Any]], lease_id: UUID, now: datetime
     ) -> None:
         seal, fingerprint, ids = self._vault.seal, self._vault.fingerprint, [AccountId(row[0]) for row in rows]
-        new = [Secret(answer["refresh_token"]) for answer in answers]
+        new = [Secret(response["refresh_token"]) for response in responses]
         sealed = [seal(token, account, Purpose.REFRESH_TOKEN) for account, token in zip(ids, new, strict=True)]
-        lifetime = timedelta(seconds=answers[0]["expires_in"])
+        lifetime = timedelta(seconds=responses[0]["expires_in"])
         values = {
             "now": now,
             "expires_at": now + lifetime,
@@ -125,8 +126,8 @@ class Floor:
             "ids": ids,
             "versions": [row[3] for row in rows],
             "access_tokens": [
-                seal(Secret(answer["access_token"]), account, Purpose.ACCESS_TOKEN)
-                for account, answer in zip(ids, answers, strict=True)
+                seal(Secret(response["access_token"]), account, Purpose.ACCESS_TOKEN)
+                for account, response in zip(ids, responses, strict=True)
             ],
             "refresh_tokens": sealed,
             "due_ats": [now + lifetime * (0.5 + 0.2 * keyed_fraction(row[0], row[3] + 1)) for row in rows],
@@ -136,15 +137,17 @@ class Floor:
         with self._postgres.transaction():
             self._postgres.execute(_PERSIST, values)
             self._postgres.execute(_RECORD, values)
-        self._publish(rows, answers, sealed, (now + lifetime).timestamp())
+        self._publish(rows, responses, sealed, (now + lifetime).timestamp())
 
-    def _publish(self, rows: list[Any], answers: list[dict[str, Any]], sealed: list[Sealed], expires_at: float) -> None:
+    def _publish(
+        self, rows: list[Any], responses: list[dict[str, Any]], sealed: list[Sealed], expires_at: float
+    ) -> None:
         pipeline = self._redis.pipeline(transaction=False)
-        for (account, email, _, version), answer, refresh_token in zip(rows, answers, sealed, strict=True):
+        for (account, email, _, version), response, refresh_token in zip(rows, responses, sealed, strict=True):
             entry = {
                 "email": email,
                 "version": version + 1,
-                "access_token": answer["access_token"],
+                "access_token": response["access_token"],
                 "expires_at": expires_at,
                 "refresh_token": base64.b64encode(refresh_token).decode(),
             }

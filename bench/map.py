@@ -1,4 +1,4 @@
-"""``python -m bench.map``: how large the product is, how far one call travels in it, and how its prose reads.
+"""``python -m bench.map`` prints the size of the product, the figures of its main calls, and those of its prose.
 
 bench/trace.py defines the figures of a call, bench/prose.py those of the prose.
 """
@@ -19,7 +19,7 @@ from bench.ways import traces
 
 DOCUMENT = ROOT / "docs" / "architecture.md"
 
-# A parameter whose annotation names nothing else configures an object; any other is a collaborator.
+# A parameter whose annotation contains only these names configures an object. Every other one is a collaborator.
 _PLAIN = frozenset(
     {
         "bool",
@@ -44,7 +44,7 @@ _PLAIN = frozenset(
     type=click.Path(path_type=Path),
     is_flag=False,
     flag_value=DOCUMENT,
-    help=f"Put the figures into a document, between its two markers; docs/{DOCUMENT.name} unless you name another.",
+    help=f"Put the figures into a document, between its two markers. The default is docs/{DOCUMENT.name}.",
 )
 def main(*, write: Path | None) -> None:
     try:

@@ -1,4 +1,4 @@
-"""Part 4: whether a worker child grows: it must not keep anything of the accounts it has refreshed."""
+"""Part 4: the memory of a worker child, which must not grow with the accounts that it has refreshed."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from bench.contenders import Worker, work
 from bench.meter import children, resident
 from bench.site import Provider, Site, wait_for
 
-CONNECTIONS, _BATCH = 64, 1_000  # not those of throughput: each connection takes its share of memory
+CONNECTIONS, _BATCH = 64, 1_000  # other than in throughput, because each connection needs memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Growth:
 
 
 def growth(site: Site, provider: Provider, *, accounts: int, first: int, refreshes: int) -> Growth:
-    """One child does it all; accounts are made due again as they are used up."""
+    """One child makes all refreshes. Accounts become due again when no due ones are left."""
     granted = provider.granted()
     with work(Worker(site, accounts, children=1, connections=CONNECTIONS, batch=_BATCH)) as processes:
 

@@ -1,28 +1,28 @@
-"""CPU time of process trees, from /proc: ended children count once their parent has waited for them."""
+"""CPU time of process trees, from /proc. The time of an ended child counts once its parent has waited for it."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PARENT, _FIRST_TIME, _LAST_TIME = 1, 11, 15  # fields of /proc/PID/stat behind the name: ppid; utime to cstime
-_RSS = 21
+# Fields of /proc/PID/stat, counted from the one after the name: ppid, utime to cstime, rss.
+_PARENT, _FIRST_TIME, _LAST_TIME, _RSS = 1, 11, 15, 21
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
-    """User and system time that these processes and all below them have spent so far."""
+    """The user and system time of these processes and all below them, in seconds."""
     table = _table()
     return sum(sum(map(int, table[pid][_FIRST_TIME:_LAST_TIME])) for pid in _family(table, roots)) / _TICKS
 
 
 def resident(pid: int) -> int:
-    """Resident memory of one process, in bytes."""
+    """The resident memory of one process, in bytes."""
     return int(_table()[pid][_RSS]) * _PAGE
 
 
 def children(pid: int) -> list[int]:
-    """The direct children."""
+    """The ids of the direct children."""
     return [child for child, fields in _table().items() if int(fields[_PARENT]) == pid]
 
 
@@ -39,5 +39,5 @@ def _table() -> dict[int, list[str]]:
         try:
             table[int(stat.parent.name)] = stat.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it ended while we were looking
+            continue  # the process has just ended
     return table

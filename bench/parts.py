@@ -1,4 +1,4 @@
-"""The parts, each from sizes to lines."""
+"""The parts of the benchmark. Each takes the sizes and returns the lines of the report."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -20,20 +20,20 @@ from bench.site import ROOT, Site
 from bench.sizes import Sizes
 from bench.throughput import Trial, trial
 
-OF_THE_FLOOR, OF_THE_NAIVE = 0.7, 5.0
-FLAT = 1.5
+OF_THE_FLOOR, OF_THE_NAIVE = 0.7, 5.0  # targets: at least these shares of their rates
+FLAT = 1.5  # target: at most this ratio of the largest table's time to the smallest's
 _MILLISECOND = timedelta(milliseconds=1)
 
 
 def throughput(sizes: Sizes) -> list[Line]:
-    """Contenders in turns, in every order: who comes after another finds the stores as he left them."""
+    """The contenders take turns in every order, because each leaves its traces in the stores."""
     with Site() as site:
         site.enrol(sizes.accounts)
         return [line for latency in sizes.latencies for line in _throughput_at(site, sizes, latency)]
 
 
 def _contenders(site: Site, sizes: Sizes, *, waiting: bool) -> Sequence[Contender]:
-    """``waiting``: for answers, so that more of everything is worth while."""
+    """``waiting`` means that responses take time, so that more processes and smaller batches pay."""
     children, floors, floor_batch, naive_children = (
         (sizes.children_waiting, sizes.floor_processes_waiting, sizes.floor_batch_waiting, sizes.naive_children_waiting)
         if waiting
@@ -89,7 +89,7 @@ def _median(trials: Iterable[Trial], figure: Callable[[Trial], float]) -> float:
 
 
 def reads(sizes: Sizes) -> list[Line]:
-    """What a consumer pays for a token."""
+    """The time of a consumer's read."""
     with Site() as site, site.provider() as provider:
         found = measure_reads(site, provider, accounts=sizes.readers, each=sizes.reads, turns=sizes.read_turns)
     ways = {read.way: read for read in found}
@@ -102,13 +102,13 @@ def reads(sizes: Sizes) -> list[Line]:
             Line(part=part, figure=f"{other}, of {way}", **at_least(target, ways[other].slower_than(ways[way])))
             for target, other, way in compared
         ),
-        # One goes to Redis as the other does, and MSAL seals nothing: who is faster is no promise.
+        # Without a target. Both read Redis, and MSAL seals nothing.
         Line(part=part, figure=f"{MSAL}, of {WITHOUT_MEMORY}", value=ways[MSAL].slower_than(ways[WITHOUT_MEMORY])),
     ]
 
 
 def scale(sizes: Sizes) -> list[Line]:
-    """The same work on ever larger tables."""
+    """The same statements on larger and larger tables."""
     part = "scale"
     with Site() as site, site.provider():
         enrolled = enrolment(site, sizes.imports, sizes.turns)
@@ -146,7 +146,7 @@ def _cost_lines(part: str, cost: scales.Cost) -> list[Line]:
         Line(part=part, figure=f"{what}, p50", value=cost.p50, unit="ms"),
         Line(part=part, figure=f"{what}, p99", value=cost.p99, unit="ms"),
         Line(part=part, figure=f"{what}, p99 before commit", value=cost.p99_before_commit, unit="ms"),
-        *([wal] if cost.work != "sweep" else []),  # which writes nothing
+        *([wal] if cost.work != "sweep" else []),  # a sweep writes nothing
     ]
 
 
@@ -176,7 +176,7 @@ def _flatness(part: str, costs: Sequence[scales.Cost]) -> list[Line]:
 
 
 def memory(sizes: Sizes) -> list[Line]:
-    """One child and many refreshes, with the connections that a child has by default and a large batch."""
+    """One child and many refreshes, with the default number of connections and a large batch."""
     with Site() as site, site.provider() as provider:
         site.enrol(sizes.accounts)
         grown = memories.growth(site, provider, accounts=sizes.accounts, first=sizes.first, refreshes=sizes.refreshes)
@@ -193,11 +193,11 @@ def memory(sizes: Sizes) -> list[Line]:
 
 
 def shape(sizes: Sizes, *, draw: bool = False) -> list[Line]:
-    """A day, and a day with an outage; both on a virtual clock."""
+    """A day and a day with an outage, both on a virtual clock."""
     part, usual = "shape", day(sizes.fleet, sizes.rate)
     if draw:
         mean = sizes.fleet / 36
-        title = f"Requests per minute, {sizes.fleet:,} accounts imported in the first (which leaves the picture)"
+        title = f"Requests per minute, {sizes.fleet:,} accounts imported in the first (not shown)"
         plot.write(ROOT / "docs" / "shape.svg", usual.per_minute, title=title, mean=mean, top=2 * mean)
     back = outage(sizes.fleet, sizes.rate, sizes.ends)
     return [

@@ -1,4 +1,4 @@
-"""``python -m bench.picture``: the live table of ``token-worker demo`` in a terminal, drawn as docs/demo.svg.
+"""``python -m bench.picture`` draws the live table of ``token-worker demo`` as docs/demo.svg.
 
 It runs the demo in a pseudo-terminal and draws the last frame. It imports none of the demo's code. The demo must have a
 live display of rich on standard output, which fits into the terminal's rows.
@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.text import Text
 
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "demo.svg"
-_ROWS, _COLUMNS = 24, 80  # of a terminal as it opens
+_ROWS, _COLUMNS = 24, 80  # the usual size of a new terminal
 
-_REPAINT = re.compile(r"\r(?:\x1b\[(?:2K|1A))+")  # how rich erases the frame before the next one
-_FORMAT = re.sub(r"\s*@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)  # fonts from a foreign host
+_REPAINT = re.compile(r"\r(?:\x1b\[(?:2K|1A))+")  # rich erases a frame like this before it draws the next
+_FORMAT = re.sub(r"\s*@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)  # no fonts from another host
 _READ = 65_536  # bytes
-_OVERRIDES = frozenset({"COLUMNS", "LINES", "NO_COLOR"})  # variables that rich prefers to what the terminal says
+_OVERRIDES = frozenset({"COLUMNS", "LINES", "NO_COLOR"})  # variables that override the terminal's properties in rich
 
 
 @click.command(help=__doc__)
@@ -71,7 +71,7 @@ def last_frame(output: str) -> str:
 
 
 def draw(frame: str, *, title: str) -> str:
-    """The frame as SVG, without fonts from elsewhere."""
+    """The frame as SVG, without fonts from another host."""
     console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(frame))
     return console.export_svg(title=title, code_format=_FORMAT, unique_id="demo")

@@ -1,4 +1,4 @@
-"""One line over time as SVG, written by hand: no plotting library is worth its weight here."""
+"""Draws one line over time as SVG, which needs no plotting library."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 960, 320, 70, 40, 30
 
 
 def write(path: Path, per_minute: Sequence[int], *, title: str, mean: float, top: float) -> None:
-    """``top``: the largest value shown; what is above it leaves the picture, and the title should say so."""
+    """``top`` is the largest value shown. Larger values are drawn at the top, and the title should say so."""
     wide, high = _WIDTH - _LEFT - 10, _HEIGHT - _BOTTOM - _TOP
 
     def x(minute: float) -> float:

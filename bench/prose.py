@@ -1,4 +1,4 @@
-"""``python -m bench.prose``: finds sentences that break the rules of CONTRIBUTING.md, and ends with 1 if there are any.
+"""``python -m bench.prose`` finds sentences that break the rules of CONTRIBUTING.md, and exits with 1 if there are any.
 
 It reads comments and docstrings of Python files and the text of Markdown files (of CHANGELOG.md the unreleased part).
 Code spans and fenced blocks are left out. ``[tool.prose]`` in pyproject.toml names the paths and the allowed phrases.
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 FREE_RELATIVE, NO_ACTOR = "begins with a free relative", "names no actor"
 _RULES = {
-    # Headings and rows of tables begin with their marker, and so do not match; a question may begin like this.
+    # Headings and rows of tables begin with their marker, so they do not match. A question may begin like this.
     FREE_RELATIVE: re.compile(r"[\s\d\"'(*_.-]*(?:who|what|whose)\b(?!.*\?\W*$)", re.IGNORECASE),
     NO_ACTOR: re.compile(r".*\b(?:(?:some|no|every|any)body|(?:who|what)ever)\b", re.IGNORECASE),
     "says tell for log, raise or return": re.compile(r".*\b(?:tell|tells|told)\b", re.IGNORECASE),
@@ -62,7 +62,7 @@ class Sentence:
 
 
 def sentences(path: Path) -> Iterator[Sentence]:
-    """All that a file has for people to read. Raises SyntaxError if it is Python and does not parse."""
+    """The sentences of a file. Raises SyntaxError if it is Python and does not parse."""
     text = path.read_text()
     for lines in _python(text) if path.suffix == ".py" else _markdown(text, path.name):
         for passage in _passages(lines):
@@ -79,7 +79,7 @@ def files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _python(text: str) -> Iterator[Lines]:
-    """Every comment at the end of a line by itself, the others together; every string that is a statement."""
+    """Each comment at the end of a line, the other comments together, and each string that is a statement."""
     block = list[tuple[int, str]]()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type != tokenize.COMMENT:
@@ -103,7 +103,7 @@ def _markdown(text: str, name: str) -> Iterator[Lines]:
 
 
 def _passages(lines: Lines) -> Iterator[list[tuple[int, str]]]:
-    """Lines that belong together: neither a gap nor an empty line between them, nor the start of something else."""
+    """Lines that belong together, without a gap, an empty line or the start of a list item or table row in between."""
     passage = list[tuple[int, str]]()
     for number, line in lines:
         if passage and (number != passage[-1][0] + 1 or not line.strip() or _STARTS.match(line)):

@@ -1,7 +1,7 @@
-"""A token endpoint that costs almost nothing: one asyncio protocol over TLS, answers made beforehand.
+"""A token endpoint that needs little CPU: one asyncio protocol over TLS with prepared responses.
 
-Runs as a process of its own, so that its CPU time can be told apart: ``python -m bench.provider DIRECTORY LATENCY``.
-Writes its port into ``DIRECTORY/port``, and keeps the number of tokens it has granted in the first 8 bytes of
+``python -m bench.provider DIRECTORY LATENCY`` runs it in its own process, so that its CPU time can be measured. It
+writes its port into ``DIRECTORY/port``, and the number of granted tokens into the first 8 bytes of
 ``DIRECTORY/granted``.
 """
 
@@ -19,18 +19,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-ACCESS_TOKEN, REFRESH_TOKEN, ID_TOKEN = 1800, 1300, 900  # bytes, as Microsoft's are
+ACCESS_TOKEN, REFRESH_TOKEN, ID_TOKEN = 1800, 1300, 900  # bytes, about as many as Microsoft's
 LIFETIME = 3600  # seconds
 CLIENT_ID = "11111111-2222-4333-8444-555555555555"
 CLIENT_SECRET = "bench-client-secret"
 
 _NUMBER = b"%020d"
-_FIRST = _NUMBER % 0  # stands where each answer has its own number, so that no two refresh tokens are alike
+_FIRST = _NUMBER % 0  # replaced by the number of the response, so that every refresh token is different
 _END = b"\r\n\r\n"
 
 
 def token(size: int, number: bytes = _FIRST) -> str:
-    """Of the right length and alphabet, and not a JWT."""
+    """A token of the right length and alphabet. It is no JWT."""
     return number.decode().ljust(size, "x")
 
 
@@ -58,14 +58,14 @@ def _granted() -> bytes:
 
 
 def _id_token() -> str:
-    """What MSAL decodes without looking at the signature; it checks the audience and the times."""
+    """An ID token that MSAL accepts. MSAL checks the audience and the times, but not the signature."""
     claims = {"aud": CLIENT_ID, "sub": "x" * 200, "iss": "bench", "iat": 1_700_000_000, "exp": 4_000_000_000}
     body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     return f"e.{body}.".ljust(ID_TOKEN, "x")
 
 
-class Answers:
-    """What is sent, and how many tokens that were."""
+class Responses:
+    """The responses, and the number of granted tokens."""
 
     def __init__(self, directory: Path, latency: float) -> None:
         self.latency = latency
@@ -96,15 +96,15 @@ class Answers:
 
 
 class Connection(asyncio.Protocol):
-    """Requests in a row on one connection; each has a Content-Length or no body."""
+    """Serves the requests of one connection. Each has a Content-Length or no body."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+    def __init__(self, responses: Responses) -> None:
+        self._responses = responses
         self._received = b""
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
@@ -114,19 +114,19 @@ class Connection(asyncio.Protocol):
             if len(self._received) < end:
                 return
             request, self._received = self._received[:end], self._received[end:]
-            self._answer(request)
+            self._respond(request)
 
-    def _answer(self, request: bytes) -> None:
+    def _respond(self, request: bytes) -> None:
         if request.startswith(b"GET"):
-            self._transport.write(self._answers.metadata)
-        elif self._answers.latency:
-            asyncio.get_running_loop().call_later(self._answers.latency, self._grant)
+            self._transport.write(self._responses.metadata)
+        elif self._responses.latency:
+            asyncio.get_running_loop().call_later(self._responses.latency, self._grant)
         else:
             self._grant()
 
     def _grant(self) -> None:
         if not self._transport.is_closing():
-            self._transport.write(self._answers.grant())
+            self._transport.write(self._responses.grant())
 
 
 def _content_length(head: bytes) -> int:
@@ -135,13 +135,13 @@ def _content_length(head: bytes) -> int:
 
 
 async def _serve(directory: Path, latency: float) -> None:
-    answers = Answers(directory, latency)
+    responses = Responses(directory, latency)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "provider.pem")
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port = listener.getsockname()[1]
-    answers.named(f"https://localhost:{port}/common")
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(answers), sock=listener, ssl=context)
+    responses.named(f"https://localhost:{port}/common")
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(responses), sock=listener, ssl=context)
     (directory / "port.new").write_text(str(port))
     (directory / "port.new").rename(directory / "port")
     await server.serve_forever()
@@ -153,7 +153,7 @@ def _main() -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's if it is installed: it halves what the provider costs, and changes nothing else."""
+    """uvloop's loop if it is installed, because it halves the provider's CPU time."""
     with suppress(ImportError):
         return cast("Callable[[], asyncio.AbstractEventLoop]", importlib.import_module("uvloop").new_event_loop)
     return asyncio.new_event_loop

@@ -1,4 +1,4 @@
-"""Part 2: what reading a token costs a mail product, against a bare GET and against MSAL's own cache kept in Redis."""
+"""Part 2: the time of a consumer's read, compared with a bare GET and with MSAL's own cache in Redis."""
 
 import json
 import random
@@ -29,7 +29,7 @@ _SCOPES = ["https://outlook.office.com/IMAP.AccessAsUser.All"]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Microseconds per read of one way, turn by turn."""
+    """Microseconds per read of one way, for each turn."""
 
     way: str
     turns: tuple[float, ...]
@@ -39,12 +39,12 @@ class Read:
         return statistics.median(self.turns)
 
     def slower_than(self, other: "Read") -> float:
-        """How many times, in the same turn."""
+        """The median ratio to the other way in the same turn."""
         return statistics.median(mine / others for mine, others in zip(self.turns, other.turns, strict=True))
 
 
 def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: int) -> list[Read]:
-    """All ways in turns, on the same accounts."""
+    """Measure all ways in turns, with the same accounts."""
     emails = site.enrol(accounts)
     ways = {BARE_GET: _bare_get(), GET_AND_OPEN: _get_and_open()}
     msal_way = _msal(provider, emails)
@@ -56,7 +56,7 @@ def reads(site: Site, provider: Provider, *, accounts: int, each: int, turns: in
             MSAL: msal_way,
         }
         for _ in range(turns):
-            some = random.choices(emails, k=each)  # noqa: S311 - which ones does not matter
+            some = random.choices(emails, k=each)  # noqa: S311 - no secret
             for way, read in ways.items():
                 if way == WITH_MEMORY:
                     client.get_many(some)
@@ -78,7 +78,7 @@ def _bare_get() -> Callable[[str], object]:
 
 
 def _get_and_open() -> Callable[[str], object]:
-    """The least that a reader must do: fetch the value, decrypt it, take the token out of it."""
+    """The least work of a reader: fetch the value, decrypt it, and parse the token."""
     settings = load(Settings)
     redis, vault = connect(settings.redis_url.get_secret_value()), Vault(settings.keys)
 
@@ -94,7 +94,7 @@ def _get_and_open() -> Callable[[str], object]:
 
 
 def _msal(provider: Provider, emails: list[str]) -> Callable[[str], object]:
-    """As the documentation of SerializableTokenCache has it: one cache per user, deserialized for each call."""
+    """One cache per user, deserialized for each call, as the documentation of SerializableTokenCache shows it."""
     redis = connect(load(Settings).redis_url.get_secret_value())
     app = msal.ConfidentialClientApplication(
         load(Settings).client_id,

@@ -1,4 +1,4 @@
-"""What was found: one line per figure, as a table for people and as JSON for machines."""
+"""The figures, one per line, as a table for people and as JSON for machines."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Line:
     met: bool | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """As they stand in the table."""
+        """The cells of the table's row."""
         met = {None: "", True: "met", False: "**missed**"}[self.met]
         return self.part, self.figure, f"{_number(self.value)} {self.unit}".strip(), self.target, met
 
@@ -34,12 +34,12 @@ class Line:
 
 
 def at_least(target: float, value: float) -> dict[str, Any]:
-    """The end of a line with such a target."""
+    """The value, target and result of a line whose value must be at least the target."""
     return {"value": value, "target": f"≥ {_number(target)}", "met": value >= target}
 
 
 def at_most(target: float, value: float) -> dict[str, Any]:
-    """Likewise."""
+    """The same for a value that must be at most the target."""
     return {"value": value, "target": f"≤ {_number(target)}", "met": value <= target}
 
 
@@ -49,7 +49,7 @@ def table(lines: Sequence[Line]) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in Markdown, aligned for the eye. The first row is its head."""
+    """A table in Markdown with aligned columns. The first row is its head."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     ruler = tuple("-" * width for width in widths)
     return [
@@ -68,7 +68,7 @@ def write(lines: Sequence[Line], document: Path = DOCUMENT) -> None:
 
 
 def splice(text: Sequence[str], document: Path, *, target: str = "bench") -> None:
-    """Replace the part of the document that this target of the Makefile writes. Raises ValueError if there is none."""
+    """Replace the part of the document that this target of the Makefile writes. Raises ValueError without markers."""
     before, after = frame(document, target=target)
     document.write_text("\n".join([before + _BEGIN.format(target=target), "", *text, "", _END]) + after)
 
@@ -82,7 +82,7 @@ def frame(document: Path = DOCUMENT, *, target: str = "bench") -> tuple[str, str
     _, end, after = rest.partition(_END)
     for found, missing in ((begin, marker), (end, _END)):
         if not found:
-            raise ValueError(f"{document} has no {missing!r}, or it stands in the wrong place")
+            raise ValueError(f"{document} has no {missing!r}, or it is in the wrong place")
     return before, after
 
 

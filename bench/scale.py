@@ -1,7 +1,7 @@
-"""Part 3: whether claim, persist and sweep cost the same however many accounts there are, and what accounts weigh.
+"""Part 3: the time of lease, persist and sweep in tables of different sizes, and the bytes of an account.
 
-Tables are filled by SQL with rows as wide as real ones, and worked on by the product's own statements, in turns: a
-batch of the small one, a batch of the large one, and again. Each has a database of its own.
+SQL fills the tables with rows as wide as real ones. The product's own statements work on them in turns, with a batch of
+each table at a time. Each table has a database of its own.
 """
 
 import json
@@ -31,12 +31,12 @@ from worker.domain.token import Sealed
 
 _LEASE = timedelta(seconds=150)
 _CYCLE = timedelta(minutes=36)  # the mean time between two refreshes of an account
-_OVERHEAD = 32  # bytes that sealing adds
+_OVERHEAD = 32  # bytes of a sealed value beside the token
 _BATCH = 250
 
 Result = TypeVar("Result")
 
-# Due times are spread over a cycle; some are due now. A tenth may not be claimed at all.
+# Due times are spread over a cycle, and some accounts are due now. A tenth are paused.
 _FILL = """
     INSERT INTO mail_credentials (id, email, access_token, refresh_token, token_expiry,
         token_obtained_at, refresh_due_at, status, version, last_refreshed_at, signed_in_at, created_at, updated_at)
@@ -52,8 +52,8 @@ _FILL = """
 class Cost:
     """Milliseconds of one kind of work at one size.
 
-    A commit waits until the disk has the log. Of the slowest that is the greatest part, and depends on what else is
-    written meanwhile and not on the table: so p99 is also told of the statements alone.
+    A commit waits until the disk has the log. This is most of the time of the slowest ones, and depends on other writes
+    and not on the table. So there is also a p99 of the statements without the commit.
     """
 
     accounts: int
@@ -65,7 +65,7 @@ class Cost:
 
 
 class _Spent(NamedTuple):
-    """Milliseconds of one transaction, and the bytes by which the log has grown meanwhile."""
+    """Milliseconds of one transaction, and the growth of the log meanwhile in bytes."""
 
     before_commit: float
     total: float
@@ -74,7 +74,7 @@ class _Spent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What a size weighs: bytes per account, and of the ledger per event."""
+    """The bytes of one size: per account, and of the ledger per event."""
 
     accounts: int
     table: float
@@ -84,14 +84,14 @@ class Weight:
 
 
 class Table:
-    """The accounts of one size in a database, and the statements on them, timed."""
+    """A database with accounts of one size. It measures the time of the statements."""
 
     def __init__(self, url: str, accounts: int) -> None:
         self._url = url
         self._database = Database(url)
         self.accounts = accounts
         self.refreshed = 0
-        self._step = _CYCLE * _BATCH / accounts  # in which a batch becomes due
+        self._step = _CYCLE * _BATCH / accounts  # the time in which a batch becomes due
         self._now = clock.utcnow()
         self._access = Sealed(b"x" * (ACCESS_TOKEN + _OVERHEAD))
         self._refresh = Sealed(b"x" * (REFRESH_TOKEN + _OVERHEAD))
@@ -121,19 +121,20 @@ class Table:
         self.sql("CHECKPOINT")
 
     def work(self) -> None:
-        """Sweep, claim and persist a batch, of as many as have become due since the one before."""
+        """Sweep, lease and persist the accounts that have become due since the last batch."""
         now = self._now
         self._timed("sweep", partial(self._sweep, now))
-        claimed = self._timed("claim", partial(self._claim, now))
-        if claimed:
-            self._timed("persist", partial(self._persist, claimed, now))
-            self.refreshed += len(claimed)
+        leased = self._timed("claim", partial(self._lease, now))
+        if leased:
+            self._timed("persist", partial(self._persist, leased, now))
+            self.refreshed += len(leased)
         self._now += self._step
 
     def costs(self, stretches: int) -> list[Cost]:
-        """Over all batches; p99 is the median of so many stretches', or a stall of the disk would pass for the table's.
+        """The costs over all batches.
 
-        Bytes of the log are the median batch's, because vacuum writes there, too.
+        The p99 is the median of so many stretches, so that a stall of the disk does not count. The bytes of the log are
+        those of the median batch, because vacuum writes to the log, too.
         """
         batch = self.refreshed / len(self._spent["claim"])
         return [
@@ -156,7 +157,7 @@ class Table:
         return Weight(self.accounts, table / self.accounts, indexes / self.accounts, ledger, self._uses_index())
 
     def size(self) -> float:
-        """Bytes, with indexes and all."""
+        """The bytes of the table with its indexes."""
         return float(self.sql("SELECT pg_total_relation_size('mail_credentials')::float8")[0][0])
 
     def _timed(self, work: str, do: Callable[[Connection], Result]) -> Result:
@@ -170,60 +171,60 @@ class Table:
         return result
 
     def _written(self) -> float:
-        """Bytes of write-ahead log so far."""
+        """The bytes of the write-ahead log so far."""
         with self._database.begin() as connection:
             return float(connection.execute(text("SELECT pg_current_wal_insert_lsn() - '0/0'")).scalar_one())
 
     def _sweep(self, now: datetime, connection: Connection) -> int:
         return leases.count_due(connection, client="default", limit=64 * _BATCH, now=now)
 
-    def _claim(self, now: datetime, connection: Connection) -> list[Lease]:
-        lease = LeaseId(uuid4())
-        return leases.lease_due(connection, client="default", lease_id=lease, limit=_BATCH, lease=_LEASE, now=now)
+    def _lease(self, now: datetime, connection: Connection) -> list[Lease]:
+        lease_id = LeaseId(uuid4())
+        return leases.lease_due(connection, client="default", lease_id=lease_id, limit=_BATCH, lease=_LEASE, now=now)
 
-    def _persist(self, claimed: Sequence[Lease], now: datetime, connection: Connection) -> None:
-        leases.persist(connection, [self._update(claim, now) for claim in claimed], now=now)
-        events.record(connection, [_event(claim, now) for claim in claimed])
+    def _persist(self, leased: Sequence[Lease], now: datetime, connection: Connection) -> None:
+        leases.persist(connection, [self._update(lease, now) for lease in leased], now=now)
+        events.record(connection, [_event(lease, now) for lease in leased])
 
-    def _update(self, claim: Lease, now: datetime) -> AccountUpdate:
+    def _update(self, lease: Lease, now: datetime) -> AccountUpdate:
         return AccountUpdate(
-            account_id=claim.account_id,
-            email=claim.email,
-            based_on=claim.version,
-            lease_id=claim.lease_id,
+            account_id=lease.account_id,
+            email=lease.email,
+            based_on=lease.version,
+            lease_id=lease.lease_id,
             status=Status.ACTIVE,
             due_at=now + _CYCLE,
             access_token=self._access,
             obtained_at=now,
             expires_at=now + timedelta(hours=1),
             refresh_token=self._refresh,
-            replaces=sha256(claim.refresh_token).digest(),
+            replaces=sha256(lease.refresh_token).digest(),
         )
 
     def _uses_index(self) -> bool:
-        """Whether the claim reads the partial index, and the table nowhere as a whole."""
+        """Whether the statement that leases reads the partial index and scans no table."""
         statement = text("EXPLAIN (FORMAT JSON) " + leases._LEASE_DUE.text)
         now = clock.utcnow()
         given = {"client": "default", "limit": _BATCH, "lease_id": uuid4(), "lease_until": now, "now": now}
         with self._database.begin() as connection:
             plan = connection.execute(statement, {**given, "long_ago": now}).scalar_one()
-        told = json.dumps(plan)
-        return "ix_mail_credentials_due" in told and "Seq Scan" not in told
+        text_of_plan = json.dumps(plan)
+        return "ix_mail_credentials_due" in text_of_plan and "Seq Scan" not in text_of_plan
 
 
 def _since(begin: float) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
-def _event(claim: Lease, now: datetime) -> RefreshEvent:
+def _event(lease: Lease, now: datetime) -> RefreshEvent:
     return RefreshEvent(
-        account_id=claim.account_id,
+        account_id=lease.account_id,
         at=now,
         trigger="schedule",
         outcome="refreshed",
         code="ok",
         latency_ms=150,
-        correlation_id=str(claim.account_id),
+        correlation_id=str(lease.account_id),
         fingerprint_before="bench:0123456789abcdef",
         fingerprint_after="bench:0123456789abcdef",
     )
@@ -231,7 +232,7 @@ def _event(claim: Lease, now: datetime) -> RefreshEvent:
 
 @dataclass(frozen=True, slots=True)
 class Bloat:
-    """What cycles of refreshes do to the table: its size over that of the filled one, and what vacuum has done."""
+    """The effect of cycles of refreshes: the growth of the table, its dead rows, and the number of autovacuums."""
 
     cycles: int
     growth: float
@@ -240,10 +241,10 @@ class Bloat:
 
 
 def hurry_vacuum(site: Site) -> None:
-    """Let autovacuum look every second instead of every minute, and not rest in between.
+    """Let autovacuum run every second instead of every minute, and without pauses.
 
-    A cycle of half an hour goes by in seconds here, so at the least of its settings it still comes less often per cycle
-    than it would. Otherwise the smallest table, which goes through the most cycles, would have the most dead rows.
+    A cycle of half an hour takes seconds here, so autovacuum still runs less often per cycle than in production.
+    Otherwise the smallest table, which has the most cycles, would have the most dead rows.
     """
     site.sql("ALTER SYSTEM SET autovacuum_naptime = '1s'")
     site.sql("ALTER SYSTEM SET autovacuum_vacuum_cost_delay = 0")
@@ -252,7 +253,7 @@ def hurry_vacuum(site: Site) -> None:
 
 @contextmanager
 def filled(site: Site, sizes: Sequence[int]) -> Iterator[list[Table]]:
-    """A table of each size. Nobody may be connected to the site's own database."""
+    """A table of each size. There must be no connection to the site's own database."""
     with ExitStack() as undo:
         urls = [undo.enter_context(site.another_database()) for _ in sizes]
         tables = [undo.enter_context(closing(Table(*each))) for each in zip(urls, sizes, strict=True)]
@@ -262,10 +263,7 @@ def filled(site: Site, sizes: Sequence[int]) -> Iterator[list[Table]]:
 
 
 def bloat(table: Table, cycles: int) -> Bloat:
-    """Every account refreshed so many times, with autovacuum as the migrations set it.
-
-    Vacuum is to be in a hurry.
-    """
+    """Refresh every account so many times, with autovacuum as the migrations set it. Call ``hurry_vacuum`` before."""
     before = table.size()
     for _ in range(cycles * table.accounts // _BATCH):
         table.work()

@@ -1,4 +1,4 @@
-"""Where everything is measured: embedded stores set up as in production, a provider, accounts, and processes."""
+"""The environment of a measurement: embedded stores with production's settings, a provider, accounts and processes."""
 
 import os
 import shutil
@@ -28,19 +28,19 @@ from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
 from worker.domain.account import Grant
 from worker.domain.token import Secret
-from worker.settings import Settings, adopt, forget, load
+from worker.settings import Settings, load, set_variables, unset_variables
 from worker.vault import generate_key
 
 ROOT = Path(__file__).parents[1]
-_PATIENCE = 60.0  # seconds
-_GROUP = 500
+_WAIT_LIMIT = 60.0  # seconds
+_GROUP = 500  # accounts
 
-# As docs/sizing.md has it. By default Postgres takes 128 MB, whatever the machine, and writes everything out every five
+# The settings of docs/sizing.md. By default Postgres uses 128 MB on every machine, and has a checkpoint every five
 # minutes.
 _POSTGRES = {
     "shared_buffers": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 4 // 2**20}MB",
     "max_wal_size": "8GB",
-    "min_wal_size": "6GB",  # segments are used again; to make one takes longer than a claim
+    "min_wal_size": "6GB",  # keeps segments for reuse, because the creation of one takes longer than a lease
     "checkpoint_timeout": "15min",
 }
 
@@ -54,7 +54,7 @@ class Provider:
     authority: str
 
     def granted(self) -> int:
-        """How many tokens it has granted."""
+        """The number of tokens that it has granted."""
         return int(struct.unpack("<q", (self.directory / "granted").read_bytes())[0])
 
 
@@ -65,9 +65,9 @@ class Site:
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
-        forget()
+        unset_variables()
         with ExitStack() as undo:
-            undo.callback(forget)
+            undo.callback(unset_variables)
             self.directory = Path(tempfile.mkdtemp(prefix="token-worker-bench-"))
             self.directory.chmod(0o711)
             undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
@@ -75,7 +75,7 @@ class Site:
             self.stack = undo.enter_context(Stack(self.directory / "stores"))
             certificates = self._certificates()
             undo.callback(os.environ.pop, "REQUESTS_CA_BUNDLE", None)
-            adopt(
+            set_variables(
                 {
                     "WORKER_DATABASE_URL": self.stack.database_url,
                     "WORKER_REDIS_URL": self.stack.redis_url,
@@ -85,7 +85,7 @@ class Site:
                     "WORKER_LOG_FORMAT": "json",
                     "WORKER_RATE": "1000000",
                     "WORKER_CA_BUNDLE": str(certificates),
-                    "REQUESTS_CA_BUNDLE": str(certificates),  # for those who use MSAL as it comes
+                    "REQUESTS_CA_BUNDLE": str(certificates),  # for contenders with MSAL's own HTTP client
                 }
             )
             schema.upgrade()
@@ -99,13 +99,13 @@ class Site:
 
     @contextmanager
     def provider(self, *, latency: timedelta = timedelta(0)) -> Iterator[Provider]:
-        """Started anew, and known to whatever is started inside the block."""
+        """Start a provider. Processes that are started inside the block use it."""
         (self.directory / "port").unlink(missing_ok=True)
         process = self.start("provider", "-m", "bench.provider", str(self.directory), str(latency.total_seconds()))
         try:
             wait_for("the provider's port", (self.directory / "port").exists, process)
             authority = f"https://localhost:{(self.directory / 'port').read_text()}/common"
-            adopt({"WORKER_AUTHORITY": authority})
+            set_variables({"WORKER_AUTHORITY": authority})
             yield Provider(process, self.directory, authority)
         finally:
             process.stop()
@@ -119,13 +119,13 @@ class Site:
             services.close()
 
     def start(self, name: str, *arguments: str, **environment: str) -> Process:
-        """A Python process with the site's settings; its output goes into ``NAME.log``."""
+        """Start a Python process with the site's settings. Its output goes into ``NAME.log``."""
         log = self.directory / f"{name}.log"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         return Process([sys.executable, *arguments], log=log, environment=environment)
 
     def enrol(self, accounts: int) -> list[str]:
-        """Mailboxes with tokens of realistic size, through the front door. Returns the addresses."""
+        """Store mailboxes with tokens of realistic size, by the product's own method. Returns the addresses."""
         emails = [f"user{number:07}@contoso{number % 100:02}.test" for number in range(accounts)]
         with self.services() as services:
             for start in range(0, accounts, _GROUP):
@@ -133,7 +133,7 @@ class Site:
         return emails
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
-        """One statement in a transaction of its own, outside the product."""
+        """Run one statement in its own transaction, without the product."""
         return sql(self.stack.database_url, statement, **values)
 
     @property
@@ -142,7 +142,7 @@ class Site:
 
     @contextmanager
     def another_database(self) -> Iterator[str]:
-        """Beside the site's own and like it; nobody may be connected to that. Yields its URL."""
+        """A copy of the site's own database, to which there must be no connection. Yields its URL."""
         own, name = make_url(self.stack.database_url), f"beside_{uuid4().hex}"
         aside = _text(own.set(database="postgres"))
         sql(aside, f"CREATE DATABASE {name} TEMPLATE {own.database}")
@@ -155,7 +155,7 @@ class Site:
         return redis.Redis.from_url(self.stack.redis_url)
 
     def _tune(self) -> None:
-        """Some of it counts from the next start on."""
+        """Write the settings of Postgres. Some of them apply from the next start on."""
         with Stack(self.directory / "stores") as stack:
             for name, value in _POSTGRES.items():
                 sql(stack.database_url, f"ALTER SYSTEM SET {name} = '{value}'")
@@ -172,19 +172,19 @@ def _text(url: URL) -> str:
 
 
 def dsn(url: str) -> str:
-    """What psycopg takes for SQLAlchemy's URL."""
+    """SQLAlchemy's URL in psycopg's form."""
     return url.replace("+psycopg", "")
 
 
 def sql(url: str, statement: str, **values: Any) -> list[Any]:
-    """One statement in a transaction of its own, outside the product."""
+    """Run one statement in its own transaction, without the product."""
     with psycopg.connect(dsn(url), autocommit=True) as connection:
         cursor = connection.execute(statement, values)
         return cursor.fetchall() if cursor.description else []
 
 
-def wait_for(what: str, condition: Callable[[], Any], *processes: Process, seconds: float = _PATIENCE) -> None:
-    """Return once the condition holds. Raises RuntimeError when time is up, or one of the processes has ended."""
+def wait_for(what: str, condition: Callable[[], Any], *processes: Process, seconds: float = _WAIT_LIMIT) -> None:
+    """Return once the condition holds. Raises RuntimeError after so many seconds, or if one of the processes ends."""
     end = time.monotonic() + seconds
     while not condition():
         for process in processes:
@@ -192,7 +192,7 @@ def wait_for(what: str, condition: Callable[[], Any], *processes: Process, secon
                 raise RuntimeError(f"a process has ended during the wait for {what}; {_tail(process)}")
         if time.monotonic() > end:
             tails = "\n\n".join(map(_tail, processes))
-            raise RuntimeError(f"{what} has not come within {seconds:.0f} s; {tails}")
+            raise RuntimeError(f"{what}: not within {seconds:.0f} s; {tails}")
         time.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""How much of everything. The documented figures come from the full form; the quick one proves that it works."""
+"""The sizes of a measurement. The documented figures come from FULL; QUICK proves that everything runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -7,16 +7,16 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Any of these can be given as ``--set name=value``, lists with commas."""
+    """Each of them can be set by ``--set name=value``, with commas in a list."""
 
     accounts: int = 40_000  # of throughput and memory
     seconds: float = 8.0  # of one turn
-    turns: int = 6  # as many as three contenders have orders
+    turns: int = 6  # the number of orders of three contenders
     naive_accounts: int = 4_000
     latencies: tuple[int, ...] = (0, 150)  # milliseconds
-    # Everybody has what served him best in short runs on two cores.
+    # The best numbers for each contender in short runs on two cores.
     children: int = 3
-    children_waiting: int = 4  # where answers take their time
+    children_waiting: int = 4  # if responses take time
     connections: int = 256  # of each child
     batch: int = 1_000
     floor_processes: int = 4
@@ -24,7 +24,7 @@ class Sizes:
     floor_processes_waiting: int = 8
     floor_batch_waiting: int = 150
     naive_children: int = 4
-    naive_children_waiting: int = 24  # each waits for one answer at a time, and costs nothing meanwhile
+    naive_children_waiting: int = 24  # each waits for one response at a time, and needs no CPU meanwhile
 
     readers: int = 1_000  # accounts that are read
     reads: int = 3_000  # of each way in a turn
@@ -41,11 +41,11 @@ class Sizes:
     refreshes: int = 110_000
 
     fleet: int = 100_000
-    rate: int = 500  # questions per second
-    ends: int = 10  # of an outage, half a minute apart: a canary goes every five minutes
+    rate: int = 500  # requests per second
+    ends: int = 10  # of an outage, half a minute apart, because there is a probe every five minutes
 
     def given(self, settings: Sequence[str]) -> Self:
-        """Raises ValueError for an unknown name or a value that is no number."""
+        """These sizes with some replaced. Raises ValueError for an unknown name or a value that is no number."""
         kinds = {field.name: getattr(self, field.name) for field in fields(self)}
         changes: dict[str, object] = {}
         for setting in settings:

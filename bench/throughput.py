@@ -7,13 +7,13 @@ from bench.contenders import Contender, work
 from bench.meter import cpu_seconds
 from bench.site import Provider, Site, wait_for
 
-_WARM = 0.15  # of the accounts; until all connections stand, which costs more than many refreshes
-_SPENT = 0.9  # of the accounts; then there may be less to do than could be done
+_WARM_UP = 0.15  # of the accounts; until then connections are opened, which costs more than many refreshes
+_ENOUGH_DUE = 0.9  # of the accounts; after that there may be too few due ones for all processes
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one contender did in one turn. CPU in milliseconds per refresh."""
+    """The figures of one contender in one turn. CPU is in milliseconds per refresh."""
 
     refreshes: int
     seconds: float
@@ -29,23 +29,23 @@ class Trial:
 
     @property
     def all_cpu(self) -> float:
-        """Of everybody who has to do with it: what a machine that does nothing else would be busy with."""
+        """The CPU of the contender, the stores and the provider together."""
         return self.cpu + self.stores + self.provider
 
 
 def trial(contender: Contender, provider: Provider, *, seconds: float) -> Trial:
-    """One turn. Raises RuntimeError if a process ends by itself, or if what was granted is not what is stored."""
+    """One turn. Raises RuntimeError if a process ends by itself, or if not all granted tokens are stored."""
     site, granted = contender.site, provider.granted()
     stored = 0 if contender.may_lose else contender.stored()
-    last = granted + int(contender.accounts * _SPENT)
+    last = granted + int(contender.accounts * _ENOUGH_DUE)
     with work(contender) as processes:
-        first = granted + contender.accounts * _WARM
+        first = granted + contender.accounts * _WARM_UP
         wait_for("the first refreshes", lambda: provider.granted() >= first, *processes)
         roots = [process.pid for process in processes]
         stores = [site.stack.postgres.pid, site.stack.valkey.pid]
 
         def probe() -> list[float]:
-            at = time.monotonic(), float(provider.granted())  # at one instant; the rest takes some time to look up
+            at = time.monotonic(), float(provider.granted())  # at the same instant, because the rest takes time to read
             cpu = [cpu_seconds(pids) * 1000 for pids in (roots, stores, [provider.process.pid])]
             return [*at, *cpu, *_written(site)]
 
@@ -67,7 +67,7 @@ def trial(contender: Contender, provider: Provider, *, seconds: float) -> Trial:
 
 
 def _written(site: Site) -> tuple[float, float]:
-    """Bytes of write-ahead log, and commits."""
+    """The bytes of the write-ahead log, and the number of commits."""
     [row] = site.sql(
         "SELECT (pg_current_wal_lsn() - '0/0')::float8, xact_commit::float8"
         " FROM pg_stat_database WHERE datname = current_database()"

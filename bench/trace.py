@@ -1,13 +1,13 @@
-"""How far one call travels through the product.
+"""The calls, functions, modules and types of the product that one call uses.
 
 ``sys.setprofile`` and ``threading.setprofile`` report every Python call of the calling thread and of each thread that
 starts meanwhile. Threads that already run are not seen. A frame counts if its file is in worker/ without worker/devkit.
 
-* calls: such frames that were entered. Each resumption of a generator is one more.
+* calls: the frames that were entered. Each resumption of a generator is one more.
 * functions: different qualified names among them. A comprehension counts as one, except that from Python 3.12 on only
   generator expressions have frames of their own.
 * modules: different files among them.
-* depth: the most such frames on one stack at a time. Frames of libraries between them do not count.
+* depth: the largest number of frames on one stack at a time. Frames of libraries between them do not count.
 * types: classes of worker/ that carry data (dataclasses, named tuples, classes with slots; no exceptions) of which the
   call made an instance. An instance is seen by its ``__init__`` or ``__new__``, so a bare tuple and a subclass of
   ``bytes`` or ``str`` without either are missed. Collaborators that live longer than the call were made before it.
@@ -44,7 +44,7 @@ class Trace:
 
 
 def trace(call: Callable[[], object], *, counts: Callable[[str], bool] = is_product) -> Trace:
-    """Make the call and count what it enters. ``counts`` says which files do. Raises what the call raises."""
+    """Make the call and count the frames that it enters. ``counts`` says which files count. Raises its exceptions."""
     profile = _Profile(counts)
     threading.setprofile(profile)
     sys.setprofile(profile)

@@ -1,4 +1,4 @@
-"""The calls that the map measures, on real stores, with one mailbox. Its identity provider is another process."""
+"""The calls that the map measures, on real stores with one mailbox. The identity provider is another process."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,7 +17,7 @@ _EXPIRY = timedelta(hours=2)  # longer than the provider's tokens live
 
 @dataclass(slots=True)
 class TurnedClock:
-    """Stands still unless it is turned."""
+    """Stands still until it is advanced."""
 
     now: datetime
 
@@ -27,7 +27,7 @@ class TurnedClock:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A worker's and a consumer's objects on the same stores, with one mailbox."""
+    """The services of a worker and of a consumer on the same stores, with one mailbox."""
 
     site: Site
     provider: Provider
@@ -38,9 +38,9 @@ class Installation:
 
 
 def ways(installation: Installation) -> Iterator[tuple[str, Callable[[], object], int]]:
-    """Each call to measure, with the refreshes that it makes. The one place that names the product's entry points.
+    """Each call to measure, with the number of its refreshes. Only this function names the product's entry points.
 
-    A call leaves the mailbox as the next one needs it, apart from the lines between them.
+    A call leaves the mailbox in the state that the next one needs, after the lines between them.
     """
     services, consumer, time = installation.services, installation.consumer, installation.clock
 
@@ -64,7 +64,7 @@ def ways(installation: Installation) -> Iterator[tuple[str, Callable[[], object]
 def traces() -> dict[str, Trace]:
     """The trace of each call.
 
-    Measured twice, because the first round imports modules, connects, and reads the provider's metadata.
+    The calls are measured twice, because the first round imports modules, connects, and reads the provider's metadata.
     """
     with _installation() as installation:
         _measure(installation)

@@ -1,4 +1,4 @@
-"""Every test starts without WORKER_* variables, and with a fixed instant at hand."""
+"""Every test starts without WORKER_* variables. The fixture `now` is a fixed instant."""
 
 import os
 from datetime import datetime
@@ -10,10 +10,10 @@ from tests.factories import NOW
 
 pytest_plugins = ["tests.stores"]
 
-# Only `make chaos` sets the variable: the suite takes a quarter of an hour.
+# Only `make chaos` sets the variable, because the suite takes a quarter of an hour.
 collect_ignore = [] if "CHAOS_ROUNDS" in os.environ else ["chaos"]
 
-# An example may take as long as it likes: how long it takes says more about the machine than about the code.
+# No time limit for an example of Hypothesis, because the time depends on the machine more than on the code.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 

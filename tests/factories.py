@@ -1,4 +1,4 @@
-"""Makers of domain values with defaults, and the clock that tests turn by hand."""
+"""Makers of domain values with defaults, and a clock that tests advance."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
 class TurnedClock:
-    """Stands still until told otherwise."""
+    """Stands still until a test advances it."""
 
     def __init__(self, now: datetime = NOW) -> None:
         self.now = now
@@ -32,8 +32,8 @@ def emails(count: int, domain: str = "contoso.com") -> list[str]:
     return [f"user{number:03}@{domain}" for number in range(count)]
 
 
-def make_claim(**changes: Any) -> Lease:
-    claim = Lease(
+def make_lease(**changes: Any) -> Lease:
+    lease = Lease(
         account_id=account_id("ann@contoso.com"),
         email="ann@contoso.com",
         client="default",
@@ -46,7 +46,7 @@ def make_claim(**changes: Any) -> Lease:
         status=Status.ACTIVE,
         failure=None,
     )
-    return replace(claim, **changes)
+    return replace(lease, **changes)
 
 
 def make_refreshed(**changes: Any) -> Refreshed:
@@ -60,7 +60,7 @@ def make_refreshed(**changes: Any) -> Refreshed:
 
 
 def make_registration(**changes: Any) -> Registration:
-    """As the emulator knows it."""
+    """The registration that the emulator knows."""
     registration = Registration(
         name="default",
         client_id=DEFAULT_CLIENT_ID,

@@ -1,4 +1,4 @@
-"""Waiting for a condition, on a machine that may be busy."""
+"""Waits for a condition, on a machine that may be busy."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,12 +6,12 @@ from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
-HANG_LIMIT = 180.0  # seconds; above what any step takes on a busy machine, so that only a hang reaches it
-_INTERVAL = 0.1  # seconds between two looks at the condition
+HANG_LIMIT = 180.0  # seconds; longer than any step on a busy machine, so that only a hang reaches it
+_INTERVAL = 0.1  # seconds between two tests of the condition
 
 
 class Running(Protocol):
-    """A process that is meant to run on."""
+    """A process that must not end during a wait."""
 
     def alive(self) -> bool: ...
 

@@ -3,17 +3,17 @@
 import os
 import signal
 
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # exit code of a process that SIGINT ends
 
 
 def main() -> None:
     """The console script."""
-    # What it takes to start is imported first. Ctrl-C would be a traceback there; or nothing at all, because importlib
-    # drops exceptions that come up in callbacks of its own. There is nothing to tidy up yet.
-    heard = signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    # Ctrl-C during the imports would print a traceback, or be lost, because importlib drops exceptions in callbacks of
+    # its own. Nothing needs to be cleaned up yet.
+    handler = signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     from worker.cli import main as run  # noqa: PLC0415
 
-    signal.signal(signal.SIGINT, heard)
+    signal.signal(signal.SIGINT, handler)
     run()
 
 

@@ -1,4 +1,4 @@
-"""The composition root: settings in, services out. Called once per process, after any fork."""
+"""The composition root: it builds the services from the settings, once per process, after any fork."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from worker.vault import Vault
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a process works with. Close it when done."""
+    """The services of a process. Close them at the end."""
 
     database: Database
     redis: Redis
@@ -52,7 +52,7 @@ class Services:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumer:
-    """What a consumer's process works with: as much as its keys and URLs allow."""
+    """The services of a consumer's process, as far as its keys and URLs allow."""
 
     tokens: TokenReader
     database: Database | None  # None without WORKER_DATABASE_URL
@@ -63,7 +63,7 @@ class Consumer:
 def bootstrap_consumer(
     settings: Settings | ReaderSettings, *, utcnow: Callable[[], datetime] = clock.utcnow
 ) -> Consumer:
-    """Wire what a consumer works with. Connects to nothing yet. Raises ConfigurationError."""
+    """Build the services of a consumer. Opens no connection. Raises ConfigurationError."""
     logging.configure_consumer()
     if isinstance(settings, ReaderSettings):
         return _bootstrap_reader(settings, utcnow)
@@ -76,10 +76,10 @@ def bootstrap_consumer(
 def bootstrap(
     settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcnow, local: LocalCache | None = None
 ) -> Services:
-    """Wire the services. Connects to nothing yet. Raises ConfigurationError."""
+    """Build the services. Opens no connection. Raises ConfigurationError."""
     database, redis = Database(settings.database_url.get_secret_value()), connect(settings.redis_url.get_secret_value())
     vault, policy = Vault(settings.keys), settings.policy
-    identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.threads)
+    identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.connections)
     entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
     cache = TokenCache(entries, vault, local=local)
     reader = AccountReader(database=database, vault=vault, utcnow=utcnow)
@@ -139,8 +139,8 @@ def bootstrap(
 
 
 def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) -> Consumer:
-    """Without app registration, MSAL and refresh tokens: the workers refresh."""
-    from worker.broker import TaskSender  # noqa: PLC0415 - with Celery, which no other process should load for this
+    """Build the services of a consumer that only reads. It has no app registration and no refresh tokens."""
+    from worker.broker import TaskSender  # noqa: PLC0415 - imports Celery, which other consumers do not need
 
     database = Database(settings.database_url.get_secret_value()) if settings.database_url else None
     redis = connect(settings.redis_url.get_secret_value())

@@ -1,6 +1,6 @@
 """The Celery application: ``celery -A worker worker``, ``celery -A worker beat``, ``celery -A worker flower``.
 
-Importing this reads no setting and opens no connection; each process builds its services after the fork.
+The import of this module reads no setting and opens no connection. Each process builds its services after the fork.
 """
 
 import gc
@@ -26,10 +26,10 @@ from worker.tasks import EXPIRES
 if TYPE_CHECKING:
     from worker.bootstrap import Services
 
-_MOST_QUEUED = 64  # batches; more would only grow stale in the queue, since a batch claims when it starts
-_TIME_LIMIT = 300  # seconds; the longest batch is bounded by its lease, this is for what should not happen
-_FAREWELL = 0.2  # seconds
-_CONFIGURATION_WRONG = 4  # exit code, as of token-worker
+_QUEUE_LIMIT = 64  # batches; a batch leases its accounts when it starts, so more of them would only wait
+_TIME_LIMIT = 300  # seconds until Celery kills a task; a batch ends with its lease, so only a bug takes as long
+_EXIT_DELAY = 0.2  # seconds
+_CONFIGURATION_ERROR = 4  # exit code, the same as of token-worker
 
 
 class Worker(Celery):
@@ -43,7 +43,7 @@ class Worker(Celery):
 
     @property
     def services(self) -> "Services":
-        """This process's services, built at first use: connections must not cross a fork."""
+        """The services of this process, built at first use, because connections must not be shared over a fork."""
         if self._services is None or self._services[0] != os.getpid():
             return self.build_services()
         return self._services[1]
@@ -53,7 +53,7 @@ class Worker(Celery):
         self._services = os.getpid(), services
 
     def build_services(self) -> "Services":
-        from worker.bootstrap import bootstrap  # noqa: PLC0415 - with all a worker needs; beat and Flower need none of it
+        from worker.bootstrap import bootstrap  # noqa: PLC0415 - beat and Flower need no services
 
         self.services = bootstrap(_load_or_exit(Settings))
         return self.services
@@ -64,26 +64,28 @@ class Worker(Celery):
         self._services = None
 
     def begin_child(self) -> None:
-        """In a child of the pool, after the fork."""
+        """Called in each child of the pool, after the fork."""
         self._is_child = True
         self.build_services()
 
     def begin_task(self) -> None:
         self._busy = True
-        if self._is_child:  # only now, because the pool sets its own handler after `worker_process_init`
+        if self._is_child:  # here, because the pool sets its own handler after `worker_process_init`
             for signum in (signal.SIGTERM, signal.SIGALRM):
                 signal.signal(signum, self.end_gracefully)
 
     def end_task(self) -> None:
         self._busy = False
         if self._ending:
-            # Not here: the pool would take it for a crash of the task. In a moment it will have heard of the result.
-            signal.setitimer(signal.ITIMER_REAL, _FAREWELL)
+            # Exit a moment later, once the pool has received the result; otherwise it reports a crash of the task.
+            signal.setitimer(signal.ITIMER_REAL, _EXIT_DELAY)
 
     def end_gracefully(self, *_: object) -> None:
-        """Ask nothing more, settle what has been asked, then go. For SIGTERM, which a service manager sends to all
-        processes at once, and ``revoke(terminate=True)`` to one: by default it would kill a child between Microsoft's
-        answer and the commit."""
+        """Send no more requests, store the results of those in flight, then exit.
+
+        The handler of SIGTERM, which a service manager sends to all processes at once and ``revoke(terminate=True)`` to
+        one. The default handler would kill a child between Microsoft's response and the commit.
+        """
         self._ending = True
         if not self._busy:
             raise SystemExit(0)
@@ -95,50 +97,50 @@ class Worker(Celery):
             channel: Any = connection.default_channel
             try:
                 queued = channel.queue_declare(REFRESH, passive=True).message_count
-            except ChannelError:  # in Redis an empty queue does not exist
+            except ChannelError:  # an empty queue does not exist in Redis
                 queued = 0
-        return _MOST_QUEUED - int(queued)
+        return _QUEUE_LIMIT - int(queued)
 
 
 def _configuration() -> dict[str, Any]:
     settings = _load_or_exit(BrokerSettings)
     return {
         "broker_url": settings.broker,
-        # Named as well, because Celery would let its own CELERY_BROKER_URL variable, perhaps of another application in
-        # the same environment, override broker_url.
+        # Set as well, because the variable CELERY_BROKER_URL, perhaps of another application in the same environment,
+        # overrides broker_url.
         "broker_read_url": settings.broker,
         "broker_write_url": settings.broker,
         "broker_use_ssl": tls_options(settings.broker),
         "beat_schedule": _schedule(settings.sweep_interval),
         "timezone": "UTC",
-        # Three queues, and prefetch of one, so that the order means something.
+        # A prefetch of one, because messages that were fetched before would be handled before those of another queue.
         "task_queues": [queue(name) for name in (ON_DEMAND, SWEEP, REFRESH)],
         "task_default_queue": REFRESH,
         "task_routes": {"worker.refresh_account": {"queue": ON_DEMAND}, "worker.sweep": {"queue": SWEEP}},
         "worker_prefetch_multiplier": 1,
-        # A batch claims its accounts when it starts, so a lost message loses a tick and a repeated one finds nothing
-        # due: acknowledging early is safe, and a batch that kills its child cannot do so for ever.
+        # Early acknowledgement is safe, because a batch leases its accounts when it starts. A lost message costs one
+        # tick, a repeated one finds nothing due, and a batch that kills its child is not delivered again.
         "task_acks_late": False,
-        "task_ignore_result": True,  # state is in Postgres; a result backend would cost more than the task
-        "task_publish_retry": False,  # the next sweep is the retry; a publish that waits for Redis would block it
+        "task_ignore_result": True,  # results are in Postgres; a result backend would cost more than the task
+        "task_publish_retry": False,  # the next sweep is the retry, and a publish that waits for Redis would delay it
         "task_time_limit": _TIME_LIMIT,
-        # No soft limit: it would raise between Microsoft's answer and the commit.
+        # No soft limit, which would raise between Microsoft's response and the commit.
         "broker_transport_options": {
             "queue_order_strategy": "priority",
-            "visibility_timeout": 2 * _TIME_LIMIT,  # longer than any task, or it would run twice
+            "visibility_timeout": 2 * _TIME_LIMIT,  # longer than any task; after it the task runs again
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            "socket_timeout": 5,  # longer than BRPOP's second, shorter than a dead network's
+            "socket_timeout": 5,  # seconds; BRPOP waits one, TCP many minutes for a dead network
             "socket_connect_timeout": 5,
         },
         "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,  # 100 by default, after which the worker would give up for good
+        "broker_connection_max_retries": None,  # the worker exits after 100 by default
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # a batch needs no broker to finish
-        "worker_send_task_events": True,  # for Flower; with batches there are few
+        "worker_send_task_events": True,  # for Flower; there are few, because a task is a batch
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "beat_max_loop_interval": 5,  # seconds until beat notices that Redis is back
-        "beat_scheduler": "celery.beat:Scheduler",  # keeps no file: what is due stands in Postgres
+        "beat_scheduler": "celery.beat:Scheduler",  # writes no file; the due times are in Postgres
     }
 
 
@@ -154,12 +156,12 @@ def _schedule(sweep_interval: float) -> dict[str, dict[str, Any]]:
 
 
 def _load_or_exit(kind: type[SettingsT]) -> SettingsT:
-    """Celery would bury a wrong setting in a traceback; its operator gets the sentence and the exit code instead."""
+    """Load the settings. A mistake ends the process with a sentence and exit code 4, instead of Celery's traceback."""
     try:
         return load(kind)
     except ConfigurationError as error:
         click.echo(f"Configuration error: {error}", err=True)
-        raise SystemExit(_CONFIGURATION_WRONG) from None
+        raise SystemExit(_CONFIGURATION_ERROR) from None
 
 
 @celery.signals.setup_logging.connect
@@ -170,10 +172,10 @@ def _configure_logging(**_: object) -> None:
 
 @celery.signals.celeryd_init.connect
 def _check_settings(**_: object) -> None:
-    """Before anything is forked: a worker that cannot refresh must not start."""
+    """Called before the first fork. A worker that cannot refresh must not start."""
     _load_or_exit(Settings)
-    importlib.import_module("worker.bootstrap")  # once, for all children
-    gc.freeze()  # what is shared with them would be copied when the collector looks at it
+    importlib.import_module("worker.bootstrap")  # once for all children
+    gc.freeze()  # a garbage collection in a child would write to the shared pages, and so copy them
 
 
 @celery.signals.worker_process_init.connect
@@ -190,18 +192,20 @@ def _close_services(**_: object) -> None:
 @celery.signals.task_prerun.connect
 def _bind_task(task_id: str, task: Any, **_: object) -> None:
     app.begin_task()
-    logging.at_work(task=task.name, task_id=task_id)
+    logging.set_context(task=task.name, task_id=task_id)
 
 
 @celery.signals.task_postrun.connect
 def _unbind_task(**_: object) -> None:
-    logging.at_work()
+    logging.set_context()
     app.end_task()
 
 
-def _guard_flower() -> None:
-    """Flower listens on every address, to anybody, by default. Here it is loopback and a password, unless told
-    otherwise by Flower's own options or FLOWER_* variables."""
+def _secure_flower() -> None:
+    """Let Flower listen on loopback and demand a password, unless its options or FLOWER_* variables say otherwise.
+
+    By default Flower listens on every address and demands no password.
+    """
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
     if any(name.startswith(("FLOWER_BASIC_AUTH", "FLOWER_AUTH", "FLOWER_OAUTH2")) for name in os.environ):
         return
@@ -217,4 +221,4 @@ def _guard_flower() -> None:
 repair()
 app = Worker()
 if "flower" in sys.argv[1:]:
-    _guard_flower()
+    _secure_flower()

@@ -1,8 +1,8 @@
-"""The only reader of time. Services take it as an argument, so that a test can travel."""
+"""The only module that reads the time. Services take the clock as an argument, so that tests can set it."""
 
 from datetime import UTC, datetime
 
 
 def utcnow() -> datetime:
     """The current instant, aware, in UTC."""
-    return datetime.now(UTC)  # noqa: TID251 - here and nowhere else
+    return datetime.now(UTC)  # noqa: TID251 - the only place

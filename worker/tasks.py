@@ -1,4 +1,4 @@
-"""The Celery tasks: ids in, counts out, no token ever. What they do stands in the services."""
+"""The Celery tasks. They take ids, return counts, never see a token, and leave the work to the services."""
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
@@ -10,8 +10,8 @@ from worker.domain.account import DEFAULT_CLIENT, AccountId
 from worker.domain.errors import AccountError
 from worker.domain.token import TokenRequirement
 
-# Seconds. A stale sweep or batch finds nothing to do; clocks that differ by less must not make all of them stale.
-EXPIRES = 600
+# An old message may be skipped, because the next sweep sends new ones. Clocks of beat and workers may differ by less.
+EXPIRES = 600  # seconds
 
 if TYPE_CHECKING:
     from worker.celery import Worker
@@ -23,7 +23,7 @@ def _app(task: "Task[..., object]") -> "Worker":
 
 @shared_task(bind=True, name="worker.sweep")
 def sweep(self: "Task[[], int]") -> int:
-    """Send as many batches as the due accounts fill and the queue has room for. Returns how many."""
+    """Send as many batches as the due accounts fill and the queue has room for. Returns their number."""
     app = _app(self)
     room = app.queue_room()
     batches = app.services.refresher.batches_due(limit=room) if room > 0 else []
@@ -34,7 +34,7 @@ def sweep(self: "Task[[], int]") -> int:
 
 @shared_task(bind=True, name="worker.refresh_batch")
 def refresh_batch(self: "Task[[str], dict[str, int]]", client: str = DEFAULT_CLIENT) -> dict[str, int]:
-    """Refresh one batch of due accounts of an app registration. Returns how many claims ended how."""
+    """Refresh one batch of due accounts of an app registration. Returns the number of accounts for each outcome."""
     return _app(self).services.refresher.refresh_due(client)
 
 
@@ -45,8 +45,11 @@ def refresh_account(
     min_ttl: float | None = None,
     rejected: int | None = None,
 ) -> str:
-    """See to it that the cache has a token for one account that lives for ``min_ttl`` more seconds and is newer than
-    the ``rejected`` version. Returns ``ok``, or the code of what stands in the way."""
+    """Refresh one account, unless the cache has a token that satisfies the request.
+
+    The token must live for ``min_ttl`` more seconds and be newer than the ``rejected`` version. Returns ``ok``, or the
+    code of the error.
+    """
     requirement = TokenRequirement(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)
     try:
         _app(self).services.tokens.serve(AccountId(UUID(account_id)), requirement)
@@ -57,5 +60,5 @@ def refresh_account(
 
 @shared_task(bind=True, name="worker.prune_events")
 def prune_events(self: "Task[[], int]") -> int:
-    """Delete old lines of the ledger. Returns how many."""
+    """Delete old lines of the ledger. Returns their number."""
     return _app(self).services.events.prune()

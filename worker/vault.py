@@ -1,13 +1,15 @@
-"""Seals tokens with AES-256-GCM and opens them again; knows keys, never where a ciphertext is kept.
+"""Seals tokens with AES-256-GCM and opens them again. It knows the keys, but not where a ciphertext is stored.
 
 Format of a sealed value, version 1::
 
     0x01 | key id length (1 byte) | key id (ASCII) | nonce (12 bytes) | ciphertext and tag (AES-256-GCM)
 
 The AES key is ``HMAC-SHA256(HMAC-SHA256(master key, "token-worker/1/" + purpose), account id)`` and the associated
-data is everything before the nonce, the purpose and the account id. A key per account and purpose keeps random
-96-bit nonces safe however many mailboxes share a master key (NIST SP 800-38D 8.3: at most 2**32 seals per key), and
-whoever holds only one purpose's key can open nothing else: that is what a consumer's access key is made of.
+data is everything before the nonce, the purpose and the account id.
+
+There is a key per account and purpose for two reasons. Random 96-bit nonces are safe for 2**32 seals per key (NIST
+SP 800-38D 8.3), so any number of mailboxes may share a master key. And the key of one purpose opens no value of
+another; a consumer's access key consists of the keys of two purposes.
 """
 
 import base64
@@ -28,18 +30,16 @@ from worker.domain.errors import ConfigurationError, UnknownKey, UnreadableSecre
 from worker.domain.token import Sealed, Secret
 
 _VERSION = 1
-_NONCE = 12
-_TAG = 16
-_KEY = 32
-_BLOCK = 64  # of SHA-256
+_NONCE, _TAG, _KEY = 12, 16, 32  # bytes
+_BLOCK = 64  # bytes that SHA-256 reads at a time
 _MAKE_ACCESS_KEYS = "token-worker keygen --access"
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
 
 class Purpose(enum.StrEnum):
-    """What a sealed value is; one purpose's value never opens as another's."""
+    """The kind of a sealed value. A value of one purpose never opens as one of another."""
 
-    ACCESS_TOKEN = "access_token"  # noqa: S105 - names, not secrets
+    ACCESS_TOKEN = "access_token"  # noqa: S105 - a name, no secret
     REFRESH_TOKEN = "refresh_token"  # noqa: S105
     CACHE_ENTRY = "cache_entry"
     PENDING_RESULT = "pending_result"
@@ -59,7 +59,7 @@ class MasterKey:
         return f"MasterKey({self.id!r})"
 
     def purpose_keys(self) -> dict[Purpose, bytes]:
-        """A key for each purpose there is."""
+        """A key for each purpose."""
         return {
             purpose: hmac.digest(self.material, f"token-worker/1/{purpose}".encode(), "sha256") for purpose in Purpose
         }
@@ -67,9 +67,9 @@ class MasterKey:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AccessKey:
-    """What a consumer needs of a master key: access tokens and cache entries, and no refresh token.
+    """A consumer's part of a master key. It opens access tokens and cache entries, and no refresh token.
 
-    ``material`` is the two purposes' keys, 32 bytes each, in this order.
+    ``material`` consists of the keys of these two purposes, 32 bytes each, in this order.
     """
 
     setting: ClassVar[str] = "WORKER_ACCESS_KEYS"
@@ -85,7 +85,7 @@ class AccessKey:
 
 
 class Vault:
-    """Seals with the newest key, opens with any. Thread-safe."""
+    """Seals with the newest key and opens with any key. Thread-safe."""
 
     def __init__(self, keys: Sequence[MasterKey | AccessKey]) -> None:
         self._newest = keys[0]
@@ -99,14 +99,14 @@ class Vault:
         return self._newest.id
 
     def seal(self, secret: Secret, account: AccountId, purpose: Purpose) -> Sealed:
-        """Encrypt for one account and purpose."""
+        """Encrypt a secret for one account and purpose."""
         return self._seal(secret.reveal().encode(), account, purpose, os.urandom(_NONCE))
 
     def open(self, sealed: Sealed, account: AccountId, purpose: Purpose) -> Secret:
-        """Decrypt.
+        """Decrypt a value.
 
-        Raises UnknownKey for a key that is not at hand, and UnreadableSecret for a value that is damaged, or not of
-        this account and purpose.
+        Raises UnknownKey if this process does not have its key. Raises UnreadableSecret if the value is damaged, or
+        belongs to another account or purpose.
         """
         header, key_id = _split(sealed)
         purpose_key = self._purposes.get((key_id, purpose))
@@ -122,15 +122,15 @@ class Vault:
         return Secret(plain.decode())
 
     def needs_rotation(self, sealed: Sealed) -> bool:
-        """Whether it is sealed under another key than the newest."""
+        """Whether the value is sealed under another key than the newest."""
         return key_id(sealed) != self._newest.id
 
     def rotate(self, sealed: Sealed, account: AccountId, purpose: Purpose) -> Sealed:
-        """The same secret, sealed under the newest key."""
+        """Seal the same secret under the newest key. Raises as ``open`` does."""
         return self.seal(self.open(sealed, account, purpose), account, purpose)
 
     def fingerprint(self, secret: Secret, account: AccountId) -> str:
-        """A short keyed hash by which two uses of one token can be matched, and from which nothing can be learnt."""
+        """A short keyed hash of a token. It shows whether two requests used the same token, and nothing else."""
         key = self._purposes[self._newest.id, Purpose.FINGERPRINT]
         digest = key(account.bytes + secret.reveal().encode())
         return f"{self._newest.id}:{digest[:8].hex()}"
@@ -142,27 +142,27 @@ class Vault:
 
 
 def key_id(sealed: Sealed) -> str:
-    """The id of the key it is sealed under. Raises UnreadableSecret if this is no sealed value."""
+    """The id of the key that a value is sealed under. Raises UnreadableSecret if it is no sealed value."""
     return _split(sealed)[1]
 
 
 def key_prefix(name: str) -> bytes:
-    """The first bytes of everything sealed under the named key, for finding what is not."""
+    """The first bytes of every value that is sealed under the named key. They find the values that are not."""
     return bytes((_VERSION, len(name))) + name.encode()
 
 
 def parse_keys(text: str) -> tuple[MasterKey, ...]:
-    """Read ``id:base64`` pairs, comma separated, newest first. Raises ConfigurationError, never showing the key."""
+    """Read ``id:base64`` pairs, separated by commas, newest first. Raises ConfigurationError, which quotes no key."""
     return tuple(MasterKey(*pair) for pair in _parse(text, MasterKey.setting, _KEY, "token-worker keygen"))
 
 
 def parse_access_keys(text: str) -> tuple[AccessKey, ...]:
-    """Likewise for what ``format_access_keys`` made."""
+    """Read the text that ``format_access_keys`` writes. Raises ConfigurationError, which quotes no key."""
     return tuple(AccessKey(*pair) for pair in _parse(text, AccessKey.setting, 2 * _KEY, _MAKE_ACCESS_KEYS))
 
 
 def format_access_keys(keys: Sequence[MasterKey]) -> str:
-    """The consumer's part of master keys, as it stands in WORKER_ACCESS_KEYS."""
+    """The value of WORKER_ACCESS_KEYS that belongs to these master keys."""
     parts = [(key.id, key.purpose_keys()) for key in keys]
     return ",".join(
         f"{name}:{base64.b64encode(made[Purpose.ACCESS_TOKEN] + made[Purpose.CACHE_ENTRY]).decode()}"
@@ -171,7 +171,7 @@ def format_access_keys(keys: Sequence[MasterKey]) -> str:
 
 
 def generate_key(name: str) -> str:
-    """A new key as it stands in WORKER_ENCRYPTION_KEYS. Raises ConfigurationError for a name that cannot be one."""
+    """A new key in the form of WORKER_ENCRYPTION_KEYS. Raises ConfigurationError if the name is no key id."""
     if not _KEY_ID.fullmatch(name):
         msg = f"key id {name!r} must be 1 to 32 letters, digits, '.', '_' or '-'"
         raise ConfigurationError(msg)
@@ -184,7 +184,7 @@ def _parse(text: str, setting: str, size: int, make: str) -> list[tuple[str, byt
         msg = f"{setting} is empty; make a key with: {make}"
         raise ConfigurationError(msg)
     pairs = [_parse_key(part, at, setting, size, make) for at, part in enumerate(parts, start=1)]
-    _refuse_repeated((name for name, _ in pairs), setting)
+    _check_unique((name for name, _ in pairs), setting)
     return pairs
 
 
@@ -195,7 +195,7 @@ def _parse_key(part: str, at: int, setting: str, size: int, make: str) -> tuple[
         raise ConfigurationError(msg)
     try:
         material = base64.b64decode(encoded, validate=True)
-    except ValueError:  # also of a character that is not ASCII
+    except ValueError:  # also raised for a character that is not ASCII
         material = b""
     if len(material) != size:
         msg = f"{setting}: key {name!r} must be {size} bytes in base64; make one with: {make}"
@@ -203,7 +203,7 @@ def _parse_key(part: str, at: int, setting: str, size: int, make: str) -> tuple[
     return name, material
 
 
-def _refuse_repeated(names: Iterable[str], setting: str) -> None:
+def _check_unique(names: Iterable[str], setting: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -213,8 +213,8 @@ def _refuse_repeated(names: Iterable[str], setting: str) -> None:
 
 
 def _split(sealed: bytes) -> tuple[int, str]:
-    """The header's length and the key id in it."""
-    if len(sealed) < 2 or sealed[0] != _VERSION:  # noqa: PLR2004 - version and length
+    """The length of the header, and the key id in it. Raises UnreadableSecret."""
+    if len(sealed) < 2 or sealed[0] != _VERSION:  # noqa: PLR2004 - bytes of version and length
         raise UnreadableSecret("not a value sealed by this program")
     header = 2 + sealed[1]
     if len(sealed) < header + _NONCE + _TAG:
@@ -230,7 +230,7 @@ def _aad(header: bytes, purpose: Purpose, account: AccountId) -> bytes:
 
 
 class _KeyedHash:
-    """HMAC-SHA256 (RFC 2104) whose key is hashed once and not for every message: a third of the cost."""
+    """HMAC-SHA256 (RFC 2104) that hashes its key once instead of once per message. It takes a third of the time."""
 
     def __init__(self, key: bytes) -> None:
         block = key.ljust(_BLOCK, b"\0")

@@ -1,4 +1,4 @@
-"""The mailboxes with their sealed tokens, the app registrations' breakers, and the ledger of refreshes.
+"""Add the mailboxes with their sealed tokens, the breakers of app registrations, and the ledger of refreshes.
 
 Revision: 20261124_1800
 Revises: none
@@ -73,7 +73,7 @@ def upgrade() -> None:
             "autovacuum_analyze_scale_factor": "0.05",
         },
     )
-    # Ciphertext does not compress; trying costs CPU at every refresh.
+    # Ciphertext does not compress, and the attempt would take CPU at every refresh.
     for column in ("access_token", "refresh_token", "previous_refresh_token"):
         op.execute(f"ALTER TABLE mail_credentials ALTER COLUMN {column} SET STORAGE EXTERNAL")
     op.create_index(

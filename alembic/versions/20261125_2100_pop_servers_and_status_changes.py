@@ -1,6 +1,6 @@
-"""POP servers, and since when an account's status stands.
+"""Add POP servers, and the time of the last change of an account's status.
 
-Old code runs on it unchanged: the columns may be NULL, and adding them rewrites nothing.
+Old code runs on it unchanged. The columns may be NULL, and their addition rewrites no row.
 
 Revision: 20261125_2100
 Revises: 20261124_1800

@@ -1,6 +1,6 @@
-"""An index of the accounts that need somebody's help, built beside the writers.
+"""Add an index of the accounts that need attention, without blocking writers.
 
-Alone in its revision: it cannot be part of a transaction, so what came before it must be done.
+It is alone in its revision, because it cannot be part of a transaction.
 
 Revision: 20261125_2101
 Revises: 20261125_2100
@@ -20,10 +20,10 @@ _INDEX = "ix_mail_credentials_attention"
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        # It takes as long as a look at every row takes, and waits for transactions under way, but in nobody's way.
+        # No time limits: it reads every row and waits for open transactions, but blocks no statement.
         op.execute("SET statement_timeout = 0")
         op.execute("SET lock_timeout = 0")
-        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_INDEX}")  # what an interrupted attempt has left
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_INDEX}")  # of an interrupted attempt
         op.create_index(
             _INDEX,
             "mail_credentials",

@@ -1,6 +1,6 @@
-"""Tokens are kept beside the rows: a claim rewrites a row, and tokens would be nine tenths of it.
+"""Store tokens out of line, because a lease rewrites a row, and tokens would be nine tenths of it.
 
-Concerns rows as they are written: after one cycle of refreshes all of them. Old code runs on it unchanged.
+It applies to each row when it is written, so to all rows after one cycle of refreshes. Old code runs on it unchanged.
 
 Revision: 20261125_2200
 Revises: 20261125_2101

@@ -1,7 +1,7 @@
-"""The end of a lease in a column of its own: a claim that leaves the due time alone changes no index.
+"""Add a column for the end of a lease. A lease that does not change the due time writes to no index.
 
-Old code runs on it, but not beside new code: it takes what that has leased for due, and refresh tokens are spent twice.
-The leases that it leaves, whose end is the due time, are understood.
+Old code runs on it, but not beside new code. It would treat accounts that new code has leased as due, and use refresh
+tokens twice. New code understands the leases of old code, whose end is the due time.
 
 Revision: 20261126_2000
 Revises: 20261125_2200

@@ -1,6 +1,6 @@
-"""Drop the refresh token before the current one: nothing reads it.
+"""Drop the previous refresh token, which no code reads.
 
-Old code does not run on it: it writes the column. Stop all workers and consumers before this migration.
+Old code does not run on it, because it writes the column. Stop all workers and consumers before this migration.
 
 Revision: 20261127_2300
 Revises: 20261126_2000

@@ -16,7 +16,7 @@ def _fleet() -> Iterator[Fleet]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the tests have recorded, printed; and after a long run of all of them, kept."""
+    """Print the table of the session. After a long run of all tests, write it into the document."""
     found = table.gather(terminalreporter.stats.values())
     if found.rows:
         terminalreporter.section("chaos")

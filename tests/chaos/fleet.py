@@ -1,4 +1,4 @@
-"""A fleet that lives through the whole suite: servers, workers, beats, readers, and Microsoft as a witness."""
+"""The fleet of the whole suite: servers, workers, beats, readers, and an emulator that records every token."""
 
 import time
 from base64 import b64decode
@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from tests.chaos.readers import Readers
-from tests.chaos.witness import Witness
+from tests.chaos.recording_emulator import RecordingEmulator
 from tests.e2e.commands import Commands
 from tests.e2e.deployment import Deployment, inherited
 from tests.factories import emails
@@ -29,45 +29,51 @@ from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key, parse_keys
 
 MAILBOXES = 30
-QUIET = 4  # of them: nobody happens to read these
+UNREAD = 4  # of the mailboxes, which no consumer reads
 LIFETIME = timedelta(seconds=20), timedelta(seconds=40)
-THREADS = 8  # questions at a time and worker
-LEASE = 60  # seconds; the shortest that is allowed
+CONNECTIONS = 8  # to Microsoft, per worker
+LEASE = 60  # seconds; the settings allow no less
 NEXT_SECRET = "the-next-secret"
 SETTINGS = {
     "WORKER_SWEEP_INTERVAL": "0.5",
     "WORKER_LEASE": str(LEASE),
     "WORKER_MIN_LEAD": "0",
     "WORKER_BATCH_SIZE": "10",
-    "WORKER_THREADS": str(THREADS),
+    "WORKER_THREADS": str(CONNECTIONS),
     "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
     "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
     "WORKER_NEXT_CLIENT_SECRET": NEXT_SECRET,
 }
 _TICK = 0.003  # seconds
-_LONGEST_WORK = 2.0  # seconds from claim to commit, when nothing is wrong
-_WINDOW = timedelta(seconds=1)  # from answer to commit, likewise
+_REFRESH_DURATION = 2.0  # seconds from lease to commit at most, without faults
+_COMMIT_DELAY = timedelta(seconds=1)  # from response to commit at most, without faults
 
 
 class Fleet:
-    """Two workers, a beat, and consumers that read all the while."""
+    """Two workers, a beat, and consumers that read all the time."""
 
     def __init__(
-        self, stack: Stack, witness: Witness, deployment: Deployment, *, client: TokenClient, observer: Services
+        self,
+        stack: Stack,
+        emulator: RecordingEmulator,
+        deployment: Deployment,
+        *,
+        client: TokenClient,
+        observer: Services,
     ) -> None:
         self.stack = stack
-        self.witness = witness
+        self.emulator = emulator
         self.deployment = deployment
-        self.services = observer  # with connections of its own: readers may wait for all of theirs
+        self.services = observer  # has its own connections, because the readers may block all of theirs
         self.emails = emails(MAILBOXES)
         self.client = client
-        self.quiet = self.emails[-QUIET:]
-        self.readers = Readers(self.client, witness, self.emails[:-QUIET])
+        self.unread = self.emails[-UNREAD:]
+        self.readers = Readers(self.client, emulator, self.emails[:-UNREAD])
         self.workers: dict[str, Process] = {}
         self.beats: list[Process] = []
         self.strict = True
-        self.strikes = 0
-        self.caught = 0  # accounts whose answer died with its worker
+        self.injections = 0
+        self.lost_responses = 0  # accounts whose response was lost with a killed worker
         self._vault = Vault(parse_keys(deployment.environment["WORKER_ENCRYPTION_KEYS"]))
         self._entries = TokenCache(observer.cache, self._vault)
 
@@ -88,9 +94,9 @@ class Fleet:
         while self.beats:
             self.beats.pop().kill()
 
-    def mend(self) -> None:
-        """After a violation: everybody signs in anew, and what has ended is started."""
-        self.witness.clear_faults()
+    def repair(self) -> None:
+        """After a violation: start the processes that have ended, and sign all users in again."""
+        self.emulator.clear_faults()
         for name in [name for name, worker in self.workers.items() if not worker.alive()]:
             self.start_worker(name)
         if not all(beat.alive() for beat in self.beats):
@@ -99,19 +105,19 @@ class Fleet:
         self.services.redis.flushall()
         self.sign_in(self.emails)
 
-    def sign_in(self, who: Collection[str]) -> None:
-        """Their users sign in, and the application stores what that gave."""
-        granted = [self.witness.enrol(email, strict=self.strict) for email in who]
+    def sign_in(self, addresses: Collection[str]) -> None:
+        """The users sign in, and the application stores their grants."""
+        granted = [self.emulator.enrol(email, strict=self.strict) for email in addresses]
         self.services.accounts.save(
             [Grant(email=grant.email, refresh_token=Secret(grant.refresh_token)) for grant in granted]
         )
 
-    def make_due(self, who: Collection[str] | None = None) -> None:
-        """Move the next cycle to now, for those who have nothing else to wait for."""
+    def make_due(self, addresses: Collection[str] | None = None) -> None:
+        """Make accounts due that neither fail nor are leased."""
         self.deployment.sql(
             "UPDATE mail_credentials SET refresh_due_at = now()"
             " WHERE email = ANY(%s) AND lease_id IS NULL AND failure_count = 0 AND refresh_due_at > now()",
-            list(self.emails if who is None else who),
+            list(self.emails if addresses is None else addresses),
         )
 
     def cycle(self) -> None:
@@ -120,7 +126,7 @@ class Fleet:
         self.make_due()
         until(
             lambda: all(version > before[email] for email, version in self.versions().items()),
-            about="everybody's refresh",
+            about="the refresh of every account",
             tick=0.1,
         )
 
@@ -141,19 +147,19 @@ class Fleet:
         ).reveal()
 
     def windows(self, *, since: datetime) -> list[float]:
-        """Milliseconds from each answer to its commit, by Microsoft's notes and Postgres's."""
+        """Milliseconds from each response to its commit, by the records of the emulator and of Postgres."""
         committed = dict(
             self.deployment.sql(
                 "SELECT fingerprint_after, pg_xact_commit_timestamp(xmin) FROM refresh_events WHERE at > %s", since
             )
         )
-        answered = {
+        issued = {
             self._vault.fingerprint(Secret(given.token), account_id(given.email)): given.at
-            for given in self.witness.given()
+            for given in self.emulator.issued()
             if given.at > since
         }
         return [
-            (committed[token] - at) / timedelta(milliseconds=1) for token, at in answered.items() if token in committed
+            (committed[token] - at) / timedelta(milliseconds=1) for token, at in issued.items() if token in committed
         ]
 
     def processes(self) -> list[Process]:
@@ -163,62 +169,62 @@ class Fleet:
         pid = self.workers[name].pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-    def until_asked(self, more: int, *, seconds: float = 20.0) -> None:
-        """Due at once, and so many questions have been asked."""
-        wanted = self.witness.asked + more
+    def until_requested(self, more: int, *, seconds: float = 20.0) -> None:
+        """Make all accounts due, and wait for so many token requests."""
+        wanted = self.emulator.requests + more
         self.make_due()
-        until(lambda: self.witness.asked >= wanted, about=f"{more} questions", seconds=seconds)
+        until(lambda: self.emulator.requests >= wanted, about=f"{more} requests", seconds=seconds)
 
     def read_by_all(self) -> None:
-        """Every consumer has read again, if only to be refused."""
+        """Wait until every consumer has read again, with success or not."""
         wanted = self.readers.reads() + 2 * MAILBOXES
         until(lambda: self.readers.reads() >= wanted, about="the consumers to read")
 
     @contextmanager
-    def superior(self) -> Iterator[psycopg.Connection]:
-        """A connection to Postgres that can write whatever the database's defaults are."""
+    def admin_connection(self) -> Iterator[psycopg.Connection]:
+        """A connection to Postgres that can write while the database is read-only by default."""
         options = "-c default_transaction_read_only=off"
         with closing(psycopg.connect(_plain(self.stack.database_url), autocommit=True, options=options)) as connection:
             yield connection
 
     @contextmanager
-    def burial(self) -> Iterator[None]:
-        """Inside, workers are killed; then the leases they leave are ended, or everybody would wait for a minute."""
+    def killing_workers(self) -> Iterator[None]:
+        """The block kills workers. Afterwards their leases are ended, which would otherwise last for a minute."""
         killed_at = utcnow()
         yield
-        orphaned = self.write_off(since=killed_at)
+        orphaned = self.record_lost(since=killed_at)
         self.deployment.sql(
             "UPDATE mail_credentials SET lease_until = now(), refresh_due_at = now() WHERE lease_id = ANY(%s)",
             list(orphaned),
         )
 
-    def write_off(self, *, since: datetime) -> Collection[UUID]:
-        """What was answered and had not been stored when its worker was killed is nowhere; find out whose it was.
+    def record_lost(self, *, since: datetime) -> Collection[UUID]:
+        """Find the accounts whose response was lost with a killed worker. Returns the leases of killed workers.
 
-        Where Microsoft is strict, that costs a sign-in. Returns the leases that nobody works on any more.
+        If the emulator is strict, these accounts sign in again.
         """
-        until(self.witness.idle, about="Microsoft to decide what the dead have asked")
+        until(self.emulator.idle, about="the responses to the killed workers")
         left = self._leases()
-        self.pass_time(_LONGEST_WORK)
+        self.pass_time(_REFRESH_DURATION)
         orphaned = dict(left & self._leases())
         lost = [
             account.email
             for account, token, _ in self.stored()
-            if account.email in orphaned and token != self.witness.newest_refresh_token(account.email)
+            if account.email in orphaned and token != self.emulator.newest_refresh_token(account.email)
         ]
         for email in lost:
-            self.witness.write_off(email, since=since - _WINDOW)
+            self.emulator.record_lost(email, since=since - _COMMIT_DELAY)
         if self.strict and lost:
             self.sign_in(lost)
-            self.caught += len(lost)
+            self.lost_responses += len(lost)
         return orphaned.values()
 
     def _leases(self) -> frozenset[tuple[str, UUID]]:
-        """Who is leased, and under which lease."""
+        """The addresses of the leased accounts, with their leases."""
         return frozenset(self.deployment.sql("SELECT email, lease_id FROM mail_credentials WHERE lease_id IS NOT NULL"))
 
     def pass_time(self, seconds: float) -> None:
-        """An outage is as long as it is; nothing in it is worth waiting for."""
+        """Sleep, because an outage has a length and no event to wait for."""
         time.sleep(seconds)
 
     def _opened(self, account: Account) -> str:
@@ -227,7 +233,7 @@ class Fleet:
 
 
 def until(condition: Callable[[], object], *, about: str, seconds: float = 60.0, tick: float = _TICK) -> None:
-    """Like wait_for, for what may be over within milliseconds."""
+    """Like wait_for, for a condition that may hold for milliseconds only."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -236,8 +242,8 @@ def until(condition: Callable[[], object], *, about: str, seconds: float = 60.0,
         time.sleep(tick)
 
 
-def _remember_commit_times(stack: Stack) -> None:
-    """Postgres tells when each row was committed; a setting that it reads at its start."""
+def _track_commit_times(stack: Stack) -> None:
+    """Let Postgres record the time of each commit. It reads this setting at its start."""
     with closing(psycopg.connect(_plain(stack.database_url), autocommit=True)) as connection:
         connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
     stack.postgres.stop()
@@ -250,12 +256,12 @@ def _plain(url: str) -> str:
 
 @contextmanager
 def running_fleet(directory: Path) -> Iterator[Fleet]:
-    """Everything started, everything stopped."""
-    witness = Witness(lifetime=LIFETIME)
+    """Start all parts of a fleet, and stop them at the end."""
+    emulator = RecordingEmulator(lifetime=LIFETIME)
     with ExitStack() as undo:
         stack = undo.enter_context(Stack(durable=False))
-        _remember_commit_times(stack)
-        server = undo.enter_context(EmulatorServer(directory, witness))
+        _track_commit_times(stack)
+        server = undo.enter_context(EmulatorServer(directory, emulator))
         environment = {
             **SETTINGS,
             "WORKER_DATABASE_URL": stack.database_url,
@@ -270,7 +276,7 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
         assert deployment.cli("migrate").returncode == 0
         client = undo.enter_context(TokenClient(deployment.settings))
         observer = undo.enter_context(deployment.services())
-        fleet = Fleet(stack, witness, deployment, client=client, observer=observer)
+        fleet = Fleet(stack, emulator, deployment, client=client, observer=observer)
         undo.callback(fleet.readers.stop)
         fleet.start()
         yield fleet

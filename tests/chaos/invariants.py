@@ -1,11 +1,11 @@
-"""What must be true of the fleet after every fault. Each check returns what is wrong, in words."""
+"""The conditions that must hold after every fault. Each check returns the violations in words."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from tests.chaos.fleet import Fleet
-from tests.e2e.foreground import at_work_in
+from tests.e2e.foreground import processes_in
 from worker.domain.account import Account, Status
 from worker.domain.cache_entry import CacheEntry
 
@@ -13,13 +13,13 @@ _OUTBOX, _LOCKS = "token-worker:outbox", "token-worker:lock:*"
 
 
 def behind(fleet: Fleet, versions: Mapping[str, int]) -> list[str]:
-    """Who has not been refreshed since. Consumers have no reason to do it, their tokens are fresh: it is the schedule
-    that has to."""
+    """The accounts that have not been refreshed since. The schedule has to refresh them, because their tokens are fresh
+    and so consumers do not."""
     return [f"{email}: has not been refreshed" for email, now in fleet.versions().items() if now <= versions[email]]
 
 
 def sign_ins_wanted(fleet: Fleet) -> list[str]:
-    """Whose user would be bothered, although Microsoft never demands it here."""
+    """The accounts whose users would have to sign in, although the emulator never demands it here."""
     return [
         f"{account.email}: is {account.status} ({account.failure.code if account.failure else None})"
         for account in fleet.services.accounts.list()
@@ -27,8 +27,8 @@ def sign_ins_wanted(fleet: Fleet) -> list[str]:
     ]
 
 
-def unrest(fleet: Fleet) -> list[str]:
-    """What keeps the fleet from being calm: it may pass by itself, and it must."""
+def unsettled(fleet: Fleet) -> list[str]:
+    """The violations that may be temporary, and must be."""
     return [*sign_ins_wanted(fleet), *_accounts(fleet), *_leftovers(fleet), *_breakers(fleet), *_processes(fleet)]
 
 
@@ -37,7 +37,7 @@ def _accounts(fleet: Fleet) -> list[str]:
 
 
 def _account(fleet: Fleet, account: Account, token: str, entry: CacheEntry | None) -> list[str]:
-    newest = fleet.witness.newest_refresh_token(account.email)
+    newest = fleet.emulator.newest_refresh_token(account.email)
     checks = {
         "its lease was left over": account.lease_until,
         "it is failing": account.failure,
@@ -63,8 +63,10 @@ def _breakers(fleet: Fleet) -> list[str]:
 def _processes(fleet: Fleet) -> list[str]:
     started = {process.pid for process in fleet.processes()}
     parents = _parents()
-    ours = started | {parents[pid] for pid in started if pid in parents}  # each runs under a keeper
-    left = {pid: name for pid, name in at_work_in(fleet.deployment.directory).items() if not _is_of(pid, ours, parents)}
+    ours = started | {parents[pid] for pid in started if pid in parents}  # the parent of each is a keeper
+    left = {
+        pid: name for pid, name in processes_in(fleet.deployment.directory).items() if not _is_of(pid, ours, parents)
+    }
     dead = [f"process {process.pid} has ended" for process in fleet.processes() if not process.alive()]
     return [*dead, *(f"process {pid} ({name}) was left over" for pid, name in left.items())]
 
@@ -78,6 +80,6 @@ def _is_of(pid: int | None, ours: set[int], parents: dict[int, int]) -> bool:
 def _parents() -> dict[int, int]:
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended while we were looking
+        with suppress(OSError):  # the process has just ended
             found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
     return found

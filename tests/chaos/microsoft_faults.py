@@ -1,9 +1,9 @@
-"""What Microsoft may do to us. Each function strikes once and returns how many answers it has spoilt."""
+"""Faults of Microsoft. Each function injects its fault once and returns the number of affected responses."""
 
 from datetime import timedelta
 from itertools import cycle, islice
 
-from tests.chaos.fleet import MAILBOXES, NEXT_SECRET, THREADS, Fleet, until
+from tests.chaos.fleet import CONNECTIONS, MAILBOXES, NEXT_SECRET, Fleet, until
 from tests.waiting import wait_for
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_SECRET,
@@ -17,7 +17,7 @@ from worker.devkit.emulator import (
 )
 
 _TOO_LATE = 16.0  # seconds; the worker waits for 15
-_LULL = 1.5  # seconds; longer than from sweep to sweep
+_PAUSE = 1.5  # seconds without a request; longer than from sweep to sweep
 _MALFORMED = ("html-200", "truncated-json", "json-array", "wrong-types", "odd-error", "html-502", "html-403")
 _ODD_GRANTS = ("garbage-id-token", "garbage-client-info", "no-client-info")
 
@@ -43,52 +43,52 @@ def connections_reset(fleet: Fleet) -> int:
 
 
 def odd_grants(fleet: Fleet) -> int:
-    """Granted, with something else in the answer that makes no sense: the tokens in it count."""
-    return _for_everybody(fleet, *map(fault_named, _ODD_GRANTS))
+    """Grants with valid tokens and other fields that are malformed. The tokens must be stored."""
+    return _for_all(fleet, *map(fault_named, _ODD_GRANTS))
 
 
-def slow_answers(fleet: Fleet) -> int:
-    return _for_everybody(fleet, Hang(0.7), Hang(0.7, after=True))
+def slow_responses(fleet: Fleet) -> int:
+    return _for_all(fleet, Hang(0.7), Hang(0.7, after=True))
 
 
-def lost_answers(fleet: Fleet) -> int:
-    """Granted, and the answer never arrives. Nobody can keep what nobody was given."""
+def lost_responses(fleet: Fleet) -> int:
+    """Grants whose response never arrives. No worker can store their tokens."""
     return _storm(fleet, Reset(after=True))
 
 
-def answers_too_late(fleet: Fleet) -> int:
-    before = fleet.witness.injected
-    who = fleet.emails[:THREADS]
-    for email in who:
-        fleet.witness.add_fault(Hang(_TOO_LATE, after=True), email, times=1)
-    fleet.make_due(who)
-    until(lambda: fleet.witness.injected == before + len(who), about="the questions")
-    return len(who)
+def late_responses(fleet: Fleet) -> int:
+    before = fleet.emulator.injected
+    affected = fleet.emails[:CONNECTIONS]
+    for email in affected:
+        fleet.emulator.add_fault(Hang(_TOO_LATE, after=True), email, times=1)
+    fleet.make_due(affected)
+    until(lambda: fleet.emulator.injected == before + len(affected), about="the requests")
+    return len(affected)
 
 
 def loop_detected(fleet: Fleet) -> int:
-    """AADSTS50196 to everybody, as `invalid_grant`; it says nothing about the grant."""
-    return _for_everybody(fleet, oauth_error("50196", retry_after=1))
+    """AADSTS50196 to every account, as `invalid_grant`. It says nothing about the grant."""
+    return _for_all(fleet, oauth_error("50196", retry_after=1))
 
 
 def loop_detected_for_long(fleet: Fleet) -> int:
-    """Without Retry-After the accounts are left alone for half an hour; the operator does not want to wait."""
-    struck = fleet.emails[:4]
-    for email in struck:
-        fleet.witness.add_fault(oauth_error("50196"), email, times=1)
-    before = fleet.witness.injected
-    fleet.make_due(struck)
-    until(lambda: fleet.witness.injected == before + len(struck), about="the questions")
-    fleet.pass_time(5)  # nobody should be asked about again any sooner, not even by an operator
-    for email in struck:
+    """Without Retry-After the worker leaves the accounts alone for half an hour. The operator refreshes them sooner."""
+    affected = fleet.emails[:4]
+    for email in affected:
+        fleet.emulator.add_fault(oauth_error("50196"), email, times=1)
+    before = fleet.emulator.injected
+    fleet.make_due(affected)
+    until(lambda: fleet.emulator.injected == before + len(affected), about="the requests")
+    fleet.pass_time(5)  # the least time between two requests of an account, even by an operator
+    for email in affected:
         refreshed = fleet.deployment.cli("refresh", email)
         assert refreshed.returncode == 0, refreshed.stderr
-    return len(struck)
+    return len(affected)
 
 
 def secret_expired(fleet: Fleet) -> int:
-    """Neither secret is good any more, until somebody mends the registration."""
-    _accept(fleet, "mended-by-nobody")
+    """Neither secret is valid any more, until the operator corrects the registration."""
+    _accept(fleet, "a-secret-that-is-not-set")
     fleet.make_due()
     wait_for(fleet.services.events.breakers, about="the breaker to open", processes=fleet.processes())
     _accept(fleet, DEFAULT_CLIENT_SECRET)
@@ -96,7 +96,7 @@ def secret_expired(fleet: Fleet) -> int:
 
 
 def secret_rotated(fleet: Fleet) -> int:
-    """The old one is deleted at Microsoft, the next one is known; and back."""
+    """The old secret is deleted at Microsoft, which knows the next one; then the other way round."""
     _accept(fleet, NEXT_SECRET)
     fleet.cycle()
     _accept(fleet, DEFAULT_CLIENT_SECRET)
@@ -105,50 +105,51 @@ def secret_rotated(fleet: Fleet) -> int:
 
 
 def clock_stepped(fleet: Fleet) -> int:
-    """Microsoft's clock against ours: five minutes ahead, five minutes behind, and right again."""
+    """Microsoft's clock is five minutes ahead of the worker's, five minutes behind, and right again."""
     for minutes in (5, -5, 0):
-        fleet.witness.step(timedelta(minutes=minutes))
+        fleet.emulator.step(timedelta(minutes=minutes))
         fleet.cycle()
     return 3
 
 
 def reconnected_in_flight(fleet: Fleet) -> int:
-    """Users sign in anew while Microsoft's answer to the old grant is on its way."""
-    struck = fleet.emails[:THREADS]
-    for email in struck:
-        fleet.witness.add_fault(Hang(1.0, after=True), email, times=1)
-    before = fleet.witness.injected
-    fleet.make_due(struck)
-    until(lambda: fleet.witness.injected == before + len(struck), about="the questions")
-    fleet.sign_in(struck)
-    return len(struck)
+    """Users sign in again while a refresh of the old grant is in flight."""
+    affected = fleet.emails[:CONNECTIONS]
+    for email in affected:
+        fleet.emulator.add_fault(Hang(1.0, after=True), email, times=1)
+    before = fleet.emulator.injected
+    fleet.make_due(affected)
+    until(lambda: fleet.emulator.injected == before + len(affected), about="the requests")
+    fleet.sign_in(affected)
+    return len(affected)
 
 
 def _storm(fleet: Fleet, *faults: Fault) -> int:
-    """Every answer is bad until as many as there are mailboxes were, or the breaker keeps everybody from asking."""
-    before, witness = fleet.witness.injected, fleet.witness
+    """Every response is bad, until there was one per mailbox, or the breaker has stopped the requests."""
+    before, emulator = fleet.emulator.injected, fleet.emulator
     for fault in islice(cycle(faults), MAILBOXES):
-        witness.add_fault(fault, times=1)
+        emulator.add_fault(fault, times=1)
     fleet.make_due()
     try:
-        until(lambda: witness.injected > before, about="the first question")
+        until(lambda: emulator.injected > before, about="the first request")
         until(
-            lambda: witness.injected == before + MAILBOXES or witness.idle(seconds=_LULL), about="the end of the storm"
+            lambda: emulator.injected == before + MAILBOXES or emulator.idle(seconds=_PAUSE),
+            about="the end of the storm",
         )
     finally:
-        witness.clear_faults()
-    return witness.injected - before
+        emulator.clear_faults()
+    return emulator.injected - before
 
 
-def _for_everybody(fleet: Fleet, *faults: Fault) -> int:
-    """One bad answer for each mailbox."""
-    before = fleet.witness.injected
+def _for_all(fleet: Fleet, *faults: Fault) -> int:
+    """One bad response for each mailbox."""
+    before = fleet.emulator.injected
     for email, fault in zip(fleet.emails, cycle(faults), strict=False):
-        fleet.witness.add_fault(fault, email, times=1)
+        fleet.emulator.add_fault(fault, email, times=1)
     fleet.make_due()
-    until(lambda: fleet.witness.injected >= before + MAILBOXES, about="everybody's question")
+    until(lambda: fleet.emulator.injected >= before + MAILBOXES, about="a request of every account")
     return MAILBOXES
 
 
 def _accept(fleet: Fleet, secret: str) -> None:
-    fleet.witness.registrations.register(Registration(secrets=(secret,)))
+    fleet.emulator.registrations.register(Registration(secrets=(secret,)))

@@ -1,11 +1,11 @@
-"""What may happen to workers and beats. Each function strikes once, heals, and returns how often it struck."""
+"""Faults of workers and beats. Each function injects its fault, ends it, and returns the number of occurrences."""
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.chaos.fleet import LIFETIME, THREADS, Fleet, until
+from tests.chaos.fleet import CONNECTIONS, LIFETIME, Fleet, until
 from tests.waiting import wait_for
 from worker.clock import utcnow
 from worker.devkit.emulator import Hang
@@ -21,17 +21,17 @@ _HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT grant
 
 
 def child_killed(fleet: Fleet) -> int:
-    """As the kernel does when memory runs out; after one question, after two, and so on."""
-    fleet.until_asked(1 + fleet.strikes % THREADS)
-    with fleet.burial():
+    """As the kernel does when memory runs out: after one request, next time after two, and so on."""
+    fleet.until_requested(1 + fleet.injections % CONNECTIONS)
+    with fleet.killing_workers():
         _kill(fleet.children("one"))
     return 1
 
 
 def parent_killed(fleet: Fleet) -> int:
-    fleet.until_asked(1 + fleet.strikes % THREADS)
+    fleet.until_requested(1 + fleet.injections % CONNECTIONS)
     children = fleet.children("one")
-    with fleet.burial():
+    with fleet.killing_workers():
         _kill([fleet.workers["one"].pid])
         wait_for(lambda: not any(map(keeper.exists, children)), about="the children to end")
     fleet.start_worker("one")
@@ -39,8 +39,8 @@ def parent_killed(fleet: Fleet) -> int:
 
 
 def child_killed_before_the_commit(fleet: Fleet) -> int:
-    """Microsoft has answered and nothing is stored: what was given is lost, and the old refresh token must do."""
-    with fleet.burial(), _persist_held(fleet):
+    """Microsoft has responded and nothing is stored. The new tokens are lost, and the old refresh token must do."""
+    with fleet.killing_workers(), _persist_held(fleet):
         fleet.make_due()
         until(lambda: fleet.deployment.sql(_HELD) != [(0,)], about="a persist to be held")
         _kill([*fleet.children("one"), *fleet.children("two")])
@@ -48,22 +48,22 @@ def child_killed_before_the_commit(fleet: Fleet) -> int:
 
 
 def child_killed_and_left_to_the_lease(fleet: Fleet) -> int:
-    """Nobody helps: the lease runs out by itself, and somebody else takes over."""
+    """The lease ends by itself, and another worker takes over."""
     killed_at = utcnow()
     with _persist_held(fleet):
         fleet.make_due()
         until(lambda: fleet.deployment.sql(_HELD) != [(0,)], about="a persist to be held")
         _kill([*fleet.children("one"), *fleet.children("two")])
-    fleet.write_off(since=killed_at)
+    fleet.record_lost(since=killed_at)
     return 2
 
 
-def worker_told_to_end(fleet: Fleet) -> int:
+def worker_terminated(fleet: Fleet) -> int:
     """SIGTERM to the worker alone, mid-batch, and a new one is started."""
     return _end(fleet, with_children=False)
 
 
-def service_told_to_end(fleet: Fleet) -> int:
+def service_terminated(fleet: Fleet) -> int:
     """SIGTERM to all its processes, as a service manager sends it."""
     return _end(fleet, with_children=True)
 
@@ -88,10 +88,10 @@ def beat_killed_for_longer_than_a_token_lives(fleet: Fleet) -> int:
 
 
 def _end(fleet: Fleet, *, with_children: bool) -> int:
-    """The first answers are slow, so that the batch is under way; Microsoft has decided on them already."""
-    fleet.witness.add_fault(Hang(1.0, after=True), times=THREADS)
-    fleet.until_asked(1 + fleet.strikes % THREADS)
-    fleet.witness.clear_faults()
+    """The first responses are slow, so that SIGTERM comes in the middle of a batch. Microsoft has made the grants."""
+    fleet.emulator.add_fault(Hang(1.0, after=True), times=CONNECTIONS)
+    fleet.until_requested(1 + fleet.injections % CONNECTIONS)
+    fleet.emulator.clear_faults()
     worker = fleet.workers["one"]
     for pid in [worker.pid, *(fleet.children("one") if with_children else [])]:
         os.kill(pid, signal.SIGTERM)
@@ -103,8 +103,8 @@ def _end(fleet: Fleet, *, with_children: bool) -> int:
 
 @contextmanager
 def _persist_held(fleet: Fleet) -> Iterator[None]:
-    """Whoever stores new tokens waits in the statement, until the end."""
-    with fleet.superior() as connection:
+    """Inside the block, a worker that stores new tokens waits in the statement."""
+    with fleet.admin_connection() as connection:
         connection.execute(_HOLD_PERSIST)
         connection.execute("SELECT pg_advisory_lock(1)")
         try:

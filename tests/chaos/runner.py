@@ -1,4 +1,4 @@
-"""Strikes, waits until the fleet is calm again, and counts what went wrong."""
+"""Injects faults, waits until the fleet has recovered, and counts violations."""
 
 import re
 import time
@@ -9,8 +9,8 @@ from tests.chaos.faults import Fault
 from tests.chaos.fleet import Fleet
 from tests.chaos.table import Row
 
-_RECOVERY = 90.0  # seconds; generous, because the machine may be busy
-_LOOK_AGAIN = 0.1  # seconds
+_RECOVERY_LIMIT = 90.0  # seconds; long, because the machine may be busy
+_CHECK_INTERVAL = 0.1  # seconds
 _ADDRESS = re.compile(r"\S+@\S+")
 
 
@@ -30,42 +30,44 @@ class Report:
 
 
 def run(fleet: Fleet, fault: Fault) -> Report:
-    _set_out(fleet, fault)
-    refreshes, times = fleet.witness.statistics().refreshes, 0
+    _prepare(fleet, fault)
+    refreshes, times = fleet.emulator.statistics().refreshes, 0
     violations: list[str] = []
-    while not violations and fleet.strikes < fault.strikes:
+    while not violations and fleet.injections < fault.injections:
         try:
-            times += fault.strike(fleet)
+            times += fault.inject(fleet)
         except AssertionError as error:
             violations.append(str(error))
         violations += _recover(fleet)
-        fleet.strikes += 1
-    diary = fleet.readers.turn_page()
-    violations += fleet.witness.take_objections() + diary.offences
-    violations += [refusal.said for refusal in diary.refusals if refusal.code not in fault.tolerates]
-    row = Row(fault.name, times, fleet.witness.statistics().refreshes - refreshes, diary.reads, len(violations))
+        fleet.injections += 1
+    log = fleet.readers.take_log()
+    violations += fleet.emulator.take_violations() + log.violations
+    violations += [refusal.message for refusal in log.refusals if refusal.code not in fault.tolerates]
+    row = Row(fault.name, times, fleet.emulator.statistics().refreshes - refreshes, log.reads, len(violations))
     return Report(row, violations)
 
 
-def _set_out(fleet: Fleet, fault: Fault) -> None:
-    fleet.strikes = 0
+def _prepare(fleet: Fleet, fault: Fault) -> None:
+    fleet.injections = 0
     if fleet.strict is not fault.strict:
         fleet.strict = fault.strict
         fleet.sign_in(fleet.emails)
-    if restless := _recover(fleet):
-        raise AssertionError(restless)
-    fleet.readers.turn_page()
-    fleet.witness.take_objections()
+    if wrong := _recover(fleet):
+        raise AssertionError(wrong)
+    fleet.readers.take_log()
+    fleet.emulator.take_violations()
 
 
 def _recover(fleet: Fleet) -> list[str]:
-    """Everybody must be refreshed once more, by the schedule, and nothing of the fault may stay. What does is mended,
-    so that the next fault is judged by its own deeds."""
-    before, end = fleet.versions(), time.monotonic() + _RECOVERY
+    """Wait until the schedule has refreshed every account once more, and no effect of the fault remains.
+
+    Remaining effects are violations. They are repaired, so that they do not count for the next fault.
+    """
+    before, end = fleet.versions(), time.monotonic() + _RECOVERY_LIMIT
     fleet.make_due()
-    while wrong := [*invariants.behind(fleet, before), *invariants.unrest(fleet)]:
+    while wrong := [*invariants.behind(fleet, before), *invariants.unsettled(fleet)]:
         if time.monotonic() > end or invariants.sign_ins_wanted(fleet):
-            fleet.mend()
+            fleet.repair()
             return wrong
-        time.sleep(_LOOK_AGAIN)
+        time.sleep(_CHECK_INTERVAL)
     return []

@@ -1,4 +1,4 @@
-"""What may happen to Postgres and Redis. Each function strikes once, heals, and returns how often it struck."""
+"""Faults of Postgres and Redis. Each function injects its fault, ends it, and returns the number of occurrences."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 import psycopg
 
-from tests.chaos.fleet import MAILBOXES, QUIET, Fleet, until
+from tests.chaos.fleet import MAILBOXES, UNREAD, Fleet, until
 from tests.waiting import wait_for
 from worker.devkit.emulator import Hang
 
-_MOMENT = 3.0  # seconds
-_STUCK = 20.0  # seconds
-_FEW = 6
-_LONGER = 60.0  # seconds; a token that lives so long there is none, so that a new one is wanted
+_SHORT_OUTAGE = 3.0  # seconds
+_HANG = 20.0  # seconds
+_FLUSHES = 6
+_ACCOUNTS = 6
+_MIN_TTL = 60.0  # seconds; longer than any token lives, so that consumers require a new one
 _REFUSE = """
     CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'new tokens are refused'; END $$;
@@ -24,16 +25,16 @@ _REFUSE = """
 
 
 def redis_flushed(fleet: Fleet) -> int:
-    """Again and again: entries, queues, bindings and locks are gone, connections stay."""
-    for _ in range(_FEW):
-        fleet.until_asked(1)
+    """Several times. Entries, queues, bindings and locks are lost, connections stay."""
+    for _ in range(_FLUSHES):
+        fleet.until_requested(1)
         fleet.services.redis.flushall()
         _until_cached(fleet)
-    return _FEW
+    return _FLUSHES
 
 
 def redis_killed(fleet: Fleet) -> int:
-    fleet.until_asked(1)
+    fleet.until_requested(1)
     fleet.stack.valkey.kill()
     try:
         fleet.read_by_all()
@@ -43,17 +44,17 @@ def redis_killed(fleet: Fleet) -> int:
 
 
 def redis_paused(fleet: Fleet) -> int:
-    fleet.until_asked(1)
+    fleet.until_requested(1)
     fleet.stack.valkey.pause()
     try:
-        fleet.pass_time(_MOMENT)
+        fleet.pass_time(_SHORT_OUTAGE)
     finally:
         fleet.stack.valkey.resume()
     return 1
 
 
 def redis_restarted_empty(fleet: Fleet) -> int:
-    fleet.until_asked(1)
+    fleet.until_requested(1)
     fleet.stack.valkey.kill()
     try:
         shutil.rmtree(fleet.stack.directory / "valkey" / "data")
@@ -65,7 +66,7 @@ def redis_restarted_empty(fleet: Fleet) -> int:
 
 
 def broker_gone_for_a_minute(fleet: Fleet) -> int:
-    """The cache with it: every token runs out meanwhile, more than once."""
+    """The cache is lost as well, and every token expires meanwhile, more than once."""
     fleet.stack.valkey.kill()
     try:
         fleet.pass_time(60.0)
@@ -75,7 +76,7 @@ def broker_gone_for_a_minute(fleet: Fleet) -> int:
 
 
 def postgres_killed(fleet: Fleet) -> int:
-    fleet.until_asked(1)
+    fleet.until_requested(1)
     fleet.stack.postgres.kill()
     try:
         fleet.read_by_all()
@@ -85,7 +86,7 @@ def postgres_killed(fleet: Fleet) -> int:
 
 
 def postgres_gone_for_half_a_minute(fleet: Fleet) -> int:
-    """Consumers get new tokens all the same, by what Redis holds."""
+    """Consumers still get new tokens, by what is in Redis."""
     fleet.stack.postgres.kill()
     try:
         fleet.pass_time(30.0)
@@ -95,40 +96,40 @@ def postgres_gone_for_half_a_minute(fleet: Fleet) -> int:
 
 
 def postgres_hangs(fleet: Fleet) -> int:
-    """Its disk is stuck, say: connections stay open and nobody answers, for longer than anybody has patience. What was
-    under way is decided when it goes on, and nobody is left to hear of it."""
-    fleet.until_asked(1)
+    """As if its disk hung. Connections stay open and get no response for longer than any time limit. Afterwards it
+    finishes statements whose clients have given up."""
+    fleet.until_requested(1)
     fleet.stack.postgres.pause()
     try:
-        fleet.pass_time(_STUCK)
+        fleet.pass_time(_HANG)
     finally:
         fleet.stack.postgres.resume()
     return 1
 
 
 def postgres_drops_connections(fleet: Fleet) -> int:
-    """A fail-over, as its clients see it."""
-    fleet.until_asked(1)
-    with fleet.superior() as connection:
+    """A fail-over, as clients of Postgres see it."""
+    fleet.until_requested(1)
+    with fleet.admin_connection() as connection:
         _drop_others(connection)
     return 1
 
 
 def postgres_read_only(fleet: Fleet) -> int:
-    fleet.until_asked(1)
+    fleet.until_requested(1)
     with _read_only(fleet):
         fleet.read_by_all()
     return 1
 
 
 def postgres_refuses_the_persist(fleet: Fleet) -> int:
-    """Claims are written, new tokens are not."""
-    before = fleet.witness.asked
-    with fleet.superior() as connection:
+    """Postgres accepts leases, but no new tokens."""
+    before = fleet.emulator.requests
+    with fleet.admin_connection() as connection:
         connection.execute(_REFUSE)
         try:
             fleet.make_due()
-            until(lambda: fleet.witness.asked >= before + MAILBOXES // 2, about="the questions")
+            until(lambda: fleet.emulator.requests >= before + MAILBOXES // 2, about="the requests")
             fleet.read_by_all()
         finally:
             connection.execute("DROP TRIGGER refuse ON mail_credentials")
@@ -136,87 +137,88 @@ def postgres_refuses_the_persist(fleet: Fleet) -> int:
 
 
 def postgres_lost_in_flight(fleet: Fleet) -> int:
-    """Consumers want new tokens when Postgres is away, and a worker has just asked for the same ones."""
-    struck = _prepared(fleet)
-    before = fleet.witness.injected
-    fleet.make_due(struck)
-    until(lambda: fleet.witness.injected == before + len(struck), about="the worker's questions")
+    """Consumers require new tokens while Postgres is down, and a worker has just requested the same ones."""
+    affected = _aged_and_slow(fleet)
+    before = fleet.emulator.injected
+    fleet.make_due(affected)
+    until(lambda: fleet.emulator.injected == before + len(affected), about="the worker's requests")
     fleet.stack.postgres.kill()
     try:
-        _renew(fleet, struck)
+        _renew(fleet, affected)
     finally:
         fleet.stack.postgres.start()
-    return len(struck)
+    return len(affected)
 
 
 def postgres_back_in_flight(fleet: Fleet) -> int:
-    """Workers claim what is due once Postgres can be written again, and consumers have just asked for the same."""
-    struck = _prepared(fleet)
-    before = fleet.witness.injected
-    with ThreadPoolExecutor(len(struck)) as consumers:
+    """Workers lease accounts once Postgres can be written again, and consumers have just requested the same ones."""
+    affected = _aged_and_slow(fleet)
+    before = fleet.emulator.injected
+    with ThreadPoolExecutor(len(affected)) as consumers:
         with _read_only(fleet):
-            _want(fleet, struck, consumers)
-            until(lambda: fleet.witness.injected == before + len(struck), about="the consumers' questions")
-        fleet.make_due(struck)
-    return len(struck)
+            _require_new(fleet, affected, consumers)
+            until(lambda: fleet.emulator.injected == before + len(affected), about="the consumers' requests")
+        fleet.make_due(affected)
+    return len(affected)
 
 
 def postgres_lost_after_redis(fleet: Fleet) -> int:
-    """What is stored while Redis is away never gets there; it must not pass for the truth when Postgres is lost."""
-    struck = fleet.quiet
-    _until_aged(fleet, struck)
+    """Tokens that are stored while Redis is down are missing there. Its old entries must not count as the newest when
+    Postgres is lost."""
+    affected = fleet.unread
+    _until_aged(fleet, affected)
     fleet.stack.valkey.kill()
     try:
-        _renew(fleet, struck)
+        _renew(fleet, affected)
     finally:
         fleet.stack.valkey.start()
     fleet.stack.postgres.kill()
     try:
-        _renew(fleet, struck)
+        _renew(fleet, affected)
     finally:
         fleet.stack.postgres.start()
     return 1
 
 
-def _prepared(fleet: Fleet) -> Sequence[str]:
-    """Some accounts whose tokens will be renewed on demand, and whose next answer will be slow."""
-    struck = fleet.emails[:_FEW]
-    _until_aged(fleet, struck)
-    for email in struck:
-        fleet.witness.add_fault(Hang(_MOMENT, after=True), email, times=1)
-    return struck
+def _aged_and_slow(fleet: Fleet) -> Sequence[str]:
+    """Some accounts whose tokens will be renewed on demand, and whose next response will be slow."""
+    affected = fleet.emails[:_ACCOUNTS]
+    _until_aged(fleet, affected)
+    for email in affected:
+        fleet.emulator.add_fault(Hang(_SHORT_OUTAGE, after=True), email, times=1)
+    return affected
 
 
-def _until_aged(fleet: Fleet, struck: Sequence[str]) -> None:
-    """A wish for a longer life gets a new token only once the one at hand has lived for a tenth of its own."""
+def _until_aged(fleet: Fleet, affected: Sequence[str]) -> None:
+    """A consumer that requires a longer life gets a new token only after a tenth of the lifetime of the stored one."""
     aged = """
         SELECT count(*) FROM mail_credentials
         WHERE email = ANY(%s) AND lease_id IS NULL AND now() < token_expiry
           AND now() - token_obtained_at > 0.2 * (token_expiry - token_obtained_at)
     """
-    wait_for(lambda: fleet.deployment.sql(aged, list(struck)) == [(len(struck),)], about="tokens to age")
+    wait_for(lambda: fleet.deployment.sql(aged, list(affected)) == [(len(affected),)], about="tokens to age")
 
 
-def _renew(fleet: Fleet, who: Sequence[str]) -> None:
-    with ThreadPoolExecutor(len(who)) as consumers:
-        _want(fleet, who, consumers)
+def _renew(fleet: Fleet, affected: Sequence[str]) -> None:
+    with ThreadPoolExecutor(len(affected)) as consumers:
+        _require_new(fleet, affected, consumers)
 
 
-def _want(fleet: Fleet, who: Sequence[str], consumers: ThreadPoolExecutor) -> None:
-    """Ask for tokens that live longer than any: whoever can will get new ones."""
-    for email in who:
-        consumers.submit(fleet.client.get, email, min_ttl=_LONGER)
+def _require_new(fleet: Fleet, affected: Sequence[str], consumers: ThreadPoolExecutor) -> None:
+    """Read with a requirement that only a new token can satisfy, if at all."""
+    for email in affected:
+        consumers.submit(fleet.client.get, email, min_ttl=_MIN_TTL)
 
 
 def _until_cached(fleet: Fleet) -> None:
-    """The entries of those who are read are back."""
-    redis, wanted = fleet.services.redis, MAILBOXES - QUIET
+    """Wait until Redis has the entries of all accounts that consumers read."""
+    redis, wanted = fleet.services.redis, MAILBOXES - UNREAD
     until(lambda: sum(1 for _ in redis.scan_iter("token-worker:entry:*")) >= wanted, about="the cache to fill")
 
 
 @contextmanager
 def _read_only(fleet: Fleet) -> Iterator[None]:
-    with fleet.superior() as connection:
+    with fleet.admin_connection() as connection:
         try:
             connection.execute("ALTER DATABASE app SET default_transaction_read_only = on")
             _drop_others(connection)

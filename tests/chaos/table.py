@@ -1,4 +1,4 @@
-"""What the suite found, one row per fault: printed at the end of the session, and kept in docs/chaos.md."""
+"""The results, one row per fault. They are printed at the end of the session, and kept in docs/chaos.md."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
@@ -16,7 +16,7 @@ _COLUMNS = ("fault", "times", "refreshes", "reads", "violations")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One fault and what came of it."""
+    """The results of one fault."""
 
     fault: str
     times: int
@@ -36,7 +36,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """In Markdown, and aligned for the eye."""
+        """The table in Markdown, with aligned columns."""
         sums = [sum(column) for column in zip(*(astuple(row)[1:] for row in self.rows), strict=True)]
         cells = [_COLUMNS, *(_cells(*astuple(row)) for row in self.rows), _cells("all", *sums)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -44,7 +44,7 @@ class Table:
         return [*(_line(row, widths) for row in [cells[0], ruler, *cells[1:]]), "", *self.notes]
 
     def is_complete(self) -> bool:
-        """Whether this was the long form, all of it."""
+        """Whether this was the long form with all faults."""
         return bool(ROUNDS) and len(self.rows) == len(FAULTS)
 
     def write(self) -> None:
@@ -55,7 +55,7 @@ class Table:
 
 
 def gather(reports: Iterable[Iterable[Any]]) -> Table:
-    """From what pytest keeps of each test."""
+    """Build the table from the properties that the tests have recorded."""
     table = Table()
     for report in [report for group in reports for report in group if getattr(report, "when", None) == "call"]:
         for name, value in report.user_properties:

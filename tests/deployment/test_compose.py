@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose file, judged by the tools that read them and by what we promise about them."""
+"""The Dockerfile and the compose file pass the tools that read them, and keep the project's promises."""
 
 import importlib.util
 import json
@@ -57,7 +57,7 @@ def run(*argv: str | Path) -> str:
 
 
 def compose(*arguments: str) -> str:
-    """Compose itself: the wrapper that its package installs exits 0 whatever happens."""
+    """Run Compose itself, because the wrapper that its package installs always exits with 0."""
     spec = importlib.util.find_spec("compose")
     assert spec is not None
     assert spec.origin is not None
@@ -75,13 +75,13 @@ def _service(project: Service, name: str) -> Service:
 
 
 def test_compose_accepts_the_file() -> None:
-    """What is committed starts: no unknown key, no missing dependency, in production and in development."""
+    """It has no unknown key and no missing dependency, for production and for development."""
     compose("config", "--quiet")
     compose("--profile", "dev", "config", "--quiet")
 
 
 def test_the_compose_file_keeps_to_the_specification() -> None:
-    """Other readers of the format understand the file as well."""
+    """Other programs that read the format understand the file as well."""
     run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE)
 
 
@@ -90,28 +90,28 @@ def test_the_dockerfile_has_no_known_mistake() -> None:
     run(Path(sys.executable).with_name("hadolint"), "--failure-threshold", "style", ROOT / "Dockerfile")
 
 
-def test_every_service_is_held_to_these_promises(project: Service) -> None:
+def test_every_service_is_tested(project: Service) -> None:
     """A service that is added without a line in SECRETS fails here."""
     assert set(project["services"]) == set(SECRETS)
 
 
 @services
 def test_a_service_gets_only_the_secrets_it_needs(service: Service, name: str) -> None:
-    """Least privilege: who takes over beat or Flower has no key and no database."""
+    """An attacker who controls beat or Flower gets no key and no database."""
     assert {secret["source"] for secret in service.get("secrets", [])} == SECRETS[name]
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS))
 def test_a_service_gets_every_setting_it_cannot_start_without(service: Service, name: str) -> None:
-    """A process that lacks a required setting would stop with a sentence, for ever."""
+    """Without a required setting a process would stop at each start."""
     required = {f"{PREFIX}{key}".upper() for key, field in NEEDS[name].model_fields.items() if field.is_required()}
     assert required
     assert required <= SECRETS[name]
     assert service["environment"]["WORKER_SECRETS_DIR"] == "/run/secrets"
 
 
-def test_secrets_are_files_named_as_what_they_hold(project: Service) -> None:
-    """A file in WORKER_SECRETS_DIR is found by its name; nothing comes from the environment of whoever deploys."""
+def test_each_secret_is_a_file_with_the_name_of_its_setting(project: Service) -> None:
+    """A file in WORKER_SECRETS_DIR is found by its name. No secret comes from the environment of the deployment."""
     settings = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     for name, secret in project["secrets"].items():
         assert secret["file"] == str(ROOT / "secrets" / name)
@@ -120,7 +120,7 @@ def test_secrets_are_files_named_as_what_they_hold(project: Service) -> None:
 
 @services
 def test_no_secret_is_an_environment_variable(service: Service, name: str) -> None:
-    """``docker inspect`` shows variables to everybody who may ask; the emulator's client is the public exception."""
+    """``docker inspect`` shows variables to every user of Docker. The emulator's client is public."""
     every = set().union(*SECRETS.values())
     public = {"WORKER_CLIENT_ID", "WORKER_CLIENT_SECRET"} if name == "dev-worker" else set()
     assert every & set(service.get("environment", {})) == public
@@ -128,7 +128,7 @@ def test_no_secret_is_an_environment_variable(service: Service, name: str) -> No
 
 @services
 def test_a_service_runs_without_privileges(service: Service, name: str) -> None:
-    """No root, no capability, no way to gain one, no file of the image changed."""
+    """It has no root, no capability and no way to gain one, and cannot change files of the image."""
     del name
     user = service["user"]
     assert user in {"postgres", "valkey", "10001:10001"}
@@ -147,21 +147,21 @@ def test_nothing_is_published_beyond_loopback(service: Service, name: str) -> No
 
 
 def test_the_stores_have_no_way_out(project: Service) -> None:
-    """Only those who talk to Microsoft, or are published, share a network with the world."""
+    """Only services that connect to Microsoft or are published have a network with access to the outside."""
     assert project["networks"]["stores"]["internal"] is True
     outside = {name for name, service in project["services"].items() if "outside" in (service.get("networks") or {})}
     assert outside == {"worker", "ondemand", "flower"}
 
 
 @services
-def test_a_service_comes_back_by_itself_unless_it_runs_once(service: Service, name: str) -> None:
-    """After a crash or a reboot nobody has to be there; a failed migration waits for somebody to look."""
+def test_a_service_restarts_by_itself_unless_it_runs_once(service: Service, name: str) -> None:
+    """It restarts after a crash or a reboot. A failed migration waits for an operator."""
     assert service["restart"] == ("no" if name in {"migrate", "emulator"} else "unless-stopped")
 
 
 @services
 def test_a_long_running_service_is_checked(service: Service, name: str) -> None:
-    """A process that hangs shows; asking Celery costs half a second of CPU, so it is not asked often."""
+    """A health check detects a process that hangs. One by Celery takes half a second of CPU, so it is rare."""
     if name == "migrate":
         assert "healthcheck" not in service
         return
@@ -201,7 +201,7 @@ def test_a_worker_may_finish_its_batch_before_it_is_killed(service: Service, nam
 
 
 def test_every_queue_is_served_and_on_demand_by_a_worker_of_its_own(project: Service) -> None:
-    """Somebody waits for an on-demand refresh, so it never queues behind a batch; nor is a queue forgotten."""
+    """A consumer waits for an on-demand refresh, so it must not wait behind a batch."""
 
     def queues(name: str) -> list[str]:
         (option,) = [part for part in project["services"][name]["command"] if part.startswith("--queues=")]
@@ -211,16 +211,16 @@ def test_every_queue_is_served_and_on_demand_by_a_worker_of_its_own(project: Ser
     assert queues("worker") == [SWEEP, REFRESH]
 
 
-def test_the_emulator_is_for_development_and_reached_through_its_own_loopback(project: Service) -> None:
-    """Production never starts it, and only a worker in its network namespace can reach it."""
+def test_the_emulator_is_for_development_and_listens_on_its_own_loopback(project: Service) -> None:
+    """Production never starts it, and only a worker in its network namespace can connect to it."""
     profiles = {name for name, service in project["services"].items() if service.get("profiles")}
     assert profiles == DEVELOPMENT
     assert project["services"]["dev-worker"]["network_mode"] == "service:emulator"
     assert "outside" not in project["services"]["emulator"]["networks"]
 
 
-def test_the_image_is_built_from_what_is_locked_and_runs_as_nobody_in_particular() -> None:
-    """Only hashed requirements come from an index, no index is named, and the last user is not root."""
+def test_the_image_is_built_from_locked_requirements_and_does_not_run_as_root() -> None:
+    """All requirements from an index have hashes, no index is named, and the last user is not root."""
     text = (ROOT / "Dockerfile").read_text()
     installs = re.findall(r"pip .*?install .*", text)
     assert installs
@@ -229,8 +229,8 @@ def test_the_image_is_built_from_what_is_locked_and_runs_as_nobody_in_particular
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001:10001"]
 
 
-def test_only_what_is_named_can_enter_the_image() -> None:
-    """Secrets, data and history stay out because everything does, not because somebody thought of each."""
+def test_the_image_contains_only_files_that_are_named() -> None:
+    """Secrets, data and history are excluded, because every file is that is not named."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     admitted = {rule[1:] for rule in rules if rule.startswith("!")}
     copies = re.findall(r"^COPY ([^-].*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)

@@ -1,7 +1,7 @@
-"""``token-worker`` as a process of its own, without its second of imports: forked from one that has made them.
+"""Runs ``token-worker`` in a process that is forked after the imports, which saves their second.
 
-What a command can see is its own: arguments, environment, directory and standard streams; and its end is that of an
-interpreter. What an import prints or costs is seen only where a test starts the script itself.
+Each command has its own arguments, environment, directory and standard streams, and ends as an interpreter does. A test
+of the output or the time of imports has to start the script itself.
 """
 
 import gc
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import IO
 
 _ROOT = Path(__file__).parents[2]
-_ROOM = 16  # bytes, for a status
+_STATUS_SIZE = 16  # bytes
 
 
 class Commands:
-    """Runs one command at a time. Close it when done."""
+    """Runs one command at a time. Close it at the end."""
 
     def __init__(self, environment: Mapping[str, str], *, patience: float) -> None:
         self._environment = dict(environment)
@@ -33,16 +33,16 @@ class Commands:
     def run(
         self, arguments: Sequence[str], *, stdin: str, directory: Path, environment: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """To its end. Raises TimeoutError."""
+        """Run a command to its end. Raises TimeoutError."""
         order = {"arguments": list(arguments), "directory": str(directory), "environment": dict(environment)}
-        with _file(json.dumps(order)) as told, _file(stdin) as given, _file() as said, _file() as complained:
-            status = self._ask([file.fileno() for file in (told, given, said, complained)])
-            said.seek(0)
-            complained.seek(0)
-            return subprocess.CompletedProcess(list(arguments), status, said.read(), complained.read())
+        with _file(json.dumps(order)) as orders, _file(stdin) as given, _file() as output, _file() as errors:
+            status = self._run([file.fileno() for file in (orders, given, output, errors)])
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(list(arguments), status, output.read(), errors.read())
 
     def close(self) -> None:
-        """Ends a command that still runs, too."""
+        """End the processes, also a command that still runs."""
         if self._line:
             self._line.close()
             self._line = None
@@ -51,13 +51,13 @@ class Commands:
             self._server.wait()
             self._server = None
 
-    def _ask(self, files: Sequence[int]) -> int:
+    def _run(self, files: Sequence[int]) -> int:
         try:
             line = self._line or self._start()
             socket.send_fds(line, [b"."], files)
-            return int(line.recv(_ROOM))
+            return int(line.recv(_STATUS_SIZE))
         except BaseException:
-            self.close()  # or the next would be told this one's status
+            self.close()  # otherwise the next command would get the status of this one
             raise
 
     def _start(self) -> socket.socket:
@@ -85,8 +85,8 @@ def _file(content: str = "") -> Iterator[IO[str]]:
 
 
 def serve(line: socket.socket) -> None:
-    """Returns in the process of a command, as which it then goes on; the others are told its status."""
-    while files := socket.recv_fds(line, _ROOM, 4)[1]:
+    """Fork a process for each command. Returns in that process; the server sends its status."""
+    while files := socket.recv_fds(line, _STATUS_SIZE, 4)[1]:
         child = os.fork()
         if child == 0:
             line.close()
@@ -99,8 +99,8 @@ def serve(line: socket.socket) -> None:
     raise SystemExit
 
 
-def _become(told: int, *streams: int) -> None:
-    with open(told) as file:
+def _become(orders: int, *streams: int) -> None:
+    with open(orders) as file:
         order = json.load(file)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -117,6 +117,6 @@ if __name__ == "__main__":
     import worker.db.schema  # noqa: F401
     from worker.__main__ import main
 
-    gc.freeze()  # or each command would look through it, and thereby copy it, when it ends: half a second
+    gc.freeze()  # saves half a second of each command, whose last garbage collection would copy the shared pages
     serve(socket.socket(fileno=int(sys.argv[1])))
     main()

@@ -1,4 +1,4 @@
-"""A deployment under the real clock: embedded stores, the emulator over real TLS, no process yet."""
+"""A deployment with the real clock, embedded stores and the emulator over real TLS. No process is started yet."""
 
 from collections.abc import Iterator
 from contextlib import closing

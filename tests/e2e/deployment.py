@@ -1,6 +1,6 @@
-"""The worker as an operator deploys it: settings in the environment, processes and commands under them.
+"""The worker as an operator deploys it: settings in the environment, and processes and commands that use them.
 
-Nothing here reaches into a process: what it did is read from its log, its exit code, the stores and the emulator.
+Tests see no internals of a process, but its log, its exit code, the stores and the emulator.
 """
 
 import os
@@ -32,7 +32,7 @@ _INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH")
 
 
 class Deployment:
-    """Settings, the emulator they point at, and everything started under them."""
+    """Settings, their emulator, and all processes that were started with them."""
 
     def __init__(
         self, directory: Path, environment: dict[str, str], server: EmulatorServer, commands: Commands
@@ -49,16 +49,16 @@ class Deployment:
 
     @property
     def settings(self) -> Settings:
-        """As a process of this deployment would read them."""
+        """The settings as a process of this deployment reads them."""
         values = {name.removeprefix("WORKER_").lower(): value for name, value in self.environment.items()}
         return Settings.model_validate(values)
 
     def celery(self, *arguments: str, **environment: str) -> Process:
-        """``celery -A worker ARGUMENTS``, until told otherwise."""
+        """Start ``celery -A worker ARGUMENTS``."""
         return self.start([str(BIN / "celery"), "-A", "worker", *arguments], **environment)
 
     def worker(self, name: str = "worker", *arguments: str, concurrency: int = 2, **environment: str) -> Process:
-        """A worker that has said it is ready."""
+        """Start a worker. Returns once it is ready."""
         options = ("--concurrency", str(concurrency), "--hostname", f"{name}@%h", *arguments)
         process = self.celery("worker", *options, **environment)
         wait_for(lambda: " ready." in process.output(), about="the worker to be ready", processes=[process])
@@ -71,12 +71,12 @@ class Deployment:
         return process
 
     def cli(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        """``token-worker ARGUMENTS``, to its end."""
+        """Run ``token-worker ARGUMENTS`` to its end."""
         environment = {**inherited(), **self.environment, **environment}
         return self._commands.run(arguments, stdin=stdin, directory=self.directory, environment=environment)
 
     def run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
-        """Any program, to its end."""
+        """Run a program to its end."""
         return subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
@@ -90,7 +90,7 @@ class Deployment:
 
     @contextmanager
     def services(self) -> Iterator[Services]:
-        """The services of this very process, as a consumer would have them."""
+        """The services in this process, as a consumer has them."""
         opened = bootstrap(self.settings)
         try:
             yield opened
@@ -109,7 +109,7 @@ class Deployment:
             try:
                 yield app
             finally:
-                pools.reset()  # kombu's are global, and Redis may be another one by the next time
+                pools.reset()  # kombu's pools are global, and the next test may have another Redis
 
     def add_due_accounts(self, *emails: str, lifetime: timedelta | None = None) -> None:
         """Sign mailboxes in at the emulator and store their refresh tokens without access tokens. All are due."""
@@ -123,7 +123,7 @@ class Deployment:
             return {account.email: account for account in services.accounts.list()}
 
     def all_refreshed(self, *, at_least: int = 1) -> bool:
-        """Whether every account has been refreshed so many times since it was stored."""
+        """Whether every account has been refreshed at least so many times since it was stored."""
         return self.sql("SELECT count(*) FROM mail_credentials WHERE version <= %s", at_least) == [(0,)]
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -138,5 +138,5 @@ class Deployment:
 
 
 def inherited() -> dict[str, str]:
-    """What of our own environment a command may see."""
+    """The part of this environment that a command may see."""
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}

@@ -1,4 +1,4 @@
-"""A running Flower, asked over HTTP as its users do."""
+"""A running Flower, read over HTTP as its users do."""
 
 import base64
 import json
@@ -12,11 +12,11 @@ from tests.e2e.deployment import Deployment
 from tests.waiting import HANG_LIMIT, wait_for
 
 LOGIN = "ops:correct-horse"
-_ATTEMPTS = 3  # a port may be taken between looking and binding
+_ATTEMPTS = 3  # another process may take the port first
 
 
 class Pages:
-    """What a Flower shows to whoever has the login."""
+    """The pages of a Flower, read with the login."""
 
     def __init__(self, url: str, login: str) -> None:
         self.url = url
@@ -24,27 +24,27 @@ class Pages:
         self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(HANG_LIMIT))
 
     def status(self, path: str, login: str | None = None, *, method: str = "GET") -> int | None:
-        """None if nobody answers."""
+        """The status of a page. None without a response."""
         with suppress(urllib3.exceptions.HTTPError):
-            return self._ask(path, login, method).status
+            return self._request(path, login, method).status
         return None
 
     def text(self, path: str) -> str:
-        """Fails unless the page is there."""
-        answer = self._ask(path, self._login)
-        assert answer.status == 200, (path, answer.status)
-        return answer.data.decode()
+        """The text of a page. Fails if its status is not 200."""
+        response = self._request(path, self._login)
+        assert response.status == 200, (path, response.status)
+        return response.data.decode()
 
     def json(self, path: str) -> Any:
         return json.loads(self.text(path))
 
-    def _ask(self, path: str, login: str | None, method: str = "GET") -> urllib3.BaseHTTPResponse:
+    def _request(self, path: str, login: str | None, method: str = "GET") -> urllib3.BaseHTTPResponse:
         headers = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
         return self._http.request(method, self.url + path, headers=headers, redirect=False)
 
 
 class Flower(Pages):
-    """Starts in the constructor, which returns when it answers."""
+    """Starts in the constructor, which returns after the first response."""
 
     def __init__(self, deployment: Deployment, **environment: str) -> None:
         for _ in range(_ATTEMPTS):

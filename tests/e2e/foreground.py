@@ -1,4 +1,4 @@
-"""``token-worker demo`` or ``up`` as a person starts it in a shell, and whatever it leaves behind."""
+"""``token-worker demo`` or ``up`` as a person starts it in a shell, and the processes and files that it leaves."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests.waiting import HANG_LIMIT, wait_for
 
 
 class Foreground:
-    """Runs in a process group of its own, as a shell arranges it, with a TMPDIR of its own and no terminal."""
+    """Runs in its own process group, as in a shell, with its own TMPDIR and without a terminal."""
 
     def __init__(self, directory: Path, *arguments: str, **environment: str) -> None:
         self.directory = directory
@@ -34,7 +34,7 @@ class Foreground:
             )
 
     def has_loaded(self, library: str) -> bool:
-        """Whether an import has brought this shared object."""
+        """Whether an import has loaded this shared object."""
         with suppress(OSError):  # it has ended
             return library in Path(f"/proc/{self._command.pid}/maps").read_text()
         return False
@@ -43,35 +43,35 @@ class Foreground:
         return self._command.poll() is None
 
     def output(self) -> str:
-        return self.said() + self.errors()
+        return self.stdout() + self.errors()
 
-    def said(self) -> str:
+    def stdout(self) -> str:
         return self._output.read_text()
 
     def errors(self) -> str:
         return self._errors.read_text()
 
-    def until_said(self, words: str) -> None:
-        wait_for(lambda: words in self.said(), about=f"the words {words!r}", processes=[self])
+    def until_printed(self, words: str) -> None:
+        wait_for(lambda: words in self.stdout(), about=f"the words {words!r}", processes=[self])
 
     def ctrl_c(self) -> None:
-        """A terminal tells the whole group."""
+        """Send SIGINT to the process group, as a terminal does."""
         os.killpg(self._command.pid, signal.SIGINT)
 
     def terminate(self) -> None:
-        """A supervisor tells the process it has started."""
+        """Send SIGTERM to the process that was started, as a supervisor does."""
         self._command.terminate()
 
     def kill(self) -> None:
         self._command.kill()
 
     def end(self, seconds: float = HANG_LIMIT) -> int:
-        """The exit status, once it has ended."""
+        """Wait for the end. Returns the exit status."""
         return self._command.wait(seconds)
 
     def family(self) -> dict[int, str]:
-        """Ids and names of all processes at work in its directory."""
-        return at_work_in(self.directory)
+        """Ids and names of all processes below its directory."""
+        return processes_in(self.directory)
 
     def close(self) -> None:
         self._command.kill()
@@ -80,7 +80,7 @@ class Foreground:
 
 @contextmanager
 def foreground(directory: Path, *arguments: str, **environment: str) -> Iterator[Foreground]:
-    """``token-worker ARGUMENTS``, started."""
+    """Start ``token-worker ARGUMENTS``, and kill it at the end of the block."""
     started = Foreground(directory, *arguments, **environment)
     try:
         yield started
@@ -90,28 +90,27 @@ def foreground(directory: Path, *arguments: str, **environment: str) -> Iterator
 
 @contextmanager
 def open_directory() -> Iterator[Path]:
-    """A directory that a server run as somebody else may enter, as pytest's own is not. At the end nobody works there,
-    however the test went."""
+    """A directory that a server of another user may enter, unlike pytest's own. Its processes end with the test."""
     with tempfile.TemporaryDirectory(prefix="token-worker-e2e-", ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o711)
         try:
             yield Path(directory)
         finally:
-            for pid in at_work_in(Path(directory)):
+            for pid in processes_in(Path(directory)):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
 
-def at_work_in(directory: Path) -> dict[int, str]:
-    """Ids and names of the processes that work below the directory or have it in their environment.
+def processes_in(directory: Path) -> dict[int, str]:
+    """Ids and names of the processes whose working directory is below the directory, or whose environment names it.
 
-    Both, because the servers write their titles over their environment. A zombie has neither.
+    Both are read, because the servers write their titles over their environment. A zombie has neither.
     """
     return {int(entry.name): _name(entry) for entry in Path("/proc").glob("[0-9]*") if _works_in(entry, directory)}
 
 
 def _works_in(entry: Path, directory: Path) -> bool:
-    with suppress(OSError):  # it ended while we were looking, or is somebody else's
+    with suppress(OSError):  # the process has just ended, or belongs to another user
         if (entry / "cwd").readlink().is_relative_to(directory):
             return True
         return str(directory).encode() in (entry / "environ").read_bytes()

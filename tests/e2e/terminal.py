@@ -1,4 +1,4 @@
-"""``token-worker`` in a terminal of 80 columns and 24 rows, as an operator sees it."""
+"""Runs ``token-worker`` in a terminal of 80 columns and 24 rows, as an operator does."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ _BOLD = re.compile(r"\x1b\[[01]m")  # the only styles that a table uses
 
 
 def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
-    """The exit code, and everything that was written, without styles."""
+    """The exit code and the output without styles."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, _SIZE)
     process = subprocess.Popen(

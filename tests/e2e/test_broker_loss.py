@@ -1,6 +1,6 @@
-"""Redis is killed under load: the worker stays, finishes what it has in hand, and takes up work again.
+"""Redis is killed under load. The worker survives, finishes its batches, and takes new ones.
 
-The regression test for worker/broker/repair.py: without the repair, Celery 5.7.0 ends the worker here.
+The regression test for worker/broker/repair.py. Without the repair, Celery 5.7.0 ends the worker here.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from worker.devkit.emulator import Hang
 from worker.devkit.stack import Stack
 
 BATCH = 2
-HANG = 12.0  # seconds; longer than Redis is away, shorter than a question may take
+HANG = 12.0  # seconds; longer than Redis is down, shorter than the time limit of a request
 
 
 @pytest.fixture(name="mortal_stack")
@@ -23,7 +23,7 @@ def _mortal_stack(stack: Stack) -> Iterator[Stack]:
     stack.valkey.start()  # the session's other tests need it
 
 
-def test_a_worker_outlives_the_death_of_redis_under_load(deployment: Deployment, mortal_stack: Stack) -> None:
+def test_a_worker_survives_a_kill_of_redis_under_load(deployment: Deployment, mortal_stack: Stack) -> None:
     """Two batches run and one is reserved in a pool that would take one more: the state in which Celery broke."""
     emulator, redis = deployment.emulator, mortal_stack.valkey
     emulator.add_fault(Hang(HANG), times=2 * BATCH)
@@ -50,5 +50,5 @@ def test_a_worker_outlives_the_death_of_redis_under_load(deployment: Deployment,
 
 def _reserved(deployment: Deployment) -> int:
     with deployment.broker() as app:
-        answers = app.control.inspect(timeout=0.5).reserved() or {}
-    return sum(len(tasks) for tasks in answers.values())
+        reserved = app.control.inspect(timeout=0.5).reserved() or {}
+    return sum(len(tasks) for tasks in reserved.values())

@@ -1,4 +1,4 @@
-"""A wrong setting, command or store costs its operator one sentence and an exit code, never a traceback."""
+"""A wrong setting, command or store gets one sentence and an exit code, never a traceback."""
 
 import json
 import subprocess
@@ -25,11 +25,11 @@ COMMANDS = {
 }
 
 
-def check_sentence(answer: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """One line on standard error that holds the words, nothing on standard output, and the exit code."""
-    assert (answer.returncode, answer.stdout) == (code, ""), answer.stderr
-    assert len(answer.stderr.splitlines()) == 1, answer.stderr
-    assert all(word in answer.stderr for word in words), answer.stderr
+def check_sentence(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """There is one line with the words on standard error, nothing on standard output, and the exit code."""
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -51,29 +51,29 @@ def check_sentence(answer: subprocess.CompletedProcess[str], code: int, *words: 
 def test_a_wrong_setting_costs_one_sentence(
     deployment: Deployment, command: str, setting: str, value: str | None
 ) -> None:
-    """Exit code 4 and the name of the setting; never its value, which may be half a password."""
+    """The exit code is 4. The sentence names the setting but not its value, which may contain a password."""
     del deployment.environment[setting]
     if value is not None:
         deployment.environment[setting] = value
 
-    answer = deployment.run(COMMANDS[command])
+    done = deployment.run(COMMANDS[command])
 
-    check_sentence(answer, 4, setting)
-    assert "hunter2" not in answer.stderr
-    assert "too-short" not in answer.stderr
+    check_sentence(done, 4, setting)
+    assert "hunter2" not in done.stderr
+    assert "too-short" not in done.stderr
 
 
 def test_a_misspelt_setting_is_found_by_the_doctor(deployment: Deployment) -> None:
-    """A variable that means nothing would otherwise be missed for months."""
-    answer = deployment.cli("doctor", WORKER_SWEEP_INTERVALL="1")
+    """Otherwise an operator may overlook for months that a variable has no effect."""
+    done = deployment.cli("doctor", WORKER_SWEEP_INTERVALL="1")
 
-    assert answer.returncode == 1
-    assert "FAIL  settings: not a setting: WORKER_SWEEP_INTERVALL" in answer.stdout
-    assert answer.stderr == ""
+    assert done.returncode == 1
+    assert "FAIL  settings: not a setting: WORKER_SWEEP_INTERVALL" in done.stdout
+    assert done.stderr == ""
 
 
 def test_the_exit_code_names_the_actor(deployment: Deployment) -> None:
-    """2: whoever typed the command. 1: the account is not there. 3: the mailbox's user."""
+    """2 means a wrong command, 1 a missing account, and 3 that the mailbox's user must act."""
     deployment.add_due_accounts(ANN)
     deployment.emulator.add_fault(fault_named("50173"), ANN)
 
@@ -86,13 +86,13 @@ def test_the_exit_code_names_the_actor(deployment: Deployment) -> None:
 
 
 def test_commands_say_that_postgres_is_down(deployment: Deployment) -> None:
-    """Nobody listens on the port: one sentence, exit code 1."""
+    """No server listens on the port."""
     down = {"WORKER_DATABASE_URL": "postgresql://app:hunter2@127.0.0.1:1/app"}
 
     for command in (["list"], ["token", ANN], ["migrate"], ["status"]):
-        answer = deployment.cli(*command, **down)
-        check_sentence(answer, 1, "the database cannot be used")
-        assert "hunter2" not in answer.stderr
+        done = deployment.cli(*command, **down)
+        check_sentence(done, 1, "the database cannot be used")
+        assert "hunter2" not in done.stderr
     doctor = deployment.cli("doctor", **down)
     assert doctor.returncode == 1
     assert doctor.stderr == ""
@@ -101,7 +101,7 @@ def test_commands_say_that_postgres_is_down(deployment: Deployment) -> None:
 
 
 def test_commands_go_on_while_redis_is_down(deployment: Deployment) -> None:
-    """Redis is a copy: the doctor reports it, and a token comes from Postgres."""
+    """`doctor` reports that Redis is down, and the token comes from Postgres."""
     down = {"WORKER_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
     deployment.add_due_accounts(ANN)
 
@@ -118,18 +118,18 @@ def test_commands_go_on_while_redis_is_down(deployment: Deployment) -> None:
 
 
 def test_tokens_sealed_under_a_lost_key_cost_one_sentence(deployment: Deployment) -> None:
-    """The key is gone from the settings: the account is refused by name, and what it holds stays as it is."""
+    """The key is missing from the settings. The error names the account, whose tokens stay as they are."""
     deployment.add_due_accounts(ANN)
     before = deployment.sql("SELECT refresh_token FROM mail_credentials")
 
-    answer = deployment.cli("token", ANN, WORKER_ENCRYPTION_KEYS=generate_key("k2"))
+    done = deployment.cli("token", ANN, WORKER_ENCRYPTION_KEYS=generate_key("k2"))
 
-    check_sentence(answer, 1, ANN)
+    check_sentence(done, 1, ANN)
     assert deployment.sql("SELECT refresh_token FROM mail_credentials") == before
 
 
 def test_a_database_without_tables_is_diagnosed(deployment: Deployment) -> None:
-    """The commonest mistake of a first deployment: migrate was never run."""
+    """The most frequent mistake of a first deployment is that `migrate` was never run."""
     deployment.sql("DROP TABLE mail_credentials, oauth_clients, refresh_events, alembic_version")
 
     doctor = deployment.cli("doctor")
@@ -143,7 +143,7 @@ def test_a_database_without_tables_is_diagnosed(deployment: Deployment) -> None:
 
 
 def test_a_refused_secret_is_diagnosed(deployment: Deployment) -> None:
-    """`doctor` tries no secret; it tells what the refreshes have met."""
+    """`doctor` sends no secret. It reports the errors of the refreshes."""
     emails = [f"user{number}@contoso.com" for number in range(3)]
     deployment.add_due_accounts(*emails)
     for email in emails:
@@ -156,7 +156,7 @@ def test_a_refused_secret_is_diagnosed(deployment: Deployment) -> None:
 
 
 def test_status_counts_the_results_in_the_outbox(deployment: Deployment) -> None:
-    """And tells the rest while Redis is away."""
+    """While Redis is down, it prints all other counts."""
     with closing(connect(deployment.environment["WORKER_REDIS_URL"])) as redis:
         redis.hset("token-worker:outbox", str(account_id(ANN)), "{}")
 
@@ -168,12 +168,12 @@ def test_status_counts_the_results_in_the_outbox(deployment: Deployment) -> None
 
 
 def test_a_program_that_is_rolled_back_starts(deployment: Deployment) -> None:
-    """Where `migrate` runs before every start, it must let an older program come back."""
+    """`migrate` may run before every start, so it must accept a newer schema."""
     [(version,)] = deployment.sql("SELECT version_num FROM alembic_version")
     deployment.sql("UPDATE alembic_version SET version_num = '29990101_0000'")
     try:
-        answer = deployment.cli("migrate")
-        assert (answer.returncode, "newer than this program" in answer.stdout) == (0, True)
+        done = deployment.cli("migrate")
+        assert (done.returncode, "newer than this program" in done.stdout) == (0, True)
         assert deployment.cli("doctor").returncode == 0
-    finally:  # others are given the same database
+    finally:  # other tests use the same database
         deployment.sql(f"UPDATE alembic_version SET version_num = '{version}'")

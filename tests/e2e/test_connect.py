@@ -1,4 +1,4 @@
-"""``token-worker connect``: a code is shown, somebody enters it elsewhere, the mailbox is stored."""
+"""``token-worker connect`` shows a code, a user enters it on another device, and the mailbox is stored."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ from tests.waiting import HANG_LIMIT, wait_for
 def test_the_mailbox_that_was_named_is_stored_under_any_user_name(
     deployment: Deployment, username: str, note: str
 ) -> None:
-    """Microsoft says that a user's name is no address to rely on: it may be a telephone number."""
+    """The name of the user who signs in may be another address or a telephone number."""
     process = deployment.start([sys.executable, "-m", "worker", "connect", " Ann@Contoso.com"])
     shown = wait_for(
         lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]

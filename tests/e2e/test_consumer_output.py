@@ -1,4 +1,4 @@
-"""What a consumer's process prints of its own accord: nothing it is not asked for, and never a key."""
+"""A consumer's process prints only the log lines that the application has configured, and never a key."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ with client:
         assert error.code == "backing_off", error
 """
 _IMPORTS = "import logging, os, structlog\nfrom worker.client import TokenClient, WorkerError\n"
-# It is read at the first use, so that its key is not the one the settings were checked with: MSAL trips over its kind.
+# The settings are checked with one key. Another one, of a kind that MSAL does not accept, is read at the first use.
 _CERTIFICATE = "WORKER_CLIENTS__FABRIKAM__CLIENT_CERTIFICATE"
 _EXCHANGED = f'os.replace("exchanged.pem", os.environ["{_CERTIFICATE}"])'
 _WITH_TEXT = 'logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")\n'
@@ -36,7 +36,7 @@ def _pem(key_type: trustme.KeyType) -> bytes:
 
 @pytest.fixture(name="key")
 def _key(deployment: Deployment) -> str:
-    """The private key that MSAL trips over, as one piece of base64."""
+    """The private key that MSAL does not accept, as one piece of base64."""
     deployment.add_due_accounts(ANN)
     deployment.sql("UPDATE mail_credentials SET client = 'fabrikam'")
     directory = deployment.directory
@@ -51,31 +51,31 @@ def _key(deployment: Deployment) -> str:
     return exchanged.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
 
 
-def _said(deployment: Deployment, script: str, *, meanwhile: str = "") -> tuple[str, str]:
-    """What the process has printed to standard output and to standard error."""
+def _output(deployment: Deployment, script: str, *, meanwhile: str = "") -> tuple[str, str]:
+    """The standard output and the standard error of the process."""
     done = deployment.run([sys.executable, "-c", _IMPORTS + script + _READ.format(meanwhile=meanwhile)])
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
 def _shows(text: str, key: str) -> bool:
-    """Whether any stretch of the key stands there, long enough to be no accident."""
+    """Whether the text contains a part of the key that is too long for a coincidence."""
     plain = re.sub(r"[^A-Za-z0-9+/]", "", text.replace("\\n", ""))
     return any(key[at : at + 12] in plain for at in range(len(key) - 12))
 
 
-def test_a_consumer_that_set_no_logging_up_prints_nothing(deployment: Deployment) -> None:
+def test_a_consumer_without_logging_prints_nothing(deployment: Deployment) -> None:
     """Its standard output is the application's."""
     deployment.add_due_accounts(ANN)
 
-    assert _said(deployment, "") == ("", "")
+    assert _output(deployment, "") == ("", "")
 
 
-def test_its_lines_are_the_standard_librarys(deployment: Deployment) -> None:
-    """An application has them as it has those of any other library."""
+def test_its_lines_go_to_the_standard_librarys_logging(deployment: Deployment) -> None:
+    """The application handles them like those of any other library."""
     deployment.add_due_accounts(ANN)
 
-    printed, logged = _said(deployment, _WITH_TEXT)
+    printed, logged = _output(deployment, _WITH_TEXT)
 
     assert printed == ""
     assert re.search(rf"^INFO worker\.\S+: Token persisted to database .*email={ANN}", logged, re.MULTILINE)
@@ -84,7 +84,7 @@ def test_its_lines_are_the_standard_librarys(deployment: Deployment) -> None:
 @pytest.mark.parametrize("setup", ["", _WITH_TEXT], ids=["nothing", "logging"])
 def test_an_unexpected_failure_shows_no_key(deployment: Deployment, key: str, setup: str) -> None:
     """The frames it went through hold the private key."""
-    printed, logged = _said(deployment, setup, meanwhile=_EXCHANGED)
+    printed, logged = _output(deployment, setup, meanwhile=_EXCHANGED)
 
     assert printed == ""
     assert "Refresh failed unexpectedly" in logged
@@ -93,19 +93,19 @@ def test_an_unexpected_failure_shows_no_key(deployment: Deployment, key: str, se
 
 
 def test_an_application_keeps_its_own_structlog(deployment: Deployment, key: str) -> None:
-    """It has the traceback as text, of which no renderer can make locals again."""
-    printed, logged = _said(deployment, _STRUCTLOG, meanwhile=_EXCHANGED)
+    """Its structlog gets the traceback as text, from which no renderer can get local variables."""
+    printed, logged = _output(deployment, _STRUCTLOG, meanwhile=_EXCHANGED)
 
     assert '"event": "Refresh failed unexpectedly"' in printed
     assert "Traceback (most recent call last)" in printed
     assert not _shows(printed + logged, key)
 
 
-def test_an_application_that_shows_locals_shows_none_of_ours(deployment: Deployment, key: str) -> None:
-    """structlog's own default does, where rich is installed."""
+def test_an_application_that_prints_local_variables_prints_no_key(deployment: Deployment, key: str) -> None:
+    """structlog's default prints them if rich is installed."""
     default = "structlog.configure(processors=structlog.get_config()['processors'])\n"
 
-    printed, logged = _said(deployment, default, meanwhile=_EXCHANGED)
+    printed, logged = _output(deployment, default, meanwhile=_EXCHANGED)
 
     assert "Refresh failed unexpectedly" in printed
     assert not _shows(printed + logged, key)

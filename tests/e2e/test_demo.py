@@ -1,6 +1,6 @@
-"""The demo keeps its word: a verdict that means something, and whenever and however it ends, nothing is left behind.
+"""The demo prints a correct verdict, and leaves no process and no file, no matter when and how it ends.
 
-One demo runs to its verdict in the background; meanwhile others are interrupted.
+One demo runs to its verdict in the background, while others are interrupted.
 """
 
 import re
@@ -19,7 +19,7 @@ from tests.e2e.foreground import Foreground, foreground, open_directory
 from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.demo import MAILBOXES
 
-# Tokens live 63 to 88 s here, the same in every run; the last mailbox is due after 59 s, and a sweep comes every 2 s.
+# Tokens live 63 to 88 s here, the same in every run. The last mailbox is due after 59 s. There is a sweep every 2 s.
 SECONDS = 80
 INTERRUPTED = 130
 SERVERS = {"postgres", "valkey-server"}
@@ -31,33 +31,35 @@ pytestmark = [
 
 Moment = Callable[[Foreground], object]
 MOMENTS: dict[str, Moment] = {
-    "python is still importing": lambda demo: _until_imported(demo, "_rust.abi3.so"),  # half of it
+    "python is still importing": lambda demo: _until_imported(demo, "_rust.abi3.so"),  # after half of the imports
     "the cluster is made": lambda demo: _until_there_is(demo, "stores/postgres/data.new"),
-    "the demo runs": lambda demo: demo.until_said(" mailboxes "),
+    "the demo runs": lambda demo: demo.until_printed(" mailboxes "),
 }
 
 
 @pytest.fixture(scope="module", name="whole_demo")
 def _whole_demo() -> Iterator[Foreground]:
     with open_directory() as directory, foreground(directory, "demo", "--seconds", str(SECONDS)) as demo:
-        demo.until_said(" mailboxes ")  # so that the others find Flower's port taken
+        demo.until_printed(" mailboxes ")  # so that Flower's port is in use when the others start
         yield demo
 
 
 def test_the_demo_says_where_flower_is_and_how_to_sign_in(whole_demo: Foreground) -> None:
-    """The one address and password a newcomer needs are printed, and they work."""
-    told = re.search(r"^Flower +(http://127\.0\.0\.1:\d+)/  \(sign in as (\S+:\S+)\)$", whole_demo.said(), re.MULTILINE)
+    """The address and the password are printed, and they work."""
+    printed = re.search(
+        r"^Flower +(http://127\.0\.0\.1:\d+)/  \(sign in as (\S+:\S+)\)$", whole_demo.stdout(), re.MULTILINE
+    )
 
-    assert told
-    flower = Pages(told[1], told[2])
+    assert printed
+    flower = Pages(printed[1], printed[2])
     assert flower.status("/", None) == 401
     assert [name.partition("@")[0] for name in flower.json("/api/workers?refresh=true")] == ["worker"]
-    assert set(whole_demo.family().values()) >= SERVERS, "the family is seen, or its absence would mean nothing"
+    assert set(whole_demo.family().values()) >= SERVERS, "the processes are found at all"
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_leaves_nothing_behind(whole_demo: Foreground, directory: Path, moment: str) -> None:
-    """Whenever it comes: exit code 130, no word about it, no process and no file left."""
+    """The exit code is 130, and no message, process or file is left."""
     with foreground(directory, "demo") as demo:
         MOMENTS[moment](demo)
         demo.ctrl_c()
@@ -75,15 +77,15 @@ class Finder:
             try:
                 os.kill(os.getpid(), signal.SIGINT)
             except KeyboardInterrupt:
-                pass  # as importlib does with what comes up in its callbacks
+                pass  # as importlib does with exceptions in its callbacks
 
 sys.meta_path.insert(0, Finder())
 """
 
 
 @pytest.mark.parametrize("module", ["worker.cli", "worker.devkit.demo"])
-def test_ctrl_c_is_heard_where_an_exception_would_be_dropped(directory: Path, module: str) -> None:
-    """Else it is lost, and the demo goes on, deaf to the next one."""
+def test_ctrl_c_ends_the_demo_even_where_importlib_drops_exceptions(directory: Path, module: str) -> None:
+    """Otherwise the signal would be lost, and the demo would go on."""
     (directory / "sitecustomize.py").write_text(_DROPPED.format(module=module))
 
     with foreground(directory, "demo", PYTHONPATH=str(directory)) as demo:
@@ -93,7 +95,7 @@ def test_ctrl_c_is_heard_where_an_exception_would_be_dropped(directory: Path, mo
 
 @pytest.mark.parametrize("moment", ["python is still importing", "the cluster is made"])
 def test_a_supervisors_sigterm_leaves_nothing_behind(whole_demo: Foreground, directory: Path, moment: str) -> None:
-    """As Ctrl-C; before there is anything to tidy up, the signal itself may end the process."""
+    """Like Ctrl-C. Before there is anything to clean up, the signal itself may end the process."""
     with foreground(directory, "demo") as demo:
         MOMENTS[moment](demo)
         demo.terminate()
@@ -102,24 +104,24 @@ def test_a_supervisors_sigterm_leaves_nothing_behind(whole_demo: Foreground, dir
         _check_nothing_is_left(demo)
 
 
-def test_impatience_does_not_stop_the_tidying(whole_demo: Foreground, directory: Path) -> None:
-    """Whoever presses Ctrl-C again and again, or has a supervisor that insists, finds nothing left either."""
+def test_more_signals_do_not_stop_the_clean_up(whole_demo: Foreground, directory: Path) -> None:
+    """A person may press Ctrl-C several times, and a supervisor may send more than one SIGTERM."""
     with foreground(directory, "demo") as demo:
         MOMENTS["the demo runs"](demo)
         demo.ctrl_c()
-        for insist in (demo.ctrl_c, demo.terminate, demo.ctrl_c):
-            time.sleep(0.4)  # into the tidying, which takes seconds
+        for signal_again in (demo.ctrl_c, demo.terminate, demo.ctrl_c):
+            time.sleep(0.4)  # seconds; the clean-up takes longer
             if demo.alive():
-                insist()
+                signal_again()
 
         assert demo.end() == INTERRUPTED
         _check_nothing_is_left(demo)
 
 
-def test_a_killed_demo_takes_its_servers_and_workers_along(whole_demo: Foreground, directory: Path) -> None:
-    """kill -9 lets nobody tidy up; what it had started notices by itself and ends."""
+def test_the_servers_and_workers_of_a_killed_demo_end(whole_demo: Foreground, directory: Path) -> None:
+    """After kill -9 the demo cannot clean up, so its children notice its end."""
     with foreground(directory, "demo") as demo:
-        demo.until_said(" mailboxes ")
+        demo.until_printed(" mailboxes ")
         demo.kill()
         demo.end()
 
@@ -129,7 +131,7 @@ def test_a_killed_demo_takes_its_servers_and_workers_along(whole_demo: Foregroun
 def test_the_demo_never_touches_stores_of_the_environment(
     whole_demo: Foreground, directory: Path, database_url: str, redis_url: str
 ) -> None:
-    """It flushes its Redis and invents mailboxes: whoever tries it in a shell set up for production loses nothing."""
+    """The demo flushes Redis and adds mailboxes. In a shell with production's settings it must not touch the stores."""
     with (
         redis.Redis.from_url(redis_url) as client,
         foreground(
@@ -137,7 +139,7 @@ def test_the_demo_never_touches_stores_of_the_environment(
         ) as demo,
     ):
         client.set("precious", "1")
-        wait_for(lambda: not demo.alive() or "Redis flushed" in demo.said(), about="the flush, or a refusal")
+        wait_for(lambda: not demo.alive() or "Redis flushed" in demo.stdout(), about="the flush, or an error")
 
         assert client.keys() == [b"precious"]
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
@@ -145,9 +147,9 @@ def test_the_demo_never_touches_stores_of_the_environment(
 
 
 def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreground) -> None:
-    """Every mailbox is refreshed, every read served with a live token across a flush; a pipe gets plain lines."""
+    """Every mailbox is refreshed, and every read gets a live token, even after the flush. A pipe gets plain lines."""
     assert whole_demo.end(SECONDS + HANG_LIMIT) == 0, whole_demo.output()[-2000:]
-    lines = whole_demo.said().splitlines()
+    lines = whole_demo.stdout().splitlines()
     verdict = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in lines[-6:])
 
     assert int(verdict.pop("refreshes done")) >= MAILBOXES
@@ -158,7 +160,7 @@ def test_the_demo_ends_with_a_good_verdict_and_without_a_trace(whole_demo: Foreg
     )
     assert len([line for line in lines if progress.fullmatch(line)]) >= SECONDS // 10
     assert len([line for line in lines if "Redis flushed" in line]) == 1
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", whole_demo.said()), "plain lines only"
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", whole_demo.stdout()), "plain lines only"
     _check_nothing_is_left(whole_demo)
 
 
@@ -171,8 +173,8 @@ def _until_there_is(demo: Foreground, path: str) -> None:
 
 
 def _check_nothing_is_left(demo: Foreground) -> None:
-    """Children of a killed server may need another moment; files must be gone by now."""
+    """There are no files, and soon no processes. Children of a killed server may end a moment later."""
     assert demo.errors() == ""
-    assert "Traceback" not in demo.said()
+    assert "Traceback" not in demo.stdout()
     assert list(demo.temporary.iterdir()) == []
     wait_for(lambda: not demo.family(), about="its processes to end")

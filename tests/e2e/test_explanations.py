@@ -1,4 +1,4 @@
-"""A code is explained where it is shown, and what a command shows fits a terminal of 80 columns."""
+"""Commands explain each code that they show, and their output fits a terminal of 80 columns."""
 
 import json
 import re
@@ -37,8 +37,8 @@ def _secretless(deployment: Deployment) -> Deployment:
     return deployment
 
 
-def test_show_says_what_a_failure_means(revoked: Deployment) -> None:
-    """To the operator, and what the mailbox's user is advised."""
+def test_show_explains_a_failure(revoked: Deployment) -> None:
+    """It prints the hint for the operator and the advice for the mailbox's user."""
     status, output = in_terminal(revoked, "show", ANN)
 
     assert status == 0
@@ -46,7 +46,7 @@ def test_show_says_what_a_failure_means(revoked: Deployment) -> None:
     assert f"failure reauth_required ({REVOKED}) hint {hint(REVOKED)} advice Your password has changed" in words
 
 
-def test_show_says_nothing_of_an_account_that_is_well(revoked: Deployment) -> None:
+def test_show_explains_nothing_without_a_failure(revoked: Deployment) -> None:
     output = revoked.cli("show", BOB).stdout
 
     assert re.search(r"^failure +-$", output, re.MULTILINE)
@@ -82,7 +82,7 @@ def test_list_fits_a_terminal(deployment: Deployment) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["show", ANN]])
 def test_json_has_each_part_of_a_failure(revoked: Deployment, command: list[str]) -> None:
-    """Beside the one that has been there: both together."""
+    """The fields come in addition to `failure`, which combines kind and code."""
     account = json.loads(revoked.cli(*command, "--json").stdout.splitlines()[0])
 
     assert account["failure"] == f"reauth_required ({REVOKED})"
@@ -91,8 +91,8 @@ def test_json_has_each_part_of_a_failure(revoked: Deployment, command: list[str]
     assert account["advice"].startswith("Your password has changed")
 
 
-def test_status_and_doctor_say_what_a_breakers_code_means(secretless: Deployment) -> None:
-    """An operator on call does not know the numbers by heart."""
+def test_status_and_doctor_explain_the_code_of_a_breaker(secretless: Deployment) -> None:
+    """An operator on call need not look the number up."""
     assert "client secret has expired" in hint(SECRET_EXPIRED)
     explained = re.compile(rf"misconfigured \({SECRET_EXPIRED}\), [a-z 0-9]+\. {re.escape(hint(SECRET_EXPIRED))}")
     for command in ("status", "doctor"):
@@ -104,37 +104,37 @@ def test_status_and_doctor_say_what_a_breakers_code_means(secretless: Deployment
     assert (breaker["code"], breaker["hint"]) == (SECRET_EXPIRED, hint(SECRET_EXPIRED))
 
 
-def test_refresh_says_what_its_failure_means(secretless: Deployment, revoked: Deployment) -> None:
-    """On the one line of the error."""
-    answer = secretless.cli("refresh", "user0@contoso.com")
+def test_refresh_explains_its_failure(secretless: Deployment, revoked: Deployment) -> None:
+    """The explanation is on the line of the error."""
+    done = secretless.cli("refresh", "user0@contoso.com")
 
-    assert answer.returncode == 1
-    assert answer.stderr.rstrip().endswith(f"misconfigured ({SECRET_EXPIRED}). {hint(SECRET_EXPIRED)}")
-    assert len(answer.stderr.splitlines()) == 1
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith(f"misconfigured ({SECRET_EXPIRED}). {hint(SECRET_EXPIRED)}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_import_of_bad_bytes_stores_the_other_lines(deployment: Deployment) -> None:
-    """A byte order mark is no error; bytes that are not UTF-8 are one, with their line's number."""
+    """A byte order mark is no error. Bytes that are not UTF-8 are an error, which names the line."""
     granted = {email: deployment.emulator.enrol(email).refresh_token for email in (ANN, BOB)}
     lines = [json.dumps({"email": email, "refresh_token": token}).encode() for email, token in granted.items()]
     bad = b'{"email": "m\xfcller@contoso.com", "refresh_token": "x"}'
     file = deployment.directory / "accounts.jsonl"
     file.write_bytes(b"\n".join([b"\xef\xbb\xbf" + lines[0], bad, lines[1], b""]))
 
-    answer = deployment.cli("import", str(file))
+    done = deployment.cli("import", str(file))
 
-    assert answer.returncode == 1
-    assert answer.stdout == "2 imported, 1 refused\n"
-    assert answer.stderr == "line 2: not UTF-8; save the file in this encoding\n"
+    assert done.returncode == 1
+    assert done.stdout == "2 imported, 1 refused\n"
+    assert done.stderr == "line 2: not UTF-8; save the file in this encoding\n"
     assert set(deployment.accounts()) == {ANN, BOB}
     piped = deployment.run(["sh", "-c", f"{BIN / 'token-worker'} import - < {file}"])
-    assert (piped.returncode, piped.stdout, piped.stderr) == (1, answer.stdout, answer.stderr)
+    assert (piped.returncode, piped.stdout, piped.stderr) == (1, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("array", ["[{}]", "[\n{},\n{}\n]"], ids=["on one line", "pretty"])
 def test_an_import_of_an_array_says_so(deployment: Deployment, array: str) -> None:
-    """As other programs export."""
-    answer = deployment.cli("import", "-", stdin=array.replace("{}", json.dumps({"email": ANN, "refresh_token": "x"})))
+    """Other programs export arrays."""
+    done = deployment.cli("import", "-", stdin=array.replace("{}", json.dumps({"email": ANN, "refresh_token": "x"})))
 
-    assert answer.returncode == 1
-    assert answer.stderr.startswith("line 1: a JSON array; write one object a line")
+    assert done.returncode == 1
+    assert done.stderr.startswith("line 1: a JSON array; write one object a line")

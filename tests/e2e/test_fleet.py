@@ -11,11 +11,11 @@ from tests.waiting import wait_for
 ACCOUNTS = 500
 CYCLES = 2
 LIFETIME = timedelta(seconds=24)
-CYCLE = LIFETIME / 2  # the shortest there is
+CYCLE = LIFETIME / 2  # the shortest time from one refresh to the next
 
 
-def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(deployment: Deployment) -> None:
-    """500 accounts due at once cost 500 requests; the next cycle comes half a lifetime later, once each again."""
+def test_two_beats_and_two_workers_send_one_request_per_account_and_cycle(deployment: Deployment) -> None:
+    """500 due accounts cause 500 requests. The next cycle comes half a lifetime later, again with one request each."""
     deployment.add_due_accounts(*emails(ACCOUNTS), lifetime=LIFETIME)
     workers = [deployment.worker(name, WORKER_BATCH_SIZE="25") for name in ("one", "two")]
     beats = [deployment.celery("beat") for _ in range(2)]
@@ -25,18 +25,18 @@ def test_two_beats_and_two_workers_ask_once_per_account_and_cycle(deployment: De
         wait_for(refreshed, about=f"cycle {cycle}", processes=[*workers, *beats])
     for beat in beats:
         beat.stop()
-    wait_for(lambda: _every_answer_is_stored(deployment), about="every answer to be stored", processes=workers)
+    wait_for(lambda: _every_result_is_stored(deployment), about="every result to be stored", processes=workers)
 
-    asked = deployment.emulator.statistics()
-    assert asked.failures == 0
-    assert min(account.requests for account in asked.by_account.values()) >= CYCLES
+    statistics = deployment.emulator.statistics()
+    assert statistics.failures == 0
+    assert min(account.requests for account in statistics.by_account.values()) >= CYCLES
     assert _shortest_gap(deployment) >= CYCLE
     assert all(PERSISTED in worker.output() for worker in workers), "both workers take part"
     assert all("Sending due task sweep" in beat.output() for beat in beats), "both beats take part"
 
 
-def _every_answer_is_stored(deployment: Deployment) -> bool:
-    """Each refresh has raised a version by one: none was made for nothing, as by a worker that came second."""
+def _every_result_is_stored(deployment: Deployment) -> bool:
+    """Whether each refresh has raised a version by one, so that no worker has made one in vain."""
     versions = deployment.sql("SELECT sum(version - 1)::int FROM mail_credentials")
     return versions == [(deployment.emulator.statistics().refreshes,)]
 

@@ -1,4 +1,4 @@
-"""Flower shows the fleet to whoever has the password, and to nobody else."""
+"""Flower shows the fleet, and only with the password."""
 
 import re
 import socket
@@ -15,7 +15,8 @@ ACTIONS = ("/api/task/send-task/worker.sweep", "/api/worker/shutdown/watched", "
 
 
 def test_flower_shows_the_worker_its_sweeps_and_its_batches(deployment: Deployment) -> None:
-    """What an operator watches: the worker online, sweeps and batches succeeding; and without the password nothing."""
+    """An operator sees that the worker is online, and that sweeps and batches succeed. Without the password each page
+    and each action gets status 401."""
     deployment.add_due_accounts(*emails(3))
     flower = Flower(deployment, FLOWER_BASIC_AUTH=LOGIN)
     worker, beat = deployment.worker("watched"), deployment.celery("beat")
@@ -37,16 +38,16 @@ def test_flower_shows_the_worker_its_sweeps_and_its_batches(deployment: Deployme
     assert _listens_on_loopback_only(flower.port)
 
 
-def test_without_a_chosen_password_flower_makes_one_up(deployment: Deployment) -> None:
-    """Forgetting the password must not mean being open to all."""
+def test_without_a_password_in_the_settings_flower_gets_a_random_one(deployment: Deployment) -> None:
+    """A forgotten password must not mean that everyone has access."""
     flower = Flower(deployment)
 
-    told = re.search(r"sign in as (\S+), password (\S+) ", flower.process.output())
+    printed = re.search(r"sign in as (\S+), password (\S+) ", flower.process.output())
 
-    assert told
-    assert len(told[2]) >= 12
+    assert printed
+    assert len(printed[2]) >= 12
     assert {page: flower.status(page) for page in PAGES} == dict.fromkeys(PAGES, 401)
-    assert flower.status("/", f"{told[1]}:{told[2]}") == 200
+    assert flower.status("/", f"{printed[1]}:{printed[2]}") == 200
     assert _listens_on_loopback_only(flower.port)
 
 
@@ -55,7 +56,7 @@ def _names_of_successes(flower: Flower) -> set[str]:
 
 
 def _listens_on_loopback_only(port: int) -> bool:
-    """A server on every address would answer on another loopback address too."""
+    """A server on every address would accept connections on another loopback address, too."""
     for address in ("127.0.0.2", "::1"):
         with suppress(OSError), socket.create_connection((address, port), timeout=2):
             return False

@@ -1,4 +1,4 @@
-"""An identity provider the worker has never seen, used as the README says: variables and commands only."""
+"""The worker with another identity provider, set up by variables and commands as in the README."""
 
 import json
 import re
@@ -22,7 +22,7 @@ SCOPES = "https://outlook.office.com/POP.AccessAsUser.All https://outlook.office
 
 @pytest.fixture(name="foreign")
 def _foreign(deployment: Deployment, tmp_path: Path) -> Deployment:
-    """A plain OpenID Connect authority with its own CA, while the environment names another CA for requests."""
+    """An OpenID Connect authority with its own CA. The environment names another CA for the library requests."""
     (tmp_path / "elsewhere").mkdir()
     elsewhere = EmulatorServer(tmp_path / "elsewhere")
     deployment.environment |= {
@@ -36,7 +36,7 @@ def _foreign(deployment: Deployment, tmp_path: Path) -> Deployment:
 
 
 def test_imported_accounts_of_a_foreign_authority_are_kept_fresh_and_used(foreign: Deployment) -> None:
-    """From a pipe of JSON lines to a token in a consumer's hand, and every command about an account after that."""
+    """The accounts come from a pipe of JSON lines. Then a consumer reads a token, and every command works."""
     first, second, third = emails(3)
     imported = foreign.cli("import", "-", stdin=_exported(foreign, first, second, third))
     assert (imported.returncode, imported.stdout) == (0, "3 imported, 0 refused\n")
@@ -50,8 +50,8 @@ def test_imported_accounts_of_a_foreign_authority_are_kept_fresh_and_used(foreig
     _check_disconnect(foreign, third)
 
 
-def test_a_client_certificate_does_instead_of_a_secret(foreign: Deployment, tmp_path: Path) -> None:
-    """The registration knows no secret at all; the worker proves itself by its private key."""
+def test_a_client_certificate_replaces_the_secret(foreign: Deployment, tmp_path: Path) -> None:
+    """The registration has no secret. The worker authenticates itself by its private key."""
     key_and_certificate, certificate = _self_signed()
     registration = Registration(DEFAULT_CLIENT_ID, secrets=(), certificates=(certificate,), public=False)
     foreign.emulator.registrations.register(registration)
@@ -69,28 +69,28 @@ def test_a_client_certificate_does_instead_of_a_secret(foreign: Deployment, tmp_
 
 
 def _exported(deployment: Deployment, *addresses: str) -> str:
-    """What a mail product would pipe in after signing its users in."""
+    """The lines that a mail product pipes into the command after its users have signed in."""
     granted = [deployment.emulator.enrol(email, scope=f"{SCOPES} offline_access openid") for email in addresses]
     lines = [{"email": grant.email, "refresh_token": grant.refresh_token} for grant in granted]
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _check_token(deployment: Deployment, email: str) -> None:
-    asked = deployment.emulator.statistics().requests
-    answer = deployment.cli("token", email, "--json")
-    assert answer.returncode == 0, answer.stderr
-    found = json.loads(answer.stdout)
+    requests = deployment.emulator.statistics().requests
+    printed = deployment.cli("token", email, "--json")
+    assert printed.returncode == 0, printed.stderr
+    found = json.loads(printed.stdout)
     assert deployment.cli("token", email.upper()).stdout == found["access_token"] + "\n"
     claims = _claims(deployment, found["access_token"])
     assert claims["upn"] == found["email"] == email
     assert claims["scp"] == "POP.AccessAsUser.All SMTP.Send"
     assert datetime.fromisoformat(found["expires_at"]) > datetime.now(UTC) + timedelta(minutes=5)  # noqa: TID251
     assert found["version"] == 2
-    assert deployment.emulator.statistics().requests == asked, "a fresh token is served without asking"
+    assert deployment.emulator.statistics().requests == requests, "a fresh token causes no request"
 
 
 def _claims(deployment: Deployment, token: str) -> dict[str, object]:
-    """Raises unless the token is signed by the authority and lives."""
+    """The claims of a token. Raises unless the authority has signed it and it lives."""
     claims: dict[str, object] = jwt.decode(
         token, deployment.emulator.key.public, algorithms=["RS256"], options={"verify_aud": False}
     )
@@ -128,11 +128,11 @@ def _check_pause_and_resume(deployment: Deployment, email: str) -> None:
     refused = deployment.cli("refresh", email)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == f"Error: {email}: is paused, so its token is not refreshed\n"
-    assert deployment.cli("token", email).returncode == 0, "while it lives, a paused account's token is served"
-    asked = deployment.emulator.statistics().by_account[email].requests
+    assert deployment.cli("token", email).returncode == 0, "the token of a paused account is served while it lives"
+    requests = deployment.emulator.statistics().by_account[email].requests
     assert deployment.cli("resume", email).stdout == f"{email} is active.\n"
     wait_for(
-        lambda: deployment.emulator.statistics().by_account[email].requests > asked,
+        lambda: deployment.emulator.statistics().by_account[email].requests > requests,
         about="the resumed account to be refreshed",
     )
 

@@ -1,4 +1,4 @@
-"""Somebody waits for an on-demand refresh, nobody for a sweep or a batch: the queues keep that order."""
+"""On-demand refreshes come before sweeps, and sweeps before batches, because consumers wait for the former."""
 
 import json
 import re
@@ -15,11 +15,11 @@ from worker.domain.account import account_id
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 URGENT = [f"urgent{number}@contoso.com" for number in range(3)]
-IN_HAND = 2  # one batch runs, one is reserved
+TAKEN = 2  # one batch runs, one is reserved
 
 
 def test_an_on_demand_refresh_overtakes_all_that_is_queued(deployment: Deployment) -> None:
-    """Batches and sweeps were there before it, and the only child is busy: it is served next all the same."""
+    """Batches and sweeps were queued before it, and the only child is busy. It still comes next."""
     emulator, due = deployment.emulator, emails(12)
     deployment.add_due_accounts(*due, *URGENT)
     deployment.sql(
@@ -31,7 +31,7 @@ def test_an_on_demand_refresh_overtakes_all_that_is_queued(deployment: Deploymen
     with deployment.broker() as app:
         for _ in due:
             app.send_task("worker.refresh_batch", queue="refresh")
-        wait_for(lambda: len(_received(worker.output())) == IN_HAND, about="a batch to run and one to be reserved")
+        wait_for(lambda: len(_received(worker.output())) == TAKEN, about="a batch to run and one to be reserved")
         for _ in range(2):
             app.send_task("worker.sweep", queue="sweep")
         for email in URGENT:
@@ -40,14 +40,14 @@ def test_an_on_demand_refresh_overtakes_all_that_is_queued(deployment: Deploymen
     wait_for(deployment.all_refreshed, about="every account to be refreshed", processes=[worker])
 
     overtaking = ["refresh_account"] * len(URGENT) + ["sweep"] * 2
-    batches = ["refresh_batch"] * (len(due) - IN_HAND)
-    assert _received(worker.output())[IN_HAND:][: len(overtaking + batches)] == overtaking + batches
-    assert _asked(deployment)[IN_HAND : IN_HAND + len(URGENT)] == URGENT
+    batches = ["refresh_batch"] * (len(due) - TAKEN)
+    assert _received(worker.output())[TAKEN:][: len(overtaking + batches)] == overtaking + batches
+    assert _requested(deployment)[TAKEN : TAKEN + len(URGENT)] == URGENT
 
 
 def test_a_worker_for_on_demand_refreshes_serves_nothing_else(deployment: Deployment) -> None:
-    """Started as the README says; what is queued for the others stays there."""
-    [queues] = re.findall(r"`celery -A worker worker (-Q \w+)` serves nothing but on-demand", README)
+    """Started as in the README. The messages of other queues stay there."""
+    [queues] = set(re.findall(r"(?:worker|with) `?(-Q ondemand)`", README))
     deployment.add_due_accounts(URGENT[0], *emails(3))
     worker = deployment.worker("urgent", *queues.split(), concurrency=1)
 
@@ -57,12 +57,12 @@ def test_a_worker_for_on_demand_refreshes_serves_nothing_else(deployment: Deploy
     wait_for(lambda: deployment.accounts()[URGENT[0]].version == 2, about="its refresh", processes=[worker])
 
     assert _received(worker.output()) == ["refresh_account"]
-    assert _asked(deployment) == [URGENT[0]]
+    assert _requested(deployment) == [URGENT[0]]
     assert (_queued(deployment, "refresh"), _queued(deployment, "sweep")) == (["refresh_batch"], ["sweep"])
 
 
 def test_each_kind_of_work_waits_in_its_own_queue(deployment: Deployment) -> None:
-    """Whoever splits the queues over workers relies on it: beat ticks into one, sweeps fill another."""
+    """An operator may give the queues to different workers. Beat sends to one queue, and sweeps send to another."""
     deployment.add_due_accounts(*emails(3))
     worker = deployment.worker("sweeper", "-Q", "sweep", concurrency=1, WORKER_BATCH_SIZE="1")
     beat = deployment.celery("beat")
@@ -71,7 +71,7 @@ def test_each_kind_of_work_waits_in_its_own_queue(deployment: Deployment) -> Non
     beat.stop()
     worker.stop()
 
-    # Beat's clock may just have said that it is time to prune.
+    # It may have been time to prune just now.
     assert set(_queued(deployment, "refresh")) - {"prune_events"} == {"refresh_batch"}
     assert _queued(deployment, "ondemand") == []
     assert set(_received(worker.output())) == {"sweep"}
@@ -82,8 +82,8 @@ def _received(log: str) -> list[str]:
     return re.findall(r"Task worker\.(\w+)\[[\w-]+\] received", log)
 
 
-def _asked(deployment: Deployment) -> list[str]:
-    """The accounts Microsoft was asked about, in order."""
+def _requested(deployment: Deployment) -> list[str]:
+    """The accounts of the token requests, in order."""
     by_account = deployment.emulator.statistics().by_account
     instants = [(instant, email) for email, account in by_account.items() for instant in account.instants]
     return [email for _, email in sorted(instants)]

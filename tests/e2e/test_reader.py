@@ -1,4 +1,4 @@
-"""A consumer that only reads, next to real workers: it gets its tokens by the queue of on-demand refreshes."""
+"""A consumer that only reads gets its tokens from real workers, by the queue of on-demand refreshes."""
 
 import json
 import sys
@@ -26,19 +26,19 @@ with TokenClient.from_env() as client:
 
 
 def _access(deployment: Deployment) -> dict[str, str]:
-    """The variables of a process that is given no secret."""
+    """The variables of a process without secrets."""
     made = deployment.cli("keygen", "--access")
     assert made.returncode == 0, made.stderr
     return {"WORKER_REDIS_URL": deployment.environment["WORKER_REDIS_URL"], "WORKER_ACCESS_KEYS": made.stdout.strip()}
 
 
 def test_a_reader_is_served_by_a_worker(deployment: Deployment) -> None:
-    """In a process with two variables, Redis and an access key; the worker has all the rest."""
+    """Its process has two variables, the Redis URL and an access key. The worker has all others."""
     deployment.add_due_accounts(ANN, BOB)
     deployment.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
     worker = deployment.worker("urgent", "-Q", "ondemand", concurrency=1)
     access = _access(deployment)
-    deployment.environment = access  # all that the reader is given
+    deployment.environment = access  # the reader has no other variable
 
     done = deployment.run([sys.executable, "-c", _SCRIPT, ANN, BOB])
 
@@ -53,7 +53,7 @@ def test_a_reader_is_served_by_a_worker(deployment: Deployment) -> None:
 
 
 def test_access_keys_need_encryption_keys(deployment: Deployment, tmp_path: Path) -> None:
-    """They are made from them; a new key and an access key are two things."""
+    """Access keys are derived from them. A new key and an access key cannot be made at the same time."""
     without = deployment.cli("keygen", "--access", WORKER_ENCRYPTION_KEYS="")
     both = deployment.cli("keygen", "--access", "--id", "k2")
 

@@ -1,4 +1,4 @@
-"""After a run in which everything went wrong that can: no token, key or password anywhere it can be read."""
+"""After a run with every kind of failure, no token, key or password can be read anywhere."""
 
 import base64
 import binascii
@@ -40,12 +40,12 @@ FINE, EXPIRED, ECHOED, QUOTED, DAMAGED = (
     f"{name}@contoso.com" for name in ["fine", "expired", "echoed", "quoted", "damaged"]
 )
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{24,}={0,2}")
-# Whatever the emulator has ever issued looks like one of these, even cut short.
+# Every token of the emulator matches one of these, even if it is cut short.
 _SHAPES = {"a JWT": re.compile(rb"eyJ[\w-]{8,}\.[\w-]{8,}"), "a refresh token": re.compile(rb"1\.A[\w-]{60,}")}
 
 
 class Detector:
-    """Finds secrets in bytes, also under one layer of base64, as Celery wraps its messages."""
+    """Finds secrets in bytes, also in one layer of base64, which Celery uses for its messages."""
 
     def __init__(self, secrets: dict[str, str]) -> None:
         self.secrets = {name: value.encode() for name, value in secrets.items()}
@@ -60,7 +60,7 @@ class Detector:
 
 
 class Wiretap:
-    """Everything any client says to Redis, from now on, by MONITOR."""
+    """Records all commands that Redis gets, by MONITOR."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -68,12 +68,12 @@ class Wiretap:
         assert address.port
         self._connection = socket.create_connection((address.hostname, address.port))
         self._connection.sendall(f"AUTH {address.password}\r\nMONITOR\r\n".encode())
-        self._heard = bytearray()
+        self._recorded = bytearray()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
-    def heard(self) -> bytes:
-        return bytes(self._heard)
+    def recorded(self) -> bytes:
+        return bytes(self._recorded)
 
     def close(self) -> None:
         self._connection.shutdown(socket.SHUT_RDWR)
@@ -83,7 +83,7 @@ class Wiretap:
     def _listen(self) -> None:
         with suppress(OSError):
             while chunk := self._connection.recv(1 << 16):
-                self._heard += chunk
+                self._recorded += chunk
 
 
 @pytest.fixture(name="wiretap")
@@ -94,7 +94,7 @@ def _wiretap(stack: Stack) -> Iterator[Wiretap]:
 
 @pytest.fixture(name="troubled")
 def _troubled(deployment: Deployment) -> Deployment:
-    """Accounts for every kind of outcome, all due; logs at their most talkative."""
+    """Accounts for every kind of outcome, all due, with logs at the level DEBUG."""
     deployment.environment |= {"WORKER_CLIENT_SECRET": CLIENT_SECRET, "WORKER_LOG_LEVEL": "DEBUG"}
     emulator = deployment.emulator
     emulator.registrations.register(Registration(DEFAULT_CLIENT_ID, secrets=(CLIENT_SECRET,)))
@@ -116,7 +116,7 @@ def test_no_secret_can_be_read_anywhere_after_a_troubled_run(
     detector = Detector(_secrets(troubled))
     seen = {**_flower_pages(flower), **_commands(troubled)}
     worker.stop()
-    queued = wait_for(lambda: _queued(stack.redis_url, "sweep"), about="messages that nobody takes")
+    queued = wait_for(lambda: _queued(stack.redis_url, "sweep"), about="messages without a receiver")
 
     seen |= {
         "worker log": worker.output(),
@@ -124,14 +124,14 @@ def test_no_secret_can_be_read_anywhere_after_a_troubled_run(
         "Flower log": flower.process.output(),
         "queued messages": queued,
         "Redis": b"\n".join(_everything_in_redis(stack.redis_url)),
-        "what was said to Redis": wiretap.heard(),
+        "commands to Redis": wiretap.recorded(),
         "Postgres": "\n".join(_everything_in_postgres(troubled)),
     }
     assert {place: found for place, text in seen.items() if (found := detector.found(text))} == {}
     assert _files_with_tokens(stack.directory, detector) == {}
     assert _token_columns_hold_only_sealed_bytes(troubled)
-    _check_the_run_was_as_bad_as_meant(troubled, worker)
-    assert "an issued access token" in detector.found(troubled.cli("token", FINE, "--json").stdout), "it does detect"
+    _check_all_kinds_of_failures_occurred(troubled, worker)
+    assert "an issued access token" in detector.found(troubled.cli("token", FINE, "--json").stdout), "it finds tokens"
 
 
 def _faults() -> dict[str, Fault]:
@@ -139,7 +139,7 @@ def _faults() -> dict[str, Fault]:
 
 
 def _echoes(emulator: Emulator) -> dict[str, Fault]:
-    """Answers that quote what was sent, as a debugging proxy or a talkative server would."""
+    """Responses that quote the request, as a debugging proxy or a verbose server would send them."""
     sent = f"client_secret={CLIENT_SECRET}&refresh_token={emulator.newest_refresh_token(ECHOED)}"
     quoted = f"The token {emulator.newest_refresh_token(QUOTED)} was revoked."
     return {
@@ -149,13 +149,13 @@ def _echoes(emulator: Emulator) -> dict[str, Fault]:
 
 
 def _run(deployment: Deployment, processes: list[Process]) -> None:
-    asked = "SELECT count(DISTINCT account_id) FROM refresh_events"
-    wait_for(lambda: deployment.sql(asked) == [(14,)], about="every account to be asked about", processes=processes)
-    # Or the failing accounts are tried again and again on a slow machine, until that opens the registration's breaker
-    # and the doctor reports it.
+    requested = "SELECT count(DISTINCT account_id) FROM refresh_events"
+    wait_for(lambda: deployment.sql(requested) == [(14,)], about="a request per account", processes=processes)
+    # Otherwise the failing accounts are retried on a slow machine until the registration's breaker opens, which the
+    # doctor reports.
     postponed = "UPDATE mail_credentials SET refresh_due_at = now() + interval '1 h' WHERE email <> %s AND email <> %s"
     deployment.sql(postponed, FINE, DAMAGED)
-    # A table is gone for a moment: the ledger's, while new tokens are in the workers' hands; then that of the accounts.
+    # First the table of the ledger is missing while a worker stores new tokens, then the table of the accounts.
     worker = processes[0]
     with _missing(deployment, "refresh_events"):
         deployment.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE email = %s", FINE)
@@ -254,13 +254,13 @@ def _flattened(value: Any) -> Iterator[bytes]:
 
 
 def _everything_in_postgres(deployment: Deployment) -> Iterator[str]:
-    """Every row of every table; bytes as text too, so that a token stored in the clear is seen as one."""
+    """Every row of every table. Bytes are printed as text, so that a token in the clear is found."""
     for table in ("mail_credentials", "refresh_events", "alembic_version"):
         yield from (str(row) for row in deployment.sql(f"SELECT * FROM {table}"))
 
 
 def _files_with_tokens(directory: Path, detector: Detector) -> dict[Path, set[str]]:
-    """Data files, write-ahead logs and server logs. The servers' own passwords are in their private files."""
+    """The data files, write-ahead logs and server logs with tokens. The servers' passwords are in private files."""
     tokens = {name: value for name, value in detector.secrets.items() if "token" in name}
     found = {}
     for path in directory.rglob("*"):
@@ -277,7 +277,7 @@ def _token_columns_hold_only_sealed_bytes(deployment: Deployment) -> bool:
     return len(sealed) > len(rows) and all(value.startswith(key_prefix("k1")) for value in sealed)
 
 
-def _check_the_run_was_as_bad_as_meant(deployment: Deployment, worker: Process) -> None:
+def _check_all_kinds_of_failures_occurred(deployment: Deployment, worker: Process) -> None:
     outcomes = {outcome for (outcome,) in deployment.sql("SELECT DISTINCT outcome FROM refresh_events")}
     assert outcomes >= {"refreshed", "reauth_required", "throttled", "transient", "misconfigured"}
     assert deployment.accounts()[DAMAGED].status == "unreadable"

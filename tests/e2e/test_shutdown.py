@@ -1,4 +1,4 @@
-"""However a worker ends in the middle of a batch, no answer it was given is lost and no account is forgotten."""
+"""If a worker ends in the middle of a batch, it stores every response that it has got, and no account is left out."""
 
 import os
 import signal
@@ -15,19 +15,19 @@ from worker.devkit.stack.process import Process
 from worker.domain.account import account_id
 from worker.vault import Purpose, Vault, parse_keys
 
-THREADS = 4  # questions at a time
-LEASE = 170  # seconds; the longest allowed, because the test ends the lease itself
+CONNECTIONS = 4  # to Microsoft
+LEASE = 170  # seconds; the longest that is allowed, because the test ends the lease itself
 LATER = "later@contoso.com"
 
 
-@pytest.mark.parametrize("told", ["the worker", "all its processes"])
-def test_sigterm_lets_a_batch_finish_and_stores_every_answer(deployment: Deployment, told: str) -> None:
-    """Deployments end workers all day; what Microsoft has just rotated must not end with them. systemd tells all."""
+@pytest.mark.parametrize("receiver", ["the worker", "all its processes"])
+def test_sigterm_lets_a_batch_finish_and_stores_every_response(deployment: Deployment, receiver: str) -> None:
+    """Deployments end workers often, and rotated tokens must not be lost. systemd sends SIGTERM to all processes."""
     emulator = deployment.emulator
-    deployment.add_due_accounts(*emails(2 * THREADS))
-    emulator.add_fault(Hang(8, after=True), times=THREADS)  # granted at once, answered late; a worker waits for 15 s
+    deployment.add_due_accounts(*emails(2 * CONNECTIONS))
+    emulator.add_fault(Hang(8, after=True), times=CONNECTIONS)  # granted at once; the worker waits 15 s
     worker = _worker(deployment, "worker")
-    children = _children(deployment) if told == "all its processes" else []  # it takes seconds to learn them
+    children = _children(deployment) if receiver == "all its processes" else []  # before the batch, as it takes long
     _begin_a_batch(deployment, worker)
 
     for pid in (worker.pid, *children):
@@ -35,20 +35,20 @@ def test_sigterm_lets_a_batch_finish_and_stores_every_answer(deployment: Deploym
     status = worker.wait(HANG_LIMIT)
 
     assert status == 0, worker.output()[-2000:]
-    # The worker alone finishes its batch; a child that is told itself asks nothing more, and gives the rest back.
-    assert emulator.statistics().refreshes == (THREADS if children else 2 * THREADS)
+    # The worker alone lets its child finish the batch. A child that gets the signal sends no more requests.
+    assert emulator.statistics().refreshes == (CONNECTIONS if children else 2 * CONNECTIONS)
     assert deployment.sql("SELECT count(*) FROM mail_credentials WHERE lease_id IS NOT NULL") == [(0,)]
-    assert _stored(deployment) == {email: emulator.newest_refresh_token(email) for email in emails(2 * THREADS)}
+    assert _stored(deployment) == {email: emulator.newest_refresh_token(email) for email in emails(2 * CONNECTIONS)}
     with deployment.services() as services:
-        assert all(services.tokens.get(email).version == 2 for email in emails(2 * THREADS))
-    assert emulator.statistics().requests == 2 * THREADS, "what was stored is served"
+        assert all(services.tokens.get(email).version == 2 for email in emails(2 * CONNECTIONS))
+    assert emulator.statistics().requests == 2 * CONNECTIONS, "what was stored is served"
 
 
 def test_a_killed_child_leaves_its_accounts_to_the_lease(deployment: Deployment) -> None:
-    """kill -9 of a child, as the kernel does when memory runs out: its worker goes on, and nobody asks twice."""
-    stuck = emails(THREADS)
+    """The kernel kills a child when memory runs out. Its worker goes on, and no account is refreshed twice."""
+    stuck = emails(CONNECTIONS)
     deployment.add_due_accounts(*stuck)
-    deployment.emulator.add_fault(Hang(30, after=True), times=THREADS)
+    deployment.emulator.add_fault(Hang(30, after=True), times=CONNECTIONS)
     worker = _worker(deployment, "worker")
     children = _children(deployment)
     _begin_a_batch(deployment, worker)
@@ -62,11 +62,11 @@ def test_a_killed_child_leaves_its_accounts_to_the_lease(deployment: Deployment)
     _check_taken_over_when_the_lease_ends(deployment, stuck, worker)
 
 
-def test_a_killed_worker_takes_its_children_along_and_another_takes_over(deployment: Deployment) -> None:
-    """kill -9 of the parent: a child left alone would go on spending claims that nobody can stop."""
-    stuck = emails(THREADS)
+def test_the_children_of_a_killed_worker_end_and_another_worker_takes_over(deployment: Deployment) -> None:
+    """After kill -9 of the parent, an operator could not stop a child that went on."""
+    stuck = emails(CONNECTIONS)
     deployment.add_due_accounts(*stuck)
-    deployment.emulator.add_fault(Hang(30, after=True), times=THREADS)
+    deployment.emulator.add_fault(Hang(30, after=True), times=CONNECTIONS)
     worker = _worker(deployment, "mortal")
     children = _children(deployment)
     _begin_a_batch(deployment, worker)
@@ -84,8 +84,8 @@ def _check_taken_over_when_the_lease_ends(deployment: Deployment, stuck: list[st
     assert deployment.sql(f"{leased} AND lease_until BETWEEN now() AND now() + %s", timedelta(seconds=LEASE)) == [
         (len(stuck),)
     ]
-    asked = deployment.emulator.statistics().by_account
-    assert {asked[email].requests for email in stuck} == {1}
+    statistics = deployment.emulator.statistics().by_account
+    assert {statistics[email].requests for email in stuck} == {1}
 
     deployment.sql("UPDATE mail_credentials SET lease_until = now()")
     _send_batch(deployment)
@@ -95,13 +95,13 @@ def _check_taken_over_when_the_lease_ends(deployment: Deployment, stuck: list[st
 
 
 def _begin_a_batch(deployment: Deployment, worker: Process) -> None:
-    """It has asked as much as it can at a time."""
+    """Wait until the worker has sent as many requests as it has connections."""
     _send_batch(deployment)
-    wait_for(lambda: deployment.emulator.statistics().requests == THREADS, about="its questions", processes=[worker])
+    wait_for(lambda: deployment.emulator.statistics().requests == CONNECTIONS, about="its requests", processes=[worker])
 
 
 def _worker(deployment: Deployment, name: str) -> Process:
-    return deployment.worker(name, concurrency=1, WORKER_THREADS=str(THREADS), WORKER_LEASE=str(LEASE))
+    return deployment.worker(name, concurrency=1, WORKER_CONNECTIONS=str(CONNECTIONS), WORKER_LEASE=str(LEASE))
 
 
 def _send_batch(deployment: Deployment) -> None:
@@ -109,10 +109,10 @@ def _send_batch(deployment: Deployment) -> None:
 
 
 def _children(deployment: Deployment) -> list[int]:
-    """The ids of the workers' children, as the workers tell."""
+    """The ids of the workers' children, by Celery's remote control."""
     with deployment.broker() as app:
-        told = wait_for(lambda: app.control.inspect(timeout=1).stats(), about="a worker to tell")
-    children = [child for worker in told.values() for child in worker["pool"]["processes"]]
+        stats = wait_for(lambda: app.control.inspect(timeout=1).stats(), about="a worker's reply")
+    children = [child for worker in stats.values() for child in worker["pool"]["processes"]]
     assert children
     return children
 

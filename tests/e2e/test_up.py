@@ -1,4 +1,4 @@
-"""``token-worker up``: a system to develop against that is the same one tomorrow."""
+"""``token-worker up`` starts a system for development that keeps its data."""
 
 import json
 import re
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 
 UP = ("up", "--data", "data")
 GUEST = "guest@contoso.test"
-CONFIGURATION_WRONG = 4
-ACCESS_TOKEN = "an-access-token-of-somebody-else"
+CONFIGURATION_ERROR = 4  # exit code
+ACCESS_TOKEN = "an-access-token-of-another-provider"
 
 
-def test_another_run_goes_on_where_the_last_one_was_killed(directory: Path) -> None:
-    """Accounts, versions and keys persist, even if nobody could tidy up; Ctrl-C is the orderly end."""
+def test_the_data_of_a_killed_run_is_used_by_the_next(directory: Path) -> None:
+    """Accounts, versions and keys persist, even without a clean-up. The second run ends by Ctrl-C."""
     with foreground(directory, *UP) as first:
-        first.until_said("Stop with Ctrl-C.")
+        first.until_printed("Stop with Ctrl-C.")
         _shell(first, "token-worker import -", stdin=_exported())
         _shell(first, f"token-worker pause {GUEST}")
         versions = _versions(first)
@@ -37,7 +37,7 @@ def test_another_run_goes_on_where_the_last_one_was_killed(directory: Path) -> N
         first.end()
 
         with foreground(directory, *UP) as second:
-            second.until_said("Stop with Ctrl-C.")
+            second.until_printed("Stop with Ctrl-C.")
             signed_in_again = {email: version + (email != GUEST) for email, version in versions.items()}
             assert _versions(second) == signed_in_again
             with redis.Redis.from_url(_shell(second, "printenv WORKER_REDIS_URL").strip()) as client:
@@ -46,19 +46,19 @@ def test_another_run_goes_on_where_the_last_one_was_killed(directory: Path) -> N
             second.ctrl_c()
 
             assert second.end() == 0
-            assert second.said().endswith("Stopped.\n")
+            assert second.stdout().endswith("Stopped.\n")
             assert second.errors() == ""
             assert list(second.temporary.iterdir()) == []
             wait_for(lambda: not second.family(), about="all processes to end")
 
 
-def test_one_line_lets_another_shell_in_and_a_second_owner_is_kept_out(directory: Path) -> None:
-    """The line is printed to be copied; whoever starts `up` again instead gets one sentence, and breaks nothing."""
+def test_another_shell_can_use_the_system_and_a_second_up_is_refused(directory: Path) -> None:
+    """`up` prints a line to copy into the shell. A second `up` gets one sentence, and the first one goes on."""
     with foreground(directory, *UP) as owner:
-        owner.until_said("Stop with Ctrl-C.")
-        told = re.search(r"^In another shell: (.*)$", owner.said(), re.MULTILINE)
-        assert told
-        listed = [line.split("\t") for line in _run(told[1]).splitlines()]
+        owner.until_printed("Stop with Ctrl-C.")
+        printed = re.search(r"^In another shell: (.*)$", owner.stdout(), re.MULTILINE)
+        assert printed
+        listed = [line.split("\t") for line in _run(printed[1]).splitlines()]
         assert [line[1] for line in listed] == ["active"] * MAILBOXES
 
         with foreground(directory, *UP) as intruder:
@@ -75,7 +75,7 @@ def test_one_line_lets_another_shell_in_and_a_second_owner_is_kept_out(directory
 def test_stores_and_an_app_registration_that_are_set_are_used(
     directory: Path, database_url: str, redis_url: str, server: EmulatorServer
 ) -> None:
-    """A developer with a Postgres, a Redis and an app registration gets no servers and no accounts of ours."""
+    """A developer with a Postgres, a Redis and an app registration gets no embedded servers and no test accounts."""
     environment = {
         "WORKER_DATABASE_URL": database_url,
         "WORKER_REDIS_URL": redis_url,
@@ -85,24 +85,24 @@ def test_stores_and_an_app_registration_that_are_set_are_used(
         "WORKER_CA_BUNDLE": str(server.ca_bundle),
     }
     with foreground(directory, *UP, **environment) as up:
-        up.until_said("Stop with Ctrl-C.")
+        up.until_printed("Stop with Ctrl-C.")
 
         assert _count(database_url) == 0
         assert not {"postgres", "valkey-server"} & set(up.family().values())
         address = urlsplit(database_url)
         assert re.search(
-            rf"^Postgres +\S*:{address.port}{address.path} +\(WORKER_DATABASE_URL\)$", up.said(), re.MULTILINE
+            rf"^Postgres +\S*:{address.port}{address.path} +\(WORKER_DATABASE_URL\)$", up.stdout(), re.MULTILINE
         )
-        assert re.search(r"^Redis +\S*:\d+/0 +\(WORKER_REDIS_URL\)$", up.said(), re.MULTILINE)
-        assert re.search(rf"^Identity +{server.authority} +\(WORKER_CLIENT_ID\)$", up.said(), re.MULTILINE)
+        assert re.search(r"^Redis +\S*:\d+/0 +\(WORKER_REDIS_URL\)$", up.stdout(), re.MULTILINE)
+        assert re.search(rf"^Identity +{server.authority} +\(WORKER_CLIENT_ID\)$", up.stdout(), re.MULTILINE)
         assert str(address.password) not in up.output()
 
 
 @pytest.mark.parametrize("by_file", [False, True])
-def test_real_stores_never_meet_the_emulator(
+def test_real_stores_are_never_used_with_the_emulator(
     directory: Path, database_url: str, redis_url: str, *, by_file: bool
 ) -> None:
-    """It would refuse real accounts, which then look as if their users had to sign in again."""
+    """The emulator would reject real accounts, and their users would have to sign in again."""
     stores = {"WORKER_DATABASE_URL": database_url, "WORKER_REDIS_URL": redis_url}
     if by_file:
         (directory / "secrets").mkdir()
@@ -111,7 +111,7 @@ def test_real_stores_never_meet_the_emulator(
         stores = {"WORKER_SECRETS_DIR": str(directory / "secrets")}
 
     with foreground(directory, *UP, **stores) as up:
-        assert up.end() == CONFIGURATION_WRONG
+        assert up.end() == CONFIGURATION_ERROR
 
         assert len(up.errors().splitlines()) == 1
         assert "WORKER_DATABASE_URL" in up.errors()
@@ -119,8 +119,10 @@ def test_real_stores_never_meet_the_emulator(
         assert _count(database_url) == 0
 
 
-def test_embedded_stores_of_real_accounts_never_meet_the_emulator(directory: Path, server: EmulatorServer) -> None:
-    """The data of a run with an app registration and of one with the emulator are kept apart."""
+def test_embedded_stores_of_real_accounts_are_never_used_with_the_emulator(
+    directory: Path, server: EmulatorServer
+) -> None:
+    """Runs with an app registration and runs with the emulator have different data."""
     registration = {
         "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
         "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
@@ -128,22 +130,22 @@ def test_embedded_stores_of_real_accounts_never_meet_the_emulator(directory: Pat
         "WORKER_CA_BUNDLE": str(server.ca_bundle),
     }
     with foreground(directory, *UP, **registration) as real:
-        real.until_said("Stop with Ctrl-C.")
+        real.until_printed("Stop with Ctrl-C.")
         _shell(real, "token-worker import -", stdin=_exported())
         real.ctrl_c()
         assert real.end() == 0
 
     with foreground(directory, *UP) as emulated:
-        emulated.until_said("Stop with Ctrl-C.")
+        emulated.until_printed("Stop with Ctrl-C.")
 
         assert GUEST not in _versions(emulated)
 
 
 @pytest.mark.parametrize("given", ["WORKER_DATABASE_URL", "WORKER_REDIS_URL"])
 def test_one_store_without_the_other_is_refused(directory: Path, given: str) -> None:
-    """Half a configuration is a mistake, not a wish: nothing is started, and the sentence names both settings."""
+    """Half a configuration is a mistake. Nothing is started, and the sentence names both settings."""
     with foreground(directory, *UP, **{given: "redis://127.0.0.1:1/0"}) as up:
-        assert up.end() == CONFIGURATION_WRONG
+        assert up.end() == CONFIGURATION_ERROR
 
         assert len(up.errors().splitlines()) == 1
         assert "WORKER_DATABASE_URL" in up.errors()
@@ -151,7 +153,7 @@ def test_one_store_without_the_other_is_refused(directory: Path, given: str) -> 
 
 
 def _shell(up: Foreground, command: str, *, stdin: str = "") -> str:
-    """What a command prints in a shell that has read the environment file."""
+    """The output of a command in a shell that has read the environment file."""
     return _run(f". {up.directory}/data/env && {command}", stdin=stdin)
 
 
@@ -182,7 +184,7 @@ def _versions(up: Foreground) -> dict[str, int]:
 
 
 def _exported() -> str:
-    """An account that the emulator knows nothing about, so that nobody signs it in again."""
+    """An account that the emulator does not know, so that the next run does not sign it in again."""
     in_an_hour = datetime.now(UTC) + timedelta(hours=1)  # noqa: TID251
     return json.dumps(
         {

@@ -180,7 +180,7 @@ class Installation:
     @property
     def requests_until_open(self) -> int:
         """The most requests that are sent before a breaker opens: those that open it, and those in flight by then."""
-        return self.settings.threads + FAILING_ACCOUNTS
+        return self.settings.connections + FAILING_ACCOUNTS
 
     def breaker_rows(self) -> list[Any]:
         return self.query("SELECT failures, failure_code, open_until FROM oauth_clients")

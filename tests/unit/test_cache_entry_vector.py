@@ -1,4 +1,4 @@
-"""The whole way from a value in Redis to a token, as docs/cache-entry.md says: here, and in another language."""
+"""A value in Redis is read as docs/cache-entry.md describes it, here and in another language."""
 
 import json
 import os
@@ -28,8 +28,8 @@ def _plain() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("keys", [parse_keys(VECTOR["encryption_keys"]), parse_access_keys(VECTOR["access_keys"])])
-def test_what_was_written_long_ago_opens(keys: Any, plain: dict[str, Any]) -> None:
-    """With the master key and with a consumer's part of it; programs in other languages rely on all of it."""
+def test_an_entry_of_an_earlier_release_opens(keys: Any, plain: dict[str, Any]) -> None:
+    """It opens with the master key and with a consumer's part of it. Programs in other languages rely on the format."""
     assert _entry_key(ANN) == VECTOR["redis_key"]
     sealed = _parsed(bytes.fromhex(VECTOR["value"]))
     assert sealed
@@ -44,12 +44,12 @@ def test_what_was_written_long_ago_opens(keys: Any, plain: dict[str, Any]) -> No
 
 
 def test_access_keys_are_made_as_documented() -> None:
-    """A program may make them itself, from the master key."""
+    """A program may derive them itself from the master key."""
     assert format_access_keys(parse_keys(VECTOR["encryption_keys"])) == VECTOR["access_keys"]
 
 
 def test_sealing_makes_exactly_the_documented_bytes() -> None:
-    """So that other programs may also write entries."""
+    """Other programs may write entries, too."""
     vault = Vault(parse_access_keys(VECTOR["access_keys"]))
 
     sealed = vault._seal(VECTOR["plain"].encode(), ANN, Purpose.CACHE_ENTRY, bytes.fromhex(VECTOR["nonce"]))
@@ -60,8 +60,8 @@ def test_sealing_makes_exactly_the_documented_bytes() -> None:
 @pytest.mark.parametrize(
     "text", ["token-worker:entry:cc2236a9-035d", "1 00000000000000000003 ", '"noted_at"', '"pop_port"']
 )
-def test_the_page_shows_what_it_describes(text: str) -> None:
-    """Its sample is the vector's."""
+def test_the_page_contains_its_sample(text: str) -> None:
+    """Its sample is the entry of the test vector."""
     page = (ROOT / "docs" / "cache-entry.md").read_text()
 
     assert text in page
@@ -70,7 +70,7 @@ def test_the_page_shows_what_it_describes(text: str) -> None:
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_node_opens_an_entry(plain: dict[str, Any]) -> None:
-    """Without a library; and not with a key that is not the right one."""
+    """It needs no library. It does not open an entry with the key of another account."""
     assert _node(VECTOR["email"]).stdout.decode().strip() == VECTOR["redis_key"]
     opened = _node(" Ann@Contoso.COM", "-", value=bytes.fromhex(VECTOR["value"]))
     tampered = _node("bob@contoso.com", "-", value=bytes.fromhex(VECTOR["value"]))
@@ -81,7 +81,7 @@ def test_node_opens_an_entry(plain: dict[str, Any]) -> None:
 
 
 def test_the_example_is_short() -> None:
-    """Who ports it reads it first."""
+    """A developer reads it before porting it."""
     assert len(EXAMPLE.read_text().splitlines()) <= 30
 
 

@@ -1,4 +1,4 @@
-"""The emulator's rules, asked in process: rotation, inactivity, clients, faults and statistics."""
+"""The emulator's rules, without HTTP: rotation, inactivity, clients, faults and statistics."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,9 +9,9 @@ import pytest
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_ID,
     DEFAULT_CLIENT_SECRET,
-    Answer,
-    Asked,
     Emulator,
+    EmulatorRequest,
+    EmulatorResponse,
     Fault,
     RawAnswer,
     Registration,
@@ -57,13 +57,13 @@ def refresh_form(refresh_token: str, **changes: str) -> dict[str, str]:
     return form | changes
 
 
-def ask(emulator: Emulator, form: dict[str, str]) -> Answer:
-    asked = Asked(form, BASE, correlation_id="c0ffee")
-    return emulator.answer(asked, emulator.admit(asked))
+def send(emulator: Emulator, form: dict[str, str]) -> EmulatorResponse:
+    request = EmulatorRequest(form, BASE, correlation_id="c0ffee")
+    return emulator.respond(request, emulator.admit(request))
 
 
 def refresh(emulator: Emulator, refresh_token: str, **changes: str) -> dict[str, object]:
-    document: dict[str, object] = json.loads(ask(emulator, refresh_form(refresh_token, **changes)).body)
+    document: dict[str, object] = json.loads(send(emulator, refresh_form(refresh_token, **changes)).body)
     return document
 
 
@@ -71,7 +71,7 @@ def codes(document: dict[str, object]) -> tuple[object, object]:
     return document.get("error"), document.get("error_codes")
 
 
-def test_a_refresh_answers_a_new_token_and_the_old_one_lives_on(emulator: Emulator) -> None:
+def test_a_refresh_returns_a_new_token_and_the_old_one_stays_valid(emulator: Emulator) -> None:
     """Microsoft does not revoke a refresh token when it is used."""
     old = emulator.enrol(EMAIL).refresh_token
     new = refresh(emulator, old)["refresh_token"]
@@ -81,7 +81,7 @@ def test_a_refresh_answers_a_new_token_and_the_old_one_lives_on(emulator: Emulat
 
 
 def test_each_refresh_token_has_its_own_ninety_days(emulator: Emulator, clock: Clock) -> None:
-    """Using the new token does not keep the old one alive."""
+    """The use of the new token does not extend the life of the old one."""
     old = emulator.enrol(EMAIL).refresh_token
     clock.advance(days=1)
     new = str(refresh(emulator, old)["refresh_token"])
@@ -92,8 +92,8 @@ def test_each_refresh_token_has_its_own_ninety_days(emulator: Emulator, clock: C
     assert "access_token" in refresh(emulator, new)
 
 
-def test_without_rotation_the_answer_has_no_refresh_token(emulator: Emulator) -> None:
-    """An account may keep the refresh token it was enrolled with."""
+def test_without_rotation_the_response_has_no_refresh_token(emulator: Emulator) -> None:
+    """The account keeps the refresh token of its sign-in."""
     token = emulator.enrol(EMAIL, rotate=False).refresh_token
     document = refresh(emulator, token)
     assert "access_token" in document
@@ -101,8 +101,8 @@ def test_without_rotation_the_answer_has_no_refresh_token(emulator: Emulator) ->
     assert emulator.newest_refresh_token(EMAIL) == token
 
 
-def test_in_strict_mode_a_spent_refresh_token_kills_its_grant(emulator: Emulator) -> None:
-    """The reuse is refused, and so is the token that replaced it."""
+def test_in_strict_mode_the_reuse_of_a_refresh_token_ends_its_grant(emulator: Emulator) -> None:
+    """The used token is refused, and so is the token that replaced it."""
     old = emulator.enrol(EMAIL, strict=True).refresh_token
     new = str(refresh(emulator, old)["refresh_token"])
     assert codes(refresh(emulator, old)) == ("invalid_grant", [70008])
@@ -118,7 +118,7 @@ def test_a_revoked_account_is_refused_until_it_signs_in_again(emulator: Emulator
 
 
 def test_an_access_token_is_a_signed_jwt_dated_by_the_clock(emulator: Emulator, clock: Clock) -> None:
-    """Its claims, its size and its lifetime are those of a real one."""
+    """It has the claims, the size and the lifetime of a real one."""
     document = refresh(emulator, emulator.enrol(EMAIL, access_token_lifetime=timedelta(minutes=5)).refresh_token)
     token = str(document["access_token"])
     claims = jwt.decode(
@@ -152,7 +152,7 @@ def test_lifetimes_spread_over_their_range_the_same_in_every_run(clock: Clock) -
 
 
 def test_refresh_in_is_sent_only_where_it_is_set(emulator: Emulator) -> None:
-    """Ordinary tokens come without it."""
+    """Ordinary responses have no such field."""
     plain, early = emulator.enrol(EMAIL), emulator.enrol("bob@example.com", refresh_in=timedelta(minutes=10))
     assert "refresh_in" not in refresh(emulator, plain.refresh_token)
     assert refresh(emulator, early.refresh_token)["refresh_in"] == 600
@@ -166,16 +166,16 @@ def test_the_repr_of_a_grant_shows_no_token(emulator: Emulator) -> None:
 
 
 def test_a_wrong_secret_is_invalid_client(emulator: Emulator) -> None:
-    """It is refused with 401 and touches no refresh token."""
+    """The status is 401, and no refresh token changes."""
     token = emulator.enrol(EMAIL).refresh_token
-    answer = ask(emulator, refresh_form(token, client_secret="wrong"))
-    assert answer.status == 401
-    assert codes(json.loads(answer.body)) == ("invalid_client", [7000215])
+    response = send(emulator, refresh_form(token, client_secret="wrong"))
+    assert response.status == 401
+    assert codes(json.loads(response.body)) == ("invalid_client", [7000215])
     assert emulator.newest_refresh_token(EMAIL) == token
 
 
 def test_a_secret_can_be_rotated(emulator: Emulator) -> None:
-    """Two secrets overlap; a removed one is refused."""
+    """For a while both secrets are valid. A secret that was removed is refused."""
     token = emulator.enrol(EMAIL).refresh_token
     emulator.registrations.register(Registration(secrets=("old", "new")))
     assert "access_token" in refresh(emulator, token, client_secret="old")
@@ -185,13 +185,13 @@ def test_a_secret_can_be_rotated(emulator: Emulator) -> None:
 
 
 def test_a_confidential_sign_in_cannot_be_refreshed_without_a_credential(emulator: Emulator) -> None:
-    """Also where the registration allows public clients."""
+    """This holds even if the registration allows public clients."""
     token = emulator.enrol(EMAIL).refresh_token
     assert codes(refresh(emulator, token, client_secret="")) == ("invalid_client", [7000218])
 
 
 def test_a_refresh_token_is_bound_to_its_client(emulator: Emulator) -> None:
-    """Another registration cannot use it, and an unknown one not even ask."""
+    """Another registration cannot use it, and an unknown one gets another error."""
     token = emulator.enrol(EMAIL).refresh_token
     emulator.registrations.register(Registration("another", secrets=("s",)))
     document = refresh(emulator, token, client_id="another", client_secret="s")
@@ -200,7 +200,7 @@ def test_a_refresh_token_is_bound_to_its_client(emulator: Emulator) -> None:
 
 
 def test_a_damaged_refresh_token_is_malformed(emulator: Emulator) -> None:
-    """Cut short or not decrypted: another answer than for one that was never issued, and the same error name."""
+    """A token that is cut short or not decrypted gets another code than one that was never issued."""
     token = emulator.enrol(EMAIL).refresh_token
     for damaged in (token[:500], token[3:], f"{token}A", "gAAAAABm", f"{token[:-1]}="):
         assert codes(refresh(emulator, damaged)) == ("invalid_grant", [9002313])
@@ -208,12 +208,12 @@ def test_a_damaged_refresh_token_is_malformed(emulator: Emulator) -> None:
 
 
 def never_issued() -> str:
-    """It looks as it should, but another platform has made it."""
+    """A well-formed refresh token of another platform."""
     return Emulator().enrol(EMAIL).refresh_token
 
 
 def test_a_refusal_has_microsofts_shape(emulator: Emulator) -> None:
-    """Field by field, including the correlation id of the request."""
+    """The test compares each field, including the correlation id of the request."""
     document = refresh(emulator, never_issued())
     assert str(document["error_description"]).startswith("AADSTS70000: ")
     assert document["timestamp"] == "2026-01-01 00:00:00Z"
@@ -223,8 +223,8 @@ def test_a_refusal_has_microsofts_shape(emulator: Emulator) -> None:
     assert "trace_id" in document
 
 
-def test_a_fault_lasts_as_often_as_it_was_told(emulator: Emulator) -> None:
-    """The account's own faults come first, then those for everybody, then normal answers."""
+def test_a_fault_occurs_as_often_as_it_was_injected(emulator: Emulator) -> None:
+    """The account's own faults come first, then those of all accounts, then normal responses."""
     token = emulator.enrol(EMAIL).refresh_token
     emulator.add_fault(oauth_error("AADSTS90033"), times=1)
     emulator.add_fault(oauth_error("50196"), EMAIL, times=2)
@@ -233,8 +233,8 @@ def test_a_fault_lasts_as_often_as_it_was_told(emulator: Emulator) -> None:
     assert got == [loop, loop, ("temporarily_unavailable", [90033]), (None, None)]
 
 
-def test_a_fault_of_one_account_spares_the_others_and_can_be_cleared(emulator: Emulator) -> None:
-    """Without a number of times it stays until it is cleared."""
+def test_a_fault_of_one_account_does_not_affect_others_and_can_be_cleared(emulator: Emulator) -> None:
+    """Without a number of times a fault stays until it is cleared."""
     mine, other = emulator.enrol(EMAIL).refresh_token, emulator.enrol("bob@example.com").refresh_token
     emulator.add_fault(oauth_error("AADSTS50076"), EMAIL)
     assert [refresh(emulator, mine).get("suberror") for _ in range(3)] == ["basic_action"] * 3
@@ -251,19 +251,19 @@ def test_a_fault_of_one_account_spares_the_others_and_can_be_cleared(emulator: E
         (RawAnswer(b"\xff", 418, "x/y", "Thu, 01 Jan 2026 00:01:00 GMT"), 418, b"\xff"),
     ],
 )
-def test_a_raw_answer_is_sent_as_it_stands(emulator: Emulator, fault: Fault, status: int, start: bytes) -> None:
-    """Nothing is granted with it."""
+def test_a_raw_answer_is_sent_unchanged(emulator: Emulator, fault: Fault, status: int, start: bytes) -> None:
+    """The emulator makes no grant."""
     token = emulator.enrol(EMAIL).refresh_token
     emulator.add_fault(fault)
-    answer = ask(emulator, refresh_form(token))
-    assert answer.status == status
-    assert answer.body.startswith(start)
+    response = send(emulator, refresh_form(token))
+    assert response.status == status
+    assert response.body.startswith(start)
     assert emulator.newest_refresh_token(EMAIL) == token
     assert emulator.statistics().failures == 1
 
 
 def test_a_tampered_success_has_rotated(emulator: Emulator) -> None:
-    """The grant is made; only its answer is odd."""
+    """The grant is made, but fields of the response are changed."""
     token = emulator.enrol(EMAIL).refresh_token
     emulator.add_fault(Tampered({"id_token": "garbage"}, frozenset({"client_info"})))
     document = refresh(emulator, token)
@@ -274,15 +274,15 @@ def test_a_tampered_success_has_rotated(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_reset_loses_the_grant_only_if_it_comes_after(emulator: Emulator, after: bool) -> None:
-    """A lost answer is ambiguous: the token may or may not have been rotated."""
+    """The client cannot see whether the token was rotated."""
     token = emulator.enrol(EMAIL).refresh_token
     emulator.add_fault(Reset(after=after))
-    assert ask(emulator, refresh_form(token)).reset
+    assert send(emulator, refresh_form(token)).reset
     assert (emulator.newest_refresh_token(EMAIL) != token) is after
 
 
 def test_statistics_count_by_account_and_instant(emulator: Emulator, clock: Clock) -> None:
-    """E-mail addresses are the same in any case; unknown tokens count in the totals only."""
+    """The case of e-mail addresses does not matter. Unknown tokens count in the totals only."""
     token = emulator.enrol(EMAIL.upper()).refresh_token
     first = clock.now
     refresh(emulator, token)
@@ -298,6 +298,6 @@ def test_statistics_count_by_account_and_instant(emulator: Emulator, clock: Cloc
 
 
 def test_an_unknown_fault_name_is_refused() -> None:
-    """A misspelt fault must not silently become another."""
+    """A misspelt name must not stand for another fault."""
     with pytest.raises(ValueError, match="no fault is named"):
         fault_named("html-5O3")

@@ -1,4 +1,4 @@
-"""The cache of a consumer: few, for seconds, and never older than what was kept before."""
+"""The cache of a consumer holds few entries for seconds, and never replaces an entry by an older one."""
 
 from dataclasses import replace
 
@@ -20,8 +20,8 @@ def _clock() -> TurnedClock:
     return TurnedClock()
 
 
-def test_it_holds_no_more_than_it_may_and_gives_up_the_least_used(clock: TurnedClock) -> None:
-    """A process that serves a million mailboxes remembers the thousand of the moment."""
+def test_it_drops_the_least_recently_used_entry_above_its_limit(clock: TurnedClock) -> None:
+    """A process that serves a million mailboxes keeps a thousand entries."""
     cache = LocalCache(utcnow=clock)
     cache.put(_entry(number) for number in range(1000))
     assert cache.get(_entry(0).account_id)
@@ -33,8 +33,8 @@ def test_it_holds_no_more_than_it_may_and_gives_up_the_least_used(clock: TurnedC
     assert len(cache._entries) == 1000
 
 
-def test_it_forgets_within_seconds(clock: TurnedClock) -> None:
-    """And knows nothing if the clock is set back behind what it knows."""
+def test_an_entry_is_dropped_after_ten_seconds(clock: TurnedClock) -> None:
+    """It is not returned either if the clock is set back to a time before it was put."""
     cache = LocalCache(utcnow=clock)
     cache.put([_entry()])
 
@@ -46,8 +46,8 @@ def test_it_forgets_within_seconds(clock: TurnedClock) -> None:
     assert cache.get(_entry().account_id) is None
 
 
-def test_what_is_older_does_not_replace_what_is_newer(clock: TurnedClock) -> None:
-    """A slow reader comes back with what it read before somebody disconnected; of one version the last word counts."""
+def test_an_older_entry_does_not_replace_a_newer_one(clock: TurnedClock) -> None:
+    """A slow reader may have read before the account was disconnected. Of two entries of a version the later counts."""
     cache, newer = LocalCache(utcnow=clock), _entry(version=2, status=Status.DISCONNECTED)
     cache.put([newer])
 
@@ -59,4 +59,4 @@ def test_what_is_older_does_not_replace_what_is_newer(clock: TurnedClock) -> Non
 
     clock.advance(seconds=10)
     cache.put([_entry(version=1)])
-    assert cache.get(newer.account_id) == _entry(version=1), "a database from a backup counts anew"
+    assert cache.get(newer.account_id) == _entry(version=1), "versions are lower in a database from a backup"

@@ -1,4 +1,4 @@
-"""Logs: one JSON object per event, and nothing secret in it, whoever logged it and however."""
+"""Each event is logged as one JSON object without secrets, no matter which library logs it."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from worker.domain.token import Secret
-from worker.observability.logging import at_work, configure, mask
+from worker.observability.logging import configure, mask, set_context
 
 JWT = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJ1cG4iOiJhbm5AY29udG9zby5jb20ifQ.c2lnbmF0dXJlLW9mLWl0"
 URL = "redis://:hunter2@cache.example:6379/0"
@@ -20,7 +20,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture(name="lines")
 def _lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
-    """What was logged since the last time, parsed; afterwards logging is as it was before."""
+    """The lines since the last call, parsed. Afterwards the fixture restores the configuration of logging."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     levels = {name: logger.level for name, logger in _loggers().items()}
@@ -57,13 +57,13 @@ def masked(**event: Any) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("value", ["hunter2", 7, ["hunter2"], {"value": "hunter2"}, b"hunter2"], ids=repr)
-def test_a_value_under_a_secret_looking_name_is_blanked(name: str, value: object) -> None:
-    """Whatever its type: the name is all there is to go by."""
+def test_a_value_under_a_name_that_looks_secret_is_masked(name: str, value: object) -> None:
+    """The type of the value does not matter."""
     assert masked(**{name: value}) == {name: "***"}
 
 
-def test_what_is_no_secret_is_kept() -> None:
-    """The names operators search for, and text that merely speaks of tokens."""
+def test_other_values_are_kept() -> None:
+    """The names that operators search for, and text about tokens, must stay readable."""
     event = {
         "event": "Token persisted to database",
         "email": "ann@contoso.com",
@@ -90,8 +90,8 @@ def test_what_is_no_secret_is_kept() -> None:
         ("https://example.com:8443/a@b", "https://example.com:8443/a@b"),
     ],
 )
-def test_tokens_and_passwords_within_a_text_are_blanked(text: str, expected: str) -> None:
-    """They come in messages of libraries, which nobody here has worded."""
+def test_tokens_and_passwords_within_a_text_are_masked(text: str, expected: str) -> None:
+    """Messages of libraries may contain them."""
     assert masked(event=text) == {"event": expected}
 
 
@@ -107,10 +107,10 @@ def test_tokens_and_passwords_within_a_text_are_blanked(text: str, expected: str
         pytest.param(URL.encode(), id="a URL in bytes"),
     ],
 )
-def test_secrets_further_inside_a_value_are_blanked_too(lines: Lines, value: object) -> None:
-    """Answers of Microsoft and settings are nested; what is printed in the end is what counts."""
+def test_secrets_at_any_depth_of_a_value_are_masked(lines: Lines, value: object) -> None:
+    """Responses of Microsoft and settings are nested."""
     configure(log_format="json")
-    structlog.get_logger("worker.test").warning("odd answer", details=value)
+    structlog.get_logger("worker.test").warning("odd response", details=value)
 
     [line] = lines()
     assert "hunter2" not in json.dumps(line)
@@ -118,8 +118,7 @@ def test_secrets_further_inside_a_value_are_blanked_too(lines: Lines, value: obj
 
 
 @pytest.mark.parametrize("value", [Secret("hunter2"), [Secret("hunter2")], {"value": Secret("hunter2")}], ids=repr)
-def test_a_secret_never_shows_itself(lines: Lines, value: object) -> None:
-    """Under any name: its type alone is enough."""
+def test_a_value_of_the_type_secret_is_masked_under_any_name(lines: Lines, value: object) -> None:
     configure(log_format="json")
     structlog.get_logger("worker.test").warning("odd", details=value)
 
@@ -127,7 +126,7 @@ def test_a_secret_never_shows_itself(lines: Lines, value: object) -> None:
 
 
 def test_every_event_is_one_line_of_json(lines: Lines) -> None:
-    """Ours and those of libraries alike, with what a log system sorts them by; also with line breaks in them."""
+    """Lines of the product and of libraries have the same fields. A line break in a message does not split the line."""
     configure(log_format="json")
     structlog.get_logger("worker.test").info("Token persisted\nto database", email="ann@contoso.com")
     logging.getLogger("celery.worker").warning("lost %s of %d", "one\nline", 2)
@@ -144,13 +143,13 @@ def test_every_event_is_one_line_of_json(lines: Lines) -> None:
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("lost one\nline of 2", "warning", "celery.worker")
 
 
-def test_a_task_s_id_stands_in_every_line_of_it(lines: Lines) -> None:
-    """In ours and in a library's, until it is over."""
+def test_the_id_of_a_task_is_in_each_of_its_lines(lines: Lines) -> None:
+    """It is in lines of the product and of libraries, until the task ends."""
     configure(log_format="json")
-    at_work(task_id="t-1")
+    set_context(task_id="t-1")
     structlog.get_logger("worker.test").info("ours")
     logging.getLogger("celery.worker").info("theirs")
-    at_work()
+    set_context()
     structlog.get_logger("worker.test").info("another's")
 
     assert [line.get("task_id") for line in lines()] == ["t-1", "t-1", None]
@@ -164,7 +163,7 @@ def fail() -> None:
 
 
 def test_an_exception_stays_on_its_line_and_shows_no_token(lines: Lines) -> None:
-    """Its text, its causes and whatever a library put into them; and the traceback is there to be read."""
+    """Neither its text nor the text of its causes shows one. The line contains the traceback."""
     configure(log_format="json")
 
     try:
@@ -183,7 +182,7 @@ def test_an_exception_stays_on_its_line_and_shows_no_token(lines: Lines) -> None
 
 
 def test_arguments_of_a_message_are_masked_with_it(lines: Lines) -> None:
-    """Libraries log with %s, and the secret is in the argument."""
+    """Libraries log with %s, and an argument may contain a secret."""
     configure(log_format="json")
     logging.getLogger("kombu.connection").warning("connecting to %s with %r", URL, {"jwt": JWT})
     structlog.get_logger("worker.test").warning("connecting to %s", URL)
@@ -193,18 +192,18 @@ def test_arguments_of_a_message_are_masked_with_it(lines: Lines) -> None:
         assert JWT not in line["event"]
 
 
-def test_only_what_is_asked_for_is_logged(lines: Lines) -> None:
-    """By level; and MSAL, which logs whole answers, never."""
+def test_lines_below_the_level_and_lines_of_msal_are_not_logged(lines: Lines) -> None:
+    """MSAL logs whole responses, at any level."""
     configure(log_format="json")
     structlog.get_logger("worker.test").debug("detail")
     logging.getLogger("worker.test").debug("detail")
-    logging.getLogger("msal.oauth2cli").error("the whole answer: %s", JWT)
+    logging.getLogger("msal.oauth2cli").error("the whole response: %s", JWT)
     logging.getLogger("urllib3.connectionpool").info("Starting new HTTPS connection")
     assert lines() == []
 
     configure(level="DEBUG", log_format="json")
     structlog.get_logger("worker.test").debug("detail")
-    logging.getLogger("msal.oauth2cli").error("the whole answer: %s", JWT)
+    logging.getLogger("msal.oauth2cli").error("the whole response: %s", JWT)
 
     assert [line["event"] for line in lines()] == ["detail"]
 
@@ -224,7 +223,7 @@ def test_configuring_again_does_not_log_twice(lines: Lines) -> None:
 def test_people_get_lines_and_machines_get_json(
     lines: Lines, capsys: pytest.CaptureFixture[str], log_format: Any, is_json: bool
 ) -> None:
-    """Where nobody sits at a terminal it is machines that read; secrets are blanked for both."""
+    """`auto` means JSON without a terminal. Secrets are masked in both."""
     configure(level="INFO", log_format=log_format)
 
     structlog.get_logger("worker.test").info("connected", url=URL)

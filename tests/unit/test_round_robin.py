@@ -1,4 +1,4 @@
-"""Places dealt in turn: a long line does not stand in front of a short one."""
+"""Round robin gives the places of a queue in turn, so that a long backlog does not delay a short one."""
 
 from collections import Counter
 
@@ -16,18 +16,18 @@ lines = st.dictionaries(st.sampled_from("abcde"), st.integers(min_value=0, max_v
     [(0, 0, ""), (1, 0, "a"), (1, 1, "b"), (1, 2, "a"), (4, 0, "abab"), (9, 1, "babaaa"), (5, 0, "ababa")],
 )
 def test_places_are_dealt_one_by_one(places: int, first: int, dealt: str) -> None:
-    """Until there are no more, or nobody wants more; who wants none has no turn."""
+    """It ends when there are no more places or no more requests. A name that wants none gets no turn."""
     assert "".join(round_robin({"a": 4, "none": 0, "b": 2}, places, first=first)) == dealt
 
 
-def test_nobody_gets_nothing() -> None:
-    """A process without an app registration sweeps too."""
+def test_without_names_no_place_is_dealt() -> None:
+    """A process without an app registration sweeps, too."""
     assert round_robin({}, 64, first=7) == []
 
 
 @given(wanted=lines, places=st.integers(0, 64), first=st.integers(0, 9))
-def test_nobody_gets_two_more_than_another_who_wants_more(wanted: dict[str, int], places: int, first: int) -> None:
-    """All places are given if they are wanted, none to who does not want it, and nobody waits for the others' rest."""
+def test_a_name_that_wants_more_gets_at_most_one_place_less(wanted: dict[str, int], places: int, first: int) -> None:
+    """All wanted places are given, and no name gets more than it wants."""
     dealt = Counter(round_robin(wanted, places, first=first))
 
     assert dealt.total() == min(places, sum(wanted.values()))
@@ -37,8 +37,8 @@ def test_nobody_gets_two_more_than_another_who_wants_more(wanted: dict[str, int]
 
 
 @given(wanted=lines, places=st.integers(1, 3))
-def test_everybody_comes_first_in_time(wanted: dict[str, int], places: int) -> None:
-    """However few places there are at a time."""
+def test_every_name_gets_a_place_in_some_round(wanted: dict[str, int], places: int) -> None:
+    """This holds even with one place per round."""
     served = {name for first in range(5) for name in round_robin(wanted, places, first=first)}
 
     assert served == {name for name, number in wanted.items() if number}

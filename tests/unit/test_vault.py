@@ -1,4 +1,4 @@
-"""The vault: what it seals opens again, for the same account and purpose, under any key at hand, and not otherwise."""
+"""The vault opens a value that it has sealed for the same account and purpose, under any of its keys."""
 
 import base64
 import json
@@ -53,8 +53,8 @@ def vector(case: dict[str, str]) -> Vector:
 
 
 @pytest.mark.parametrize("case", cases("sealed.json"))
-def test_what_was_sealed_long_ago_opens(case: dict[str, str]) -> None:
-    """The format is a promise to every row in every database: a change of it must be a new version, not a surprise."""
+def test_a_value_of_an_earlier_release_opens(case: dict[str, str]) -> None:
+    """Rows of every database have this format, so a change of it needs a new version."""
     golden = vector(case)
 
     assert golden.vault.open(golden.sealed, golden.account, golden.purpose) == Secret(golden.plaintext)
@@ -62,7 +62,7 @@ def test_what_was_sealed_long_ago_opens(case: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("case", cases("sealed.json"))
 def test_sealing_makes_exactly_the_documented_bytes(case: dict[str, str]) -> None:
-    """So that a program in another language can read and write them."""
+    """A program in another language can read and write them."""
     golden = vector(case)
 
     sealed = golden.vault._seal(golden.plaintext.encode(), golden.account, golden.purpose, golden.nonce)
@@ -71,8 +71,8 @@ def test_sealing_makes_exactly_the_documented_bytes(case: dict[str, str]) -> Non
 
 
 @pytest.mark.parametrize("case", cases("fingerprints.json"))
-def test_a_fingerprint_stays_the_same_for_ever(case: dict[str, str]) -> None:
-    """Lines of the ledger are compared across releases."""
+def test_a_fingerprint_is_the_same_in_every_release(case: dict[str, str]) -> None:
+    """Operators compare lines of the ledger that different releases have written."""
     vault = Vault(parse_keys(case["key"]))
 
     fingerprint = vault.fingerprint(Secret(case["secret"]), AccountId(UUID(case["account"])))
@@ -81,15 +81,15 @@ def test_a_fingerprint_stays_the_same_for_ever(case: dict[str, str]) -> None:
 
 
 @given(st.text(), st.sampled_from(Purpose))
-def test_what_is_sealed_opens_as_it_was(plain: str, purpose: Purpose) -> None:
-    """Any token, of any length and alphabet."""
+def test_a_sealed_value_opens_unchanged(plain: str, purpose: Purpose) -> None:
+    """A token may have any length and alphabet."""
     vault = Vault([NEW])
 
     assert vault.open(vault.seal(Secret(plain), ANN, purpose), ANN, purpose) == Secret(plain)
 
 
-def test_no_two_seals_are_alike() -> None:
-    """A repeated nonce under one key would give both plaintexts away."""
+def test_two_seals_of_a_value_differ() -> None:
+    """A repeated nonce under one key would reveal both plaintexts."""
     vault = Vault([NEW])
 
     sealed = {vault.seal(TOKEN, ANN, Purpose.ACCESS_TOKEN) for _ in range(100)}
@@ -98,12 +98,11 @@ def test_no_two_seals_are_alike() -> None:
 
 
 def test_the_plaintext_is_not_in_the_sealed_value() -> None:
-    """What it is all about."""
     assert Vault([NEW]).seal(TOKEN, ANN, Purpose.ACCESS_TOKEN).count(TOKEN.reveal().encode()) == 0
 
 
 def test_a_value_opens_for_its_account_only() -> None:
-    """Whoever can write the table must not be able to give one mailbox's token to another."""
+    """A user who can write the table must not be able to give one mailbox's token to another."""
     vault = Vault([NEW])
     sealed = vault.seal(TOKEN, ANN, Purpose.ACCESS_TOKEN)
 
@@ -113,7 +112,7 @@ def test_a_value_opens_for_its_account_only() -> None:
 
 @pytest.mark.parametrize("purpose", [purpose for purpose in Purpose if purpose is not Purpose.REFRESH_TOKEN])
 def test_a_value_opens_for_its_purpose_only(purpose: Purpose) -> None:
-    """A refresh token moved into the access token's column would be handed to consumers."""
+    """Otherwise consumers would get a refresh token that was moved into the column of the access token."""
     vault = Vault([NEW])
     sealed = vault.seal(TOKEN, ANN, Purpose.REFRESH_TOKEN)
 
@@ -121,8 +120,8 @@ def test_a_value_opens_for_its_purpose_only(purpose: Purpose) -> None:
         vault.open(sealed, ANN, purpose)
 
 
-def test_a_single_flipped_bit_is_noticed() -> None:
-    """Wherever it is: version, key id, nonce, ciphertext or tag."""
+def test_a_single_flipped_bit_is_detected() -> None:
+    """It may be in the version, the key id, the nonce, the ciphertext or the tag."""
     vault = Vault([NEW])
     sealed = vault.seal(TOKEN, ANN, Purpose.ACCESS_TOKEN)
 
@@ -133,8 +132,8 @@ def test_a_single_flipped_bit_is_noticed() -> None:
             vault.open(Sealed(bytes(damaged)), ANN, Purpose.ACCESS_TOKEN)
 
 
-def test_a_value_cut_short_or_drawn_out_is_noticed() -> None:
-    """At any length: a column that was too narrow, a write that was torn."""
+def test_a_value_of_a_wrong_length_is_detected() -> None:
+    """A column may be too narrow, or a write incomplete."""
     vault = Vault([NEW])
     sealed = vault.seal(TOKEN, ANN, Purpose.ACCESS_TOKEN)
 
@@ -144,14 +143,14 @@ def test_a_value_cut_short_or_drawn_out_is_noticed() -> None:
 
 
 @given(st.sampled_from([b"", b"\x01", key_prefix("new")]), st.binary())
-def test_no_bytes_at_all_break_the_vault(beginning: bytes, rest: bytes) -> None:
-    """They come from stores that others write to: unreadable is an answer, any other error would stop a batch."""
+def test_any_other_bytes_are_unreadable(beginning: bytes, rest: bytes) -> None:
+    """Other programs write to the stores, and any other error would stop a batch."""
     with pytest.raises(UnreadableSecret):
         Vault([NEW]).open(Sealed(beginning + rest), ANN, Purpose.ACCESS_TOKEN)
 
 
-def test_a_value_under_a_key_that_is_not_at_hand_names_the_key() -> None:
-    """So that the operator knows which one to put back."""
+def test_the_error_for_a_missing_key_names_the_key() -> None:
+    """The operator has to restore that key."""
     sealed = Vault([OLD]).seal(TOKEN, ANN, Purpose.ACCESS_TOKEN)
 
     with pytest.raises(UnreadableSecret, match=r"'old'.*WORKER_ENCRYPTION_KEYS"):
@@ -159,7 +158,7 @@ def test_a_value_under_a_key_that_is_not_at_hand_names_the_key() -> None:
 
 
 def test_another_key_of_the_same_name_does_not_open() -> None:
-    """Two installations that both call theirs k1."""
+    """Two installations may both have a key k1."""
     sealed = Vault([NEW]).seal(TOKEN, ANN, Purpose.ACCESS_TOKEN)
 
     with pytest.raises(UnreadableSecret):
@@ -167,7 +166,7 @@ def test_another_key_of_the_same_name_does_not_open() -> None:
 
 
 def test_the_newest_key_seals_and_every_key_opens() -> None:
-    """During a rotation both kinds of values are there."""
+    """During a rotation there are values of both keys."""
     sealed = Vault([OLD]).seal(TOKEN, ANN, Purpose.ACCESS_TOKEN)
     both = Vault([NEW, OLD])
 
@@ -176,7 +175,7 @@ def test_the_newest_key_seals_and_every_key_opens() -> None:
 
 
 def test_a_rotated_value_needs_the_newest_key_and_no_other() -> None:
-    """Afterwards the old key may be thrown away."""
+    """Afterwards the operator may remove the old key."""
     both = Vault([NEW, OLD])
     sealed = Vault([OLD]).seal(TOKEN, ANN, Purpose.REFRESH_TOKEN)
 
@@ -187,23 +186,23 @@ def test_a_rotated_value_needs_the_newest_key_and_no_other() -> None:
 
 
 def test_a_value_that_does_not_open_is_not_rotated() -> None:
-    """It would be replaced by something else, and be lost."""
+    """Its replacement would be wrong, and the value lost."""
     sealed = Vault([OLD]).seal(TOKEN, ANN, Purpose.REFRESH_TOKEN)
 
     with pytest.raises(UnreadableSecret):
         Vault([NEW, OLD]).rotate(sealed, BOB, Purpose.REFRESH_TOKEN)
 
 
-def test_the_prefix_tells_a_key_from_one_whose_name_begins_alike() -> None:
-    """The database finds by it what is left under older keys."""
+def test_the_prefix_of_a_key_does_not_match_a_longer_key_id() -> None:
+    """By the prefix, the database finds the values under older keys."""
     sealed = Vault([MasterKey("k10", bytes(32))]).seal(TOKEN, ANN, Purpose.ACCESS_TOKEN)
 
     assert sealed.startswith(key_prefix("k10"))
     assert not sealed.startswith(key_prefix("k1"))
 
 
-def test_a_fingerprint_matches_two_uses_of_one_token_and_nothing_else() -> None:
-    """Not across accounts or keys, and it is too short to learn anything from."""
+def test_two_uses_of_one_token_have_the_same_fingerprint() -> None:
+    """Fingerprints of other accounts or keys differ. They are too short to reveal a token."""
     vault = Vault([NEW, OLD])
     ours = vault.fingerprint(TOKEN, ANN)
 
@@ -217,8 +216,8 @@ def test_a_fingerprint_matches_two_uses_of_one_token_and_nothing_else() -> None:
     assert len(ours) == len("new:") + 16
 
 
-def test_a_made_key_is_read_back_and_is_never_made_twice() -> None:
-    """What `token-worker keygen` prints goes into the setting as it is."""
+def test_a_generated_key_can_be_parsed_and_is_unique() -> None:
+    """The setting takes the output of `token-worker keygen` unchanged."""
     first, second = generate_key("k1"), generate_key("k1")
 
     [key] = parse_keys(first)
@@ -226,8 +225,8 @@ def test_a_made_key_is_read_back_and_is_never_made_twice() -> None:
     assert key not in parse_keys(second)
 
 
-def test_keys_are_read_newest_first_whatever_the_spaces() -> None:
-    """Files end in a line break, and people put one key on a line."""
+def test_spaces_and_line_breaks_between_keys_are_ignored() -> None:
+    """Files end in a line break, and some operators write one key per line."""
     new, old = generate_key("new"), generate_key("old")
 
     assert [key.id for key in parse_keys(f" {new} ,\n{old},\n")] == ["new", "old"]
@@ -257,8 +256,8 @@ WRONG_KEYS: dict[str, Callable[[], tuple[str, str, str]]] = {
 
 
 @pytest.mark.parametrize("mistake", WRONG_KEYS)
-def test_a_wrong_key_is_refused_with_advice_and_without_showing_it(mistake: str) -> None:
-    """The message names the setting and the remedy; it ends in logs and tickets, so no part of a key is in it."""
+def test_the_error_for_a_wrong_key_gives_advice_and_does_not_show_the_key(mistake: str) -> None:
+    """The message names the setting. It may get into logs and tickets, so it contains no part of a key."""
     text, key, advice = WRONG_KEYS[mistake]()
 
     with pytest.raises(ConfigurationError) as refusal:
@@ -271,14 +270,14 @@ def test_a_wrong_key_is_refused_with_advice_and_without_showing_it(mistake: str)
 
 
 @pytest.mark.parametrize("name", ["", "k 1", "k:1", "k,1", "k" * 33, "schlüssel"])
-def test_no_key_is_made_under_a_name_that_could_not_be_read_back(name: str) -> None:
-    """A colon or a comma in it would be taken for the format."""
+def test_no_key_is_generated_under_a_name_that_cannot_be_parsed(name: str) -> None:
+    """A colon or a comma in a name would count as part of the format."""
     with pytest.raises(ConfigurationError, match="key id"):
         generate_key(name)
 
 
-def test_neither_a_key_nor_a_vault_shows_itself() -> None:
-    """They end up in tracebacks and debuggers."""
+def test_the_repr_of_a_key_and_of_a_vault_shows_no_key() -> None:
+    """Tracebacks and debuggers print it."""
     key = MasterKey("k1", secrets.token_bytes(32))
 
     shown = f"{key} {key!r} {[key]} {Vault([key])!r}"

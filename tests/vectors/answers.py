@@ -1,4 +1,4 @@
-"""Golden answers of the token endpoint and what each must come to; ``microsoft/*.json`` is the data."""
+"""Golden responses of the token endpoint and their outcomes; ``microsoft/*.json`` is the data."""
 
 import json
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from worker.domain.outcome import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vector:
-    """One answer. ``content`` is its body as it travels."""
+    """One response. ``content`` is its body in bytes."""
 
     name: str
     status: int
@@ -34,7 +34,7 @@ class Vector:
 
 
 def load() -> list[Vector]:
-    """All vectors; each one's name begins with its file's."""
+    """All vectors. The name of each begins with that of its file."""
     return [
         _vector(path.stem, case)
         for path in sorted((Path(__file__).parent / "microsoft").glob("*.json"))
@@ -43,7 +43,7 @@ def load() -> list[Vector]:
 
 
 def describe(outcome: Outcome, *, obtained_at: datetime) -> dict[str, Any]:
-    """An outcome in the vectors' words: all of it, except the correlation id."""
+    """An outcome in the words of the vectors, with all fields except the correlation id."""
     return {"outcome": outcome.kind, "code": outcome.code, **_details(outcome, obtained_at)}
 
 

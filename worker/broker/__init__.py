@@ -1,4 +1,4 @@
-"""The message broker: what Celery's own transport needs mended, the queues, and how a consumer asks the workers."""
+"""The message broker: the queues, requests of consumers to the workers, and a repair of Celery's Redis transport."""
 
 from worker.broker.queues import ON_DEMAND, REFRESH, SWEEP, queue
 from worker.broker.repair import repair

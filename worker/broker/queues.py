@@ -1,11 +1,11 @@
-"""The queues, as who sends and who receives must both declare them."""
+"""The queues. Senders and receivers must declare them alike."""
 
 from kombu import Exchange, Queue
 
-# Read in this order: somebody waits for an on-demand refresh, nobody for a sweep.
+# Workers read them in this order, because a consumer waits for an on-demand refresh.
 ON_DEMAND, SWEEP, REFRESH = "ondemand", "sweep", "refresh"
 
 
 def queue(name: str) -> Queue:
-    """Each with its own exchange and key: on a shared default every queue would get every message."""
+    """A queue with an exchange and a routing key of its own. With shared ones every queue would get every message."""
     return Queue(name, Exchange(name), routing_key=name)

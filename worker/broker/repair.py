@@ -1,8 +1,8 @@
 """A repair of kombu's Redis transport, needed while Celery 5.7.0 is the newest.
 
-When Redis goes away while a BRPOP is outstanding, ``Channel.close`` raises before it has marked itself closed; Celery
-5.7.0 then closes the connection once more, without a transport, and the worker exits with AttributeError. Reading the
-outstanding reply first, and swallowing what a dead connection raises, lets the close finish; the worker reconnects.
+If Redis ends while a BRPOP is outstanding, ``Channel.close`` raises before it has marked itself closed. Celery 5.7.0
+then closes the connection again, without a transport, and the worker exits with AttributeError. The repair reads the
+outstanding reply first and ignores the errors of a dead connection. Then the close ends, and the worker reconnects.
 ``tests/e2e/test_broker_loss.py`` kills Redis under load and fails without this.
 """
 
@@ -17,7 +17,7 @@ _AFFECTED = ("5.7.0",)
 
 
 def repair() -> None:
-    """Wrap ``Channel.close``, once, and only for the versions that need it."""
+    """Wrap ``Channel.close``, once, and only in the versions that need it."""
     channel_class: Any = transport.Channel
     if version("celery") not in _AFFECTED or getattr(channel_class.close, "repaired", False):
         return
@@ -25,7 +25,7 @@ def repair() -> None:
 
     def close_after_reading(channel: Any) -> None:
         if channel._in_poll:
-            # Empty and the connection's own errors: there is nobody left to read from.
+            # These errors mean that the connection is dead.
             with suppress(queue.Empty, *channel.connection_errors):
                 channel._brpop_read()
         close(channel)

@@ -1,4 +1,4 @@
-"""Asks the workers for a refresh, from a process that is no worker: ids and numbers, no token, and no answer."""
+"""Requests a refresh from the workers. A message contains ids and numbers and no token, and has no reply."""
 
 import threading
 from contextlib import suppress
@@ -14,23 +14,26 @@ from worker.domain.account import AccountId
 from worker.domain.errors import Unavailable
 
 _TASK = "worker.refresh_account"
-_EXPIRES = 60  # seconds; whoever asked has given up by then
-_TIMEOUT = 2.0  # seconds
+_EXPIRES = 60  # seconds; the consumer has given up by then
+_TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
 
 
 class TaskSender:
-    """One connection of its own, made at first use. Thread-safe; make it after a fork and close it."""
+    """Sends over one connection, which is opened at first use. Thread-safe. Make it after a fork, and close it."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._app = Celery("worker-consumer", broker=url, set_as_current=False, task_queues=[queue(ON_DEMAND)])
-        # Celery would let a CELERY_BROKER_URL variable, perhaps of the application's own, override it.
+        # Otherwise the variable CELERY_BROKER_URL, perhaps the application's own, would override the URL.
         self._app.conf.update(broker_read_url=url, broker_write_url=url)
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 
     def request_refresh(self, account: AccountId, *, min_ttl: float | None, rejected: int | None) -> None:
-        """Queue one refresh, tried once. Raises Unavailable, after a few seconds at most."""
+        """Queue one refresh. ``min_ttl`` is in seconds, ``rejected`` the version that a mail server has rejected.
+
+        Sends the message once. Raises Unavailable, after a few seconds at most.
+        """
         with self._lock:
             try:
                 self._app.send_task(
@@ -43,17 +46,17 @@ class TaskSender:
                     connection=self._connected(),
                 )
             except (KombuError, RedisError, OSError) as error:
-                self._drop()
+                self._disconnect()
                 raise Unavailable(f"the workers cannot be asked: {type(error).__name__}") from None
 
     def close(self) -> None:
         with self._lock:
-            self._drop()
+            self._disconnect()
         self._app.close()
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            # Not from Celery's pool: it is one for all of the process, and an application's own might be in it.
+            # Not from Celery's pool, which all Celery applications of the process share.
             self._connection = Connection(
                 self._url,
                 ssl=tls_options(self._url),
@@ -66,8 +69,8 @@ class TaskSender:
             )
         return self._connection
 
-    def _drop(self) -> None:
-        """Whatever is wrong with it, the next one is new."""
+    def _disconnect(self) -> None:
+        """Close the connection, even if it is broken. The next message opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(KombuError, RedisError, OSError, OperationalError):

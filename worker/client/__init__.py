@@ -1,4 +1,4 @@
-"""What a consumer imports: a live access token for a mailbox, in one call.
+"""The package that a consumer imports. One call returns a live access token for a mailbox.
 
 >>> with TokenClient.from_env() as client:                              # doctest: +SKIP
 ...     token = client.get("ann@contoso.com", min_ttl=300)

@@ -18,14 +18,14 @@ from worker.settings import ReaderSettings, Settings, load_consumer
 
 
 class TokenClient:
-    """Reads tokens from memory or Redis, else from Postgres, else refreshes: once, whoever asks.
+    """Reads tokens from memory or Redis, else from Postgres. If a token is stale, one refresh serves all callers.
 
-    With WORKER_ACCESS_KEYS instead of WORKER_ENCRYPTION_KEYS it only reads: it needs no client secret, can open no
-    refresh token, and asks the workers to refresh.
+    With WORKER_ACCESS_KEYS instead of WORKER_ENCRYPTION_KEYS it only reads. Then it needs no client secret, cannot open
+    refresh tokens, and requests refreshes from the workers.
 
-    Thread-safe, and after a fork the child goes on with connections of its own. What another process has changed is
-    noticed within ten seconds, what this client has changed at once. Close it, or use it as a context manager; then
-    every method raises ClientClosed.
+    Thread-safe. After a fork the child opens connections of its own. The client sees changes of other processes within
+    ten seconds, and its own changes at once. Close it, or use it as a context manager; after that every method raises
+    ClientClosed.
     """
 
     def __init__(self, settings: Settings | ReaderSettings, *, utcnow: Callable[[], datetime] = clock.utcnow) -> None:
@@ -37,35 +37,41 @@ class TokenClient:
         return cls(load_consumer())
 
     def get(self, email: str, *, min_ttl: float | None = None) -> AccessToken:
-        """An access token that lives for at least ``min_ttl`` more seconds, if one can be had.
+        """An access token that lives for at least ``min_ttl`` more seconds, if one can be obtained.
 
-        Without ``min_ttl``: five minutes, or a quarter of a short-lived token's life. While a refresh is failing, the
-        token at hand is returned for as long as it lives: look at its ``expires_at``.
+        The default of ``min_ttl`` is five minutes, or a quarter of the lifetime of a short-lived token. While refreshes
+        fail, the stored token is returned as long as it lives. Its ``expires_at`` says how long that is.
 
         Raises an AccountError (UnknownAccount, NeedsUser, BlockedByAdmin, BackingOff, AccountInactive,
-        ClientMisconfigured), UnreadableSecret, or Unavailable; each has a ``code``, and an AccountError ``advice`` for
-        the user. InvalidInput if this is no e-mail address.
+        ClientMisconfigured), UnreadableSecret, or Unavailable. Each has a ``code``, and an AccountError has ``advice``
+        for the user. ``BackingOff.retry_after`` is the time until the next attempt, a timedelta. Raises InvalidInput if
+        ``email`` is no e-mail address.
         """
         return self._process.get().tokens.get(email, min_ttl=_span(min_ttl))
 
     def recall(self, email: str, *, min_ttl: float | None = None) -> AccessToken | None:
-        """What ``get`` would return, if it is in this process's memory; never waits for anything. Raises likewise."""
+        """The result of ``get`` if this process has it in memory, else None. Never waits. Raises as ``get`` does."""
         return self._process.get().tokens.recall(email, min_ttl=_span(min_ttl))
 
     def get_many(self, emails: Iterable[str], *, min_ttl: float | None = None) -> dict[str, AccessToken | WorkerError]:
-        """``get`` for many at once, by the addresses as given; what ``get`` would raise for one is that one's value."""
+        """``get`` for many addresses at once. Maps each address as given to its token, or to the error of ``get``."""
         return self._process.get().tokens.get_many(emails, min_ttl=_span(min_ttl))
 
     def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
-        """All a mail client needs to log in. Raises as ``get`` does, unless the account uses no OAuth at all."""
+        """The account's mail servers, and a token that lives for at least ``min_ttl`` more seconds (as for ``get``).
+
+        The token is None for an account that does not use OAuth. Raises as ``get`` does for the others.
+        """
         return self._process.get().tokens.load(email, min_ttl=_span(min_ttl))
 
     def report_rejected(self, email: str, version: int) -> AccessToken:
-        """Another token, after the mail server has refused the one of this ``version``, which seemed to live.
+        """Another token, after a mail server has rejected the one of this ``version``.
 
-        A newer one that somebody has got meanwhile is returned; else Microsoft is asked once, however many report it.
-        Raises as ``get`` does, Unavailable while Postgres is away, and TokenRefused if the refused token is itself what
-        such a report has brought within the last ten minutes: it is not the token then.
+        If a newer token is stored already, it is returned. Otherwise one refresh serves all processes that report the
+        rejection. Raises as ``get`` does, Unavailable while Postgres is unavailable, and TokenRefused if the rejected
+        token was itself issued because of such a report within the last ten minutes. Then the cause is the mailbox, its
+        permissions or the scopes. ``TokenRefused.retry_after`` is the time until a report leads to another refresh: a
+        timedelta, or None if that is not known.
         """
         return self._process.get().tokens.report_rejected(email, version)
 
@@ -81,10 +87,15 @@ class TokenClient:
         scopes: tuple[str, ...] = (),
         mail: MailServers | None = None,
     ) -> None:
-        """Store what a sign-in gave, from the application's redirect handler. Ends every earlier failure state.
+        """Store the result of a sign-in; every earlier failure of the account ends. Call it in your redirect handler.
 
-        ``expires_at`` is aware; without it the access token is not kept and a new one is fetched at once.
-        Raises InvalidInput or Unavailable; ConfigurationError in a process that only reads.
+        ``expires_at`` is the end of ``access_token``, an aware datetime. Without it the access token is not kept, and a
+        worker fetches a new one at once. ``client`` is the name of the app registration that the user signed in to.
+        ``authority`` is the URL of another tenant on the host of that registration; None means the registration's own.
+        ``scopes`` are those of the sign-in; empty means the registration's own. ``mail`` are the mail servers; None
+        keeps the stored ones, and means Microsoft's for a new account.
+
+        Raises InvalidInput or Unavailable, and ConfigurationError in a process that only reads.
         """
         grant = Grant(
             email=email,
@@ -99,15 +110,18 @@ class TokenClient:
         self._accounts().save([grant])
 
     def disconnect(self, email: str) -> None:
-        """Erase the account's tokens. Raises UnknownAccount, and ConfigurationError in a process that only reads."""
+        """Erase the account's tokens in Postgres and in Redis.
+
+        Raises UnknownAccount, Unavailable (repeat the call then), and ConfigurationError in a process that only reads.
+        """
         self._accounts().disconnect(email)
 
     def watch(self, *, every: float = 5.0, since: datetime | None = None) -> Iterator[AttentionNeeded]:
-        """Accounts that need their user, an administrator or an operator: those that do now, then as it happens.
+        """The accounts that need their user, an administrator or an operator. First come those that do now.
 
-        Looks at Postgres ``every`` so many seconds, and goes on after it was away; ends when the client is closed. With
-        ``since``, the ``since`` of the last event seen, it goes on from there and may repeat the latest. Raises
-        ConfigurationError without WORKER_DATABASE_URL.
+        Reads Postgres once in ``every`` seconds, waits while it is unavailable, and ends when the client is closed.
+        ``since`` is the ``since`` of the last event seen, an aware datetime; the events after it are returned, and the
+        latest may be repeated. Raises ConfigurationError without WORKER_DATABASE_URL.
         """
         watch = self.begin_watch(since)
         while True:
@@ -116,7 +130,7 @@ class TokenClient:
                 return
 
     def begin_watch(self, since: datetime | None = None) -> AccountWatch:
-        """For applications with their own loop: each ``poll()`` returns the new events. Raises as ``watch`` does."""
+        """``watch`` for applications with their own loop. Each ``poll()`` returns the new events. Raises likewise."""
         database = self._process.get().database
         if database is None:
             raise ConfigurationError("WORKER_DATABASE_URL is not set, and only Postgres knows which accounts need help")
@@ -124,10 +138,11 @@ class TokenClient:
 
     @property
     def is_closed(self) -> bool:
+        """Whether ``close`` was called in this process."""
         return self._process.closed.is_set()
 
     def close(self) -> None:
-        """Close all that this client has opened; may be repeated."""
+        """Close all connections of this client. May be called again."""
         self._process.close()
 
     def __enter__(self) -> Self:
@@ -142,7 +157,7 @@ class TokenClient:
         accounts = self._process.get().accounts
         if accounts is None:
             raise ConfigurationError(
-                "with WORKER_ACCESS_KEYS this process only reads; what stores grants or erases them needs"
+                "with WORKER_ACCESS_KEYS this process only reads; to store or erase grants, it needs"
                 " WORKER_ENCRYPTION_KEYS, WORKER_DATABASE_URL and the app registration"
             )
         return accounts

@@ -1,4 +1,4 @@
-"""What a client works with belongs to one process: after a fork the child makes its own, and leaves the parent's be."""
+"""The connections of a client belong to one process. After a fork the child opens its own, and closes no other."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ from worker.domain.errors import ClientClosed
 
 
 class PerProcess:
-    """Made at first use, once per process. Thread- and fork-safe."""
+    """Makes a Consumer at its first use, once per process. Thread-safe and fork-safe."""
 
     def __init__(self, make: Callable[[], Consumer]) -> None:
         self._make = make
@@ -21,12 +21,12 @@ class PerProcess:
         _ALL.add(self)
 
     def get(self) -> Consumer:
-        """Raises ClientClosed."""
+        """The Consumer of this process. Raises ClientClosed."""
         made = self._made
         return made if made is not None else self._make_once()
 
     def close(self) -> None:
-        """Close what this process has made; may be repeated."""
+        """Close the Consumer of this process. May be called again."""
         with self._lock:
             self.closed.set()
             made, self._made = self._made, None
@@ -34,11 +34,11 @@ class PerProcess:
             made.close()
 
     def begin_child(self) -> None:
-        """After a fork. The parent's connections are kept, unused: to close them here would end them there."""
+        """Called in the child after a fork. It must not close the parent's connections, which the parent still uses."""
         made, self._made = self._made, None
         if made is not None:
-            _keep_for_ever(made)
-        self._lock = threading.Lock()  # the old one may have been held at that moment
+            _leak(made)
+        self._lock = threading.Lock()  # another thread may have held the old lock at the fork
         was_closed, self.closed = self.closed.is_set(), threading.Event()
         if was_closed:
             self.closed.set()
@@ -52,8 +52,8 @@ class PerProcess:
             return self._made
 
 
-def _keep_for_ever(made: Consumer) -> None:
-    """Even when the interpreter ends and drops all it knows of: libcurl would say goodbye to the parent's servers."""
+def _leak(made: Consumer) -> None:
+    """Leak the parent's object, because its finalizer would make libcurl close the parent's TLS connections at exit."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
 
 

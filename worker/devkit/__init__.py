@@ -1,1 +1,1 @@
-"""Servers and scripts for development, tests and the demo; nothing in here belongs into a deployment."""
+"""Servers and scripts for development, tests and the demo. A deployment uses none of them."""

@@ -1,4 +1,4 @@
-"""The demo: mailboxes with short-lived tokens, consumers reading all the while, a cache flushed half-way, a verdict."""
+"""The demo: consumers read tokens with short lives, Redis is flushed half-way, and a verdict is printed at the end."""
 
 import threading
 import time
@@ -23,19 +23,19 @@ from worker.devkit.system import System
 from worker.domain.account import Account, Status
 from worker.domain.errors import WorkerError
 from worker.service.tokens.reader import TokenReader
-from worker.settings import Settings, forget, load
+from worker.settings import Settings, load, unset_variables
 
 MAILBOXES = 25
-LIFETIME = timedelta(seconds=60), timedelta(seconds=90)
+LIFETIME = timedelta(seconds=60), timedelta(seconds=90)  # of access tokens, from and to
 
 _READERS = 4
-_PAUSE = 0.02  # seconds between two reads of one reader: nearly 200 reads a second in all, which any machine can do
-_REFRESH_VIEW = 0.5
-_PLAIN_EVERY = 5.0
+_READ_INTERVAL = 0.02  # seconds between two reads of one reader; nearly 200 reads per second suit any machine
+_VIEW_INTERVAL = 0.5  # seconds between two frames of the table
+_LINE_INTERVAL = 5.0  # seconds between two lines, where there is no terminal
 
 
 class Readers:
-    """Consumers in threads, checking that every token they get would be accepted by a mail server right now."""
+    """Consumers in threads. They check that a mail server would accept each token at the time of the read."""
 
     def __init__(self, tokens: TokenReader, emulator: Emulator, emails: Sequence[str]) -> None:
         self._tokens = tokens
@@ -58,14 +58,14 @@ class Readers:
 
     def _read_all(self, offset: int) -> None:
         turn = offset
-        while not self._stopped.wait(_PAUSE):
+        while not self._stopped.wait(_READ_INTERVAL):
             self._read(self._emails[turn % len(self._emails)])
             turn += 1
 
     def _read(self, email: str) -> None:
         try:
             live = self._is_live(self._tokens.get(email).value)
-        except Exception as error:  # noqa: BLE001 - a reader that died in silence would see nothing wrong any more
+        except Exception as error:  # noqa: BLE001 - a reader that has ended would find no more errors
             with self._lock:
                 self.errors.append(str(error) if isinstance(error, WorkerError) else repr(error))
             return
@@ -82,7 +82,7 @@ class Readers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the demo found."""
+    """The figures of the demo, and whether they are as they should be."""
 
     refreshes: int
     never_refreshed: int
@@ -114,7 +114,7 @@ class Verdict:
 
 def demo(*, seconds: int) -> bool:
     """Run the demo; True if the verdict is good."""
-    forget()  # it flushes its Redis and invents mailboxes, so it must never be somebody's real system
+    unset_variables()  # the demo flushes Redis and adds mailboxes, so it must not use the stores of a real system
     console = Console()
     console.print("Starting Postgres, Valkey, the identity emulator, a worker, beat and Flower ...")
     with System(None, access_token_lifetime=LIFETIME) as system:
@@ -161,7 +161,7 @@ def _announce(console: Console, system: System) -> None:
 
 
 def _watch(console: Console, system: System, readers: Readers, emulator: Emulator, *, seconds: int) -> None:
-    begin, flushed, said = time.monotonic(), False, 0.0
+    begin, flushed, next_line = time.monotonic(), False, 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while (elapsed := time.monotonic() - begin) < seconds:
             if not flushed and elapsed > seconds / 2:
@@ -171,10 +171,10 @@ def _watch(console: Console, system: System, readers: Readers, emulator: Emulato
             accounts = list(system.services.accounts.list())
             if console.is_terminal:
                 live.update(_picture(accounts, readers, emulator, left=seconds - elapsed), refresh=True)
-            elif elapsed >= said:
-                said += _PLAIN_EVERY
+            elif elapsed >= next_line:
+                next_line += _LINE_INTERVAL
                 console.print(_line(accounts, readers, emulator, elapsed), highlight=False, soft_wrap=True)
-            time.sleep(_REFRESH_VIEW)
+            time.sleep(_VIEW_INTERVAL)
 
 
 def _flush_redis() -> None:
@@ -184,10 +184,10 @@ def _flush_redis() -> None:
 
 def _judge(system: System, emulator: Emulator, readers: Readers) -> Verdict:
     accounts = list(system.services.accounts.list())
-    asked = emulator.statistics()
+    statistics = emulator.statistics()
     return Verdict(
-        refreshes=asked.refreshes,
-        never_refreshed=sum(not account.refreshes for account in asked.by_account.values()),
+        refreshes=statistics.refreshes,
+        never_refreshed=sum(not account.refreshes for account in statistics.by_account.values()),
         reads=readers.reads,
         stale=readers.stale,
         failed=len(readers.errors),
@@ -206,7 +206,7 @@ def _line(accounts: Sequence[Account], readers: Readers, emulator: Emulator, ela
 
 
 def _picture(accounts: Sequence[Account], readers: Readers, emulator: Emulator, *, left: float) -> Group:
-    now, asked = clock.utcnow(), emulator.statistics()
+    now, statistics = clock.utcnow(), emulator.statistics()
     table = Table("mailbox", "state", "token life left", "", "refreshes", box=None, header_style="bold")
     for account in accounts:
         life = _life(account, now)
@@ -215,14 +215,14 @@ def _picture(accounts: Sequence[Account], readers: Readers, emulator: Emulator, 
             "refreshing" if account.is_leased(now) else account.status.value,
             Text("━" * round(life / 3), style="green" if life > LIFETIME[0].total_seconds() / 4 else "yellow"),
             f"{life:.0f} s",
-            str(_refreshes(asked, account.email)),
+            str(_refreshes(statistics, account.email)),
         )
-    footer = Text(f"{readers.reads} reads, {readers.stale} stale, {asked.refreshes} refreshes; {left:.0f} s to go")
+    footer = Text(f"{readers.reads} reads, {readers.stale} stale, {statistics.refreshes} refreshes; {left:.0f} s to go")
     return Group(table, footer)
 
 
-def _refreshes(asked: Any, email: str) -> int:
-    seen = asked.by_account.get(email)
+def _refreshes(statistics: Any, email: str) -> int:
+    seen = statistics.by_account.get(email)
     return seen.refreshes if seen else 0
 
 

@@ -10,7 +10,7 @@ from worker.domain.outcome import Scope
 
 PAGE = Path(__file__).parents[2] / "docs" / "error-codes.md"
 
-#: Where rows come from, if not from a GitHub thread.
+#: The sources of rows that name no GitHub thread.
 SOURCES = {
     "published list": "[Microsoft's list](https://learn.microsoft.com/entra/identity-platform/reference-error-codes) of"
     " error codes, read from its repository MicrosoftDocs/entra-docs",
@@ -95,7 +95,7 @@ def render() -> str:
     """The whole page."""
     parts = [_INTRODUCTION]
     for title, what, verdicts in _SECTIONS:
-        # As text, so that 500341 stands beside 50034, of which it is a variety.
+        # As text, so that 500341 follows 50034, of which it is a variant.
         rows = sorted((row for row in BY_NUMBER.values() if row.verdict in verdicts), key=attrgetter("code"))
         parts.append(f"## {title}\n\n{what}\n\n{_table(rows)}")
     own = (row for row in ROWS if row.kind == "worker")
@@ -111,8 +111,8 @@ def _table(rows: Iterable[CodeRow], *, is_mixed: bool = False) -> str:
     rule = "| --- " if is_mixed else ""
     lines = [f"| code | meaning and what to do {verdict}| concerns | advice |", f"| --- | --- {rule}| --- | --- |"]
     for row in rows:
-        said = f"| {row.verdict.value} " if is_mixed else ""
-        lines.append(f"| `{row.code}`{_name(row)} | {_meaning(row)} {said}| {_WHOSE[row.scope]} | {_key(row.advice)} |")
+        cell = f"| {row.verdict.value} " if is_mixed else ""
+        lines.append(f"| `{row.code}`{_name(row)} | {_meaning(row)} {cell}| {_WHOSE[row.scope]} | {_key(row.advice)} |")
     return "\n".join(lines) + "\n"
 
 

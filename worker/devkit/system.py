@@ -1,8 +1,8 @@
-"""The whole system on one machine: stores, emulator, worker, beat and Flower, up within seconds and gone without trace.
+"""The whole system on one machine: stores, emulator, worker, beat and Flower. It starts within seconds.
 
-What the environment already names is used instead: stores by WORKER_DATABASE_URL and WORKER_REDIS_URL, a real app
-registration by WORKER_CLIENT_ID. The emulator never meets stores that it has not made: it would refuse the accounts in
-them, and their users would be asked to sign in again.
+WORKER_DATABASE_URL and WORKER_REDIS_URL replace the embedded stores, WORKER_CLIENT_ID replaces the emulator by a real
+app registration. The emulator is never used with other stores than its own, because it would reject the accounts in
+them, and their users would have to sign in again.
 """
 
 import base64
@@ -36,18 +36,18 @@ from worker.devkit.stack.process import Process, ticks
 from worker.domain.account import Grant
 from worker.domain.errors import ConfigurationError
 from worker.domain.token import Secret
-from worker.settings import Settings, adopt, given, given_names, load
+from worker.settings import Settings, load, set_variables, setting_names, variables
 from worker.vault import generate_key
 
 _FLOWER_PORT = 5555
-_READY = 30.0  # seconds
-_PORTS_TRIED = 5
-_TAKEN = "Address already in use"
+_START_LIMIT = 30.0  # seconds until a process must answer
+_PORT_ATTEMPTS = 5
+_PORT_IN_USE = "Address already in use"
 _STORES = ("WORKER_DATABASE_URL", "WORKER_REDIS_URL")
 
 
 class System:
-    """Everything, as a context manager. Without a directory its data is temporary and removed at the end."""
+    """The system, as a context manager. Without a directory its data is temporary and removed at the end."""
 
     services: Services
     directory: Path
@@ -58,7 +58,7 @@ class System:
         self.emulator: Emulator | None = None
         self.flower_url = ""
         self.flower_login = f"flower:{secrets.token_urlsafe(9)}"
-        self._named: set[str] = set()  # settings that the operator has given
+        self._named: set[str] = set()  # settings that the operator has set
         self._processes: dict[str, Process] = {}
         self._undo = ExitStack()
 
@@ -66,12 +66,12 @@ class System:
         with ExitStack() as undo:
             self.directory = self._given_directory or _temporary_directory(undo)
             self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self._named = given_names()
+            self._named = setting_names()
             emulated = _is_emulated(self._named)
             environment = {**self._stores(undo, emulated=emulated), **self._encryption_keys()}
             if emulated:
                 environment |= self._start_emulator(undo)
-            adopt({"WORKER_SWEEP_INTERVAL": "2", "WORKER_LOG_FORMAT": "json", **environment, **given()})
+            set_variables({"WORKER_SWEEP_INTERVAL": "2", "WORKER_LOG_FORMAT": "json", **environment, **variables()})
             self._write_environment()
             schema.upgrade()
             self.services = bootstrap(load(Settings))
@@ -83,13 +83,13 @@ class System:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ValueError):  # not the main thread: then nobody interrupts us anyway
+        with suppress(ValueError):  # raised outside the main thread, which signals do not interrupt
             for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, signal.SIG_IGN)  # impatience must not stop the tidying half-way
+                signal.signal(signum, signal.SIG_IGN)  # a second Ctrl-C must not stop the clean-up
         self._undo.close()
 
     def enrol(self, mailboxes: int) -> list[str]:
-        """Sign mailboxes in at the emulator and store their grants. Returns the addresses."""
+        """Sign mailboxes in to the emulator and store their grants. Returns the addresses."""
         if self.emulator is None:
             return []
         emails = [f"user{number:02}@contoso.test" for number in range(1, mailboxes + 1)]
@@ -113,7 +113,7 @@ class System:
         return [name for name, process in self._processes.items() if not process.alive()]
 
     def parts(self) -> dict[str, str]:
-        """Where each part is, without a password, and which setting has named it."""
+        """The address of each part, without a password, and the setting that names it."""
         settings = load(Settings)
         identity = ", ".join(each.authority for each in settings.registrations)
         return {
@@ -130,7 +130,7 @@ class System:
     def _stores(self, undo: ExitStack, *, emulated: bool) -> dict[str, str]:
         if set(_STORES) <= self._named:
             return {}
-        # Apart, so that accounts of a real app registration never come before the emulator.
+        # In different directories, so that the emulator never gets accounts of a real app registration.
         stack = undo.enter_context(Stack(self.directory / ("stores" if emulated else "real-stores")))
         return dict(zip(_STORES, (stack.database_url, stack.redis_url), strict=True))
 
@@ -146,13 +146,13 @@ class System:
 
     @property
     def environment_file(self) -> Path:
-        """Shell lines that let other commands talk to this system."""
+        """A file of shell lines with the settings of this system, for other commands."""
         return self.directory / "env"
 
     def _write_environment(self) -> None:
         self.environment_file.unlink(missing_ok=True)
         self.environment_file.touch(mode=0o600)
-        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(given().items()))
+        lines = (f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables().items()))
         self.environment_file.write_text("".join(lines))
 
     def _encryption_keys(self) -> dict[str, str]:
@@ -161,7 +161,7 @@ class System:
             fresh = kept.with_suffix(".new")
             fresh.touch(mode=0o600)
             fresh.write_text(generate_key("local"))
-            fresh.replace(kept)  # whole or not at all: half a key would lock the data away
+            fresh.replace(kept)  # atomic, because half a key would make the data unreadable
         return {"WORKER_ENCRYPTION_KEYS": kept.read_text()}
 
     def _start_processes(self, undo: ExitStack) -> None:
@@ -178,7 +178,7 @@ class System:
         return process
 
     def _start_flower(self) -> None:
-        for wanted in (_FLOWER_PORT, *(0,) * _PORTS_TRIED):
+        for wanted in (_FLOWER_PORT, *(0,) * _PORT_ATTEMPTS):
             port = _free_port(wanted)
             self.flower_url = f"http://127.0.0.1:{port}/"
             flower = self._start(
@@ -190,14 +190,14 @@ class System:
             )
             if self._answers(flower, port):
                 return
-            if _TAKEN not in flower.output():
+            if _PORT_IN_USE not in flower.output():
                 break
         raise self._not_started("flower")
 
     def _answers(self, flower: Process, port: int) -> bool:
-        """Whether it is this Flower that listens there, and not one that was quicker: only ours knows the login."""
+        """Whether this Flower listens on the port. Another process that took the port would not know the login."""
         login = base64.b64encode(self.flower_login.encode()).decode()
-        for _tick in ticks(_READY):
+        for _tick in ticks(_START_LIMIT):
             if not flower.alive():
                 return False
             with closing(HTTPConnection("127.0.0.1", port, timeout=1)) as connection, suppress(OSError, HTTPException):
@@ -208,7 +208,7 @@ class System:
 
     def _wait_for_worker(self) -> None:
         app = Worker()
-        end = time.monotonic() + _READY
+        end = time.monotonic() + _START_LIMIT
         while not app.control.ping(timeout=0.5):
             if self.dead() or time.monotonic() > end:
                 raise self._not_started(next(iter(self.dead()), "worker"))
@@ -217,13 +217,13 @@ class System:
         return StackError(f"the {name} did not start. Its log ends with:\n{self._processes[name].output()[-2000:]}")
 
     def _stop_processes(self) -> None:
-        """All at once: each takes its seconds."""
+        """Stop all at once, because each takes some seconds."""
         with ThreadPoolExecutor(len(self._processes) or 1) as pool:
             list(pool.map(Process.stop, self._processes.values()))
 
 
 def _is_emulated(names: set[str]) -> bool:
-    """Whether the emulator stands for Microsoft. Raises ConfigurationError for a mixture of real and emulated parts."""
+    """Whether to use the emulator. Raises ConfigurationError if real and emulated parts are mixed."""
     stores = [name for name in _STORES if name in names]
     if len(stores) == 1:
         msg = f"{stores[0]} is set, but not {next(iter(set(_STORES) - set(stores)))}; set both, or neither"
@@ -231,7 +231,7 @@ def _is_emulated(names: set[str]) -> bool:
     emulated = not any(name == "WORKER_CLIENT_ID" or name.startswith("WORKER_CLIENTS__") for name in names)
     if emulated and stores:
         msg = (
-            "WORKER_DATABASE_URL and WORKER_REDIS_URL are set, and no app registration is: the emulator would refuse"
+            "WORKER_DATABASE_URL and WORKER_REDIS_URL are set, and no app registration is, so the emulator would reject"
             " the accounts stored there; set WORKER_CLIENT_ID and its secret, or unset both URLs"
         )
         raise ConfigurationError(msg)

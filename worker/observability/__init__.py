@@ -1,1 +1,1 @@
-"""What operators see."""
+"""Logs."""

@@ -1,4 +1,4 @@
-"""Structured logs for this package and everything beneath it. Nothing secret gets here, and what might is masked."""
+"""Structured logs of this package and its libraries. No caller logs a secret; values that look like one are masked."""
 
 import json
 import logging
@@ -19,21 +19,24 @@ _MASKED = re.compile(r"token|secret|password|authorization|assertion|cookie", re
 _HARMLESS = frozenset({"token_expiry"})
 _JWT = re.compile(r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*")
 _JSON = json.JSONEncoder()
-_AT_WORK: ContextVar[Mapping[str, str]] = ContextVar("at_work", default=MappingProxyType({}))
+_CONTEXT: ContextVar[Mapping[str, str]] = ContextVar("log_context", default=MappingProxyType({}))
 _URL_PASSWORD = re.compile(r"(?<=://)([^:/@\s]*):[^@\s/]+(?=@)")
 
 
 def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
-    """Send every log line of the process to standard error, as JSON or for people (``auto``: if they are there)."""
+    """Send every log line of the process to standard error, as JSON or for people.
+
+    ``auto`` means for people if standard error is a terminal.
+    """
     for_people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     renderer = structlog.dev.ConsoleRenderer() if for_people else _as_json
-    # Nothing that is added by _describe needs a mask.
+    # `_describe` comes after `mask`, because nothing that it adds is secret.
     shared: list[Any] = [structlog.processors.format_exc_info, mask, _describe]
-    # Our own lines, of which there is one per refresh, go straight to the stream: the way through the standard
-    # library's logging, which is for what others log, costs a multiple.
+    # The product logs a line per refresh, so its lines go straight to the stream. The standard library's logging, which
+    # the lines of other libraries take, costs a multiple.
     structlog.configure(
         processors=[*shared, renderer],
-        logger_factory=partial(_Lines, sys.stderr),
+        logger_factory=partial(_StreamWriter, sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         cache_logger_on_first_use=False,
     )
@@ -49,21 +52,21 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # MSAL logs whole answers when it cannot parse them; urllib3 and the brokers talk at every connection.
+    # MSAL logs a whole response if it cannot parse it. urllib3 and the broker libraries log every connection.
     logging.getLogger("msal").setLevel(logging.CRITICAL)
-    for talkative in ("urllib3", "kombu", "amqp", "tornado.access", "celery.bootsteps", "celery.utils.functional"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    for verbose in ("urllib3", "kombu", "amqp", "tornado.access", "celery.bootsteps", "celery.utils.functional"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
 
 
 def configure_consumer() -> None:
-    """Leave the lines of a consumer's process to the standard library's logging, under ``worker``, as any library does.
+    """Send the lines of a consumer's process to the standard library's logger ``worker``, as other libraries do.
 
-    An application that has configured structlog itself has them there instead. Left to its defaults, structlog would
-    print them to standard output, and with each traceback the values of all variables.
+    If the application has configured structlog, they go there instead. With its defaults structlog would print them to
+    standard output, and with each traceback the values of all variables.
     """
     if structlog.is_configured():
         return
-    # 0: no padding, by a name that structlog has changed.
+    # 0 means no padding. It is positional because the name of the parameter differs between structlog's versions.
     as_text = structlog.dev.ConsoleRenderer(0, colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, structlog.processors.format_exc_info, mask, as_text],
@@ -73,17 +76,16 @@ def configure_consumer() -> None:
     )
 
 
-def at_work(**what: str) -> None:
-    """Say so in every line of this thread, until something else is at work; nothing, if nothing is given."""
-    _AT_WORK.set(what)
+def set_context(**fields: str) -> None:
+    """Add these fields to every line of this thread from now on, instead of those of the last call."""
+    _CONTEXT.set(fields)
 
 
 def _describe(logger: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """When, how bad, by whom, at work on what. structlog has a processor for each of these; together they are
-    half of what a line costs."""
-    for name, value in _AT_WORK.get().items():
+    """Add time, level, logger and context. structlog's own processors for these take half of the time of a line."""
+    for name, value in _CONTEXT.get().items():
         event.setdefault(name, value)
-    if "logger" not in event:  # as what others log has it already
+    if "logger" not in event:  # lines of other libraries have it already
         event["logger"] = logger.name
     event["level"] = level
     event["timestamp"] = _now()
@@ -91,15 +93,15 @@ def _describe(logger: Any, level: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")  # noqa: TID251 - of a line; nothing hangs on it
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")  # noqa: TID251 - nothing is decided by a line's time
 
 
 def _as_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
-    return _JSON.encode(event)  # structlog's own renderer makes an encoder for every line
+    return _JSON.encode(event)  # structlog's own renderer would make an encoder for every line
 
 
-class _Lines(structlog.WriteLogger):
-    """Writes lines, and knows whose they are."""
+class _StreamWriter(structlog.WriteLogger):
+    """Writes the lines of one logger to a stream."""
 
     def __init__(self, stream: TextIO, name: str = "") -> None:
         super().__init__(stream)
@@ -107,7 +109,7 @@ class _Lines(structlog.WriteLogger):
 
 
 def mask(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Blank values under secret-looking names, JWTs and passwords in URLs, whoever logged them, however deep."""
+    """Mask JWTs, passwords in URLs, and the values under names that look secret, at any depth and of any library."""
     for name, value in event.items():
         event[name] = _masked(name, value)
     return event
@@ -122,8 +124,8 @@ def _masked(name: str, value: Any) -> Any:
     if _is_masked(name):
         return "***"
     match value:
-        case str():  # first: most values are
-            # Most hold neither, and looking for these is a tenth of the regular expressions' cost.
+        case str():  # first, because most values are strings
+            # Most strings contain neither, and these searches take a tenth of the time of the regular expressions.
             value = _JWT.sub("***", value) if "eyJ" in value else value
             return _URL_PASSWORD.sub(r"\1:***", value) if "://" in value else value
         case None | bool() | int() | float():

@@ -1,4 +1,4 @@
-"""One app registration as it is set: who we are, how we prove it, and where we ask."""
+"""The settings of one app registration: its client id, its credentials and its authority."""
 
 from pathlib import Path
 from typing import Self
@@ -33,7 +33,7 @@ class ClientSettings(BaseModel):
             msg = "CLIENT_SECRET or its CLIENT_CERTIFICATE must be set, and not both"
             raise ValueError(msg)
         if _filled(self.next_client_secret) and self.next_client_certificate:
-            msg = "NEXT_CLIENT_SECRET and NEXT_CLIENT_CERTIFICATE are both set; there is one next"
+            msg = "NEXT_CLIENT_SECRET and NEXT_CLIENT_CERTIFICATE are both set; set one of them"
             raise ValueError(msg)
         return self
 
@@ -53,7 +53,7 @@ class ClientSettings(BaseModel):
 
 
 def _filled(secret: SecretStr | None) -> str | None:
-    """The secret's value; an empty variable is as good as none."""
+    """The secret's value. An empty variable counts as none."""
     return (secret.get_secret_value() or None) if secret else None
 
 
@@ -61,6 +61,6 @@ def _credential(secret: SecretStr | None, certificate: Path | None) -> ClientCre
     value = _filled(secret)
     return ClientCredential(
         secret=Secret(value) if value else None,
-        # The PEM is ASCII; words around it may be in whatever encoding, and in this one none is wrong.
+        # The PEM is ASCII. The text around it may be in any encoding, and Latin-1 decodes every byte.
         certificate=Secret(certificate.read_text("latin-1")) if certificate else None,
     )

@@ -1,4 +1,4 @@
-"""What a value must look like: each type refuses what a library would trip over later, and quotes nothing."""
+"""The form of each value. A type rejects a value on which a library would fail later, and never quotes it."""
 
 import re
 import ssl
@@ -17,7 +17,7 @@ _TRUE = ("true", "1", "yes")
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    """Any spelling of a Postgres URL, for the psycopg 3 driver."""
+    """Turn any spelling of a Postgres URL into that of the psycopg 3 driver."""
     scheme, _, rest = value.get_secret_value().partition("://")
     url = f"postgresql+psycopg://{rest}"
     if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not _is_url(url) or "@" in _host(url):
@@ -42,7 +42,7 @@ def _redis_url(value: SecretStr) -> SecretStr:
 
 
 def _verified(value: SecretStr) -> SecretStr:
-    """A URL under which every library verifies the server: kombu verifies nothing unless the URL says so."""
+    """Add the options under which every library verifies the server. kombu does so only if the URL demands it."""
     parts = urlsplit(value.get_secret_value())
     if parts.scheme not in _TLS_SCHEMES:
         return value
@@ -59,7 +59,7 @@ def _verified(value: SecretStr) -> SecretStr:
 
 
 def _is_url(value: str) -> bool:
-    """Whether it has a host, and a port that is a number: what a library would trip over, quoting the password."""
+    """Whether it has a host, and a port that is a number. A library's error about either would quote the password."""
     try:
         parts = urlsplit(value)
         return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
@@ -68,20 +68,20 @@ def _is_url(value: str) -> bool:
 
 
 def _host(url: str) -> str:
-    """What stands behind the first @, which a stray second one makes a wrong host."""
+    """The part behind the first @. If the password contains an @, this is no host."""
     return urlsplit(url).netloc.partition("@")[2]
 
 
 def _https(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/") or _NOT_OF_URLS.search(value):
-        msg = "must be an https URL with a path and without blanks, such as https://login.microsoftonline.com/common"
+        msg = "must be an https URL with a path and without spaces, such as https://login.microsoftonline.com/common"
         raise ValueError(msg)
     return value.rstrip("/")
 
 
 def _certificates(value: Path) -> Path:
-    """A file of certificates to trust."""
+    """Check that the file holds certificates to trust."""
     try:
         ssl.create_default_context(cafile=str(value))
     except (OSError, ValueError):  # an SSLError is an OSError
@@ -91,8 +91,8 @@ def _certificates(value: Path) -> Path:
 
 
 def _key_and_certificate(value: Path) -> Path:
-    """A client credential. The value is never quoted: it may be the private key itself instead of its path."""
-    # Few have one, and every process reads settings.
+    """Check a client credential. The value is never quoted, because it may be the private key instead of its path."""
+    # Imported here, because few installations have a certificate and every process reads settings.
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
     from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
@@ -106,7 +106,7 @@ def _key_and_certificate(value: Path) -> Path:
         raise ValueError(msg) from None
     if not isinstance(key, RSAPrivateKey):
         msg = "must hold an RSA key and its certificate; Microsoft accepts no other kind"
-        raise ValueError(msg)  # noqa: TRY004 - what pydantic understands
+        raise ValueError(msg)  # noqa: TRY004 - pydantic reports no TypeError
     return value
 
 
@@ -123,7 +123,7 @@ def _scopes(value: str) -> str:
 
 
 def _none_if_empty(value: object) -> object:
-    """Containers pass a variable that is not set as an empty one."""
+    """Containers pass an unset variable as an empty one."""
     return value or None
 
 

@@ -83,7 +83,7 @@ def test_a_whole_batch_changes_over_without_a_failure(installation: Installation
 
     assert installation.refresh_due() == {"claimed": 60, "refreshed": 60}
 
-    assert 61 <= installation.requests <= 60 + installation.settings.threads
+    assert 61 <= installation.requests <= 60 + installation.settings.connections
     assert installation.query("SELECT count(*) FROM oauth_clients") == [(0,)]
     assert installation.query("SELECT DISTINCT outcome FROM refresh_events") == [("refreshed",)]
 

@@ -127,7 +127,7 @@ def test_a_throttled_tenant_is_left_alone_and_the_others_are_not(throttled: Inst
     tally = throttled.refresh_due()
 
     assert tally["refreshed"] == 10
-    assert tally["throttled"] <= throttled.settings.threads
+    assert tally["throttled"] <= throttled.settings.connections
     assert tally["returned"] == 40 - tally["throttled"]
     waiting = [account for account in throttled.accounts() if account.email.endswith("@contoso.com")]
     assert all(account.due_at and 1 <= (account.due_at - NOW) / MINUTE <= 1.1 for account in waiting)

@@ -167,7 +167,7 @@ def test_what_cannot_be_put_anywhere_is_asked_for_no_more(installation: Installa
     """Both stores stay away until all patience is used up: that costs what was under way, and not a batch."""
     emails = [f"user{number}@contoso.com" for number in range(6)]
     installation.sign_in(*emails, due=True, strict=True)
-    two = installation.another_process(threads=2)
+    two = installation.another_process(connections=2)
 
     with (
         stamina.set_testing(True, attempts=1),

@@ -85,7 +85,7 @@ def test_a_batch_larger_than_its_threads_is_worked_off(installation: Installatio
     """Each answer with its own account."""
     emails = [f"user{number:02}@contoso.com" for number in range(40)]
     installation.sign_in(*emails, due=True, strict=True)
-    few = installation.another_process(threads=3)
+    few = installation.another_process(connections=3)
 
     assert few.refresher.refresh_due() == {"claimed": 40, "refreshed": 40}
 
@@ -177,7 +177,7 @@ def test_no_further_request_is_sent_once_an_answer_could_not_be_stored(
     for email in (BOB, ANN, CAT):
         installation.sign_in(email, due=True)
         installation.clock.advance(minutes=1)
-    single = installation.another_process(threads=1)
+    single = installation.another_process(connections=1)
 
     with stamina.set_testing(True, attempts=1), installation.in_flight(single.refresher.refresh_due) as batch:
         stores.valkey.stop()
@@ -243,7 +243,7 @@ def _want_again(installation: Installation) -> None:
 def test_an_account_whose_turn_comes_too_late_is_not_asked_for(installation: Installation) -> None:
     """Its lease might end before the answer comes, and then two would ask: it is left to the next holder."""
     installation.sign_in(ANN, BOB, due=True, strict=True)
-    slow = installation.another_process(threads=1, lease=60.0)
+    slow = installation.another_process(connections=1, lease=60.0)
 
     with installation.in_flight(slow.refresher.refresh_due) as batch:
         installation.clock.advance(seconds=21)

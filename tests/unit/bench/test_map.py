@@ -49,7 +49,7 @@ def test_calls_are_rows_and_their_types_a_list() -> None:
     ("text", "sentence"),
     [(None, "does not exist"), ("# No markers\n", "has no '<!-- written by make map -->'")],
 )
-def test_missing_document_or_marker_is_said_before_anything_starts(
+def test_missing_document_or_marker_is_reported_before_anything_starts(
     tmp_path: Path, text: str | None, sentence: str
 ) -> None:
     document = tmp_path / "architecture.md"

@@ -45,6 +45,6 @@ def test_output_without_a_live_display_is_refused() -> None:
         last_frame(record([sys.executable, "-c", "print('plain')"]))
 
 
-def test_failure_of_the_command_is_said_with_its_words() -> None:
+def test_error_of_the_command_contains_its_output() -> None:
     with pytest.raises(ValueError, match=r"has failed, its output ends with:\nsome reason\n"):
         record([sys.executable, "-c", "import sys; sys.exit('some reason')"])

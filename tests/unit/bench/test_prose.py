@@ -128,7 +128,7 @@ make nobody  # is code
 
 
 @pytest.mark.parametrize("heading", ["## [Unreleased]", "## Unreleased"])
-def test_changelog_gives_what_is_not_released(tmp_path: Path, heading: str) -> None:
+def test_only_the_unreleased_part_of_changelog_is_read(tmp_path: Path, heading: str) -> None:
     text = f"# Changelog\n\n{heading}\n\n- New.\n\n### Fixed\n\n- Repaired.\n\n## [1.0.0]\n\n- Old.\n"
     assert [text for _, text in found(tmp_path / "CHANGELOG.md", text)] == [
         heading,

@@ -22,5 +22,5 @@ def test_stall_in_one_stretch_is_not_the_p99_of_all() -> None:
     assert p99(calm + stalled + calm, 3) == 1.0
 
 
-def test_slow_ones_in_every_stretch_are_thep99() -> None:
+def test_slow_values_in_every_stretch_are_the_p99() -> None:
     assert p99(([1.0] * 97 + [9.0] * 3) * 3, 3) == 9.0

@@ -38,7 +38,7 @@ def test_target_is_met_or_missed(target: dict[str, object], cells: tuple[str, ..
     assert Line(part="", figure="", **target).cells()[2:] == cells  # type: ignore[arg-type]
 
 
-def test_smoke_run_tells_of_no_target() -> None:
+def test_smoke_run_has_no_targets() -> None:
     missed = Line(part="reads", figure="get", **at_least(5, 1))
     assert missed.without_target().cells() == ("reads", "get", "1", "", "")
 
@@ -49,7 +49,7 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert rows[1].startswith("| reads | get    | 1,000,000 ms |")
 
 
-def test_table_replaces_what_stood_between_the_markers(tmp_path: Path) -> None:
+def test_table_replaces_the_text_between_the_markers(tmp_path: Path) -> None:
     document = tmp_path / "benchmarks.md"
     document.write_text(MARKED)
     for value in (1, 2):
@@ -69,7 +69,7 @@ def test_table_replaces_what_stood_between_the_markers(tmp_path: Path) -> None:
         "<!-- until here --> <!-- written by make bench -->",
     ],
 )
-def test_document_without_its_markers_is_left_alone(tmp_path: Path, text: str) -> None:
+def test_document_without_its_markers_is_not_changed(tmp_path: Path, text: str) -> None:
     document = tmp_path / "benchmarks.md"
     document.write_text(text)
     with pytest.raises(ValueError, match=r"benchmarks\.md has no '<!-- "):
@@ -84,6 +84,6 @@ def test_each_target_has_its_own_part_of_a_document(tmp_path: Path) -> None:
     assert document.read_text() == MARKED + "<!-- written by make map -->\n\nnew\n\n<!-- until here -->\n"
 
 
-def test_missing_document_is_said(tmp_path: Path) -> None:
+def test_missing_document_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.md does not exist"):
         write([line()], tmp_path / "nowhere.md")

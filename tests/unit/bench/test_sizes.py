@@ -1,4 +1,4 @@
-"""Sizes as they are given on the command line."""
+"""Sizes of the command line."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def test_given_sizes_replace_their_own_and_no_other() -> None:
     assert given.accounts == FULL.accounts
 
 
-def test_nothing_given_changes_nothing() -> None:
+def test_no_given_size_changes_nothing() -> None:
     assert QUICK.given([]) == QUICK
 
 
@@ -25,6 +25,6 @@ def test_nothing_given_changes_nothing() -> None:
         ("trun=1", "^unknown size 'trun'; there are: accounts, "),
     ],
 )
-def test_mistakes_are_told_by_name(setting: str, mistake: str) -> None:
+def test_error_names_the_size(setting: str, mistake: str) -> None:
     with pytest.raises(ValueError, match=mistake):
         FULL.given([setting])

@@ -1,4 +1,4 @@
-"""The nouns: secrets that do not show themselves, one spelling per mailbox, one id per spelling."""
+"""Secrets do not show themselves. A mailbox has one spelling, and a spelling has one id."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ ADDRESSES = st.from_regex(r"[a-zA-Z0-9.+_-]{1,20}@[a-zA-Z0-9-]{1,20}\.[a-zA-Z]{2
 
 
 def test_a_secret_does_not_show_itself() -> None:
-    """Not in repr, str, format, nor inside anything that holds it."""
+    """Neither repr, str and format nor an object that holds the secret shows it."""
     secret = Secret(TOKEN)
     grant = Grant(email="ann@contoso.com", refresh_token=secret, access_token=secret)
     token = AccessToken(email="a@b", secret=secret, obtained_at=NOW, expires_at=NOW, version=1)
@@ -33,23 +33,23 @@ def test_a_secret_does_not_show_itself() -> None:
     assert repr(secret) == "Secret()"
 
 
-def test_a_secret_reveals_itself_when_asked() -> None:
-    """In one place per use, which can be searched for."""
+def test_reveal_returns_the_value() -> None:
+    """A search for the method finds every use."""
     assert Secret(TOKEN).reveal() == TOKEN
     assert make_refreshed(access_token=Secret(TOKEN)).access_token.reveal() == TOKEN
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_secret_does_not_pickle(protocol: int) -> None:
-    """So no token travels through a broker, whatever it is wrapped in; and the refusal does not show it."""
+    """So no broker gets a token, even inside another object. The error does not show it."""
     with pytest.raises(TypeError, match="cannot be pickled") as refusal:
         pickle.dumps(make_refreshed(access_token=Secret(TOKEN)), protocol)
 
     assert TOKEN not in str(refusal.value)
 
 
-def test_a_secret_is_not_copied_or_dumped_by_accident() -> None:
-    """Copying goes the way of pickling; JSON knows no Secret; there is no __dict__ to dump."""
+def test_a_secret_cannot_be_copied_or_dumped() -> None:
+    """Copies use pickle, JSON does not support the type, and there is no __dict__."""
     with pytest.raises(TypeError):
         copy.copy(Secret(TOKEN))
     with pytest.raises(TypeError):
@@ -58,7 +58,7 @@ def test_a_secret_is_not_copied_or_dumped_by_accident() -> None:
 
 
 def test_secrets_are_equal_if_their_values_are() -> None:
-    """And a secret never equals the bare text."""
+    """A secret never equals the bare text."""
     assert Secret("a") == Secret("a")
     assert hash(Secret("a")) == hash(Secret("a"))
     assert Secret("a") != Secret("b")
@@ -101,14 +101,14 @@ def test_an_address_has_one_spelling(spelling: str, normal: str) -> None:
         "ann\ud800@contoso.com",
     ],
 )
-def test_what_cannot_be_an_address_is_refused(spelling: str) -> None:
-    """A lone surrogate included: it has no UTF-8, so it could be neither hashed nor stored."""
+def test_a_text_that_is_no_address_is_refused(spelling: str) -> None:
+    """This includes a lone surrogate, which cannot be encoded in UTF-8, hashed or stored."""
     with pytest.raises(InvalidInput):
         account_id(spelling)
 
 
-def test_a_refusal_does_not_repeat_pages_of_input() -> None:
-    """Somebody will pass the wrong column."""
+def test_the_error_does_not_repeat_pages_of_input() -> None:
+    """An application may pass the wrong column."""
     with pytest.raises(InvalidInput) as refusal:
         normalize_email("x" * 10_000)
 
@@ -117,7 +117,7 @@ def test_a_refusal_does_not_repeat_pages_of_input() -> None:
 
 @given(ADDRESSES | st.text().map(lambda text: f"{text}@x"))
 def test_normalizing_twice_changes_nothing(text: str) -> None:
-    """What is stored finds itself again."""
+    """A stored address is its own normal form."""
     try:
         normal = normalize_email(text)
     except InvalidInput:
@@ -128,23 +128,23 @@ def test_normalizing_twice_changes_nothing(text: str) -> None:
 
 @given(ADDRESSES)
 def test_every_spelling_has_the_same_id(address: str) -> None:
-    """A consumer computes it without asking Postgres."""
+    """A consumer computes the id without Postgres."""
     assert account_id(address.upper()) == account_id(f" {address.lower()} ") == account_id(address)
 
 
 def test_the_id_of_an_account_never_changes() -> None:
-    """Rows and cache entries of every release are found under it."""
+    """Rows and cache entries of every release have this id."""
     assert account_id("ann@contoso.com") == UUID("cc2236a9-035d-59e5-83b4-3a78b9700e12")
 
 
 @given(st.lists(ADDRESSES.map(str.lower), unique=True, min_size=2))
 def test_different_addresses_have_different_ids(addresses: list[str]) -> None:
-    """Nobody gets another's token."""
+    """A shared id would return the token of another account."""
     assert len({account_id(address) for address in addresses}) == len(addresses)
 
 
-def test_a_token_knows_how_long_it_lives() -> None:
-    """Negative after its end."""
+def test_ttl_is_the_time_until_the_end_of_a_token() -> None:
+    """It is negative after the end."""
     token = AccessToken(email="a@b", secret=Secret("t"), obtained_at=NOW, expires_at=NOW, version=1)
 
     assert token.ttl(NOW - timedelta(minutes=1)) == timedelta(minutes=1)
@@ -153,7 +153,7 @@ def test_a_token_knows_how_long_it_lives() -> None:
 
 
 def test_an_account_is_leased_until_its_lease_ends() -> None:
-    """One that has ended holds nobody off."""
+    """Another worker may take an account whose lease has ended."""
     account = Account(
         id=account_id("a@b"),
         email="a@b",

@@ -1,4 +1,4 @@
-"""Advice for users: a sentence for every code, and one that fits their kind of account."""
+"""Users get a sentence of advice for every code, which fits their kind of account."""
 
 from datetime import timedelta
 
@@ -20,14 +20,14 @@ def _subclasses(kind: type[AccountError]) -> set[type[AccountError]]:
 
 
 def test_every_error_of_an_account_has_its_sentence() -> None:
-    """Also where nothing else is known; MailboxRefused is one by inheritance, once its module is imported."""
+    """MailboxRefused is an AccountError as well, once its module is imported."""
     assert {kind.code for kind in _subclasses(AccountError)} | {MailboxRefused.code} == set(BY_CODE)
     assert set(BY_CODE.values()) <= set(SENTENCES)
 
 
 @pytest.mark.parametrize("sentence", sorted({*SENTENCES.values(), *PERSONAL.values()}))
 def test_a_sentence_is_one_and_for_people(sentence: str) -> None:
-    """No code, no jargon, nothing that only an operator knows."""
+    """It contains no code and no word that only operators know."""
     assert sentence.endswith(".")
     assert sentence.count(".") == 1
     assert not any(word in sentence for word in ("AADSTS", "token", "OAuth", "refresh", "Postgres"))
@@ -35,7 +35,7 @@ def test_a_sentence_is_one_and_for_people(sentence: str) -> None:
 
 @pytest.mark.parametrize("key", SENTENCES)
 def test_personal_accounts_have_no_administrator(key: str) -> None:
-    """Nor an organization; what names one has another sentence for them."""
+    """A sentence that names an administrator or an organization has another form for personal accounts."""
     sentence = PERSONAL.get(key, SENTENCES[key])
 
     assert "administrator" not in sentence
@@ -43,8 +43,8 @@ def test_personal_accounts_have_no_administrator(key: str) -> None:
 
 
 @pytest.mark.parametrize("code", BY_NUMBER)
-def test_what_an_administrator_must_do_is_said_to_those_who_have_one(code: str) -> None:
-    """By every error that may bear the code."""
+def test_only_work_accounts_are_referred_to_their_administrator(code: str) -> None:
+    """This holds for every error that may have the code."""
     for error in ("needs_user", "blocked_by_admin", "backing_off", "client_misconfigured"):
         assert "administrator" not in advice(error, code, PAT)
         assert "organization" not in advice(error, code, PAT)
@@ -66,18 +66,18 @@ def test_what_an_administrator_must_do_is_said_to_those_who_have_one(code: str) 
     ],
 )
 def test_a_personal_address_is_known_by_its_domain(email: str) -> None:
-    """Microsoft gives these to personal accounts only."""
+    """Only personal accounts have addresses in these domains."""
     assert is_personal(email)
 
 
 @pytest.mark.parametrize("email", [ANN, "", "p@live.contoso.com", "p@mail.outlook.com", "p@outlook"])
-def test_other_addresses_are_taken_for_work_accounts(email: str) -> None:
-    """Some are personal all the same; their addresses do not show it."""
+def test_other_addresses_count_as_work_accounts(email: str) -> None:
+    """Some of them are personal, but their addresses do not show it."""
     assert not is_personal(email)
 
 
-def test_an_error_advises_by_its_reason() -> None:
-    """Else by what kind of error it is."""
+def test_the_advice_of_an_error_depends_on_its_reason() -> None:
+    """For an unknown reason it depends on the kind of the error."""
     assert "second proof" in NeedsUser(ANN, "AADSTS50076").advice
     assert "grant consent" in BlockedByAdmin(ANN, "AADSTS90094").advice
     assert "allow access" in BlockedByAdmin(PAT, "AADSTS90094").advice
@@ -89,8 +89,8 @@ def test_an_error_advises_by_its_reason() -> None:
     assert advice("a code to come") == "Your mailbox cannot be read at the moment."
 
 
-def test_while_the_worker_tries_by_itself_no_user_is_sent_to_sign_in() -> None:
-    """The reason may yet turn out to pass; what locks an account for a while is said."""
+def test_no_user_is_advised_to_sign_in_while_the_worker_retries() -> None:
+    """The reason may be temporary. The advice for a locked account says that it is locked."""
     assert BackingOff(ANN, "AADSTS9002313", MINUTE).advice == SENTENCES["wait"]
     assert BackingOff(ANN, "invalid_grant", MINUTE).advice == SENTENCES["wait"]
     assert BackingOff(ANN, "AADSTS50053", MINUTE).advice == SENTENCES["locked"]

@@ -1,4 +1,4 @@
-"""The circuit breaker: what opens it, what does not, and how the questions come back. Tables and laws."""
+"""The circuit breaker opens after failures of three accounts, and lets requests through again in steps."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -59,7 +59,7 @@ breakers = st.builds(
 
 
 def after(outcomes: Sequence[Outcome], breaker: Breaker = CLOSED, *, now: datetime = NOW) -> Breaker:
-    """One answer after another, each for an account of its own."""
+    """The breaker after one outcome after another, each of another account."""
     for number, outcome in enumerate(outcomes, start=1):
         breaker = judge(breaker, [(account(number), outcome)], now=now)
     return breaker
@@ -70,14 +70,14 @@ def opened(outcome: Outcome = REFUSED, *, now: datetime = NOW) -> Breaker:
 
 
 def fail_again(breaker: Breaker, outcome: Outcome = REFUSED) -> Breaker:
-    """The canary is sent as soon as it may be, and comes back with this."""
+    """The probe is sent as early as possible, and has this outcome."""
     assert breaker.open_until is not None
     return judge(breaker.half_open(), [(account(1), outcome)], now=breaker.open_until)
 
 
 @pytest.mark.parametrize("outcome", ABOUT_US, ids=lambda outcome: outcome.code)
 def test_three_accounts_in_a_row_open_it(outcome: Outcome) -> None:
-    """Two may be chance; after the third, asking for the others is pointless or harmful."""
+    """Two failures may be chance. After the third, requests for other accounts would fail or do harm."""
     assert after([outcome] * 2).open_until is None
 
     breaker = after([outcome] * 3)
@@ -88,13 +88,13 @@ def test_three_accounts_in_a_row_open_it(outcome: Outcome) -> None:
 
 
 def test_three_accounts_in_one_group_open_it_too() -> None:
-    """Answers are shared in groups, as they come."""
+    """Workers record outcomes in groups."""
     assert judge(CLOSED, [(account(number), REFUSED) for number in (1, 2, 3)], now=NOW).failures == 1
 
 
 @given(given=st.lists(suspicious, max_size=30), together=st.booleans())
 def test_one_account_alone_never_opens_it(given: list[Outcome], together: bool) -> None:
-    """However often it fails: its trouble may be its own, whatever the code says."""
+    """The cause may be the account itself, no matter which code it gets and how often."""
     in_groups = [given] if together else [[outcome] for outcome in given]
 
     breaker = CLOSED
@@ -105,38 +105,38 @@ def test_one_account_alone_never_opens_it(given: list[Outcome], together: bool) 
 
 
 @given(numbers=st.lists(st.integers(min_value=1, max_value=FAILING_ACCOUNTS), max_size=20), cut=st.integers(0, 20))
-def test_how_often_each_account_fails_does_not_matter(numbers: list[int], cut: int) -> None:
-    """It opens with the third distinct account, also if the same ones come up again, and in whichever groups."""
-    answers = [(account(number), REFUSED) for number in numbers]
+def test_the_number_of_failures_of_one_account_does_not_matter(numbers: list[int], cut: int) -> None:
+    """It opens with the third distinct account, in any order and in any groups."""
+    outcomes = [(account(number), REFUSED) for number in numbers]
 
-    breaker = judge(judge(CLOSED, answers[:cut], now=NOW), answers[cut:], now=NOW)
+    breaker = judge(judge(CLOSED, outcomes[:cut], now=NOW), outcomes[cut:], now=NOW)
 
     assert (breaker.open_until is not None) == (len(set(numbers)) == FAILING_ACCOUNTS)
 
 
 @pytest.mark.parametrize("outcome", ABOUT_THE_ACCOUNT, ids=lambda outcome: outcome.code)
-def test_an_answer_about_an_account_clears_the_suspects(outcome: Outcome) -> None:
-    """Somebody got through, so app and service work, and the counting starts anew."""
+def test_an_outcome_about_an_account_clears_the_failing_accounts(outcome: Outcome) -> None:
+    """It shows that app and service work, so the count starts again."""
     assert after([REFUSED, REFUSED, outcome, REFUSED, REFUSED]).open_until is None
     assert after([REFUSED, REFUSED, outcome]) == CLOSED
 
 
 @given(number=st.integers(min_value=0, max_value=50), outcome=st.sampled_from(ABOUT_THE_ACCOUNT))
-def test_answers_about_accounts_never_open_it(number: int, outcome: Outcome) -> None:
-    """A loop detected for each of them (AADSTS50196), or a whole tenant locked out, stops nobody else."""
+def test_outcomes_about_accounts_never_open_it(number: int, outcome: Outcome) -> None:
+    """A loop of each account (AADSTS50196), or a locked tenant, must not stop other accounts."""
     assert after([outcome] * number) == CLOSED
 
 
 @given(late=st.lists(st.tuples(accounts, outcomes), max_size=20), seconds=seconds)
-def test_late_answers_change_nothing_once_it_is_open(late: list[tuple[AccountId, Outcome]], seconds: int) -> None:
-    """They were asked before it opened: no further failure, no longer wait, and no proof that it is over."""
+def test_late_outcomes_change_nothing_once_it_is_open(late: list[tuple[AccountId, Outcome]], seconds: int) -> None:
+    """Their requests were sent before it opened, so they neither lengthen the wait nor close it."""
     breaker = opened()
 
     assert judge(breaker, late, now=NOW + timedelta(seconds=seconds)) == breaker
 
 
-def test_only_a_retry_after_of_a_late_answer_counts() -> None:
-    """It is for all workers, whoever was told; a shorter one does not shorten the wait."""
+def test_only_a_retry_after_of_a_late_outcome_counts() -> None:
+    """It applies to all workers. A shorter one does not shorten the wait."""
     breaker, throttled = opened(), Throttled(code="http_429", scope=Scope.CLIENT, retry_after=MINUTE)
 
     longer = judge(breaker, [(account(9), throttled)], now=NOW)
@@ -146,13 +146,13 @@ def test_only_a_retry_after_of_a_late_answer_counts() -> None:
 
 
 @pytest.mark.parametrize("late", [0, 4, 30])
-def test_the_wait_doubles_with_each_canary_that_fails_and_with_nothing_else(late: int) -> None:
-    """10 s to 5 min: a secret is mended by a person, who then wants to see it work."""
+def test_the_wait_doubles_with_each_probe_that_fails_and_with_nothing_else(late: int) -> None:
+    """It grows from 10 s to 5 min. A person who has corrected a secret does not wait longer to see it work."""
     breaker, waits = opened(), []
     for _ in range(8):
         sent_at = breaker.open_until
         assert sent_at is not None
-        for _answer in range(late):
+        for _ in range(late):
             breaker = judge(breaker, [(account(2), REFUSED)], now=sent_at)
         breaker = fail_again(breaker)
         assert breaker.open_until is not None
@@ -162,21 +162,23 @@ def test_the_wait_doubles_with_each_canary_that_fails_and_with_nothing_else(late
 
 
 @pytest.mark.parametrize("make", [Throttled, Transient])
-@pytest.mark.parametrize("asked", [1, 60, 3600, 86_400])
-def test_retry_after_wins_over_the_own_wait_but_not_below_it(make: type[Throttled | Transient], asked: int) -> None:
-    """Nobody asks before Microsoft wants to be asked, also after the own cap; nor sooner than makes sense."""
-    outcome = make(code="busy", retry_after=timedelta(seconds=asked), scope=Scope.SERVICE)
+@pytest.mark.parametrize("demanded", [1, 60, 3600, 86_400])
+def test_the_wait_is_the_longer_of_retry_after_and_the_own_wait(
+    make: type[Throttled | Transient], demanded: int
+) -> None:
+    """Retry-After may exceed the cap of the own wait."""
+    outcome = make(code="busy", retry_after=timedelta(seconds=demanded), scope=Scope.SERVICE)
 
     breaker = opened(outcome)
-    assert breaker.open_until == NOW + timedelta(seconds=max(10, asked))
+    assert breaker.open_until == NOW + timedelta(seconds=max(10, demanded))
 
     again = fail_again(breaker, outcome)
     assert again.open_until is not None
-    assert again.open_until - breaker.open_until == timedelta(seconds=max(20, asked))
+    assert again.open_until - breaker.open_until == timedelta(seconds=max(20, demanded))
 
 
 def test_the_longest_retry_after_of_a_group_counts() -> None:
-    """One of three says for how long."""
+    """The group opens the breaker, and one of its outcomes has the longest Retry-After."""
     group: list[tuple[AccountId, Outcome]] = [
         (account(1), Throttled(code="http_429", scope=Scope.CLIENT, retry_after=MINUTE)),
         (account(2), Transient(code="http_503", scope=Scope.SERVICE, retry_after=2 * MINUTE)),
@@ -186,8 +188,8 @@ def test_the_longest_retry_after_of_a_group_counts() -> None:
     assert judge(CLOSED, group, now=NOW).open_until == NOW + 2 * MINUTE
 
 
-def test_one_canary_goes_when_the_wait_is_over() -> None:
-    """Not before, and not two."""
+def test_one_probe_is_allowed_when_the_wait_is_over() -> None:
+    """None is allowed before, and no second one."""
     breaker = opened()
     assert breaker.open_until is not None
 
@@ -198,16 +200,16 @@ def test_one_canary_goes_when_the_wait_is_over() -> None:
 
 
 @pytest.mark.parametrize("outcome", ABOUT_US, ids=lambda outcome: outcome.code)
-def test_one_answer_to_the_canary_is_enough_to_open_it_again(outcome: Outcome) -> None:
-    """Probing, it is one suspicious answer away from open: not three."""
+def test_one_failed_probe_is_enough_to_open_it_again(outcome: Outcome) -> None:
+    """A half-open breaker needs one failure and not three."""
     again = fail_again(opened(), outcome)
 
     assert (again.failures, again.allowance(100, now=NOW + MINUTE / 3)) == (2, 0)
 
 
 @pytest.mark.parametrize("outcome", ABOUT_THE_ACCOUNT, ids=lambda outcome: outcome.code)
-def test_a_canary_that_gets_an_answer_about_its_account_closes_it(outcome: Outcome) -> None:
-    """Even if the account itself is dead: Microsoft has looked at it. All that remains is when."""
+def test_a_probe_with_an_outcome_about_its_account_closes_it(outcome: Outcome) -> None:
+    """This holds even if the grant is dead, because Microsoft has examined it. The breaker keeps the time only."""
     breaker = opened()
     for _ in range(3):
         breaker = fail_again(breaker)
@@ -215,8 +217,8 @@ def test_a_canary_that_gets_an_answer_about_its_account_closes_it(outcome: Outco
     assert judge(breaker.half_open(), [(account(7), outcome)], now=LATER) == replace(CLOSED, closed_at=LATER)
 
 
-def test_probing_a_closed_breaker_is_nothing() -> None:
-    """Whoever sends the canary sees a breaker that is not open, and its history as it is."""
+def test_half_open_keeps_the_history_and_does_not_change_a_closed_breaker() -> None:
+    """The worker that sends the probe works with a breaker that is not open."""
     breaker = opened()
 
     assert CLOSED.half_open() == CLOSED
@@ -224,8 +226,8 @@ def test_probing_a_closed_breaker_is_nothing() -> None:
     assert breaker.half_open().allowance(100, now=NOW) == 100
 
 
-def test_questions_come_back_in_a_ramp_that_doubles_and_ends() -> None:
-    """What has waited behind an outage is a wave; Microsoft has just recovered."""
+def test_the_allowance_grows_in_a_ramp_that_doubles_and_ends() -> None:
+    """After an outage many accounts are due, and Microsoft has just recovered."""
     breaker = judge(opened().half_open(), [(account(1), make_refreshed())], now=NOW)
 
     steps = [breaker.allowance(10_000, now=NOW + timedelta(seconds=at)) for at in (0, 4, 5, 10, 15, 59, 60, 3600)]
@@ -235,7 +237,7 @@ def test_questions_come_back_in_a_ramp_that_doubles_and_ends() -> None:
 
 
 def test_it_opens_again_in_the_middle_of_the_ramp_like_any_other() -> None:
-    """After three accounts, with the first wait: what was before is over."""
+    """It needs three accounts again, and begins with the first wait."""
     closed = judge(fail_again(opened()).half_open(), [(account(1), make_refreshed())], now=LATER)
 
     again = after([REFUSED] * 3, closed, now=LATER)
@@ -244,16 +246,16 @@ def test_it_opens_again_in_the_middle_of_the_ramp_like_any_other() -> None:
     assert after([REFUSED] * 2, closed, now=LATER).allowance(100, now=LATER) == 10
 
 
-def test_what_happened_during_the_ramp_does_not_start_it_anew() -> None:
-    """Good answers on a closed breaker leave the clock of the ramp alone, or it would never end."""
+def test_outcomes_during_the_ramp_do_not_start_it_again() -> None:
+    """Otherwise the ramp would never end."""
     closed = judge(opened().half_open(), [(account(1), make_refreshed())], now=NOW)
 
     assert after([make_refreshed(), REFUSED, make_refreshed()], closed, now=NOW + MINUTE / 2) == closed
 
 
 @given(breaker=breakers, wanted=st.integers(min_value=0, max_value=1000), now=instants)
-def test_the_allowance_lies_between_none_and_what_is_wanted(breaker: Breaker, wanted: int, now: datetime) -> None:
-    """Whatever the history, and with clocks that disagree: a breaker may close in another worker's future."""
+def test_the_allowance_is_never_more_than_requested(breaker: Breaker, wanted: int, now: datetime) -> None:
+    """This holds for every history, also if a breaker closes in the future of another worker's clock."""
     assert 0 <= breaker.allowance(wanted, now=now) <= wanted
 
 
@@ -261,7 +263,7 @@ def test_the_allowance_lies_between_none_and_what_is_wanted(breaker: Breaker, wa
 def test_left_alone_it_never_allows_less_as_time_passes(
     breaker: Breaker, wanted: int, now: datetime, later: int
 ) -> None:
-    """Waiting helps, always: nothing is barred for ever."""
+    """The wait always ends."""
     then = now + timedelta(seconds=later)
 
     assert breaker.allowance(wanted, now=now) <= breaker.allowance(wanted, now=then)
@@ -270,13 +272,13 @@ def test_left_alone_it_never_allows_less_as_time_passes(
 
 @given(wanted=st.integers(min_value=0, max_value=10**6), now=instants)
 def test_a_closed_breaker_without_a_history_allows_all(wanted: int, now: datetime) -> None:
-    """Nearly every day of its life."""
+    """This is the usual state."""
     assert CLOSED.allowance(wanted, now=now) == wanted
 
 
 @given(groups=groups)
-def test_it_is_open_only_after_three_accounts_and_says_why(groups: list[list[tuple[AccountId, Outcome]]]) -> None:
-    """Any history: an open breaker has its suspects, a reason that an operator can look up, and an end."""
+def test_it_is_open_only_after_three_accounts_and_has_a_code(groups: list[list[tuple[AccountId, Outcome]]]) -> None:
+    """After every history an open breaker has its failing accounts, a code for the operator, and an end."""
     breaker = CLOSED
     for group in groups:
         breaker = judge(breaker, group, now=NOW)

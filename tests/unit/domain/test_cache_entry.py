@@ -1,4 +1,4 @@
-"""The text inside a cache entry: everything comes back, and anything else is refused."""
+"""The text of a cache entry can be decoded without loss, and a malformed text is refused."""
 
 import json
 from dataclasses import replace
@@ -35,8 +35,8 @@ ENTRY = CacheEntry(
     failure=CachedFailure(kind="transient", code="http_503", retry_at=NOW + timedelta(seconds=7), noted_at=NOW),
 )
 
-NAIVE_2000, NAIVE_2100 = (datetime(year, 1, 1) for year in (2000, 2100))  # noqa: DTZ001 - hypothesis wants them so
-# Whole milliseconds: what a double keeps exactly for any date a token can have.
+NAIVE_2000, NAIVE_2100 = (datetime(year, 1, 1) for year in (2000, 2100))  # noqa: DTZ001 - hypothesis demands naive ones
+# Whole milliseconds, which a double represents exactly for every date of a token.
 instants = st.datetimes(min_value=NAIVE_2000, max_value=NAIVE_2100, timezones=st.just(UTC)).map(
     lambda at: at.replace(microsecond=at.microsecond // 1000 * 1000)
 )
@@ -78,13 +78,13 @@ def entries(draw: st.DrawFn) -> CacheEntry:
 
 
 @given(entries())
-def test_an_entry_comes_back_as_it_was(entry: CacheEntry) -> None:
-    """With and without tokens, for every status."""
+def test_an_entry_is_decoded_unchanged(entry: CacheEntry) -> None:
+    """The examples are with and without tokens, in every status."""
     assert decode(encode(entry), ANN) == entry
 
 
 def test_an_entry_is_json_that_any_language_reads() -> None:
-    """This is the contract with consumers that are not written in Python."""
+    """Consumers in other languages rely on this format."""
     assert json.loads(encode(ENTRY).reveal()) == {
         "email": "ann@contoso.com",
         "status": "active",
@@ -117,14 +117,14 @@ def test_an_entry_is_json_that_any_language_reads() -> None:
 
 @pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb", "é", '","version":9,"x":"'])
 def test_no_token_can_break_out_of_its_string(value: str) -> None:
-    """An import takes what it is given."""
+    """An import does not check the characters of a token."""
     entry = replace(ENTRY, token=replace(TOKEN, secret=Secret(value)))
 
     assert decode(encode(entry), ANN) == entry
 
 
-def test_times_come_back_aware_and_in_utc() -> None:
-    """A naive time would be compared with the wrong clock."""
+def test_times_are_decoded_as_aware_in_utc() -> None:
+    """A naive time would mean local time."""
     token = decode(encode(ENTRY), ANN).token
 
     assert token is not None
@@ -169,7 +169,7 @@ def without(name: str) -> str:
     ],
 )
 def test_a_malformed_entry_is_refused(text: str) -> None:
-    """As unreadable, so that the caller goes to Postgres; without quoting what was in it."""
+    """The error makes the caller read Postgres. It does not quote the text."""
     with pytest.raises(UnreadableSecret) as refusal:
         decode(Secret(text), ANN)
 

@@ -1,4 +1,4 @@
-"""Notes of what is wrong: when they count, for whom, and as which error they come back."""
+"""Cached failures: how long they apply, to which requirements, and which errors they become."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -41,34 +41,34 @@ ANY, REPORT = TokenRequirement(), TokenRequirement(newer_than=3)
         (None, MINUTE, False),
     ],
 )
-def test_a_note_is_trusted_until_there_may_be_more_luck_and_a_minute_at_most(
+def test_a_failure_is_trusted_until_its_retry_and_for_a_minute_at_most(
     retry_after: timedelta | None, age: timedelta, *, trusted: bool
 ) -> None:
-    """After that somebody looks."""
-    problem = replace(BUSY, retry_at=NOW + retry_after if retry_after else None)
+    """After that, a consumer reads Postgres again."""
+    failure = replace(BUSY, retry_at=NOW + retry_after if retry_after else None)
 
-    assert is_trusted(problem, ANY, now=NOW + age) is trusted
+    assert is_trusted(failure, ANY, now=NOW + age) is trusted
 
 
-def test_where_nobody_can_look_a_note_stands_until_its_time() -> None:
-    """Postgres is away."""
+def test_without_postgres_a_failure_applies_until_its_retry() -> None:
+    """No consumer can find out more."""
     assert applies(BUSY, ANY, now=NOW + 4 * MINUTE)
     assert not applies(BUSY, ANY, now=NOW + 5 * MINUTE)
     assert applies(replace(BUSY, retry_at=None), ANY, now=NOW + timedelta(days=1))
     assert not applies(None, ANY, now=NOW)
 
 
-def test_that_tokens_are_refused_concerns_only_who_reports_it() -> None:
-    """To everybody else the token is one that lives."""
-    note = rejected(until=NOW + 10 * MINUTE, now=NOW)
+def test_a_rejection_applies_to_reports_only() -> None:
+    """Other consumers get the token while it lives."""
+    failure = rejected(until=NOW + 10 * MINUTE, now=NOW)
 
-    assert is_trusted(note, REPORT, now=NOW)
-    assert not is_trusted(note, ANY, now=NOW)
-    assert not applies(note, ANY, now=NOW)
+    assert is_trusted(failure, REPORT, now=NOW)
+    assert not is_trusted(failure, ANY, now=NOW)
+    assert not applies(failure, ANY, now=NOW)
 
 
-def test_a_wish_allows_what_lives_and_was_not_refused() -> None:
-    """Better than nothing, but not the very thing that did not work."""
+def test_a_requirement_accepts_a_live_token_that_was_not_rejected() -> None:
+    """While refreshes fail, such a token is better than none."""
     assert ANY.accepts(TOKEN, now=NOW)
     assert not ANY.accepts(TOKEN, now=NOW + MINUTE)
     assert not ANY.accepts(None, now=NOW)
@@ -91,8 +91,8 @@ def test_a_wish_allows_what_lives_and_was_not_refused() -> None:
         (replace(ENTRY, failure=None), Unavailable),
     ],
 )
-def test_a_note_comes_back_as_the_error_it_was(entry: CacheEntry, error: type[WorkerError]) -> None:
-    """Whoever reads it in another process is told the same."""
+def test_a_failure_becomes_the_error_that_it_was(entry: CacheEntry, error: type[WorkerError]) -> None:
+    """A reader in another process gets the same error."""
     raised = as_error(entry, ANN, now=NOW + MINUTE)
 
     assert type(raised) is error
@@ -101,8 +101,8 @@ def test_a_note_comes_back_as_the_error_it_was(entry: CacheEntry, error: type[Wo
         assert raised.retry_after == 4 * MINUTE
 
 
-def test_what_stops_one_process_is_noted_for_seconds() -> None:
-    """With its own wait, if that is shorter; what is no matter of time is not noted."""
+def test_a_failure_of_one_process_is_cached_for_seconds() -> None:
+    """A shorter wait of the error itself counts. An error that only a person can end is not cached."""
     long, short = BackingOff(ANN, "http_503", 5 * MINUTE), BackingOff(ANN, "http_503", timedelta(seconds=2))
     notes = [
         of_process(error, now=NOW) for error in (long, short, ClientMisconfigured(ANN, "default", "AADSTS7000215"))

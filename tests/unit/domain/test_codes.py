@@ -1,4 +1,4 @@
-"""The table of codes: whole, consistent, and what docs/error-codes.md says."""
+"""The table of codes is complete and consistent, and docs/error-codes.md is written from it."""
 
 import re
 from collections import Counter
@@ -16,8 +16,8 @@ _SIGN_IN_HELPS = {Verdict.REAUTH, Verdict.UNPROVEN}
 _THREAD = re.compile(r"[\w.-]+/[\w.-]+(#[0-9]+)?")
 
 
-def test_the_table_has_what_microsoft_publishes_for_a_token_endpoint() -> None:
-    """Some three hundred numbers; fewer means that rows were lost."""
+def test_the_table_has_the_codes_that_microsoft_publishes() -> None:
+    """Fewer numbers mean that rows were lost."""
     assert len(BY_NUMBER) >= 320
     assert all(re.fullmatch(r"AADSTS[0-9]{5,7}", code) for code in BY_NUMBER)
 
@@ -28,7 +28,7 @@ def test_no_code_has_two_rows() -> None:
 
 
 def test_the_table_is_sorted() -> None:
-    """By kind, then by number or name, so that a reader finds a row and a diff shows what it adds."""
+    """The order is by kind, then by number or name, so that readers find a row and diffs are short."""
     assert [*ROWS] == sorted(ROWS, key=_position)
 
 
@@ -38,7 +38,7 @@ def _position(row: CodeRow) -> tuple[int, int, str]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code)
 def test_a_row_is_complete(row: CodeRow) -> None:
-    """A sentence for the user, one for the operator, and where it comes from."""
+    """It has a sentence for the user, one for the operator, and a source."""
     assert row.advice in SENTENCES
     assert row.hint.endswith(".")
     assert row.hint[0].isupper()
@@ -50,7 +50,7 @@ def test_a_row_is_complete(row: CodeRow) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code)
 def test_a_row_does_not_contradict_itself(row: CodeRow) -> None:
-    """A user is sent to sign in only where that helps, and a breaker opens only on what concerns the registration."""
+    """A user is advised to sign in only if that helps. A breaker opens only for codes of the registration."""
     advises_sign_in = "sign in" in SENTENCES[row.advice] and row.advice != "other_account"
     assert advises_sign_in == (row.verdict in _SIGN_IN_HELPS)
     if row.verdict in {Verdict.REAUTH, Verdict.UNPROVEN, Verdict.BLOCKED}:
@@ -64,7 +64,7 @@ def test_a_row_does_not_contradict_itself(row: CodeRow) -> None:
 
 
 def test_each_sentence_of_advice_is_used() -> None:
-    """By a row, or by an error of the client library (see test_advice)."""
+    """A row uses it, or an error of the client library (see test_advice)."""
     assert {row.advice for row in ROWS} | _OF_ERRORS == set(SENTENCES)
 
 
@@ -82,21 +82,21 @@ _OF_ERRORS = {"not_connected", "inactive", "blocked", "token_refused", "mailbox_
     ],
 )
 def test_a_code_of_the_ledger_is_explained(code: str, row: CodeRow) -> None:
-    """Microsoft's and the worker's own."""
+    """It may be Microsoft's or the worker's own."""
     assert row is not None
     assert explain(code) is row
     assert hint(code) == row.hint
 
 
 @pytest.mark.parametrize("code", ["AADSTS1", "AADSTS5099990", "brand_new_error", "", "http_", "ok"])
-def test_a_code_that_is_not_listed_stands_out(code: str) -> None:
-    """So that it can be found in the ledger and added here."""
+def test_the_hint_says_that_a_code_is_unknown(code: str) -> None:
+    """Operators can report it, so that it gets a row."""
     assert explain(code) is None
     assert "does not know this code" in hint(code)
 
 
 def test_every_code_that_the_worker_makes_itself_is_explained() -> None:
-    """As its source has them."""
+    """The test lists them as in the source code."""
     for code in ("dns", "connect_failed", "tls", "timeout", "connect_timeout", "connection_lost", "malformed_answer"):
         assert explain(code) is not None, code
     for code in ("discovery_failed", "internal_error", "authority_refused", "unknown_client", "no_credential"):
@@ -105,13 +105,13 @@ def test_every_code_that_the_worker_makes_itself_is_explained() -> None:
         assert explain(code) is not None, code
 
 
-def test_flags_name_codes_as_the_ledger_has_them() -> None:
-    """Others ask whether an outcome's code is among them."""
+def test_flags_have_codes_in_the_form_of_the_ledger() -> None:
+    """Other modules compare an outcome's code with them."""
     assert {"invalid_client", "AADSTS7000215", "AADSTS700027"} <= flagged("credential")
     assert {"AADSTS700016", "AADSTS90002"} <= flagged("abandoned")
     assert {"AADSTS70043", "AADSTS700084"} <= flagged("aged out")
 
 
-def test_the_page_is_as_the_table() -> None:
-    """Else run `make docs`."""
+def test_the_page_is_written_from_the_table() -> None:
+    """If this fails, run `make docs`."""
     assert PAGE.read_text() == render()

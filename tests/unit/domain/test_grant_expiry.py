@@ -1,4 +1,4 @@
-"""When a grant will die: a table, and laws."""
+"""The end of a grant, in examples and by properties."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -50,7 +50,7 @@ def make_account(**changes: Any) -> Account:
     ("stored", "expected"),
     [
         pytest.param({}, NOW + 90 * DAY, id="never used: 90 days from the sign-in"),
-        pytest.param({"last_refreshed_at": NOW + 7 * DAY}, NOW + 97 * DAY, id="every use starts the count anew"),
+        pytest.param({"last_refreshed_at": NOW + 7 * DAY}, NOW + 97 * DAY, id="every use starts the count again"),
         pytest.param({"last_refreshed_at": NOW - 7 * DAY}, NOW + 90 * DAY, id="a use before the sign-in is history"),
         pytest.param({"grant_lifetime": DAY}, NOW + DAY, id="a single page app's 24 hours"),
         pytest.param(
@@ -60,23 +60,23 @@ def make_account(**changes: Any) -> Account:
         pytest.param(
             {"grant_lifetime": 100 * DAY, "last_refreshed_at": NOW + 50 * DAY}, NOW + 100 * DAY, id="the age, later"
         ),
-        pytest.param({"refresh_token": None}, None, id="nothing left to die"),
-        pytest.param({"signed_in_at": None}, None, id="nobody knows"),
+        pytest.param({"refresh_token": None}, None, id="no grant"),
+        pytest.param({"signed_in_at": None}, None, id="unknown"),
         pytest.param(
             {"signed_in_at": None, "last_refreshed_at": NOW, "grant_lifetime": DAY}, NOW + 90 * DAY, id="age unknown"
         ),
     ],
 )
-def test_a_grant_dies(stored: dict[str, Any], expected: datetime | None) -> None:
-    """What `list --dying` warns of, so that the user signs in before the mail stops."""
+def test_a_grant_expires(stored: dict[str, Any], expected: datetime | None) -> None:
+    """`list --expiring` shows this, so that users can sign in before the mail stops."""
     assert grant_expires_at(make_account(**stored)) == expected
 
 
 @given(signed_in_at=instants, used_at=st.none() | instants, lifetime=st.none() | lifetimes)
-def test_a_grant_never_outlives_its_age_nor_90_days_of_silence(
+def test_a_grant_ends_by_its_age_or_after_90_days_without_use(
     signed_in_at: datetime, used_at: datetime | None, lifetime: timedelta | None
 ) -> None:
-    """Both ends hold, and one of them is the end."""
+    """The earlier of the two is the end."""
     dies = grant_expires_at(make_account(signed_in_at=signed_in_at, last_refreshed_at=used_at, grant_lifetime=lifetime))
 
     by_age = signed_in_at + lifetime if lifetime else None
@@ -86,7 +86,7 @@ def test_a_grant_never_outlives_its_age_nor_90_days_of_silence(
 
 @given(signed_in_at=instants, used_at=instants, later=lifetimes)
 def test_using_a_grant_never_shortens_its_life(signed_in_at: datetime, used_at: datetime, later: timedelta) -> None:
-    """Refreshing is the keep-alive."""
+    """A refresh extends it."""
     before = grant_expires_at(make_account(signed_in_at=signed_in_at, last_refreshed_at=used_at))
     after = grant_expires_at(make_account(signed_in_at=signed_in_at, last_refreshed_at=used_at + later))
 

@@ -1,4 +1,4 @@
-"""What the headers and the body of a response say."""
+"""The headers and the body of a response."""
 
 from datetime import timedelta
 
@@ -65,5 +65,5 @@ def test_the_body_is_read_as_json() -> None:
         ({"date": SENT}, None),
     ],
 )
-def test_the_correlation_id_is_microsofts_or_else_ours(headers: dict[str, str], expected: str | None) -> None:
+def test_the_correlation_id_is_microsofts_or_else_the_workers(headers: dict[str, str], expected: str | None) -> None:
     assert HttpResponse(200, headers, b"").correlation_id == expected

@@ -1,4 +1,4 @@
-"""What each answer of the token endpoint means: the golden answers, and laws that hold for any answer at all."""
+"""The outcome of each response of the token endpoint, by golden responses and by properties of every response."""
 
 import json
 from datetime import timedelta
@@ -51,8 +51,8 @@ def respond(status: int, body: object, headers: dict[str, str] | None = None) ->
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
-def test_an_answer_means_what_the_golden_vector_says(vector: Vector) -> None:
-    """Status, code, suberror, error and Retry-After lead to one outcome, with every one of its fields."""
+def test_a_response_has_the_outcome_of_its_golden_vector(vector: Vector) -> None:
+    """Status, code, suberror, error and Retry-After determine the outcome with all its fields."""
     outcome = classify(vector.response, obtained_at=NOW)
 
     assert describe(outcome, obtained_at=NOW) == vector.expected
@@ -65,8 +65,8 @@ def test_an_answer_means_what_the_golden_vector_says(vector: Vector) -> None:
         (Verdict.AUTHORITY_REFUSED, (50194, 9002332, 9002331, 9001023, 90130, 90124)),
     ],
 )
-def test_what_an_account_has_chosen_is_its_own_affair(own: Verdict, codes: tuple[int, ...]) -> None:
-    """Refused is then that, and not the app registration's; nothing else is read otherwise."""
+def test_an_error_about_an_account_s_own_setting_has_the_scope_account(own: Verdict, codes: tuple[int, ...]) -> None:
+    """With the registration's setting its scope is the registration. Other codes do not depend on this."""
     outcomes = {vector.name: classify(vector.response, obtained_at=NOW, own={own}) for vector in VECTORS}
     read = {name: describe(outcome, obtained_at=NOW) for name, outcome in outcomes.items()}
 
@@ -90,8 +90,8 @@ _KINDS = {
 
 
 @pytest.mark.parametrize("row", BY_NUMBER.values(), ids=lambda row: row.code)
-def test_a_listed_code_means_what_its_row_says(row: CodeRow) -> None:
-    """Whatever error name and suberror come with it."""
+def test_a_listed_code_has_the_outcome_of_its_row(row: CodeRow) -> None:
+    """Error name and suberror do not matter."""
     for error, suberror in (("invalid_request", None), ("brand_new_error", "bad_token"), (None, "message_only")):
         outcome = refused(error, codes=[int(row.code.removeprefix("AADSTS"))], suberror=suberror)
 
@@ -102,8 +102,8 @@ def test_a_listed_code_means_what_its_row_says(row: CodeRow) -> None:
 
 
 @pytest.mark.parametrize("row", BY_ERROR.values(), ids=lambda row: row.code)
-def test_a_listed_error_name_means_what_its_row_says(row: CodeRow) -> None:
-    """Where no number comes with it."""
+def test_a_listed_error_name_has_the_outcome_of_its_row(row: CodeRow) -> None:
+    """The response has no number."""
     outcome = refused(row.code)
 
     assert (outcome.kind, outcome.code) == (_KINDS[row.verdict], row.code)
@@ -112,7 +112,7 @@ def test_a_listed_error_name_means_what_its_row_says(row: CodeRow) -> None:
 
 @pytest.mark.parametrize("error", [*BY_ERROR, "brand_new_error", "access denied", None])
 @pytest.mark.parametrize("suberror", [None, *BY_SUBERROR, "brand_new"])
-def test_nothing_unlisted_is_held_against_others(error: str | None, suberror: str | None) -> None:
+def test_an_unlisted_code_concerns_its_account_only(error: str | None, suberror: str | None) -> None:
     """A breaker that opened for an unknown code would let a few odd accounts stop the healthy ones."""
     assert refused(error, codes=[5099990], suberror=suberror).scope is Scope.ACCOUNT
 
@@ -122,8 +122,8 @@ def test_nothing_unlisted_is_held_against_others(error: str | None, suberror: st
     error=st.text(max_size=20).filter(lambda error: error not in BY_ERROR) | st.none(),
     code=st.integers(min_value=1, max_value=10**9).filter(lambda code: f"AADSTS{code}" not in BY_NUMBER) | st.none(),
 )
-def test_an_unknown_refusal_is_about_its_account(status: int, error: str | None, code: int | None) -> None:
-    """And counts as a strike, if it is a refusal by the token endpoint at all."""
+def test_an_unknown_error_concerns_its_account(status: int, error: str | None, code: int | None) -> None:
+    """It counts as a strike if it is an error of the token endpoint."""
     outcome = refused(error, codes=[] if code is None else [code], status=status)
 
     assert outcome.scope is Scope.ACCOUNT
@@ -133,8 +133,8 @@ def test_an_unknown_refusal_is_about_its_account(status: int, error: str | None,
         assert outcome == ReauthRequired(code=str(error), certain=False)
 
 
-def test_a_registration_is_blamed_by_unambiguous_codes_only() -> None:
-    """Its secret or certificate, the app itself, or a setting that is the same for all of its accounts."""
+def test_only_unambiguous_codes_concern_the_registration() -> None:
+    """They are about its credential, the app itself, or a setting that all of its accounts share."""
     blamed = {row.code for row in BY_NUMBER.values() if refused("x", codes=[int(row.code[6:])]).scope is Scope.CLIENT}
 
     certain = {row.code for row in BY_NUMBER.values() if "credential" in row.flags}
@@ -144,7 +144,7 @@ def test_a_registration_is_blamed_by_unambiguous_codes_only() -> None:
 
 @pytest.mark.parametrize("code", [code for code in BY_NUMBER if BY_NUMBER[code].scope is Scope.CLIENT])
 def test_an_invalid_grant_is_never_the_registration_s(code: str) -> None:
-    """The two contradict each other, so that neither is believed at once."""
+    """The code and the error name contradict each other, so the outcome is not certain."""
     outcome = refused("invalid_grant", codes=[int(code.removeprefix("AADSTS"))])
 
     assert outcome == ReauthRequired(code=code, certain=False)
@@ -153,13 +153,13 @@ def test_an_invalid_grant_is_never_the_registration_s(code: str) -> None:
 @pytest.mark.parametrize(
     "word", sorted([*BY_SUBERROR, "invalid_grant", "interaction_required", "temporarily_unavailable"])
 )
-def test_a_word_that_decides_has_a_golden_answer(word: str) -> None:
-    """Where the code is unknown, error and suberror decide."""
+def test_an_error_or_suberror_that_decides_has_a_golden_response(word: str) -> None:
+    """They decide if the code is unknown."""
     assert any(f'"{word}"'.encode() in vector.content for vector in VECTORS)
 
 
 @pytest.mark.parametrize("named", ["AADSTS50173: a", "AADSTS70002: a. AADSTS50173: b", "(AADSTS50173: a)"])
-def test_a_code_in_the_description_counts_where_the_list_is_missing(named: str) -> None:
+def test_a_code_in_the_description_counts_if_the_list_is_missing(named: str) -> None:
     """Old endpoints and some gateways drop ``error_codes``."""
     body = {"error": "invalid_grant", "error_description": named}
     known = {**body, "error_codes": [70008]}
@@ -183,7 +183,7 @@ def test_a_code_in_the_description_counts_where_the_list_is_missing(named: str) 
     ],
 )
 def test_a_correlation_id_is_kept_if_it_is_fit_for_a_terminal(given_id: str | None, *, kept: bool) -> None:
-    """It comes from a header and is printed by `token-worker show`."""
+    """It comes from a header, and `token-worker show` prints it."""
     for status, body in ((200, {"access_token": "a"}), (400, {"error": "invalid_grant"}), (429, None), (503, None)):
         outcome = classify(respond(status, body, {"x-ms-request-id": given_id} if given_id else None), obtained_at=NOW)
 
@@ -202,8 +202,8 @@ def refused(
 @example(status=200, body={"access_token": "x", "expires_in": 10**400})
 @example(status=400, body={"error": "invalid_grant", "error_codes": ["9" * 5000]})
 @example(status=400, body={"error": "invalid_grant", "error_codes": ["\u0663"]})
-def test_any_answer_has_a_meaning(status: int, body: dict[str, Any] | None) -> None:
-    """Nothing that can arrive as JSON makes classify raise: the answer may carry the only copy of a new token."""
+def test_any_response_has_an_outcome(status: int, body: dict[str, Any] | None) -> None:
+    """No JSON makes `classify` raise, because the response may contain the only copy of a new token."""
     outcome = classify(respond(status, body), obtained_at=NOW)
 
     assert isinstance(outcome, Refreshed | Throttled | Transient | ReauthRequired | Blocked | Misconfigured)
@@ -217,15 +217,15 @@ def test_any_answer_has_a_meaning(status: int, body: dict[str, Any] | None) -> N
     body=st.dictionaries(_FIELDS, _JSON, max_size=8),
 )
 def test_only_a_200_refreshes(status: int, body: dict[str, Any]) -> None:
-    """Tokens in an error are not tokens."""
-    answer = respond(status, {**body, "access_token": "a", "refresh_token": "r"})
+    """Tokens in an error do not count."""
+    response = respond(status, {**body, "access_token": "a", "refresh_token": "r"})
 
-    assert not isinstance(classify(answer, obtained_at=NOW), Refreshed)
+    assert not isinstance(classify(response, obtained_at=NOW), Refreshed)
 
 
 @given(status=st.sampled_from([429, *range(500, 512)]), body=st.dictionaries(_FIELDS, _JSON, max_size=8))
-def test_a_busy_service_condemns_nobody(status: int, body: dict[str, Any]) -> None:
-    """429 and 5xx say nothing about the grant or the app, whatever stands in the body."""
+def test_a_busy_service_says_nothing_about_grant_or_app(status: int, body: dict[str, Any]) -> None:
+    """The body of a response with status 429 or 5xx does not matter."""
     outcome = classify(respond(status, body, {"retry-after": "7"}), obtained_at=NOW)
 
     assert isinstance(outcome, Throttled | Transient)
@@ -234,7 +234,7 @@ def test_a_busy_service_condemns_nobody(status: int, body: dict[str, Any]) -> No
 
 @given(expires_in=st.integers() | st.floats() | st.text(max_size=8) | st.none() | st.booleans())
 def test_a_lifetime_is_positive_and_at_most_two_days(expires_in: object) -> None:
-    """Whatever the server says of the lifetime, the schedule that follows is sane."""
+    """A wrong lifetime of a response must not break the schedule."""
     body = {"access_token": "a", "expires_in": expires_in}
 
     outcome = classify(respond(200, body), obtained_at=NOW)
@@ -245,7 +245,7 @@ def test_a_lifetime_is_positive_and_at_most_two_days(expires_in: object) -> None
 
 @pytest.mark.parametrize("token", ["\ud800", "a\ud800b"])
 def test_a_refresh_token_that_cannot_be_stored_is_no_refresh_token(token: str) -> None:
-    """A lone surrogate passes JSON, and no encoding: the old refresh token must stay."""
+    """JSON may contain a lone surrogate, which cannot be encoded. The old refresh token must stay."""
     body = {"access_token": "a", "refresh_token": token, "expires_in": 3600}
 
     outcome = classify(respond(200, body), obtained_at=NOW)
@@ -255,7 +255,7 @@ def test_a_refresh_token_that_cannot_be_stored_is_no_refresh_token(token: str) -
 
 @pytest.mark.parametrize("claims", ["\x00", "{}\x00", "\ud800"])
 def test_claims_that_cannot_be_stored_are_left_out(claims: str) -> None:
-    """Postgres takes no NUL and no lone surrogate; one such answer must not spoil the statement it shares."""
+    """Postgres accepts no NUL and no lone surrogate. One such response must not fail the statement of a whole batch."""
     body = {"error": "interaction_required", "claims": claims}
 
     outcome = classify(respond(400, body), obtained_at=NOW)
@@ -264,16 +264,16 @@ def test_claims_that_cannot_be_stored_are_left_out(claims: str) -> None:
     assert outcome.claims is None
 
 
-def test_an_answer_shows_only_its_status() -> None:
-    """Its body may hold tokens."""
-    answer = respond(200, {"access_token": "very-secret"})
+def test_the_repr_of_a_response_shows_only_its_status() -> None:
+    """Its body may contain tokens."""
+    response = respond(200, {"access_token": "very-secret"})
 
-    assert "very-secret" not in repr(answer)
-    assert "very-secret" not in repr(classify(answer, obtained_at=NOW))
+    assert "very-secret" not in repr(response)
+    assert "very-secret" not in repr(classify(response, obtained_at=NOW))
 
 
-def test_the_correlation_id_goes_with_every_outcome() -> None:
-    """It is what Microsoft's support asks for."""
+def test_every_outcome_has_the_correlation_id() -> None:
+    """Microsoft's support needs it."""
     for vector in VECTORS:
         response = vector.response
         traced = HttpResponse(response.status, {**response.headers, "x-ms-request-id": "trace-me"}, response.body)

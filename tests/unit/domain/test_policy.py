@@ -1,4 +1,4 @@
-"""When a credential is due and what an outcome changes: tables and laws."""
+"""The due time of an account and its changes after an outcome, in examples and by properties."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.factories import NOW, make_claim, make_refreshed
+from tests.factories import NOW, make_lease, make_refreshed
 from worker.domain.account import AccountId, Failure, Lease, Status
 from worker.domain.outcome import (
     Blocked,
@@ -58,7 +58,7 @@ def failing(kind: str, *, count: int = 1, since: datetime = NOW) -> Failure:
 def test_due_lies_between_earliest_and_latest_of_the_lifetime(
     account: AccountId, version: int, lifetime: timedelta
 ) -> None:
-    """0.5 to 0.7 of whatever lifetime Microsoft gave, up to the rounding of a microsecond."""
+    """It lies between 0.5 and 0.7 of the lifetime, up to the rounding of a microsecond."""
     due = POLICY.due_at(account, version, make_refreshed(expires_at=NOW + lifetime))
 
     slack = timedelta(microseconds=1)
@@ -69,7 +69,7 @@ def test_due_lies_between_earliest_and_latest_of_the_lifetime(
 def test_due_is_never_later_than_expiry_minus_the_lead(
     account: AccountId, version: int, lifetime: timedelta, lead: int
 ) -> None:
-    """The lead yields only where it would pull the due time before the earliest fraction."""
+    """The only exception is a lead that would put the due time before the earliest fraction."""
     policy = RefreshPolicy(min_lead=timedelta(seconds=lead))
     expires_at = NOW + lifetime
 
@@ -80,10 +80,10 @@ def test_due_is_never_later_than_expiry_minus_the_lead(
 
 
 @given(account=accounts, version=versions, lifetime=ordinary_lifetimes)
-def test_an_ordinary_token_is_refreshed_long_before_a_consumer_would_have_to(
+def test_an_ordinary_token_is_refreshed_before_it_is_stale_for_consumers(
     account: AccountId, version: int, lifetime: timedelta
 ) -> None:
-    """At its due time a 60 to 90 minute token is still fresh for a consumer without a wish of its own."""
+    """At its due time a token of 60 to 90 minutes is still fresh for a consumer without `min_ttl`."""
     due = POLICY.due_at(account, version, make_refreshed(expires_at=NOW + lifetime))
 
     assert POLICY.is_fresh(token(lifetime), None, now=due)
@@ -112,15 +112,15 @@ def test_refresh_on_only_makes_it_earlier(
         pytest.param(timedelta(hours=-1), timedelta(seconds=5), id="in the past"),
     ],
 )
-def test_refresh_on_is_followed(refresh_in: timedelta, due_in: timedelta) -> None:
-    """If it is earlier than our own time, and not before a first back-off has passed."""
+def test_refresh_on_is_the_due_time(refresh_in: timedelta, due_in: timedelta) -> None:
+    """It counts if it is earlier than the worker's own time, and not before the first back-off."""
     refreshed = make_refreshed(refresh_on=NOW + refresh_in)
 
-    assert POLICY.due_at(make_claim().account_id, 1, refreshed) == NOW + due_in
+    assert POLICY.due_at(make_lease().account_id, 1, refreshed) == NOW + due_in
 
 
 def test_the_spread_is_stable() -> None:
-    """The same in every process, release and language: these numbers must never change."""
+    """These numbers are the same in every process and release, and must never change."""
     account = AccountId(UUID("00000000-0000-0000-0000-000000000001"))
 
     assert [round(keyed_fraction(account, salt), 6) for salt in range(4)] == [0.742809, 0.698367, 0.51418, 0.234259]
@@ -128,12 +128,12 @@ def test_the_spread_is_stable() -> None:
 
 @given(account=accounts, salt=versions)
 def test_a_fraction_is_within_the_unit_interval(account: AccountId, salt: int) -> None:
-    """One itself is excluded: the latest time is a bound, not a meeting point."""
+    """One itself is excluded, so that accounts do not gather at the latest time."""
     assert 0 <= keyed_fraction(account, salt) < 1
 
 
 def test_the_spread_is_even() -> None:
-    """Ten thousand accounts enrolled in one second do not come back in one second."""
+    """Ten thousand accounts of one second are not due again in one second."""
     fractions = [keyed_fraction(AccountId(UUID(int=n)), 1) for n in range(10_000)]
 
     tenths = [sum(low <= fraction * 10 < low + 1 for fraction in fractions) for low in range(10)]
@@ -143,7 +143,7 @@ def test_the_spread_is_even() -> None:
 
 @pytest.mark.parametrize("of", ["neighbouring accounts", "neighbouring versions"])
 def test_the_spread_is_uncorrelated(of: str) -> None:
-    """Who is early once is not early for ever, and neighbours do not stay together."""
+    """An account that is early once is not early every time, and neighbours do not stay together."""
     one, other = AccountId(UUID(int=1)), AccountId(UUID(int=2))
     if of == "neighbouring accounts":
         pairs = [(keyed_fraction(one, n), keyed_fraction(other, n)) for n in range(5000)]
@@ -162,26 +162,26 @@ def correlation(pairs: Sequence[tuple[float, float]]) -> float:
 
 @given(account=accounts, attempt=attempts)
 def test_a_backoff_is_at_least_five_seconds_and_at_most_fifteen_minutes(account: AccountId, attempt: int) -> None:
-    """Microsoft asks for the first; the second keeps a recovered service from standing idle."""
+    """Microsoft demands five seconds. After fifteen minutes a service may have recovered."""
     assert timedelta(seconds=5) <= POLICY.backoff(account, attempt) <= timedelta(minutes=15)
 
 
 @given(account=accounts, attempt=st.integers(min_value=1, max_value=6))
 def test_a_backoff_grows_with_every_attempt(account: AccountId, attempt: int) -> None:
-    """Doubling outweighs the spread of half as much again, until the cap is near."""
+    """Below the cap it doubles, and the spread adds at most a half."""
     assert POLICY.backoff(account, attempt) < POLICY.backoff(account, attempt + 1)
 
 
 @given(account=accounts, attempt=attempts)
 def test_a_backoff_stays_within_bounds_that_only_rise(account: AccountId, attempt: int) -> None:
-    """From the doubled base to half as much again; both bounds stop at the cap."""
+    """The spread adds at most a half to the doubled base. Both bounds end at the cap."""
     floor = min(timedelta(minutes=10), timedelta(seconds=5) * 2 ** min(attempt - 1, 20))
 
     assert floor <= POLICY.backoff(account, attempt) <= floor * 1.5
 
 
-def test_backoffs_at_the_cap_do_not_gather() -> None:
-    """A thousand accounts that fail together for hours must not come back together."""
+def test_backoffs_at_the_cap_are_spread() -> None:
+    """A thousand accounts that fail together for hours must not be retried together."""
     waits = {POLICY.backoff(AccountId(UUID(int=n)), 50) for n in range(1000)}
 
     assert len(waits) > 990
@@ -189,27 +189,27 @@ def test_backoffs_at_the_cap_do_not_gather() -> None:
 
 
 def test_a_success_makes_the_account_active_and_ends_every_streak() -> None:
-    """Whatever it was before; the due time is that of the version to be written."""
+    """The status before does not matter. The due time is that of the new version."""
     refreshed = make_refreshed()
     for status in (Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED):
-        claim = make_claim(status=status, failure=failing("transient", count=9), version=4)
+        lease = make_lease(status=status, failure=failing("transient", count=9), version=4)
 
-        plan = POLICY.plan(claim, refreshed, now=NOW)
+        plan = POLICY.plan(lease, refreshed, now=NOW)
 
         assert plan == AccountUpdate(
-            account_id=claim.account_id,
-            email=claim.email,
+            account_id=lease.account_id,
+            email=lease.email,
             based_on=4,
-            lease_id=claim.lease_id,
+            lease_id=lease.lease_id,
             status=Status.ACTIVE,
-            due_at=POLICY.due_at(claim.account_id, 5, refreshed),
+            due_at=POLICY.due_at(lease.account_id, 5, refreshed),
         )
 
 
 @given(outcome=temporary, status=st.sampled_from([Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED]))
-def test_what_passes_keeps_the_status(outcome: Outcome, status: Status) -> None:
-    """Throttled, transient and misconfigured condemn nobody, and absolve nobody either."""
-    plan = POLICY.plan(make_claim(status=status), outcome, now=NOW)
+def test_a_temporary_failure_keeps_the_status(outcome: Outcome, status: Status) -> None:
+    """Throttled, transient and misconfigured outcomes say nothing about the grant."""
+    plan = POLICY.plan(make_lease(status=status), outcome, now=NOW)
 
     assert plan.status is status
     assert plan.failure is not None
@@ -221,27 +221,27 @@ def test_what_passes_keeps_the_status(outcome: Outcome, status: Status) -> None:
     count=st.integers(min_value=0, max_value=100),
     retry_after=st.none() | st.integers(min_value=0, max_value=86_400),
 )
-def test_retry_after_wins(outcome: Outcome, count: int, retry_after: int | None) -> None:
-    """The next attempt is never before it, and hardly later if our own back-off is shorter."""
+def test_the_next_attempt_is_not_before_retry_after(outcome: Outcome, count: int, retry_after: int | None) -> None:
+    """It is at most a tenth later if the own back-off is shorter."""
     if not isinstance(outcome, Throttled | Transient):
         return
     at_least = None if retry_after is None else timedelta(seconds=retry_after)
-    claim = make_claim()
+    lease = make_lease()
     failure = failing(POLICY_KINDS[type(outcome)], count=count) if count else None
 
-    plan = POLICY.plan(replace(claim, failure=failure), replace(outcome, retry_after=at_least), now=NOW)
+    plan = POLICY.plan(replace(lease, failure=failure), replace(outcome, retry_after=at_least), now=NOW)
 
-    own = POLICY.backoff(claim.account_id, count + 1)
-    asked = at_least or timedelta(0)
-    assert max(own, asked) <= plan.due_at - NOW <= max(own, asked * 1.1)
+    own = POLICY.backoff(lease.account_id, count + 1)
+    demanded = at_least or timedelta(0)
+    assert max(own, demanded) <= plan.due_at - NOW <= max(own, demanded * 1.1)
 
 
-def test_those_who_are_told_the_same_do_not_come_back_together() -> None:
-    """Half an hour for everybody after a storm of AADSTS50196 would end in the next storm."""
-    told = Throttled(code="AADSTS50196", retry_after=timedelta(minutes=30))
-    claims = [make_claim(account_id=AccountId(UUID(int=n))) for n in range(100)]
+def test_accounts_with_the_same_retry_after_are_spread() -> None:
+    """Exactly half an hour for each account after a storm of AADSTS50196 would cause the next storm."""
+    throttled = Throttled(code="AADSTS50196", retry_after=timedelta(minutes=30))
+    leases = [make_lease(account_id=AccountId(UUID(int=n))) for n in range(100)]
 
-    minutes = {(POLICY.plan(claim, told, now=NOW).due_at - NOW) // timedelta(seconds=30) for claim in claims}
+    minutes = {(POLICY.plan(lease, throttled, now=NOW).due_at - NOW) // timedelta(seconds=30) for lease in leases}
 
     assert minutes == set(range(60, 66))
 
@@ -249,17 +249,17 @@ def test_those_who_are_told_the_same_do_not_come_back_together() -> None:
 POLICY_KINDS: dict[type, str] = {Throttled: "throttled", Transient: "transient"}
 
 
-def test_a_certain_answer_needs_no_second() -> None:
-    """A revoked grant is dead at once, and is looked at daily."""
-    plan = POLICY.plan(make_claim(), DEAD, now=NOW)
+def test_a_certain_outcome_changes_the_status_at_once() -> None:
+    """A revoked grant is tried again once a day."""
+    plan = POLICY.plan(make_lease(), DEAD, now=NOW)
 
     assert plan.status is Status.REAUTH_REQUIRED
     assert timedelta(days=1) <= plan.due_at - NOW <= timedelta(days=1.1)
 
 
-def test_a_blocked_account_is_looked_at_daily() -> None:
-    """Administrators change their minds."""
-    plan = POLICY.plan(make_claim(), Blocked(code="AADSTS53003"), now=NOW)
+def test_a_blocked_account_is_tried_once_a_day() -> None:
+    """An administrator may unblock it."""
+    plan = POLICY.plan(make_lease(), Blocked(code="AADSTS53003"), now=NOW)
 
     assert plan.status is Status.BLOCKED
     assert timedelta(days=1) <= plan.due_at - NOW <= timedelta(days=1.1)
@@ -280,14 +280,14 @@ GONE = Misconfigured(code="AADSTS90002", scope=Scope.TENANT)
         pytest.param("authority_refused", timedelta(days=9), "authority_refused", Status.ACTIVE, id="what is stored"),
     ],
 )
-def test_a_tenant_that_stays_away_needs_its_administrator(
+def test_a_tenant_that_is_unknown_for_a_day_needs_its_administrator(
     before: str, failing_for: timedelta, code: str, status: Status
 ) -> None:
-    """Until then it may be a slip, and is asked again soon; from then on somebody is told, and it is asked daily."""
+    """Until then it may be a mistake, and its accounts are retried soon. Then they are blocked and tried once a day."""
     failure = replace(failing("misconfigured", count=90, since=NOW - failing_for), code=before)
-    claim = make_claim(failure=failure)
+    lease = make_lease(failure=failure)
 
-    plan = POLICY.plan(claim, replace(GONE, code=code), now=NOW)
+    plan = POLICY.plan(lease, replace(GONE, code=code), now=NOW)
 
     assert plan.status is status
     assert (plan.due_at - NOW >= timedelta(days=1)) is (status is Status.BLOCKED)
@@ -295,44 +295,44 @@ def test_a_tenant_that_stays_away_needs_its_administrator(
     assert plan.failure.since == NOW - failing_for
 
 
-def test_an_outage_neither_blocks_a_tenant_nor_gives_it_another_day() -> None:
-    """Only what the tenant itself has answered counts."""
-    claim = make_claim(failure=failing("transient", count=90, since=NOW - timedelta(days=3)))
-    blocked = replace(claim, status=Status.BLOCKED)
+def test_an_outage_does_not_count_for_the_day_of_a_tenant() -> None:
+    """Only errors about the tenant count."""
+    lease = make_lease(failure=failing("transient", count=90, since=NOW - timedelta(days=3)))
+    blocked = replace(lease, status=Status.BLOCKED)
 
-    assert POLICY.plan(claim, GONE, now=NOW).status is Status.ACTIVE
+    assert POLICY.plan(lease, GONE, now=NOW).status is Status.ACTIVE
     assert POLICY.plan(blocked, GONE, now=NOW).due_at - NOW >= timedelta(days=1)
 
 
-def test_daily_looks_are_spread() -> None:
-    """A tenant that blocked a thousand accounts in a minute does not meet them in one minute tomorrow."""
-    claims = [make_claim(account_id=AccountId(UUID(int=n))) for n in range(100)]
+def test_daily_attempts_are_spread() -> None:
+    """A thousand accounts that a tenant blocked in one minute are not tried in one minute the next day."""
+    leases = [make_lease(account_id=AccountId(UUID(int=n))) for n in range(100)]
 
-    due = {POLICY.plan(claim, Blocked(code="AADSTS53003"), now=NOW).due_at for claim in claims}
+    due = {POLICY.plan(lease, Blocked(code="AADSTS53003"), now=NOW).due_at for lease in leases}
 
     assert len(due) == 100
     assert max(due) - min(due) > timedelta(hours=1)
 
 
-def struck(claim: Lease, plan: AccountUpdate) -> Lease:
-    """The next claim on the account, as the plan has left it."""
-    return replace(claim, status=plan.status, failure=plan.failure, strikes=plan.strikes, struck_at=plan.struck_at)
+def next_lease(lease: Lease, plan: AccountUpdate) -> Lease:
+    """The next lease of the account, after the plan."""
+    return replace(lease, status=plan.status, failure=plan.failure, strikes=plan.strikes, struck_at=plan.struck_at)
 
 
-def strike_until_dead(claim: Lease, *, every: timedelta | None = None) -> list[tuple[datetime, Status]]:
-    """Unproven answers, each at the planned time or every so often, until the account is given up."""
+def strike_until_dead(lease: Lease, *, every: timedelta | None = None) -> list[tuple[datetime, Status]]:
+    """Unproven outcomes, each at the planned time or at fixed intervals, until the status changes."""
     now, seen = NOW, list[tuple[datetime, Status]]()
     while not seen or seen[-1][1] is Status.ACTIVE:
-        plan = POLICY.plan(claim, UNPROVEN, now=now)
+        plan = POLICY.plan(lease, UNPROVEN, now=now)
         seen.append((now, plan.status))
-        claim = struck(claim, plan)
+        lease = next_lease(lease, plan)
         now = plan.due_at if every is None else now + every
     return seen
 
 
 def test_three_strikes_over_ten_minutes_end_it() -> None:
-    """On schedule: now, after five minutes, after ten."""
-    assert strike_until_dead(make_claim()) == [
+    """By the schedule they come now, after five minutes and after ten."""
+    assert strike_until_dead(make_lease()) == [
         (NOW, Status.ACTIVE),
         (NOW + timedelta(minutes=5), Status.ACTIVE),
         (NOW + timedelta(minutes=10), Status.REAUTH_REQUIRED),
@@ -340,9 +340,9 @@ def test_three_strikes_over_ten_minutes_end_it() -> None:
 
 
 @given(every=st.integers(min_value=1, max_value=3600))
-def test_no_number_of_quick_strikes_ends_it(every: int) -> None:
-    """An impatient operator cannot kill an account: it takes three answers and ten minutes, both."""
-    seen = strike_until_dead(make_claim(), every=timedelta(seconds=every))
+def test_strikes_in_quick_succession_do_not_end_it(every: int) -> None:
+    """It takes three strikes and ten minutes, so that an operator's retries cannot change the status."""
+    seen = strike_until_dead(make_lease(), every=timedelta(seconds=every))
 
     assert len(seen) >= STRIKES
     assert seen[-1][0] - NOW >= STRIKES_OVER
@@ -350,26 +350,26 @@ def test_no_number_of_quick_strikes_ends_it(every: int) -> None:
 
 
 @given(outcome=temporary)
-def test_an_outage_in_between_neither_adds_a_strike_nor_forgives_one(outcome: Outcome) -> None:
-    """A timeout proves nothing either way; a dead grant in a bad week must still be found."""
-    claim = make_claim(strikes=2, struck_at=NOW - timedelta(hours=1))
+def test_an_outage_in_between_does_not_change_the_strikes(outcome: Outcome) -> None:
+    """A time-out proves nothing. A dead grant must be found even if outages come in between."""
+    lease = make_lease(strikes=2, struck_at=NOW - timedelta(hours=1))
 
-    between = POLICY.plan(claim, outcome, now=NOW)
-    after = POLICY.plan(struck(claim, between), UNPROVEN, now=NOW + timedelta(minutes=5))
+    between = POLICY.plan(lease, outcome, now=NOW)
+    after = POLICY.plan(next_lease(lease, between), UNPROVEN, now=NOW + timedelta(minutes=5))
 
     assert (between.status, between.strikes) == (Status.ACTIVE, 2)
     assert after.status is Status.REAUTH_REQUIRED
 
 
-def test_a_success_in_between_forgives_every_strike() -> None:
-    """A grant that worked is alive."""
-    plan = POLICY.plan(make_claim(strikes=2, struck_at=NOW), make_refreshed(), now=NOW)
+def test_a_success_in_between_resets_the_strikes() -> None:
+    """It proves that the grant is valid."""
+    plan = POLICY.plan(make_lease(strikes=2, struck_at=NOW), make_refreshed(), now=NOW)
 
     assert (plan.failure, plan.strikes, plan.struck_at) == (None, 0, None)
 
 
-def test_a_streak_remembers_its_first_instant_and_its_last_code() -> None:
-    """Operators ask since when, and what it says now."""
+def test_a_streak_has_its_first_instant_and_its_last_code() -> None:
+    """Operators need the beginning and the current code."""
     first = streak(None, Transient(code="timeout"), now=NOW)
     second = streak(first, Transient(code="http_503"), now=NOW + timedelta(minutes=1))
 
@@ -378,7 +378,7 @@ def test_a_streak_remembers_its_first_instant_and_its_last_code() -> None:
 
 
 def test_a_streak_of_another_class_is_another_streak() -> None:
-    """A wrong secret after an outage backs off from the start."""
+    """After an outage, a wrong secret begins with the shortest back-off."""
     outage = failing("transient", count=7, since=NOW - timedelta(hours=2))
 
     assert streak(outage, Misconfigured(code="AADSTS7000215"), now=NOW) == Failure(
@@ -387,7 +387,7 @@ def test_a_streak_of_another_class_is_another_streak() -> None:
 
 
 def test_throttling_and_outages_are_one_streak() -> None:
-    """Or answers that alternate between 429 and 503 would be asked for again in seconds, for ever."""
+    """Otherwise accounts whose responses alternate between 429 and 503 would be retried every few seconds."""
     outage = failing("transient", count=7, since=NOW)
 
     assert streak(outage, Throttled(code="http_429"), now=NOW + timedelta(hours=1)) == Failure(
@@ -407,37 +407,37 @@ HOUR = timedelta(hours=1)
         pytest.param(HOUR, timedelta(minutes=-1), None, False, id="expired"),
         pytest.param(timedelta(minutes=8), timedelta(minutes=3), None, True, id="short-lived: above a quarter"),
         pytest.param(timedelta(minutes=8), timedelta(minutes=2), None, False, id="short-lived: at a quarter"),
-        pytest.param(HOUR, timedelta(minutes=30), timedelta(minutes=29), True, id="a wish that is met"),
-        pytest.param(HOUR, timedelta(minutes=30), timedelta(minutes=30), False, id="a wish that is just not met"),
+        pytest.param(HOUR, timedelta(minutes=30), timedelta(minutes=29), True, id="a min_ttl that is met"),
+        pytest.param(HOUR, timedelta(minutes=30), timedelta(minutes=30), False, id="a min_ttl that is just not met"),
         pytest.param(HOUR, timedelta(seconds=1), timedelta(0), True, id="alive is enough"),
         pytest.param(HOUR, timedelta(0), timedelta(0), False, id="dead is not enough"),
-        pytest.param(HOUR, timedelta(0), timedelta(hours=-1), False, id="a negative wish revives nothing"),
-        pytest.param(HOUR, timedelta(minutes=55), timedelta(hours=5), True, id="an impossible wish: new"),
-        pytest.param(HOUR, timedelta(minutes=54), timedelta(hours=5), False, id="an impossible wish: a tenth gone"),
+        pytest.param(HOUR, timedelta(0), timedelta(hours=-1), False, id="a negative min_ttl"),
+        pytest.param(HOUR, timedelta(minutes=55), timedelta(hours=5), True, id="an impossible min_ttl: new"),
+        pytest.param(HOUR, timedelta(minutes=54), timedelta(hours=5), False, id="an impossible min_ttl: a tenth gone"),
     ],
 )
-def test_a_token_is_fresh_if_it_will_do(
+def test_a_token_is_fresh_if_it_lives_long_enough(
     lifetime: timedelta, left: timedelta, min_ttl: timedelta | None, fresh: bool
 ) -> None:
-    """Five minutes or a quarter of a short life without a wish; the wish, up to 0.9 of the lifetime."""
+    """The default of `min_ttl` is five minutes, or a quarter of a short lifetime. At most it is 0.9 of the lifetime."""
     assert POLICY.is_fresh(token(lifetime), min_ttl, now=NOW + lifetime - left) is fresh
 
 
 @given(lifetime=lifetimes, min_ttl=st.none() | st.integers(min_value=0, max_value=10**6))
 def test_a_token_just_obtained_is_always_fresh(lifetime: timedelta, min_ttl: int | None) -> None:
-    """Or every read would cost a refresh and still get nothing better."""
-    wish = None if min_ttl is None else timedelta(seconds=min_ttl)
+    """Otherwise every read would cause a refresh, which brings no better token."""
+    required = None if min_ttl is None else timedelta(seconds=min_ttl)
 
-    assert POLICY.is_fresh(token(lifetime), wish, now=NOW)
+    assert POLICY.is_fresh(token(lifetime), required, now=NOW)
 
 
 @given(lifetime=lifetimes, min_ttl=st.none() | st.integers(min_value=-10, max_value=10**6))
-def test_freshness_only_ever_fades(lifetime: timedelta, min_ttl: int | None) -> None:
-    """Once stale, a token does not become fresh again; and never after its end."""
-    wish = None if min_ttl is None else timedelta(seconds=min_ttl)
+def test_a_stale_token_does_not_become_fresh_again(lifetime: timedelta, min_ttl: int | None) -> None:
+    """After its end it is never fresh."""
+    required = None if min_ttl is None else timedelta(seconds=min_ttl)
     instants = [NOW + lifetime * tenth / 10 for tenth in range(12)]
 
-    fresh = [POLICY.is_fresh(token(lifetime), wish, now=now) for now in instants]
+    fresh = [POLICY.is_fresh(token(lifetime), required, now=now) for now in instants]
 
     assert all(before or not after for before, after in pairwise(fresh))
     assert not any(fresh[10:])

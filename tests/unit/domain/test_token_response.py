@@ -1,4 +1,4 @@
-"""What is read of a damaged or oddly encoded answer: all tokens that are whole, and no others."""
+"""All whole tokens of a damaged or oddly encoded response are read, and no others."""
 
 import json
 from typing import Any
@@ -16,14 +16,14 @@ REFUSAL = {"error": "invalid_grant", "error_description": "l'échec é", "error_
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
 def test_an_encoding_is_recognized(encoding: str) -> None:
-    """RFC 8259 wants UTF-8 without a mark; a proxy or a gateway may not."""
+    """RFC 8259 demands UTF-8 without a byte order mark, but a proxy or a gateway may change the encoding."""
     assert decode(PLAIN.encode(encoding)) == TOKENS
     assert decode(json.dumps(REFUSAL, ensure_ascii=False).encode(encoding)) == REFUSAL
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "iso-8859-15"])
 def test_bytes_of_another_encoding_cost_only_the_field_they_are_in(encoding: str) -> None:
-    """A localized description decides nothing."""
+    """No decision depends on a localized description."""
     decoded = decode(json.dumps(REFUSAL, ensure_ascii=False).encode(encoding))
 
     assert decoded is not None
@@ -45,8 +45,8 @@ def test_bytes_of_another_encoding_cost_only_the_field_they_are_in(encoding: str
         PLAIN.replace("}", ', "refresh_token": "", "access_token": null}'),
     ],
 )
-def test_what_else_is_odd_does_not_cost_the_tokens(body: str) -> None:
-    """Blanks, marks, anything after the object, control characters, keys that come twice."""
+def test_other_oddities_do_not_lose_the_tokens(body: str) -> None:
+    """The bodies have spaces, byte order marks, text after the object, control characters, or repeated keys."""
     decoded = decode(body.encode())
 
     assert decoded is not None
@@ -65,8 +65,8 @@ def test_what_else_is_odd_does_not_cost_the_tokens(body: str) -> None:
     ],
     ids=["cut", "cut in a string", "comma", "quotes", "number", "depth"],
 )
-def test_whole_tokens_are_taken_from_what_is_no_json(body: str) -> None:
-    """They are the only copy."""
+def test_whole_tokens_are_read_from_invalid_json(body: str) -> None:
+    """The body has the only copy of them."""
     assert decode(body.encode()) == TOKENS
 
 
@@ -85,8 +85,8 @@ def test_whole_tokens_are_taken_from_what_is_no_json(body: str) -> None:
         "Too Many Requests",
     ],
 )
-def test_what_is_no_answer_is_none(body: str) -> None:
-    """A refusal that is cut short condemns no account, and a page of a proxy holds no tokens."""
+def test_other_bodies_are_none(body: str) -> None:
+    """An error that is cut short does not change an account, and a page of a proxy contains no tokens."""
     assert decode(body.encode()) is None
 
 
@@ -100,13 +100,13 @@ def test_a_token_that_is_cut_short_is_no_token() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_not(body: bytes) -> None:
-    """Nothing that can arrive raises."""
+    """No body raises an exception."""
     assert decode(body) is None or isinstance(decode(body), dict)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_around_does_not_raise(before: str, after: str) -> None:
-    """Likewise, with a real answer in it."""
+    """The same with a valid response in the middle."""
     body = (before + PLAIN + after).encode("utf-8", "surrogatepass")
 
     assert decode(body) is None or isinstance(decode(body), dict)
@@ -116,5 +116,5 @@ def test_any_text_around_does_not_raise(before: str, after: str) -> None:
     st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8) | st.none() | st.floats(allow_nan=False))
 )
 def test_proper_json_is_read_as_json_reads_it(fields: dict[str, Any]) -> None:
-    """Leniency changes nothing of it."""
+    """The lenient decoder does not change it."""
     assert decode(json.dumps(fields).encode()) == fields

@@ -1,4 +1,4 @@
-"""How many requests may be under way at once."""
+"""The number of requests that may be in flight at once."""
 
 from tests.factories import make_refreshed
 from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
@@ -11,8 +11,8 @@ TENANT: Outcome = Throttled(code="AADSTS90009", scope=Scope.TENANT)
 NETWORK: Outcome = Transient(code="timeout", scope=Scope.NETWORK)
 
 
-def test_it_grows_while_all_goes_well() -> None:
-    """Twice as many with each group, up to the connections there may be."""
+def test_it_grows_while_requests_succeed() -> None:
+    """It doubles with each group, up to the number of connections."""
     window = ConcurrencyWindow(100)
     sizes = [window.size]
     for _ in range(4):

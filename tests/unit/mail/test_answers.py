@@ -1,4 +1,4 @@
-"""What mail servers say, and what follows from it."""
+"""The verdicts on the errors of mail servers."""
 
 from datetime import timedelta
 
@@ -94,7 +94,7 @@ def test_an_answer_is_understood(protocol: MailProtocol, status: str, words: str
 
 @pytest.mark.parametrize(("protocol", "status", "words"), REJECTED)
 def test_a_token_that_was_not_judged_is_not_rejected(protocol: MailProtocol, status: str, words: str) -> None:
-    """Before the server has seen it the login is impossible; after it was taken the server is at fault."""
+    """Before it has got the token, the login is impossible. After it has accepted it, the server is at fault."""
     before = Answer(protocol=protocol, status=status, words=words, phase=Phase.UNSENT)
     after = Answer(protocol=protocol, status=status, words=words, phase=Phase.ACCEPTED)
     assert (before.verdict, after.verdict) == (Verdict.MAILBOX, Verdict.UNAVAILABLE)
@@ -104,7 +104,7 @@ def test_every_rule_names_its_source() -> None:
     assert all(rule.source and rule.protocols for rule in RULES)
 
 
-def test_a_throttling_server_says_for_how_long() -> None:
+def test_the_back_off_time_of_a_throttling_server_is_read() -> None:
     words = "Request is throttled. Suggested Backoff Time: 299961 milliseconds"
     assert Answer(protocol=IMAP, status="BAD", words=words).retry_after == timedelta(milliseconds=299961)
     assert Answer(protocol=IMAP, status="NO", words="Server Unavailable. 15").retry_after is None

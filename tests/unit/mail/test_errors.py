@@ -1,4 +1,4 @@
-"""What the errors of mail servers say to users, operators and programs."""
+"""The errors of mail logins, for users, operators and programs."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from worker.mail import LoginRejected, MailboxNotConnected, MailboxRefused, Mail
 
 @pytest.mark.parametrize("kind", [MailboxRefused, LoginRejected])
 @pytest.mark.parametrize("email", ["ann@outlook.com", "ann@HOTMAIL.co.uk", "ann@live.nl", "ann@msn.com"])
-def test_the_owner_of_a_personal_mailbox_is_not_sent_to_an_administrator(
+def test_the_user_of_a_personal_mailbox_is_not_referred_to_an_administrator(
     kind: type[MailboxRefused | LoginRejected], email: str
 ) -> None:
     advice = kind(email, "AUTHENTICATE failed.").advice

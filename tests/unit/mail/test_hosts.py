@@ -1,4 +1,4 @@
-"""Which hosts may receive a token."""
+"""The hosts that may receive a token."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_the_hosts_of_a_new_account_are_allowed() -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "outlook.office365.com.evil.example", "office365.com", "169.254.169.254", "", "a\nb"]
 )
-def test_other_hosts_are_not(host: str) -> None:
+def test_other_hosts_are_refused(host: str) -> None:
     with pytest.raises(MailHostNotAllowed, match="WORKER_MAIL_HOSTS") as caught:
         check_mail_host(host)
     assert isinstance(caught.value, InvalidInput)
@@ -33,7 +33,7 @@ def test_an_operator_adds_hosts() -> None:
 
 
 @pytest.mark.parametrize("setting", ["outlook..office365.com", "https://imap.gmail.com", "a b", "x" * 64])
-def test_an_operator_errs(setting: str) -> None:
+def test_a_malformed_host_of_the_operator_is_an_error(setting: str) -> None:
     with pytest.raises(ConfigurationError, match="WORKER_MAIL_HOSTS"):
         parse_mail_hosts(setting)
 

@@ -1,4 +1,4 @@
-"""The procedure of a login, step by step and without a server; how long a session may last."""
+"""The steps of a login without a server, and the length of a session."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -46,8 +46,8 @@ def first_login(account: MailAccount, options: LoginOptions | None = None) -> Lo
     return login
 
 
-def test_what_is_done_in_which_order() -> None:
-    """Load, try, report the very version that was rejected, try the newer one, give up."""
+def test_the_order_of_the_steps() -> None:
+    """They are: load, log in, report the rejected version, log in with the newer token, give up."""
     steps = procedure({"min_ttl": 900})
     assert next(steps).keywords == {"min_ttl": 900}
     assert steps.send(ACCOUNT).args[0].token == TOKEN
@@ -68,7 +68,7 @@ def test_a_session_ends_the_procedure() -> None:
 
 
 def test_the_servers_words_stay_when_there_is_no_newer_token() -> None:
-    """As when another process has reported the same token minutes ago."""
+    """Another process may have reported the same token minutes ago."""
     steps = procedure()
     next(steps)
     steps.send(ACCOUNT)
@@ -89,7 +89,7 @@ def test_the_servers_words_are_noted_when_the_refresh_fails() -> None:
 
 
 def test_a_mailbox_that_is_not_connected_is_tried_three_times() -> None:
-    """With the same token, and longer pauses each time."""
+    """Each attempt has the same token and comes after a longer pause."""
     steps = procedure()
     next(steps)
     assert steps.send(ACCOUNT).args[0].token == TOKEN

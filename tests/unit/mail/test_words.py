@@ -1,4 +1,4 @@
-"""No word of a mail server brings a token or a control character into a message."""
+"""The quoted words of a mail server contain no token and no control character."""
 
 import base64
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from worker.mail.words import shown, spellings
 
-# Of a JWT with parts that are short, as no rule about long words would find it.
+# A JWT with short parts, which a rule about long words would not find.
 TOKEN = "eyJ0eXAi.eyJhdWQiOiJodHRwcz.Qm9iIGlzIG5vdA.kZ5tR-w_pL2xVn"
 RESPONSE = f"user=ann@contoso.com\x01auth=Bearer {TOKEN}\x01\x01"
 SECRETS = spellings(RESPONSE, TOKEN)
@@ -36,13 +36,13 @@ def test_no_piece_of_the_token_is_shown(said: str) -> None:
 
 
 @given(st.text(max_size=40), st.integers(0, len(TOKEN) - 12), st.integers(8, 12), st.text(max_size=40))
-def test_whatever_stands_around_it(before: str, start: int, length: int, after: str) -> None:
+def test_a_piece_of_the_token_is_masked_between_other_words(before: str, start: int, length: int, after: str) -> None:
     piece = TOKEN[start : start + length]
     assert piece not in shown(f"{before} {piece} {after}", SECRETS)
 
 
 @pytest.mark.parametrize("strange", ["eyJhbGciOi.eyJpc3M.c2ln", "dXNlcj1hbm5AY29udG9zby5jb20BYXV0aD1CZWFy"])
-def test_what_looks_like_another_token_is_not_shown_either(strange: str) -> None:
+def test_other_texts_that_look_like_a_token_are_masked(strange: str) -> None:
     assert shown(f"rejected: {strange}") == "rejected: …"
 
 
@@ -56,5 +56,5 @@ def test_control_characters_are_escaped() -> None:
     assert shown("no\r\n\x1b[2Jadmin logged in\u202e") == r"no\r\n\x1b[2Jadmin logged in\u202e"
 
 
-def test_nothing_is_shown_at_length() -> None:
+def test_long_texts_are_cut() -> None:
     assert len(shown("so it is " * 1_000_000)) == 500

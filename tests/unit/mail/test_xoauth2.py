@@ -20,12 +20,12 @@ def test_the_response_is_the_one_in_microsofts_documentation() -> None:
 
 
 @pytest.mark.parametrize("user", ["ann\x01auth=Bearer other", "ann\r\nQUIT", "ann\x00"])
-def test_a_user_cannot_bring_fields_along(user: str) -> None:
+def test_a_user_name_cannot_contain_further_fields(user: str) -> None:
     with pytest.raises(InvalidInput):
         initial_response(user, Secret("token"))
 
 
-def test_the_token_is_said_once_and_then_an_empty_line() -> None:
+def test_the_token_is_sent_once_and_then_an_empty_line() -> None:
     conversation = Conversation(MailProtocol.IMAP, "ann@contoso.com", Secret("token"))
     challenge = base64.b64encode(b'{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}')
     assert base64.b64decode(conversation.reply_line(b"")) == b"user=ann@contoso.com\x01auth=Bearer token\x01\x01"
@@ -42,11 +42,11 @@ def test_a_conversation_ends_although_the_server_does_not() -> None:
 
 
 @pytest.mark.parametrize("challenge", [b"", b"\xff\xfe", b"[1]", b"[" * 100_000, b'"401"', b'{"status": 401}', b"{"])
-def test_whatever_else_a_server_says_explains_nothing(challenge: bytes) -> None:
+def test_other_challenges_have_no_explanation(challenge: bytes) -> None:
     assert explain(challenge) == ""
 
 
-def test_a_line_that_is_no_base64_is_answered_all_the_same() -> None:
+def test_a_line_that_is_no_base64_gets_a_reply() -> None:
     conversation = Conversation(MailProtocol.IMAP, "ann@contoso.com", Secret("token"))
     conversation.reply_line(b"go ahead!")
     assert conversation.reply_line(b"=") == b""

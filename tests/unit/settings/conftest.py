@@ -1,4 +1,4 @@
-"""All settings that have no default, in variables or in files."""
+"""All required settings, in variables or in files."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from tests.unit.settings.environment import COMPLETE, Environment, put
 
 @pytest.fixture(name="environment")
 def _environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """All that has no default is set."""
+    """All required settings are variables."""
     put(monkeypatch, COMPLETE)
     return monkeypatch
 
 
 @pytest.fixture(name="directory")
 def _directory(environment: Environment, tmp_path: Path) -> Path:
-    """All that has no default is in files, as Docker mounts secrets, and no variable but the one that says where."""
+    """All required settings are files, as Docker mounts secrets. WORKER_SECRETS_DIR is the only variable."""
     for name, value in COMPLETE.items():
         environment.delenv(name)
         (tmp_path / name).write_text(f"{value}\n")

@@ -1,4 +1,4 @@
-"""Variables under which everything starts, and what is said when it does not."""
+"""A complete set of variables, and the error message of an incomplete one."""
 
 from typing import TypeAlias
 

@@ -1,4 +1,4 @@
-"""What is set arrives, in the form the services take it."""
+"""The services get the settings in the form that they need."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from worker.domain.token import Secret
 from worker.settings import BrokerSettings, DatabaseSettings, Settings, load
 
 
-def test_a_process_asks_for_no_more_than_it_needs(environment: Environment) -> None:
-    """Beat and Flower run without keys and database, a migration without anything but the database."""
+def test_a_process_requires_only_the_settings_that_it_uses(environment: Environment) -> None:
+    """Beat and Flower run without keys and database. A migration needs the database only."""
     for name in set(COMPLETE) - {"WORKER_DATABASE_URL"}:
         environment.delenv(name)
     assert load(DatabaseSettings).database_url.get_secret_value().endswith("db.example:5432/worker")
@@ -22,8 +22,8 @@ def test_a_process_asks_for_no_more_than_it_needs(environment: Environment) -> N
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_every_spelling_of_a_postgres_url_is_taken(environment: Environment, scheme: str) -> None:
-    """Providers print all of them; what follows the scheme is not touched."""
+def test_every_spelling_of_a_postgres_url_is_accepted(environment: Environment, scheme: str) -> None:
+    """Hosting providers use all of them. The part behind the scheme does not change."""
     environment.setenv("WORKER_DATABASE_URL", f"{scheme}://app:p%25%40ss@db.example/worker?sslmode=require")
 
     url = load(Settings).database_url.get_secret_value()
@@ -32,7 +32,7 @@ def test_every_spelling_of_a_postgres_url_is_taken(environment: Environment, sch
 
 
 def test_the_broker_may_be_another_redis(environment: Environment) -> None:
-    """An empty variable means none, as containers pass it."""
+    """An empty variable means none, because containers pass unset variables as empty ones."""
     assert load(BrokerSettings).broker == COMPLETE["WORKER_REDIS_URL"]
     environment.setenv("WORKER_BROKER_URL", "")
     assert load(BrokerSettings).broker == COMPLETE["WORKER_REDIS_URL"]
@@ -45,7 +45,7 @@ def test_the_broker_may_be_another_redis(environment: Environment) -> None:
 def test_the_default_client_comes_first_and_further_ones_by_name(
     environment: Environment, tmp_path: Path, pem: str
 ) -> None:
-    """Each with its own authority, scopes and credential; names are in lower case, as accounts write them."""
+    """Each has its own authority, scopes and credential. The names are in lower case, as in accounts."""
     (tmp_path / "client.pem").write_text(pem)
     put(
         environment,
@@ -67,10 +67,10 @@ def test_the_default_client_comes_first_and_further_ones_by_name(
     assert (named.authority, named.oidc) == ("https://id.example/fabrikam", True)
 
 
-def test_a_certificate_may_stand_among_words_in_any_encoding(
+def test_the_file_of_a_certificate_may_contain_text_in_any_encoding(
     environment: Environment, tmp_path: Path, pem: str
 ) -> None:
-    """OpenSSL writes a friendly name before it, in the encoding of the PFX file it came from."""
+    """OpenSSL writes a friendly name before it, in the encoding of the original PFX file."""
     (tmp_path / "client.pem").write_bytes("friendlyName: Müller\n".encode("latin-1") + pem.encode())
     environment.delenv("WORKER_CLIENT_SECRET")
     environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
@@ -83,7 +83,7 @@ def test_a_certificate_may_stand_among_words_in_any_encoding(
 
 
 def test_there_may_be_named_clients_only(environment: Environment) -> None:
-    """Whoever has two registrations need not call one the default."""
+    """An operator with two registrations need not call one the default."""
     environment.delenv("WORKER_CLIENT_ID")
     environment.delenv("WORKER_CLIENT_SECRET")
     put(environment, FABRIKAM)
@@ -92,7 +92,7 @@ def test_there_may_be_named_clients_only(environment: Environment) -> None:
 
 
 def test_settings_do_not_show_their_secrets(environment: Environment) -> None:
-    """They end up in tracebacks and debuggers."""
+    """Tracebacks and debuggers print them."""
     put(environment, FABRIKAM)
     settings = load(Settings)
 

@@ -11,7 +11,7 @@ from worker.settings import Settings, load
 
 
 def test_values_come_from_files(directory: Path) -> None:
-    """Without the line break at their end, which every editor adds and no password has."""
+    """The line break at the end is not part of the value."""
     settings = load(Settings)
 
     assert settings.redis_url.get_secret_value() == COMPLETE["WORKER_REDIS_URL"]
@@ -19,7 +19,7 @@ def test_values_come_from_files(directory: Path) -> None:
 
 
 def test_a_file_may_be_named_in_lower_case(directory: Path) -> None:
-    """As Docker's secrets often are."""
+    """Docker's secrets often are."""
     for path in list(directory.iterdir()):
         path.rename(path.with_name(path.name.lower()))
 
@@ -28,7 +28,7 @@ def test_a_file_may_be_named_in_lower_case(directory: Path) -> None:
 
 @pytest.mark.parametrize("case", [str.lower, str.upper])
 def test_named_clients_come_from_files_too(directory: Path, case: Callable[[str], str]) -> None:
-    """A named client has a secret of its own, and it belongs into a file as much as the first one's."""
+    """A named client has its own secret, which belongs into a file like that of the default client."""
     for name, value in FABRIKAM.items():
         (directory / case(name)).write_text(f"{value}\n")
 
@@ -39,7 +39,7 @@ def test_named_clients_come_from_files_too(directory: Path, case: Callable[[str]
 
 
 def test_files_may_be_links_as_kubernetes_makes_them(environment: Environment, directory: Path) -> None:
-    """Behind a hidden directory that is exchanged as a whole when a secret changes."""
+    """The links point into a hidden directory, which Kubernetes replaces when a secret changes."""
     hidden = directory / "..2026_03_02_09_30_00.1"
     hidden.mkdir()
     (directory / "..data").symlink_to(hidden.name)
@@ -51,14 +51,14 @@ def test_files_may_be_links_as_kubernetes_makes_them(environment: Environment, d
 
 
 def test_a_variable_wins_over_a_file(environment: Environment, directory: Path) -> None:
-    """To try another value without touching what is mounted."""
+    """An operator can try another value without a change of the mounted file."""
     environment.setenv("WORKER_CLIENT_ID", "another-app")
 
     assert load(Settings).client_id == "another-app"
 
 
 def test_a_malformed_file_is_named_and_not_shown(directory: Path) -> None:
-    """By the name of its setting, which is the file's."""
+    """The name of the file is the name of the setting."""
     (directory / "WORKER_DATABASE_URL").write_text("hunter2")
 
     assert complaint().startswith("WORKER_DATABASE_URL ")

@@ -1,4 +1,4 @@
-"""A mistake in the settings costs one sentence that says what to set, and shows no value."""
+"""A mistake in the settings gets one sentence that says what to set, and shows no value."""
 
 import re
 from pathlib import Path
@@ -21,8 +21,8 @@ from worker.settings import check_names
         ("WORKER_CLIENT_SECRET", "CLIENT_CERTIFICATE must be set"),
     ],
 )
-def test_a_missing_value_is_named_with_what_to_put_there(environment: Environment, name: str, advice: str) -> None:
-    """Nobody should have to open the README for the first start."""
+def test_the_error_for_a_missing_setting_says_what_to_set(environment: Environment, name: str, advice: str) -> None:
+    """The first start should not require the README."""
     environment.delenv(name)
 
     sentence = complaint()
@@ -31,8 +31,8 @@ def test_a_missing_value_is_named_with_what_to_put_there(environment: Environmen
     assert advice in sentence
 
 
-def test_all_that_is_missing_is_named_at_once(environment: Environment) -> None:
-    """Not one per attempt."""
+def test_all_missing_settings_are_named_at_once(environment: Environment) -> None:
+    """An operator should not have to start once per missing setting."""
     for name in COMPLETE:
         environment.delenv(name)
 
@@ -79,8 +79,8 @@ MALFORMED = [
     ("WORKER_SWEEP_INTERVAL", "inf"),
     ("WORKER_BATCH_SIZE", "0"),
     ("WORKER_BATCH_SIZE", "1001"),
-    ("WORKER_THREADS", "0"),
-    ("WORKER_THREADS", "257"),
+    ("WORKER_CONNECTIONS", "0"),
+    ("WORKER_CONNECTIONS", "257"),
     ("WORKER_LEASE", "59"),
     ("WORKER_LEASE", "inf"),
     ("WORKER_MIN_LEAD", "-1"),
@@ -97,7 +97,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("name", "value"), MALFORMED)
 def test_a_malformed_value_stops_the_start(environment: Environment, name: str, value: str) -> None:
-    """Here, by name, and not in a traceback from the depths of a driver, which would show half a password."""
+    """The error names the setting. A driver's traceback would show part of a password."""
     put(environment, FABRIKAM if "FABRIKAM__" in name else {})
     environment.setenv(name, value)
 
@@ -114,10 +114,10 @@ def test_a_malformed_value_stops_the_start(environment: Environment, name: str, 
     ],
 )
 @pytest.mark.parametrize("client", ["", "CLIENTS__FABRIKAM__"])
-def test_a_certificate_is_a_path_and_its_content_in_that_place_is_not_shown(
+def test_the_content_of_a_certificate_in_place_of_its_path_is_not_shown(
     environment: Environment, client: str, content: str
 ) -> None:
-    """The likeliest mistake of all, with a private key in it: Docker and Kubernetes put contents into variables."""
+    """This is the most likely mistake, because Docker and Kubernetes put contents into variables."""
     put(environment, FABRIKAM if client else {})
     environment.delenv(f"WORKER_{client}CLIENT_SECRET")
     environment.setenv(f"WORKER_{client}CLIENT_CERTIFICATE", content)
@@ -129,7 +129,7 @@ def test_a_certificate_is_a_path_and_its_content_in_that_place_is_not_shown(
 def test_a_certificate_file_that_is_no_pem_stops_the_start(
     environment: Environment, tmp_path: Path, content: bytes
 ) -> None:
-    """Found at the start and not at the first refresh: a DER or PFX file is easily taken for a PEM."""
+    """Otherwise the first refresh would fail. DER and PFX files look like PEM files to some operators."""
     (tmp_path / "client.pem").write_bytes(content)
     environment.delenv("WORKER_CLIENT_SECRET")
     environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
@@ -142,7 +142,7 @@ def test_a_certificate_file_that_is_no_pem_stops_the_start(
 def test_a_key_that_is_not_rsa_stops_the_start(
     environment: Environment, tmp_path: Path, client: str, part: str
 ) -> None:
-    """MSAL would trip over it at each refresh."""
+    """Otherwise MSAL would fail at each refresh."""
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     (tmp_path / "client.pem").write_bytes(authority.private_key_pem.bytes() + authority.cert_pem.bytes())
     put(environment, FABRIKAM if client else {})
@@ -155,8 +155,8 @@ def test_a_key_that_is_not_rsa_stops_the_start(
     assert "RSA" in sentence
 
 
-def test_a_secret_and_a_certificate_are_one_too_many(environment: Environment, tmp_path: Path, pem: str) -> None:
-    """Which of them is meant cannot be guessed."""
+def test_a_secret_and_a_certificate_cannot_be_set_together(environment: Environment, tmp_path: Path, pem: str) -> None:
+    """The worker cannot guess which one is right."""
     (tmp_path / "client.pem").write_text(pem)
     environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
 
@@ -173,16 +173,16 @@ def test_a_named_client_needs_an_id_and_a_credential(environment: Environment) -
     assert "WORKER_CLIENTS__FABRIKAM" in complaint()
 
 
-def test_two_default_clients_are_one_too_many(environment: Environment) -> None:
-    """Accounts name their client: it must be clear which one that is."""
+def test_there_can_be_only_one_default_client(environment: Environment) -> None:
+    """Accounts name their client, so the name must be unique."""
     environment.setenv("WORKER_CLIENTS__DEFAULT__CLIENT_ID", "another")
     environment.setenv("WORKER_CLIENTS__DEFAULT__CLIENT_SECRET", "hunter2")
 
     assert "WORKER_CLIENTS__DEFAULT__" in complaint()
 
 
-def test_a_variable_that_means_nothing_is_found(environment: Environment) -> None:
-    """It would be missed for months; the message names it and shows no value."""
+def test_an_unknown_variable_is_an_error(environment: Environment) -> None:
+    """Otherwise an operator may overlook it for months. The message names it and shows no value."""
     put(environment, FABRIKAM | {"WORKER_SECRETS_DIR": "/run/secrets", "WORKER_LEASE": "90"})
     check_names()
     put(environment, {"WORKER_SWEEP_INTERVALL": "hunter2", "WORKER_CLIENT_SECRT": "hunter2", "OTHER": ""})
@@ -192,3 +192,32 @@ def test_a_variable_that_means_nothing_is_found(environment: Environment) -> Non
 
     assert "WORKER_CLIENT_SECRT, WORKER_SWEEP_INTERVALL;" in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(environment: Environment) -> None:
+    """A Service named `worker` or `worker-flower` puts its address into every pod of the namespace."""
+    put(
+        environment,
+        {
+            "WORKER_SERVICE_HOST": "10.0.0.1",
+            "WORKER_SERVICE_PORT": "80",
+            "WORKER_SERVICE_PORT_HTTP_METRICS": "80",
+            "WORKER_PORT": "tcp://10.0.0.1:80",
+            "WORKER_PORT_80_TCP": "tcp://10.0.0.1:80",
+            "WORKER_PORT_80_TCP_PROTO": "tcp",
+            "WORKER_PORT_80_TCP_PORT": "80",
+            "WORKER_PORT_80_TCP_ADDR": "10.0.0.1",
+            "WORKER_FLOWER_SERVICE_HOST": "10.0.0.2",
+            "WORKER_FLOWER_PORT_5555_TCP": "tcp://10.0.0.2:5555",
+        },
+    )
+
+    check_names()
+
+
+@pytest.mark.parametrize("name", ["WORKER_SERVICE", "WORKER_PORTS", "WORKER_PORT_OF_REDIS", "WORKER_IMPORT"])
+def test_other_names_with_a_port_or_a_service_are_still_mistakes(environment: Environment, name: str) -> None:
+    environment.setenv(name, "1")
+
+    with pytest.raises(ConfigurationError, match=name):
+        check_names()

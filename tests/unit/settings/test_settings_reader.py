@@ -1,4 +1,4 @@
-"""A consumer that only reads: what tells it from one that does all, what it needs, and what it says is missing."""
+"""The settings of a consumer that only reads, and the choice between it and one that also stores and refreshes."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def _complaint() -> str:
 
 
 def test_with_access_keys_alone_it_only_reads(monkeypatch: Environment) -> None:
-    """Two variables are enough."""
+    """It needs two variables."""
     put(monkeypatch, SMALLEST)
 
     settings = load_consumer()
@@ -30,8 +30,8 @@ def test_with_access_keys_alone_it_only_reads(monkeypatch: Environment) -> None:
     check_names()
 
 
-def test_empty_variables_are_as_good_as_none(monkeypatch: Environment) -> None:
-    """As containers pass them."""
+def test_empty_variables_count_as_unset(monkeypatch: Environment) -> None:
+    """Containers pass unset variables as empty ones."""
     put(monkeypatch, {**SMALLEST, "WORKER_ENCRYPTION_KEYS": "", "WORKER_DATABASE_URL": "", "WORKER_BROKER_URL": ""})
 
     settings = load_consumer()
@@ -41,15 +41,15 @@ def test_empty_variables_are_as_good_as_none(monkeypatch: Environment) -> None:
     assert settings.broker == SMALLEST["WORKER_REDIS_URL"]
 
 
-def test_with_encryption_keys_it_does_all(environment: Environment) -> None:
-    """Also if it has access keys as well: they are a part of what it has."""
+def test_with_encryption_keys_it_also_stores_and_refreshes(environment: Environment) -> None:
+    """Access keys do not change this, because they are a part of the encryption keys."""
     assert isinstance(load_consumer(), Settings)
     put(environment, {"WORKER_ACCESS_KEYS": ACCESS})
     assert isinstance(load_consumer(), Settings)
 
 
-def test_without_any_key_the_usual_is_missing(environment: Environment) -> None:
-    """Who has forgotten the keys most likely wants to do all."""
+def test_without_any_key_the_encryption_keys_are_reported_missing(environment: Environment) -> None:
+    """Most consumers without a key are meant to store and refresh, too."""
     environment.delenv("WORKER_ENCRYPTION_KEYS")
     assert "WORKER_ENCRYPTION_KEYS is not set" in _complaint()
     with pytest.raises(ConfigurationError, match="WORKER_ENCRYPTION_KEYS is not set"):
@@ -68,7 +68,7 @@ def test_without_any_key_the_usual_is_missing(environment: Environment) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(monkeypatch: Environment, changes: dict[str, str], advice: str) -> None:
-    """That says what to set and quotes nothing."""
+    """The sentence says what to set and quotes no value."""
     put(monkeypatch, {**SMALLEST, **changes})
 
     sentence = _complaint()
@@ -79,7 +79,7 @@ def test_a_mistake_is_one_sentence(monkeypatch: Environment, changes: dict[str, 
 
 
 def test_an_access_key_does_not_show_itself(monkeypatch: Environment) -> None:
-    """It opens access tokens, after all."""
+    """It opens access tokens."""
     put(monkeypatch, SMALLEST)
     settings = load_consumer()
 

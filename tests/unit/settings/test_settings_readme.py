@@ -1,4 +1,4 @@
-"""The README's table of settings is true."""
+"""The README's table of settings is correct."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ README = Path(__file__).parents[3] / "README.md"
 
 
 def documented() -> dict[str, str]:
-    """The README's table: what stands in the default's column, by variable."""
+    """The column of the defaults in the README's table, by variable."""
     rows = re.findall(r"^\| (`WORKER_[^|]+)\|([^|]*)\|", README.read_text(), re.MULTILINE)
     found: dict[str, str] = {}
     for cell, default in rows:
@@ -21,26 +21,29 @@ def documented() -> dict[str, str]:
 
 
 def test_the_readme_lists_exactly_the_settings_there_are() -> None:
-    """A setting nobody can find is of no use, one that does nothing is worse."""
-    fields = {*Settings.model_fields, *ReaderSettings.model_fields} - {"clients"}
+    """Operators find settings there, and every one of them must have an effect."""
+    fields = {*Settings.model_fields, *ReaderSettings.model_fields} - {
+        "clients",
+        "threads",
+    }  # the old name of `connections`
     settings = {f"WORKER_{name.upper()}" for name in fields}
 
     assert set(documented()) == settings | {"WORKER_CLIENTS__NAME__CLIENT_ID", "WORKER_SECRETS_DIR"}
 
 
 def test_the_readme_says_what_is_required() -> None:
-    """No more and no less than what stops the start."""
+    """These are the settings without which no process starts."""
     required = {name for name, default in documented().items() if default == "*required*"}
 
     assert required == set(COMPLETE) - {"WORKER_CLIENT_SECRET"}
 
 
 def test_the_readme_gives_the_defaults_there_are(environment: Environment) -> None:
-    """In code, if they are values; where words stand instead there is no value, or the list of scopes."""
+    """Values are in code spans. Words stand for the list of scopes, or mean that there is no value."""
     settings = load(Settings)
     given = {name: default for name, default in documented().items() if not default.startswith("*")}
     del given["WORKER_SECRETS_DIR"], given["WORKER_CLIENTS__NAME__CLIENT_ID"], given["WORKER_SCOPES"]
-    del given["WORKER_ACCESS_KEYS"]  # only who has nothing else reads it
+    del given["WORKER_ACCESS_KEYS"]  # a setting of other consumers
 
     actual = {name: getattr(settings, name.removeprefix("WORKER_").lower()) for name in given}
 

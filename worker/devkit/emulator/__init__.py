@@ -1,12 +1,12 @@
-"""A Microsoft identity platform for development, tests and the demo: real HTTP over real TLS, on loopback.
+"""An emulator of the Microsoft identity platform for development, tests and the demo, over real TLS on loopback.
 
-It must never be exposed beyond loopback: anybody who reaches it can sign in as anybody, and its admin
-API under `/_emulator/` hands out tokens and breaks the service on request.
+Never expose it beyond loopback. Every client can sign in as any user, and the admin API under `/_emulator/` hands out
+tokens and injects faults.
 """
 
 from worker.devkit.emulator.accounts import Grant, Lifetime
 from worker.devkit.emulator.core import Emulator
-from worker.devkit.emulator.exchange import Answer, Asked
+from worker.devkit.emulator.exchange import EmulatorRequest, EmulatorResponse
 from worker.devkit.emulator.faults import Fault, Hang, RawAnswer, Reset, Tampered, fault_named
 from worker.devkit.emulator.oauth_errors import OAuthError, oauth_error
 from worker.devkit.emulator.registrations import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Registration
@@ -17,9 +17,9 @@ __all__ = [
     "DEFAULT_CLIENT_ID",
     "DEFAULT_CLIENT_SECRET",
     "AccountStatistics",
-    "Answer",
-    "Asked",
     "Emulator",
+    "EmulatorRequest",
+    "EmulatorResponse",
     "EmulatorServer",
     "Fault",
     "Grant",

@@ -11,13 +11,13 @@ from worker.devkit.emulator.oauth_errors import refused
 
 Lifetime = timedelta | tuple[timedelta, timedelta]
 
-_REFRESH_TOKEN_BYTES = 975
+_REFRESH_TOKEN_BYTES = 975  # before base64, which makes about the length of Microsoft's
 _REFRESH_TOKEN = re.compile(rf"1\.A[\w-]{{{_REFRESH_TOKEN_BYTES * 4 // 3}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a sign-in yields; its repr hides the tokens."""
+    """The result of a sign-in. Its repr hides the tokens."""
 
     email: str
     expires_in: int
@@ -29,7 +29,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The rules an account lives under; `refresh_in` is sent only where it is set."""
+    """The rules of an account. `refresh_in` is sent only if it is set."""
 
     access_token_lifetime: Lifetime = (timedelta(minutes=60), timedelta(minutes=90))
     refresh_token_lifetime: timedelta = timedelta(days=90)
@@ -45,7 +45,7 @@ class Terms:
         strict: bool | None,
         refresh_in: timedelta | None,
     ) -> "Terms":
-        """These terms, except where something else is given."""
+        """These terms with some of them replaced; None keeps a term."""
         changes = {
             "access_token_lifetime": access_token_lifetime,
             "refresh_token_lifetime": refresh_token_lifetime,
@@ -66,7 +66,7 @@ class Account:
     newest_refresh_token: str | None = field(default=None, repr=False)
 
     def next_lifetime(self) -> timedelta:
-        """The lifetime of the next access token, spread over the terms' range: the same in every run."""
+        """The lifetime of the next access token, spread over the range of the terms and the same in every run."""
         self.serial += 1
         lifetime = self.terms.access_token_lifetime
         if isinstance(lifetime, timedelta):
@@ -79,12 +79,12 @@ class Account:
 
 @dataclass(slots=True)
 class SignIn:
-    """One sign-in of a user at a client: all refresh tokens that descend from it live and die with it."""
+    """One sign-in of a user at a client. Its end is the end of all refresh tokens that descend from it."""
 
     account: Account
     client_id: str
     scope: str
-    proven: bool
+    proven: bool  # the client has authenticated itself
     revoked: bool = False
 
 
@@ -99,7 +99,7 @@ class _RefreshToken:
 
 
 class Accounts:
-    """Everybody who ever signed in; its owner guards it. Old refresh tokens are kept as digests only."""
+    """All accounts that have signed in. Refresh tokens are kept as digests, except the newest. Not thread-safe."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -108,7 +108,7 @@ class Accounts:
         self._refresh_tokens: dict[bytes, _RefreshToken] = {}
 
     def find(self, email: str) -> Account:
-        """The account; raises KeyError if it never signed in."""
+        """The account. Raises KeyError if it never signed in."""
         return self._accounts[identity(email)]
 
     def open(self, email: str) -> Account:
@@ -125,7 +125,7 @@ class Accounts:
         return sign_in
 
     def revoke(self, email: str) -> None:
-        """Ends all sign-ins of an account; raises KeyError if it never signed in."""
+        """End all sign-ins of an account. Raises KeyError if it never signed in."""
         for sign_in in self._sign_ins.get(self.find(email).email, []):
             sign_in.revoked = True
 
@@ -136,7 +136,7 @@ class Accounts:
         return token
 
     def redeem(self, token: str, client_id: str, now: datetime, *, proven: bool) -> SignIn:
-        """Uses a refresh token; raises Refused if it is no longer, or not here, good for anything."""
+        """Use a refresh token. Raises Refused if it is unknown, ended, or issued to another client."""
         record = self._refresh_tokens.get(_digest(token))
         if record is None:
             raise refused("70000" if _REFRESH_TOKEN.fullmatch(token) else "9002313")
@@ -160,7 +160,7 @@ class Accounts:
             raise refused("70008")
 
     def accepts(self, token: str, now: datetime) -> bool:
-        """Whether a refresh with this token would be granted now; asking does not count as use."""
+        """Whether a refresh with this token would be granted now. The call does not count as use of the token."""
         record = self._refresh_tokens.get(_digest(token))
         if record is None or record.sign_in.revoked or record.idle_too_long(now):
             return False

@@ -1,6 +1,6 @@
 """The emulator's admin API under `/_emulator/`, for tests in other processes and the command line.
 
-It asks for no credentials and hands out tokens: never expose it beyond loopback.
+It demands no credentials and hands out tokens. Never expose it beyond loopback.
 """
 
 import hashlib
@@ -45,10 +45,10 @@ def _guarded(handle: Callable[[Request], Awaitable[Document]]) -> Callable[[Requ
     async def endpoint(request: Request) -> Response:
         try:
             return JSONResponse(await handle(request))
-        except KeyError as absent:
-            return JSONResponse({"detail": f"not found: {absent.args[0]}"}, 404)
-        except (TypeError, ValueError) as wrong:
-            return JSONResponse({"detail": str(wrong)}, 400)
+        except KeyError as error:
+            return JSONResponse({"detail": f"not found: {error.args[0]}"}, 404)
+        except (TypeError, ValueError) as error:
+            return JSONResponse({"detail": str(error)}, 400)
 
     return endpoint
 

@@ -1,4 +1,4 @@
-"""The public routes of the identity platform: discovery, keys, tokens, and the pages a user would see."""
+"""The public routes of the identity platform: discovery, keys, tokens, and the pages that users see."""
 
 import asyncio
 import html
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from worker.devkit.emulator.admin import admin_routes
-from worker.devkit.emulator.exchange import Answer, Asked
+from worker.devkit.emulator.exchange import EmulatorRequest, EmulatorResponse
 from worker.devkit.emulator.faults import Hang
 from worker.devkit.emulator.introspection import basic_credentials
 from worker.devkit.emulator.oauth_errors import Refused
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from worker.devkit.emulator.core import Emulator
 
 _TOKEN = "/{tenant}/oauth2/v2.0/token"
-_POLL_SECONDS = 5
+_POLL_INTERVAL = 5  # seconds
 
 
 def build_app(emulator: "Emulator") -> Starlette:
@@ -50,7 +50,7 @@ def build_app(emulator: "Emulator") -> Starlette:
 
 
 class Severed(Response):
-    """No answer at all: the connection is reset, by whichever means the server put into the scope."""
+    """Resets the connection instead of a response, by the function that the server has put into the scope."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         abort: Callable[[], None] | None = scope.get("state", {}).get("abort")
@@ -66,14 +66,14 @@ class _Pages:
     emulator: "Emulator"
 
     async def token(self, request: Request) -> Response:
-        asked = await _asked(request)
-        fault = self.emulator.admit(asked)
+        parsed = await _parse(request)
+        fault = self.emulator.admit(parsed)
         if isinstance(fault, Hang) and not fault.after and await _cut_off(request, fault):
             return Severed()
-        answer = self.emulator.answer(asked, fault)
+        response = self.emulator.respond(parsed, fault)
         if isinstance(fault, Hang) and fault.after and await _cut_off(request, fault):
             return Severed()
-        return _response(answer, request)
+        return _response(response, request)
 
     async def discovery(self, request: Request) -> Response:
         base, tenant = _base(request), request.path_params["tenant"]
@@ -108,10 +108,10 @@ class _Pages:
         return JSONResponse(self.emulator.key.jwks())
 
     async def introspect(self, request: Request) -> Response:
-        asked = await _asked(request)
+        parsed = await _parse(request)
         credentials = basic_credentials(request.headers.get("authorization", ""))
-        asked = replace(asked, form={**asked.form, **credentials})
-        return _response(self.emulator.introspect(asked), request)
+        parsed = replace(parsed, form={**parsed.form, **credentials})
+        return _response(self.emulator.introspect(parsed), request)
 
     async def authorize(self, request: Request) -> Response:
         query = request.query_params
@@ -135,23 +135,23 @@ class _Pages:
                 challenge=query.get("code_challenge"),
             )
         )
-        answer = {"code": code} | ({"state": query["state"]} if "state" in query else {})
+        parameters = {"code": code} | ({"state": query["state"]} if "state" in query else {})
         joint = "&" if urlsplit(redirect_uri).query else "?"
-        return RedirectResponse(redirect_uri + joint + urlencode(answer), 302)
+        return RedirectResponse(redirect_uri + joint + urlencode(parameters), 302)
 
     async def device_code(self, request: Request) -> Response:
-        asked = await _asked(request)
+        parsed = await _parse(request)
         try:
-            device = self.emulator.start_device(asked.form.get("client_id", ""), asked.form.get("scope", ""))
+            device = self.emulator.start_device(parsed.form.get("client_id", ""), parsed.form.get("scope", ""))
         except Refused as no:
-            return _response(self.emulator.answer(asked, no.refusal), request)
+            return _response(self.emulator.respond(parsed, no.refusal), request)
         address = f"{_base(request)}/devicelogin"
         document = {
             "user_code": device.user_code,
             "device_code": device.device_code,
             "verification_uri": address,
             "expires_in": int(DEVICE_CODE_LIFETIME.total_seconds()),
-            "interval": _POLL_SECONDS,
+            "interval": _POLL_INTERVAL,
             "message": f"To sign in, open {address} in a browser and enter the code {device.user_code}.",
         }
         return JSONResponse(document)
@@ -170,8 +170,8 @@ class _Pages:
         return _page("Signed in", "You may close this page.")
 
 
-async def _asked(request: Request) -> Asked:
-    return Asked(
+async def _parse(request: Request) -> EmulatorRequest:
+    return EmulatorRequest(
         form=await _form_fields(request),
         base_url=_base(request),
         tenant=request.path_params["tenant"],
@@ -184,7 +184,8 @@ async def _form_fields(request: Request) -> dict[str, str]:
 
 
 async def _cut_off(request: Request, hang: Hang) -> bool:
-    """Hangs; true if the server was stopped meanwhile. A client that gives up does not end it."""
+    """Wait as the fault says, and return whether the server was stopped meanwhile. A client that gives up does not end
+    the wait."""
     stopping: asyncio.Event = request.scope.get("state", {}).get("stopping") or asyncio.Event()
     try:
         return await asyncio.wait_for(stopping.wait(), hang.seconds)
@@ -196,8 +197,8 @@ def _base(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _response(answer: Answer, request: Request) -> Response:
-    if answer.reset:
+def _response(response: EmulatorResponse, request: Request) -> Response:
+    if response.reset:
         return Severed()
     headers = {
         "cache-control": "no-store, no-cache",
@@ -206,9 +207,9 @@ def _response(answer: Answer, request: Request) -> Response:
     }
     if correlation_id := request.headers.get("client-request-id"):
         headers["client-request-id"] = correlation_id
-    if answer.retry_after is not None:
-        headers["retry-after"] = str(answer.retry_after)
-    return Response(answer.body, answer.status, headers, answer.content_type)
+    if response.retry_after is not None:
+        headers["retry-after"] = str(response.retry_after)
+    return Response(response.body, response.status, headers, response.content_type)
 
 
 def _page(title: str, content: str, status: int = 200) -> Response:
@@ -223,5 +224,5 @@ def _form(method: str, name: str, label: str, hidden: dict[str, str], code: str 
     )
     if code is not None:
         kept += f'<label>Code <input name="code" value="{html.escape(code)}" required></label> '
-    asked = f'<label>{label} <input name="{name}" type="email" required></label>'
-    return f'<form method="{method}">{kept}{asked} <button>Next</button></form>'
+    field = f'<label>{label} <input name="{name}" type="email" required></label>'
+    return f'<form method="{method}">{kept}{field} <button>Next</button></form>'

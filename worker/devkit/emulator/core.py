@@ -1,4 +1,4 @@
-"""The emulator itself: it owns the state, guards it with one lock, and decides every token request."""
+"""The emulator itself. It owns the state, guards it with one lock, and decides every token request."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from worker.clock import utcnow
 from worker.devkit.emulator.accounts import Accounts, Grant, Lifetime, SignIn, Terms, identity
 from worker.devkit.emulator.app import build_app
-from worker.devkit.emulator.exchange import Answer, Asked
+from worker.devkit.emulator.exchange import EmulatorRequest, EmulatorResponse
 from worker.devkit.emulator.faults import Fault, RawAnswer, Reset, Script, Tampered
 from worker.devkit.emulator.introspection import introspect
 from worker.devkit.emulator.keys import SigningKey, process_key
@@ -30,7 +30,7 @@ _DEVICE_GRANTS = frozenset({"urn:ietf:params:oauth:grant-type:device_code", "dev
 
 
 class Emulator:
-    """Thread-safe. Reads time from `clock` alone, which must give aware UTC datetimes."""
+    """Thread-safe. Reads the time from `clock` only, which must return aware UTC datetimes."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Emulator:
         client_id: str = DEFAULT_CLIENT_ID,
         scope: str = DEFAULT_SCOPE,
     ) -> Grant:
-        """Signs a user in at a confidential client; what is given replaces the account's terms for good."""
+        """Sign a user in at a confidential client. The arguments replace the terms of the account for good."""
         with self._lock:
             account = self._accounts.open(email)
             account.terms = account.terms.changed(
@@ -86,17 +86,17 @@ class Emulator:
         return Grant(account.email, seconds, issue.granted_scope, client_id, access_token, token)
 
     def revoke(self, email: str) -> None:
-        """Ends every sign-in of the account; raises KeyError if it never signed in."""
+        """End every sign-in of the account. Raises KeyError if it never signed in."""
         with self._lock:
             self._accounts.revoke(email)
 
     def add_fault(self, fault: Fault, email: str | None = None, times: int | None = None) -> None:
-        """Scripts a fault for one account or all, N times or until cleared; they run in the order added."""
+        """Inject a fault for one account or all, N times or until cleared. Faults come in the order of these calls."""
         with self._lock:
             self._script.add(fault, None if email is None else identity(email), times)
 
     def clear_faults(self, email: str | None = None) -> None:
-        """Forgets the faults of one account, or all faults."""
+        """Remove the faults of one account, or all faults."""
         with self._lock:
             self._script.clear(None if email is None else identity(email))
 
@@ -105,7 +105,7 @@ class Emulator:
             return self._ledger.seen()
 
     def newest_refresh_token(self, email: str) -> str:
-        """Raises KeyError if the account never got a refresh token."""
+        """The newest refresh token of an account. Raises KeyError if it never got one."""
         with self._lock:
             token = self._accounts.find(email).newest_refresh_token
         if token is None:
@@ -113,75 +113,75 @@ class Emulator:
         return token
 
     def accepts(self, refresh_token: str) -> bool:
-        """Whether a refresh with this token would be granted now; asking does not count as use."""
+        """Whether a refresh with this token would be granted now. The call does not count as use of the token."""
         with self._lock:
             return self._accounts.accepts(refresh_token, self.clock())
 
     def authorize(self, code: AuthorizationCode) -> str:
-        """The authorization code of a user who just signed in."""
+        """The authorization code of a user who has just signed in."""
         with self._lock:
             return self._sign_ins.remember(code)
 
     def start_device(self, client_id: str, scope: str) -> DeviceCode:
-        """Raises Refused for a client that is not registered."""
+        """Begin a sign-in by device code. Raises Refused for a client that is not registered."""
         self.registrations.find(client_id)
         with self._lock:
             return self._sign_ins.start_device(client_id, scope, self.clock())
 
     def approve_device(self, user_code: str, email: str) -> None:
-        """Raises KeyError for a code that is not waiting."""
+        """Sign the user in who has entered a device code. Raises KeyError if no sign-in waits for this code."""
         with self._lock:
             self._sign_ins.approve(user_code, identity(email), self.clock())
 
-    def admit(self, asked: Asked) -> Fault | None:
-        """Counts a token request and takes the fault that is in store for it."""
+    def admit(self, request: EmulatorRequest) -> Fault | None:
+        """Count a token request, and return the injected fault that applies to it."""
         with self._lock:
-            token = asked.form.get("refresh_token", "")
-            email = self._accounts.owner(token) or self._sign_ins.email_of(asked.form)
-            self._ledger.asked(email, self.clock())
+            token = request.form.get("refresh_token", "")
+            email = self._accounts.owner(token) or self._sign_ins.email_of(request.form)
+            self._ledger.requested(email, self.clock())
             return self._script.take(email)
 
-    def answer(self, asked: Asked, fault: Fault | None = None) -> Answer:
-        """Decides an admitted request, bent by `fault`; the waiting of a Hang is left to the caller."""
+    def respond(self, request: EmulatorRequest, fault: Fault | None = None) -> EmulatorResponse:
+        """Decide an admitted request and apply `fault` to the response. The caller waits for a Hang."""
         match fault:
             case RawAnswer():
-                return Answer(fault.status, fault.body, fault.content_type, fault.retry_after)
+                return EmulatorResponse(fault.status, fault.body, fault.content_type, fault.retry_after)
             case OAuthError():
-                return self._refusal(asked, fault)
+                return self._refusal(request, fault)
             case Reset(after=False):
-                return Answer(0, b"", reset=True)
+                return EmulatorResponse(0, b"", reset=True)
         now = self.clock()
         try:
             with self._lock:
-                issue = self._decide(asked, now)
+                issue = self._decide(request, now)
         except Refused as no:
-            return self._refusal(asked, no.refusal)
-        wants_client_info = asked.form.get("client_info") == "1"
-        issuer = Issuer(self.key, asked.base_url, asked.tenant)
+            return self._refusal(request, no.refusal)
+        wants_client_info = request.form.get("client_info") == "1"
+        issuer = Issuer(self.key, request.base_url, request.tenant)
         document = issuer.document(issue, now, client_info=wants_client_info)
         if isinstance(fault, Tampered):
             document = fault.bend(document)
-        return Answer(200, json.dumps(document).encode(), reset=isinstance(fault, Reset))
+        return EmulatorResponse(200, json.dumps(document).encode(), reset=isinstance(fault, Reset))
 
-    def introspect(self, asked: Asked) -> Answer:
-        """Tells a client that proves itself what its ``token`` is worth; that counts as nobody's token request."""
+    def introspect(self, request: EmulatorRequest) -> EmulatorResponse:
+        """The state of the ``token`` in the form, for a client that authenticates itself. Not counted as a request."""
         now = self.clock()
         try:
-            _client, proven = self.registrations.authenticate(asked.form, asked.token_endpoint, now)
+            _client, proven = self.registrations.authenticate(request.form, request.token_endpoint, now)
             if not proven:
                 raise refused("7000218")
         except Refused as no:
-            return self._refusal(asked, no.refusal)
-        return Answer(200, json.dumps(introspect(self.key, asked.form.get("token", ""), now)).encode())
+            return self._refusal(request, no.refusal)
+        return EmulatorResponse(200, json.dumps(introspect(self.key, request.form.get("token", ""), now)).encode())
 
-    def _refusal(self, asked: Asked, refusal: OAuthError) -> Answer:
-        correlation_id = asked.correlation_id or str(uuid.uuid4())
-        body = refusal.body(now=self.clock(), base_url=asked.base_url, correlation_id=correlation_id)
-        return Answer(refusal.status, body, retry_after=refusal.retry_after)
+    def _refusal(self, request: EmulatorRequest, refusal: OAuthError) -> EmulatorResponse:
+        correlation_id = request.correlation_id or str(uuid.uuid4())
+        body = refusal.body(now=self.clock(), base_url=request.base_url, correlation_id=correlation_id)
+        return EmulatorResponse(refusal.status, body, retry_after=refusal.retry_after)
 
-    def _decide(self, asked: Asked, now: datetime) -> Issue:
-        form = asked.form
-        client, proven = self.registrations.authenticate(form, asked.token_endpoint, now)
+    def _decide(self, request: EmulatorRequest, now: datetime) -> Issue:
+        form = request.form
+        client, proven = self.registrations.authenticate(form, request.token_endpoint, now)
         grant_type = form.get("grant_type")
         if not grant_type:
             raise refused("900144", message="The request body must contain the parameter 'grant_type'.")

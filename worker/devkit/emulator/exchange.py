@@ -1,12 +1,12 @@
-"""A token request as it arrives, and what goes back: the emulator's rules know no HTTP beyond these two."""
+"""A token request and its response, apart from HTTP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back to the client; with `reset` nothing goes back at all."""
+class EmulatorResponse:
+    """The response to a client. With `reset` the connection is reset instead."""
 
     status: int
     body: bytes = field(repr=False)
@@ -16,8 +16,8 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A token request as it arrived; `base_url` and `tenant` are those of the URL it was sent to."""
+class EmulatorRequest:
+    """A token request. `base_url` and `tenant` are those of the URL it was sent to."""
 
     form: Mapping[str, str] = field(repr=False)
     base_url: str

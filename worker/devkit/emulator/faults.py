@@ -1,4 +1,4 @@
-"""Scripted faults: what goes wrong at the token endpoint, for whom, and how often."""
+"""Injected faults of the token endpoint, with their accounts and the number of times that they occur."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from worker.devkit.emulator.oauth_errors import OAuthError, oauth_error
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """These bytes instead of an answer; nothing is granted."""
+    """These bytes instead of a response. No grant is made."""
 
     body: bytes
     status: int = 200
@@ -19,7 +19,7 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Tampered:
-    """A grant is made, but its answer has fields replaced or missing."""
+    """A grant is made, but fields of its response are replaced or missing."""
 
     replaced: Mapping[str, object] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
@@ -30,7 +30,7 @@ class Tampered:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The answer waits; with `after`, the grant has been made before the wait."""
+    """The response waits. With `after`, the grant has been made before the wait."""
 
     seconds: float
     after: bool = False
@@ -38,7 +38,7 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The connection is reset without an answer; with `after`, the grant has been made (and is lost)."""
+    """The connection is reset without a response. With `after`, the grant has been made and is lost."""
 
     after: bool = False
 
@@ -75,7 +75,7 @@ FAULT_NAMES = frozenset(_NAMED)
 
 
 def fault_named(name: str) -> Fault:
-    """A fault by its name in FAULT_NAMES or its AADSTS code; raises ValueError for anything else."""
+    """A fault by its name in FAULT_NAMES or its AADSTS code. Raises ValueError for anything else."""
     if name in _NAMED:
         return _NAMED[name]()
     if name.upper().removeprefix("AADSTS").isdecimal():
@@ -91,7 +91,7 @@ class _Scripted:
 
 
 class Script:
-    """The faults still to come; its owner guards it."""
+    """The faults still to come. Not thread-safe."""
 
     def __init__(self) -> None:
         self._scripted: list[_Scripted] = []
@@ -102,7 +102,7 @@ class Script:
         self._scripted.append(_Scripted(fault, email, times))
 
     def take(self, email: str | None) -> Fault | None:
-        """The next fault for this account: its own before the global ones, in the order they were added."""
+        """The next fault for this account. Its own faults come before the global ones, each in the order of `add`."""
         candidates = [each for each in self._scripted if each.email is None or each.email == email]
         if not candidates:
             return None

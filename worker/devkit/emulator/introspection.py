@@ -1,4 +1,4 @@
-"""What a mail server asks about an access token (RFC 7662). Microsoft itself has no such endpoint."""
+"""Introspection of access tokens (RFC 7662), for mail servers in tests. Microsoft has no such endpoint."""
 
 import base64
 import binascii
@@ -9,13 +9,13 @@ import jwt
 
 from worker.devkit.emulator.keys import SigningKey
 
-_INACTIVE: Mapping[str, object] = {"active": False}  # RFC 7662 2.2: and not a word about why
+_INACTIVE: Mapping[str, object] = {"active": False}  # RFC 7662 2.2: without a reason
 _LENIENT = {"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False}
 
 
 def introspect(key: SigningKey, token: str, now: datetime) -> Mapping[str, object]:
-    """The claims of a token that this emulator signed, with which resource scopes, if it lives at ``now``."""
-    # The library would compare `exp` with real time; the emulator has a clock of its own.
+    """The claims of an access token that this emulator signed, if it lives at ``now``."""
+    # The library would compare `exp` with the real time, but the emulator has its own clock.
     try:
         claims = jwt.decode(token, key.public, ["RS256"], options=_LENIENT)  # type: ignore[arg-type]
     except jwt.PyJWTError:
@@ -33,7 +33,7 @@ def introspect(key: SigningKey, token: str, now: datetime) -> Mapping[str, objec
 
 
 def basic_credentials(header: str) -> Mapping[str, str]:
-    """The client that an Authorization header names, as form fields; empty if there is none."""
+    """The client that an Authorization header names, as form fields. Empty if it names none."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return {}

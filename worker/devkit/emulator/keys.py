@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 
 class SigningKey:
-    """A fresh 2048-bit key; it lives in memory only."""
+    """A new 2048-bit key, in memory only."""
 
     def __init__(self) -> None:
         self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -40,7 +40,7 @@ class SigningKey:
 
 @cache
 def process_key() -> SigningKey:
-    """One key per process: a suite that builds hundreds of emulators must not pay for hundreds of keys."""
+    """One key per process, because tests build hundreds of emulators and the generation of a key is slow."""
     return SigningKey()
 
 

@@ -1,4 +1,4 @@
-"""Refusals in Microsoft's exact JSON shape, and a catalogue of what each AADSTS code usually comes with."""
+"""OAuth errors in Microsoft's exact JSON shape, and a catalogue of the usual fields of each AADSTS code."""
 
 import json
 import uuid
@@ -13,7 +13,7 @@ from worker.domain.outcome import Scope
 
 @dataclass(frozen=True, slots=True)
 class OAuthError:
-    """One refusal; `retry_after` is seconds or an HTTP date, and is sent as it stands."""
+    """One error. `retry_after` is seconds or an HTTP date, and is sent as given."""
 
     error: str
     code: str
@@ -41,7 +41,7 @@ class OAuthError:
 
 
 class Refused(Exception):
-    """The emulator's rules say no; carries the refusal to send."""
+    """A request that the emulator's rules reject. `refusal` is the error to send."""
 
     def __init__(self, refusal: OAuthError) -> None:
         super().__init__(refusal.code)
@@ -58,10 +58,10 @@ def oauth_error(
     claims: str | None = None,
     retry_after: int | str | None = None,
 ) -> OAuthError:
-    """The usual refusal for `code` ("AADSTS50196" or "50196"); anything given replaces what is usual.
+    """The usual error of `code` ("AADSTS50196" or "50196"). The other arguments replace the usual fields.
 
-    A code outside the catalogue is sent as the worker's table of codes suggests, one that is not there either as
-    `invalid_grant`: that is how Microsoft introduces new ones.
+    A code outside the catalogue is sent as the worker's table of codes suggests. A code outside that table is sent as
+    `invalid_grant`, because Microsoft introduces new codes like this.
     """
     number = code.upper().removeprefix("AADSTS")
     usual = CATALOGUE.get(number) or _suggested(BY_NUMBER.get(f"AADSTS{number}"))
@@ -135,7 +135,7 @@ _SIGN_IN_AGAIN = {
     "700084": _dead("The refresh token was issued to a single page app and its fixed lifetime is over."),
     "70043": _dead("The refresh token has expired or is invalid due to sign-in frequency checks.", "bad_token"),
     "70000": _dead("The provided grant is invalid or malformed.", "bad_token"),
-    "9002313": _dead("The request is malformed or invalid."),  # that is, the refresh token in it
+    "9002313": _dead("The request is malformed or invalid."),  # the refresh token in it is
     "700003": _dead("The device object was not found in the tenant."),
     "50072": _mfa("The user must enrol in multi-factor authentication."),
     "50074": _mfa("Strong authentication is required."),

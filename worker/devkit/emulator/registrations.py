@@ -1,4 +1,4 @@
-"""App registrations: which clients exist, and how they prove who they are."""
+"""App registrations: the clients and their authentication."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A client; several secrets are accepted at once, so that a secret can be rotated.
+    """A client. It may have several secrets at once, so that a secret can be rotated.
 
-    `certificates` are PEM. With none registered, any assertion that names the client is believed.
-    `public` allows sign-ins without a credential; their refresh tokens then need none either.
+    `certificates` are PEM. If there are none, any assertion that names the client is accepted. `public` allows sign-ins
+    without a credential, whose refresh tokens need no credential either.
     """
 
     client_id: str = DEFAULT_CLIENT_ID
@@ -38,7 +38,7 @@ class Registrations:
         self._by_id = self._by_id | {registration.client_id: registration}
 
     def find(self, client_id: str | None) -> Registration:
-        """The registration; raises Refused if it is not named or not known."""
+        """The registration. Raises Refused if the id is missing or unknown."""
         if not client_id:
             raise refused("900144", message="The request body must contain the parameter 'client_id'.")
         if client_id not in self._by_id:
@@ -46,7 +46,7 @@ class Registrations:
         return self._by_id[client_id]
 
     def authenticate(self, form: Mapping[str, str], token_endpoint: str, now: datetime) -> tuple[Registration, bool]:
-        """The client, and whether it proved itself; raises Refused if its proof is wrong."""
+        """The client, and whether it has authenticated itself. Raises Refused if its credential is wrong."""
         client = self.find(form.get("client_id"))
         if secret := form.get("client_secret"):
             _check_secret(client, secret)
@@ -80,7 +80,7 @@ def _check_assertion(client: Registration, assertion: str, token_endpoint: str, 
 
 
 def _verified(client: Registration, assertion: str) -> Mapping[str, object]:
-    # The library would compare `exp` with real time; the caller compares it with the emulator's clock.
+    # The library would compare `exp` with the real time. The caller compares it with the emulator's clock.
     unverified = {"verify_signature": False}
     try:
         if not client.certificates:

@@ -1,4 +1,4 @@
-"""The emulator behind real TLS on a thread of its own, with a throwaway certificate authority."""
+"""Serves the emulator over real TLS in a thread of its own, with a temporary certificate authority."""
 
 import asyncio
 import ipaddress
@@ -18,21 +18,21 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from worker.devkit.emulator.core import Emulator
 from worker.devkit.emulator.tokens import TENANT_ID
 
-_START_SECONDS = 10
-_STOP_SECONDS = 10
+_START_LIMIT = 10  # seconds
+_STOP_LIMIT = 10  # seconds
 
 
 class EmulatorServer:
-    """Serves an emulator as a context manager or from `start` to `stop`; a restart keeps the port.
+    """Serves an emulator as a context manager, or from `start` to `stop`. A restart keeps the port.
 
-    `directory` receives the certificate authority's PEM. Refuses a host that is not loopback.
+    `directory` receives the PEM of the certificate authority. Raises ValueError for a host that is not loopback.
     """
 
     def __init__(
         self, directory: Path, emulator: Emulator | None = None, *, host: str = "127.0.0.1", port: int = 0
     ) -> None:
         if not ipaddress.ip_address(host).is_loopback:
-            raise ValueError(f"{host} is not a loopback address; the emulator lets anybody sign in as anybody")
+            raise ValueError(f"{host} is not a loopback address; every client of the emulator can sign in as any user")
         self.emulator = Emulator() if emulator is None else emulator
         self.host, self.port = host, port
         authority = trustme.CA()
@@ -55,7 +55,7 @@ class EmulatorServer:
         return f"{self.base_url}/{TENANT_ID}"
 
     def start(self) -> None:
-        """Returns once connections are accepted; raises OSError if the port is taken."""
+        """Start the server. Returns once it accepts connections. Raises OSError if the port is in use."""
         if self._running is not None:
             raise RuntimeError("the emulator is already running")
         listener = socket.create_server((self.host, self.port))
@@ -64,18 +64,18 @@ class EmulatorServer:
         server = _Server(self.emulator, self._tls)
         thread = threading.Thread(target=server.run_on, args=(listener,), name="emulator", daemon=True)
         thread.start()
-        if not server.ready.wait(_START_SECONDS) or not server.started:
+        if not server.ready.wait(_START_LIMIT) or not server.started:
             server.should_exit = True
             raise RuntimeError("the emulator did not start")
         self._running = server, thread
 
     def stop(self) -> None:
-        """Ends the server; requests still hanging are cut off. Does nothing if it is not running."""
+        """Stop the server and reset connections that still wait for a response. Does nothing if it is not running."""
         if self._running is None:
             return
         (server, thread), self._running = self._running, None
         server.should_exit = True
-        thread.join(_STOP_SECONDS)
+        thread.join(_STOP_LIMIT)
         if thread.is_alive():
             raise RuntimeError("the emulator did not stop")
 
@@ -109,7 +109,7 @@ class _Server(uvicorn.Server):
         self.ready = threading.Event()
 
     def run_on(self, listener: socket.socket) -> None:
-        # The loop's clock cannot be frozen, so that tests may freeze time around a running server.
+        # Tests may freeze the time around a running server, so the loop's clock must not be frozen.
         try:
             with asyncio.Runner(loop_factory=_RealTimeLoop) as runner:
                 runner.run(self.serve([listener]))
@@ -124,7 +124,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state["stopping"].set()
         for connection in self.server_state.connections:
-            # A client that keeps an idle connection in its pool would not answer the TLS farewell.
+            # A client that keeps an idle connection in its pool would not answer the closing message of TLS.
             if isinstance(connection, _Protocol) and connection.idle:
                 connection.transport.abort()
         await super().shutdown(sockets)
@@ -136,18 +136,18 @@ class _RealTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _Protocol(H11Protocol):
-    """Hands each request the means to reset its own connection."""
+    """Gives each request a function that resets its connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
-        # asyncio does so only for sockets that name their protocol; without it, every answer waits 40 ms.
+        # asyncio sets it only for sockets that name their protocol. Without it, each response waits 40 ms.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def abort() -> None:
             if transport.is_closing():
                 return
-            # Zero linger turns the close into a TCP reset.
+            # With a linger time of zero, the close sends a TCP reset.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
 
@@ -155,6 +155,6 @@ class _Protocol(H11Protocol):
 
     @property
     def idle(self) -> bool:
-        # uvicorn declares the cycle as always there; before the first request it is not.
+        # uvicorn declares that there is always a cycle, but before the first request there is none.
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return cycle is None or cycle.response_complete

@@ -1,4 +1,4 @@
-"""Sign-ins under way: authorization codes and device codes, each good once and for some minutes."""
+"""Sign-ins in progress: authorization codes and device codes, each valid once and for some minutes."""
 
 import base64
 import hashlib
@@ -51,7 +51,7 @@ class DeviceCode:
 
 
 class SignIns:
-    """Its owner guards it."""
+    """All sign-ins in progress. Not thread-safe."""
 
     def __init__(self) -> None:
         self._codes: dict[str, AuthorizationCode] = {}
@@ -69,7 +69,7 @@ class SignIns:
         return device
 
     def approve(self, user_code: str, email: str, now: datetime) -> None:
-        """The user signs in on another device; raises KeyError for a code that is not waiting."""
+        """Sign the user in who has entered a device code. Raises KeyError if no sign-in waits for this code."""
         wanted = user_code.strip().upper()
         for device in self._devices.values():
             if device.user_code == wanted and not device.expired(now):
@@ -78,7 +78,7 @@ class SignIns:
         raise KeyError("no sign-in is waiting for this code")
 
     def redeem_code(self, form: Mapping[str, str], client_id: str, now: datetime) -> AuthorizationCode:
-        """Uses an authorization code; raises Refused."""
+        """Use an authorization code. Raises Refused."""
         code = self._codes.get(form.get("code", ""))
         if code is None:
             raise refused("70000")
@@ -87,7 +87,7 @@ class SignIns:
         return code
 
     def redeem_device(self, form: Mapping[str, str], client_id: str, now: datetime) -> tuple[str, DeviceCode]:
-        """Who approved the device code, which is used up by this; raises Refused."""
+        """Use a device code. Returns the address of the user who has entered it. Raises Refused."""
         device = self._devices.get(form.get("device_code", ""))
         if device is None or device.client_id != client_id:
             raise refused("70018")

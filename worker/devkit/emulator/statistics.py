@@ -1,4 +1,4 @@
-"""What was asked of the emulator and how it answered, as frozen values to assert on."""
+"""Counts of the emulator's requests and responses, as frozen values for assertions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class AccountStatistics:
-    """`instants` are those of all token requests, `refreshed_at` those of the refreshes that were granted."""
+    """`instants` are the times of all token requests, `refreshed_at` those of the refreshes that were granted."""
 
     requests: int = 0
     successes: int = 0
@@ -26,9 +26,9 @@ class AccountStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Totals include requests that no account could be named for (an unknown token, a code still pending).
+    """The totals include requests of unknown accounts (an unknown token, a code still pending).
 
-    A success is a grant made: it counts even where a fault kept the answer from arriving.
+    A success is a grant that was made. It counts even if a fault kept the response from the client.
     """
 
     requests: int
@@ -43,7 +43,7 @@ class Statistics:
 
 @dataclass(slots=True)
 class Tally:
-    """One account's counters while they still move; its owner guards it."""
+    """The current counters of one account. Not thread-safe."""
 
     instants: list[datetime] = field(default_factory=list)
     refreshed_at: list[datetime] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Tally:
 
 
 class Ledger:
-    """All counters of an emulator; its owner guards it."""
+    """All counters of an emulator. Not thread-safe."""
 
     def __init__(self) -> None:
         self._requests = self._successes = self._refreshes = 0
@@ -63,7 +63,7 @@ class Ledger:
     def open(self, email: str) -> Tally:
         return self._by_account.setdefault(email, Tally())
 
-    def asked(self, email: str | None, now: datetime) -> None:
+    def requested(self, email: str | None, now: datetime) -> None:
         self._requests += 1
         if email is not None:
             self.open(email).instants.append(now)

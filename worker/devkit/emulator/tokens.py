@@ -1,4 +1,4 @@
-"""The documents of a granted token request: tokens of the size, shape and claims that Microsoft sends."""
+"""The documents of a granted token request. Their tokens have the size, shape and claims of Microsoft's."""
 
 import base64
 import hashlib
@@ -15,12 +15,12 @@ TENANT_ID = "72f1c1c4-3c57-4d0a-9d2b-6b1f0c5e8a11"
 CONSUMERS_ID = "9188040d-6c67-4c5b-b112-36a304b66dad"
 OIDC_SCOPES = frozenset({"openid", "profile", "email", "offline_access"})
 _GRAPH = "00000003-0000-0000-c000-000000000000"
-_ACCESS_TOKEN_CLAIMS_BYTES = 1010  # makes an access token of about 1.8 KB
+_ACCESS_TOKEN_CLAIMS_BYTES = 1010  # they make an access token of about 1.8 KB
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """A grant that was decided and is yet to be written down."""
+    """A grant before its document is written."""
 
     email: str
     oid: str
@@ -42,7 +42,7 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who signs, and under which name."""
+    """Signs and writes the documents of one tenant."""
 
     key: SigningKey
     base_url: str
@@ -57,7 +57,7 @@ class Issuer:
         return f"{self.base_url}/{self.tenant_id}/v2.0"
 
     def document(self, issue: Issue, now: datetime, *, client_info: bool) -> dict[str, object]:
-        """The body of a 200 answer, in Microsoft's field order."""
+        """The body of a response with status 200, in Microsoft's order of fields."""
         seconds = int(issue.lifetime.total_seconds())
         document: dict[str, object] = {
             "token_type": "Bearer",
@@ -111,7 +111,7 @@ class Issuer:
 
 
 def tenant_id(tenant: str) -> str:
-    """The directory behind a tenant's alias or domain name; an id stands for itself."""
+    """The id of a tenant that is given by alias, domain name or id."""
     if tenant == "consumers":
         return CONSUMERS_ID
     try:
@@ -121,7 +121,7 @@ def tenant_id(tenant: str) -> str:
 
 
 def _audience(resource_scopes: list[str]) -> str:
-    # A token is for the resource of the first scope; a bare scope name means Graph.
+    # A token is for the resource of the first scope. A scope name without a resource means Graph.
     resource = resource_scopes[0].rpartition("/")[0] if resource_scopes else ""
     return resource or _GRAPH
 

@@ -1,4 +1,4 @@
-"""Real Postgres and Valkey for development, demo and tests: on loopback, and gone when we are."""
+"""Real Postgres and Valkey for development, demo and tests. They listen on loopback and end with their process."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ __all__ = ["PostgresServer", "Stack", "StackError", "ValkeyServer"]
 
 
 class Stack:
-    """Both servers below one directory. Without a directory: below a temporary one, removed at the end."""
+    """Both servers, with their data below one directory. The default is a temporary one, removed at the end."""
 
     def __init__(self, directory: Path | None = None, *, durable: bool = True) -> None:
         self._temporary = directory is None
@@ -49,7 +49,8 @@ class Stack:
         self._undo.close()
 
     def _make_directory(self) -> None:
-        # Others may pass but not look: Postgres may run as somebody else. The folders below are private.
+        # Other users may pass through the directory but not list it, because Postgres may run as another user. The
+        # directories below it are private.
         self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self._temporary:
             self.directory.chmod(0o711)

@@ -1,6 +1,6 @@
 """The directory of one server: its lock, its password, its port and its log.
 
-It refuses a second owner for as long as the first one, or a server of the first one, is running.
+A second owner gets an error as long as the first one, or a server of the first one, is running.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from worker.devkit.stack import keeper
 from worker.devkit.stack.error import StackError
 from worker.devkit.stack.process import ticks
 
-# Below every system's range of ephemeral ports: a client that retries against a stopped server on such a port
-# sooner or later connects to itself, and then the server can never have its port back.
+# Below the ephemeral ports of every system. On an ephemeral port a client that retries while the server is stopped may
+# connect to itself, and then the server cannot bind the port again.
 _PORTS = range(15_000, 32_000)
-_DYING = 0.5  # kill -9 returns before the killed process is gone
-_SHUTDOWN = 20.0
+_KILL_DELAY = 0.5  # seconds; kill -9 returns before the process has ended
+_SHUTDOWN_LIMIT = 20.0  # seconds
 
 
 class Directory:
@@ -28,7 +28,7 @@ class Directory:
         self._lock: int | None = None
 
     def lock(self) -> int:
-        """The descriptor that holds the lock. Raises StackError if somebody else has it."""
+        """The descriptor that holds the lock. Raises StackError if another process holds it."""
         if self._lock is None:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -53,7 +53,7 @@ class Directory:
         return file.read_text()
 
     def port(self) -> int:
-        """The port of last time if nobody has taken it, else another one, remembered."""
+        """The port of the last start if it is free, else another one. Remembers it for the next start."""
         file = self.path / "port"
         remembered = int(file.read_text()) if file.exists() else _some_port()
         port = next(port for port in _candidates(remembered) if _free(port))
@@ -61,7 +61,7 @@ class Directory:
         return port
 
     def write_private(self, file: Path, content: str) -> None:
-        """Whole or not at all, and never readable by others."""
+        """Replace the file in one step. Other users can never read it."""
         new = file.with_name(file.name + ".new")
         new.unlink(missing_ok=True)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
@@ -69,12 +69,12 @@ class Directory:
         new.replace(file)
 
     def _acquire(self, descriptor: int) -> None:
-        if not _locked(descriptor, _DYING):
+        if not _locked(descriptor, _KILL_DELAY):
             owner = os.pread(descriptor, 20, 0).decode()
             if owner and keeper.exists(int(owner)):
                 raise self._in_use(f"process {owner}")
-            # A dead owner's servers are on their way out and hold the lock until they are gone.
-            if not _locked(descriptor, _SHUTDOWN):
+            # The servers of an owner that has ended are about to end, and hold the lock until then.
+            if not _locked(descriptor, _SHUTDOWN_LIMIT):
                 raise self._in_use("a server that does not end")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

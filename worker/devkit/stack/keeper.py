@@ -1,6 +1,6 @@
-"""Holds one server program and ends it when its owner is gone, however the owner went: by kill -9 too.
+"""Runs one server program and ends it when its owner has ended, even by kill -9.
 
-Runs as a script under a bare interpreter: it imports the standard library only, never this package.
+It is a script for a bare interpreter, so it imports the standard library only, never this package.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-GRACE = 10.0
-POLL = 0.2
+GRACE = 10.0  # seconds from SIGINT to SIGKILL
+POLL = 0.2  # seconds between two looks at the owner
 _PR_SET_PDEATHSIG = 1
 
 
 def stop_tree(pid: int) -> list[int]:
-    """The parent first: once it is stopped it cannot fork behind our back."""
+    """Stop a process and all below it, and return their ids. The parent is stopped first, so that it forks no more."""
     _signal(pid, signal.SIGSTOP)
     return [pid, *(member for child in _children(pid) for member in stop_tree(child))]
 
@@ -37,12 +37,12 @@ def kill_tree(pid: int) -> list[int]:
 
 
 def exists(pid: int) -> bool:
-    """A zombie does not: it holds nothing any more, and in a container its new parent may never bury it."""
+    """Whether a process runs. A zombie does not; in a container its new parent may never reap it."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         os.kill(pid, 0)
         return not (stat.exists() and stat.read_bytes().rpartition(b")")[2].split()[0] == b"Z")
-    except OSError:  # gone, or the number is somebody else's by now
+    except OSError:  # it has ended, or the id belongs to a process of another user by now
         return False
 
 
@@ -53,7 +53,7 @@ def main(owner: int, argv: list[str]) -> int:
     server = subprocess.Popen(argv, stdout=sys.stderr, preexec_fn=_die_with_keeper)
     try:
         print(server.pid, flush=True)
-        while server.poll() is None and os.getppid() == owner and not _told_to_end(wake):
+        while server.poll() is None and os.getppid() == owner and not _is_signalled(wake):
             pass
     finally:
         _end(server)
@@ -64,7 +64,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     if server.poll() is not None:
         return
     continue_tree(server.pid)
-    server.send_signal(signal.SIGINT)  # Postgres: fast shutdown; Valkey: flush the log and leave
+    server.send_signal(signal.SIGINT)  # a fast shutdown of Postgres; Valkey flushes its log and exits
     try:
         server.wait(GRACE)
     except subprocess.TimeoutExpired:
@@ -73,22 +73,22 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 
 def _die_with_keeper() -> None:
-    # For a keeper that is itself killed. The signal is tied to the forking thread: here the only one.
+    # Ends the server if the keeper is killed. The signal is tied to the forking thread, which is the only one here.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wakeups() -> int:
-    """Signals, the server's exit among them, become readable bytes."""
-    wake, wakened = os.pipe()
-    os.set_blocking(wakened, False)
-    signal.set_wakeup_fd(wakened)
+    """A descriptor from which each signal, SIGCHLD at the server's exit among them, can be read as a byte."""
+    wake, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
     for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda *_: None)
     return wake
 
 
-def _told_to_end(wake: int) -> bool:
+def _is_signalled(wake: int) -> bool:
     readable, _, _ = select.select([wake], [], [], POLL)
     return bool(readable) and bool(set(os.read(wake, 64)) - {signal.SIGCHLD})
 
@@ -103,7 +103,7 @@ def _parents() -> list[tuple[int, int]]:
         return [(int(child), int(parent)) for child, parent in map(bytes.split, table.splitlines())]
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended while we were looking
+        with contextlib.suppress(OSError):  # the process has just ended
             after_name = (entry / "stat").read_bytes().rpartition(b")")[2].split()
             found.append((int(entry.name), int(after_name[1])))
     return found

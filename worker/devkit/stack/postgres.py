@@ -10,8 +10,8 @@ from worker.devkit.stack.error import StackError
 from worker.devkit.stack.process import Process
 from worker.devkit.stack.server import Server
 
-_INITDB = 60.0
-_READY_LINE = 7
+_INITDB_LIMIT = 60.0  # seconds
+_READY_LINE = 7  # of postmaster.pid, counted from 0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -19,16 +19,16 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
-    # A row or a bound value must never be copied into the log: no statements, no parameters, no DETAIL lines.
+    # No statements, parameters or DETAIL lines, because rows and bound values must never be copied into the log.
     "log_statement": "none",
     "log_min_error_statement": "panic",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
     "log_error_verbosity": "terse",
-    # Below the data directory, not in /dev/shm: that is small in containers and keeps what a kill leaves.
+    # Below the data directory. /dev/shm is small in containers, and files of a killed server would remain there.
     "dynamic_shared_memory_type": "mmap",
 }
-# Safe against kill -9, not against a power cut. synchronous_commit stays on: a commit waits for its write.
+# Safe against kill -9, not against a power cut. synchronous_commit stays on, so that a commit waits for its write.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -56,7 +56,7 @@ class PostgresServer(Server):
             self._initialise(found, lock)
 
     def _copied(self, found: programs.PostgresPrograms) -> programs.PostgresPrograms:
-        """Beside each other as in the wheel, whose programs look for their libraries by a relative path."""
+        """Copies of the programs, laid out as in the wheel, because they find their libraries by a relative path."""
         if found.wheel is None:
             return found
         copies = self._directory.path / "programs"
@@ -67,7 +67,7 @@ class PostgresServer(Server):
         return programs.postgres_in(copies / found.wheel.name)
 
     def _initialise(self, found: programs.PostgresPrograms, lock: int) -> None:
-        """Under another name until it is complete: a half-made cluster must not be mistaken for one."""
+        """Make the cluster under another name until it is complete, so that an interrupted start leaves none."""
         new = self._data.with_name("data.new")
         shutil.rmtree(new, ignore_errors=True)
         options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums"]
@@ -88,11 +88,11 @@ class PostgresServer(Server):
         finally:
             os.close(readable)
         try:
-            status = process.wait(_INITDB)
+            status = process.wait(_INITDB_LIMIT)
         finally:
             process.kill()
         if status != 0:
-            raise StackError(f"Postgres could not make its cluster:\n{process.output()[-2000:].strip()}")
+            raise StackError(f"Postgres could not create its cluster:\n{process.output()[-2000:].strip()}")
 
     def _command(self, port: int) -> list[str]:
         assert self._programs is not None
@@ -101,7 +101,7 @@ class PostgresServer(Server):
         return [*self._prefix, str(self._programs.postgres), "-D", str(self._data), "-p", str(port), *options]
 
     def _ready(self, process: Process, port: int) -> bool:
-        """What pg_ctl waits for. The file names our own process: no stranger on the port is taken for it."""
+        """The condition that pg_ctl waits for. The file names the process, so another server on the port is not it."""
         with contextlib.suppress(FileNotFoundError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
             ready = [line.strip() for line in lines[_READY_LINE:]] == ["ready"]

@@ -1,4 +1,4 @@
-"""How a server that refuses to run as root is run by root: in a user namespace, else as nobody."""
+"""Lets root run a server that does not run as root: in a user namespace, else as the user `nobody`."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ _SETPRIV = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-grou
 
 @dataclass(frozen=True, slots=True)
 class Privilege:
-    """`prefix` goes in front of the command; a `stranger` must be handed its files first."""
+    """`prefix` goes in front of the command. A `stranger` is another user, which must own the files first."""
 
     prefix: tuple[str, ...] = ()
     stranger: bool = False
 
 
 def reduced(directory: Path) -> Privilege:
-    """Raises StackError if root cannot give its rights away, or the new user could not enter."""
+    """The way to run a command without root's rights. Raises StackError if there is none for this directory."""
     if os.geteuid() != 0:
         return Privilege()
     if _works([*_NAMESPACE, "true"]):
@@ -35,12 +35,13 @@ def reduced(directory: Path) -> Privilege:
     if not _works([*_SETPRIV, "test", "-x", str(directory.parent)]):
         raise StackError(
             f"Postgres does not run as root and the user nobody cannot enter {directory.parent}: "
-            "choose a directory that everybody can enter, or set WORKER_DATABASE_URL to a running server."
+            "choose a directory that every user can enter, or set WORKER_DATABASE_URL to a running server."
         )
     return Privilege(tuple(_SETPRIV), stranger=True)
 
 
 def hand_over(directory: Path) -> None:
+    """Make the user `nobody` the owner of all files."""
     for folder, _, files in os.walk(directory):
         for path in [folder, *(os.path.join(folder, name) for name in files)]:
             os.chown(path, _NOBODY, _NOBODY, follow_symlinks=False)

@@ -1,6 +1,6 @@
-"""A program that cannot outlive this process: it runs under a keeper, in a session of its own.
+"""A program that cannot outlive this process, because a keeper runs it, in a session of its own.
 
-It refuses frozen time: every wait here is measured on the kernel's clock, which freezegun does not replace.
+Every wait is measured on the kernel's clock, which freezegun does not replace.
 """
 
 import os
@@ -14,12 +14,12 @@ from pathlib import Path
 from worker.devkit.stack import keeper
 from worker.devkit.stack.error import StackError
 
-_TICK = 0.02
-_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")  # the worker's secrets are not for the servers
+_TICK = 0.02  # seconds
+_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")  # and no secrets of the worker
 
 
 def ticks(seconds: float) -> Iterator[None]:
-    """Yields at once and then every tick, until so many real seconds are over."""
+    """Yield at once and then every 20 ms, until so many real seconds are over."""
     end = time.clock_gettime(time.CLOCK_MONOTONIC) + seconds
     while time.clock_gettime(time.CLOCK_MONOTONIC) < end:
         yield
@@ -27,7 +27,7 @@ def ticks(seconds: float) -> Iterator[None]:
 
 
 class Process:
-    """Starts in the constructor, appends its output to the log and holds `lock`, if any, until it has ended."""
+    """Starts in the constructor, appends its output to the log, and holds `lock`, if given, until it has ended."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Process:
                 cwd=log.parent,
                 env={**_environment(), **(environment or {})},
                 pass_fds=() if lock is None else (lock,),
-                start_new_session=True,  # Ctrl-C must reach the workers, not the servers below them
+                start_new_session=True,  # Ctrl-C must reach the workers, but not the servers
             )
         self._log = log
         try:
-            self.pid = self._hear_pid()
+            self.pid = self._read_pid()
         except BaseException:
             self._keeper.terminate()
             self._keeper.wait()
@@ -74,7 +74,7 @@ class Process:
             self.kill()
 
     def kill(self) -> None:
-        """Returns when nothing of it is left, so that its data can be opened again."""
+        """Kill the process and all below it. Returns when all have ended, so that the data can be opened again."""
         if not self.alive():
             return
         family = keeper.kill_tree(self.pid)
@@ -94,15 +94,15 @@ class Process:
             keeper.continue_tree(self.pid)
 
     def output(self) -> str:
-        """What it has logged since it was started."""
+        """The log since the start."""
         with self._log.open("rb") as log:
             log.seek(self.log_start)
             return log.read().decode(errors="replace")
 
-    def _hear_pid(self) -> int:
+    def _read_pid(self) -> int:
         assert self._keeper.stdout is not None
-        with self._keeper.stdout as told:
-            line = told.readline()
+        with self._keeper.stdout as output:
+            line = output.readline()
         if not line:
             raise StackError(f"A server could not be launched: {self.output().strip()[-500:]}")
         return int(line)

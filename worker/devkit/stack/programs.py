@@ -1,4 +1,4 @@
-"""Where the server programs are: in the wheels, so that a run means the same everywhere, else on the PATH."""
+"""The server programs: first those of the wheels, so that a run is the same on every machine, then the PATH."""
 
 import importlib.util
 import shutil
@@ -12,7 +12,7 @@ from worker.devkit.stack.error import StackError
 class PostgresPrograms:
     initdb: Path
     postgres: Path
-    wheel: Path | None  # the folder of the package they came from
+    wheel: Path | None  # the directory of their package; None for programs on the PATH
 
 
 def find_postgres() -> PostgresPrograms:
@@ -44,6 +44,6 @@ def find_valkey() -> Path:
 
 
 def _package(name: str) -> Path | None:
-    """Found, not imported: importing one of them has side effects."""
+    """The directory of a package. It is not imported, because the import would have side effects."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None

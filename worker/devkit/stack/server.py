@@ -1,4 +1,4 @@
-"""What the embedded servers share: one owner, a start that is bounded and repeatable, a stop that is sure."""
+"""The common part of the embedded servers: one owner, a start within a time limit, a stop that leaves no process."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -7,10 +7,10 @@ from worker.devkit.stack.directory import Directory
 from worker.devkit.stack.error import StackError
 from worker.devkit.stack.process import Process, ticks
 
-_START = 30.0
+_START_LIMIT = 30.0  # seconds
 _ATTEMPTS = 5
-# A port taken between looking and binding; children of a killed server that are not quite gone.
-_PASSING = ("Address already in use", "pre-existing shared memory block")
+# Another process took the port just before the server; or children of a killed server have not ended yet.
+_TEMPORARY_ERRORS = ("Address already in use", "pre-existing shared memory block")
 
 
 class Server(ABC):
@@ -29,7 +29,7 @@ class Server(ABC):
         return self._running().pid
 
     def start(self) -> None:
-        """Raises StackError; then nothing is left running."""
+        """Start the server and wait until it answers. Raises StackError, and then leaves no process running."""
         if self._process and self._process.alive():
             return
         lock = self._directory.lock()
@@ -47,11 +47,11 @@ class Server(ABC):
         self._directory.unlock()
 
     def kill(self) -> None:
-        """SIGKILL to all of it. The directory stays ours, for another start()."""
+        """Send SIGKILL to the server and its children. The directory stays locked for another start()."""
         self._running().kill()
 
     def pause(self) -> None:
-        """SIGSTOP to all of it: connections stay open and nobody answers."""
+        """Send SIGSTOP to the server and its children. Connections stay open and get no response."""
         self._running().pause()
 
     def resume(self) -> None:
@@ -74,13 +74,13 @@ class Server(ABC):
             if self._answers(self._process, self._port):
                 return
             output = self._process.output()
-            if not any(passing in output for passing in _PASSING):
+            if not any(error in output for error in _TEMPORARY_ERRORS):
                 break
             self._process.stop()
         raise StackError(f"{type(self).__name__} did not start. Its log ends with:\n{output[-2000:].strip()}")
 
     def _answers(self, process: Process, port: int) -> bool:
-        for _ in ticks(_START):
+        for _ in ticks(_START_LIMIT):
             if not process.alive():
                 return False
             if self._ready(process, port):

@@ -7,7 +7,7 @@ from worker.devkit.stack import programs
 from worker.devkit.stack.process import Process
 from worker.devkit.stack.server import Server
 
-_PROBE = 1.0
+_PROBE_LIMIT = 1.0  # seconds
 
 
 class ValkeyServer(Server):
@@ -23,7 +23,7 @@ class ValkeyServer(Server):
         (self._directory.path / "data").mkdir(mode=0o700, exist_ok=True)
 
     def _command(self, port: int) -> list[str]:
-        """The password travels in a private file: other users can read a command line."""
+        """The password goes into a private file, because other users can read a command line."""
         lines = [
             "bind 127.0.0.1",
             f"port {port}",
@@ -38,11 +38,12 @@ class ValkeyServer(Server):
         return [str(programs.find_valkey()), self._configuration.name]
 
     def _ready(self, process: Process, port: int) -> bool:
-        """Only ours takes the password and answers; while it loads its data it answers with an error."""
+        """Whether the server responds to a command. It returns an error while it loads its data. Another server on the
+        port would reject the password."""
         try:
-            with socket.create_connection(("127.0.0.1", port), _PROBE) as connection:
+            with socket.create_connection(("127.0.0.1", port), _PROBE_LIMIT) as connection:
                 connection.sendall(f"AUTH {self._directory.password()}\r\nPING\r\n".encode())
-                answers = connection.makefile("rb")
-                return (answers.readline(), answers.readline()) == (b"+OK\r\n", b"+PONG\r\n")
+                replies = connection.makefile("rb")
+                return (replies.readline(), replies.readline()) == (b"+OK\r\n", b"+PONG\r\n")
         except OSError:
             return False

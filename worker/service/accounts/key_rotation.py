@@ -100,7 +100,7 @@ class KeyRotation:
                 new.append(self._reseal(row))
                 old.append(row)
             except UnreadableSecret as error:
-                log.error(  # noqa: TRY400 - the reason is the message; there is nothing to trace
+                log.error(
                     "Secret cannot be opened and stays as it is", account_id=str(row.account_id), reason=str(error)
                 )
         return old, new

@@ -200,7 +200,7 @@ class Batch:
         try:
             token = self._open(lease)
         except UnknownKey as error:
-            log.error("Refresh token cannot be opened here", email=lease.email, reason=str(error))  # noqa: TRY400
+            log.error("Refresh token cannot be opened here", email=lease.email, reason=str(error))
             self.waits[lease] = _RETRY_ELSEWHERE
             return None
         if token is None:

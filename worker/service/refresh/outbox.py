@@ -56,7 +56,7 @@ class Outbox:
         try:
             self._store.put(values)
         except Unavailable as error:
-            log.error("Outbox cannot be written", accounts=len(updates), reason=str(error))  # noqa: TRY400
+            log.error("Outbox cannot be written", accounts=len(updates), reason=str(error))
             return False
         return True
 
@@ -140,7 +140,7 @@ class Outbox:
             return {account: versions.get(account) for account in locked}
         except StorageError as error:
             if len(updates) == 1:
-                log.error("Outbox entry cannot be stored", email=updates[0].email, reason=str(error))  # noqa: TRY400
+                log.error("Outbox entry cannot be stored", email=updates[0].email, reason=str(error))
                 refused.add(updates[0].account_id)
                 return {}
         half = len(updates) // 2  # one row makes the statement fail for all; halves find it
@@ -156,7 +156,7 @@ class Outbox:
                 continue
             except UnreadableSecret as error:
                 foreign[account] = value
-                log.error("Outbox entry set aside", account_id=str(account), bytes=len(value), reason=str(error))  # noqa: TRY400
+                log.error("Outbox entry set aside", account_id=str(account), bytes=len(value), reason=str(error))
         if foreign:
             self._store.set_aside(foreign)
         return opened

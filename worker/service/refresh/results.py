@@ -116,7 +116,7 @@ class ResultWriter:
                 )
                 return first | second, [*refused, *others]
             for _, update in writes:
-                log.error("Error persisting tokens to database", email=update.email, reason=str(error))  # noqa: TRY400
+                log.error("Error persisting tokens to database", email=update.email, reason=str(error))
             return {}, writes
         _log_written(writes, versions)
         return versions, []
