@@ -14,6 +14,7 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "0"))
 
 _MICROSOFT_REFUSES = frozenset({"backing_off"})
 _LEASED_TO_A_KILLED_WORKER = frozenset({"unavailable"})
+_POSTGRES_IS_DOWN = frozenset({"unavailable"})  # once the token in the cache has expired; a dead one is never served
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +69,19 @@ FAULTS = [
     Fault(name="Redis paused", inject=stores.redis_paused),
     Fault(name="Redis restarted empty", inject=stores.redis_restarted_empty),
     Fault(name="broker and cache gone for a minute", inject=stores.broker_gone_for_a_minute, per_round=0),
-    Fault(name="Postgres killed", inject=stores.postgres_killed, per_round=2, short=True),
-    Fault(name="Postgres gone for half a minute", inject=stores.postgres_gone_for_half_a_minute, per_round=0),
+    Fault(
+        name="Postgres killed",
+        inject=stores.postgres_killed,
+        per_round=2,
+        short=True,
+        tolerates=_POSTGRES_IS_DOWN,
+    ),
+    Fault(
+        name="Postgres gone for half a minute",
+        inject=stores.postgres_gone_for_half_a_minute,
+        per_round=0,
+        tolerates=_POSTGRES_IS_DOWN,
+    ),
     Fault(
         name="Postgres hangs",
         inject=stores.postgres_hangs,
@@ -77,11 +89,23 @@ FAULTS = [
         tolerates=_LEASED_TO_A_KILLED_WORKER,  # Postgres may commit a lease that its worker has given up
     ),
     Fault(name="Postgres drops all connections", inject=stores.postgres_drops_connections, per_round=4),
-    Fault(name="Postgres read-only", inject=stores.postgres_read_only, per_round=2),
-    Fault(name="Postgres refuses only the persist", inject=stores.postgres_refuses_the_persist, per_round=2),
-    Fault(name="Postgres lost while a request is in flight", inject=stores.postgres_lost_in_flight),
-    Fault(name="Postgres back while a request is in flight", inject=stores.postgres_back_in_flight),
-    Fault(name="Postgres lost after Redis has missed a refresh", inject=stores.postgres_lost_after_redis),
+    Fault(name="Postgres read-only", inject=stores.postgres_read_only, per_round=2, tolerates=_POSTGRES_IS_DOWN),
+    Fault(
+        name="Postgres refuses only the persist",
+        inject=stores.postgres_refuses_the_persist,
+        per_round=2,
+        tolerates=frozenset({"backing_off"}),  # the newest token waits in the outbox
+    ),
+    Fault(
+        name="Postgres lost while a request is in flight",
+        inject=stores.postgres_lost_in_flight,
+        tolerates=_POSTGRES_IS_DOWN,
+    ),
+    Fault(
+        name="Postgres lost after Redis has missed a refresh",
+        inject=stores.postgres_lost_after_redis,
+        tolerates=_POSTGRES_IS_DOWN,
+    ),
     Fault(name="429 storm", inject=microsoft.throttled, per_round=0.4, tolerates=_MICROSOFT_REFUSES),
     Fault(
         name="429 storm without Retry-After",

@@ -86,7 +86,7 @@ def postgres_killed(fleet: Fleet) -> int:
 
 
 def postgres_gone_for_half_a_minute(fleet: Fleet) -> int:
-    """Consumers still get new tokens, by what is in Redis."""
+    """Longer than any token lives: consumers get the tokens that live, then an error. No token is lost."""
     fleet.stack.postgres.kill()
     try:
         fleet.pass_time(30.0)
@@ -137,7 +137,7 @@ def postgres_refuses_the_persist(fleet: Fleet) -> int:
 
 
 def postgres_lost_in_flight(fleet: Fleet) -> int:
-    """Consumers require new tokens while Postgres is down, and a worker has just requested the same ones."""
+    """A worker has just requested tokens when Postgres is lost: they wait in the outbox. Consumers require the same."""
     affected = _aged_and_slow(fleet)
     before = fleet.emulator.injected
     fleet.make_due(affected)
@@ -150,20 +150,8 @@ def postgres_lost_in_flight(fleet: Fleet) -> int:
     return len(affected)
 
 
-def postgres_back_in_flight(fleet: Fleet) -> int:
-    """Workers lease accounts once Postgres can be written again, and consumers have just requested the same ones."""
-    affected = _aged_and_slow(fleet)
-    before = fleet.emulator.injected
-    with ThreadPoolExecutor(len(affected)) as consumers:
-        with _read_only(fleet):
-            _require_new(fleet, affected, consumers)
-            until(lambda: fleet.emulator.injected == before + len(affected), about="the consumers' requests")
-        fleet.make_due(affected)
-    return len(affected)
-
-
 def postgres_lost_after_redis(fleet: Fleet) -> int:
-    """Tokens that are stored while Redis is down are missing there. Its old entries must not count as the newest when
+    """Tokens that are stored while Redis is down are missing there. Its old entries are served while they live when
     Postgres is lost."""
     affected = fleet.unread
     _until_aged(fleet, affected)

@@ -1,8 +1,8 @@
 """Reads an answer of Microsoft's token endpoint. The meaning of a code is data (codes.csv); the reading order is HTTP
 status, code, ``suberror``, ``error``.
 
-What is unknown is about the account that was asked for: three such answers over ten minutes make its user sign in
-again, and no breaker opens. Sources: learn.microsoft.com "Refresh tokens in the Microsoft identity platform", "Increase
+An unknown code or name concerns the requested account alone: three such answers over ten minutes mean that its user must
+sign in again, and no breaker opens. Sources: learn.microsoft.com "Refresh tokens in the Microsoft identity platform", "Increase
 the resilience of authentication in client applications" (429 and 5xx), MSAL.NET "Client and server throttling"
 (AADSTS50196 arrives as ``invalid_grant``).
 """
@@ -170,7 +170,7 @@ def _meaning(status: int, body: Mapping[str, Any]) -> _Meaning:
 
 
 def _of(row: CodeRow, error: str) -> _Meaning:
-    """What the row says; but what comes as ``invalid_grant`` is about a grant, whatever the code says of the app."""
+    """The row's meaning; but an ``invalid_grant`` is about a grant, although its code may speak of the app."""
     if row.scope is Scope.CLIENT and error == "invalid_grant":
         return _Meaning(row.code, Verdict.UNPROVEN)
     return _Meaning(row.code, row.verdict, row.scope)
