@@ -32,6 +32,7 @@ _READERS = 4
 _READ_INTERVAL = 0.02  # seconds between two reads of one reader; nearly 200 reads per second suit any machine
 _VIEW_INTERVAL = 0.5  # seconds between two frames of the table
 _LINE_INTERVAL = 5.0  # seconds between two lines, where there is no terminal
+_LINES_AROUND = 4  # of the live table: its heading, two lines of totals, and the line of the cursor
 
 
 class Readers:
@@ -170,7 +171,8 @@ def _watch(console: Console, system: System, readers: Readers, emulator: Emulato
                 console.print(f"{elapsed:4.0f} s  Redis flushed: cache and queues are gone", highlight=False)
             accounts = list(system.services.accounts.list())
             if console.is_terminal:
-                live.update(_picture(accounts, readers, emulator, left=seconds - elapsed), refresh=True)
+                picture = _picture(accounts, readers, emulator, left=seconds - elapsed, height=console.height)
+                live.update(picture, refresh=True)
             elif elapsed >= next_line:
                 next_line += _LINE_INTERVAL
                 console.print(_line(accounts, readers, emulator, elapsed), highlight=False, soft_wrap=True)
@@ -205,10 +207,12 @@ def _line(accounts: Sequence[Account], readers: Readers, emulator: Emulator, ela
     )
 
 
-def _picture(accounts: Sequence[Account], readers: Readers, emulator: Emulator, *, left: float) -> Group:
+def _picture(accounts: Sequence[Account], readers: Readers, emulator: Emulator, *, left: float, height: int) -> Group:
+    """As many mailboxes as fit between a heading and two lines of totals."""
     now, statistics = clock.utcnow(), emulator.statistics()
+    shown = accounts[: max(1, height - _LINES_AROUND)]
     table = Table("mailbox", "state", "token life left", "", "refreshes", box=None, header_style="bold")
-    for account in accounts:
+    for account in shown:
         life = _life(account, now)
         table.add_row(
             account.email,
@@ -217,8 +221,9 @@ def _picture(accounts: Sequence[Account], readers: Readers, emulator: Emulator, 
             f"{life:.0f} s",
             str(_refreshes(statistics, account.email)),
         )
-    footer = Text(f"{readers.reads} reads, {readers.stale} stale, {statistics.refreshes} refreshes; {left:.0f} s to go")
-    return Group(table, footer)
+    hidden = f"and {len(accounts) - len(shown)} more mailboxes\n" if len(shown) < len(accounts) else ""
+    totals = f"{readers.reads} reads, {readers.stale} stale, {statistics.refreshes} refreshes; {left:.0f} s to go"
+    return Group(table, Text(hidden + totals))
 
 
 def _refreshes(statistics: Any, email: str) -> int:

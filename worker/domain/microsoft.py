@@ -1,10 +1,10 @@
 """Reads an answer of Microsoft's token endpoint. The meaning of a code is data (codes.csv); the reading order is HTTP
 status, code, ``suberror``, ``error``.
 
-An unknown code or name concerns the requested account alone: three such answers over ten minutes mean that its user must
-sign in again, and no breaker opens. Sources: learn.microsoft.com "Refresh tokens in the Microsoft identity platform", "Increase
-the resilience of authentication in client applications" (429 and 5xx), MSAL.NET "Client and server throttling"
-(AADSTS50196 arrives as ``invalid_grant``).
+An unknown code or name concerns the requested account alone: three such answers over ten minutes mean that its user
+must sign in again, and no breaker opens. Sources: learn.microsoft.com "Refresh tokens in the Microsoft identity
+platform", "Increase the resilience of authentication in client applications" (429 and 5xx), MSAL.NET "Client and server
+throttling" (AADSTS50196 arrives as ``invalid_grant``).
 """
 
 import re
