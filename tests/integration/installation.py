@@ -1,4 +1,4 @@
-"""The installation under test: services of this process, real stores, and the emulator they send requests to."""
+"""The installation under test: services of this process, real stores, and the emulator that they send requests to."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
