@@ -35,9 +35,7 @@ class HeldSource:
     lifetime: timedelta = timedelta(hours=1)
     use_oauth: bool = True
     login_name: str | None = None
-    newest: int = (
-        99  # version of the last token; a report of it is refused, as if another process had reported it minutes ago
-    )
+    newest: int = 99  # version; a report of this one is refused, as if it repeated another process's
     wanted: list[float | None] = field(default_factory=list)
     reported: list[tuple[str, int]] = field(default_factory=list)
 
