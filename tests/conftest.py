@@ -13,7 +13,7 @@ pytest_plugins = ["tests.stores"]
 # Only `make chaos` sets the variable: the suite takes a quarter of an hour.
 collect_ignore = [] if "CHAOS_ROUNDS" in os.environ else ["chaos"]
 
-# An example may take as long as it likes: how long it takes says more about the machine than about the code.
+# An example has no deadline, because its duration depends on the machine more than on the code.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
 

@@ -15,7 +15,7 @@ NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 
 class TurnedClock:
-    """Stands still until told otherwise."""
+    """A clock that stands still until ``advance`` moves it."""
 
     def __init__(self, now: datetime = NOW) -> None:
         self.now = now
@@ -60,7 +60,7 @@ def make_refreshed(**changes: Any) -> Refreshed:
 
 
 def make_registration(**changes: Any) -> Registration:
-    """As the emulator knows it."""
+    """The emulator's default app registration."""
     registration = Registration(
         name="default",
         client_id=DEFAULT_CLIENT_ID,

@@ -19,7 +19,7 @@ _THROW_OUT = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
-# Which transactions have made the catalog's rows. Of pg_class the names only, because TRUNCATE changes its rows.
+# The transactions that made the rows of the catalog. Of pg_class only the names, because TRUNCATE changes its rows.
 _SCHEMA = """
     SELECT (SELECT string_agg(concat(oid, relname), ' ' ORDER BY oid) FROM pg_class WHERE relkind IN ('r', 'i')),
     (SELECT sum(xmin::text::bigint) FROM pg_attribute), (SELECT sum(xmin::text::bigint) FROM pg_constraint),
@@ -35,19 +35,19 @@ def _stack() -> Iterator[Stack]:
 
 
 def admin(stack: Stack) -> psycopg.Connection:
-    """A connection outside any test's database."""
+    """A connection to the server outside any test's database."""
     url = stack.database_url.replace("postgresql+psycopg://", "postgresql://")
     return psycopg.connect(url, autocommit=True)
 
 
 def sibling(url: str, database: str) -> str:
-    """The same server, another database."""
+    """The URL of another database on the same server."""
     return f"{url.rpartition('/')[0]}/{database}"
 
 
 @pytest.fixture(scope="session", name="template")
 def _template(stack: Stack) -> str:
-    """A migrated database to clone: copying pages is far quicker than migrating."""
+    """A migrated database to clone, because copying pages is far quicker than migrating."""
     with closing(admin(stack)) as connection:
         connection.execute("CREATE DATABASE template_worker")
     config = Config(ROOT / "alembic.ini")
@@ -58,8 +58,10 @@ def _template(stack: Stack) -> str:
 
 
 class Scratch:
-    """A migrated database, emptied for each test, which is a tenth of what it costs to clone it. It is cloned anew
-    after a test that has changed its schema, undone or not."""
+    """A migrated database that is emptied for each test, at a tenth of the cost of a clone.
+
+    It is cloned anew after a test that has changed its schema, even if the change was undone.
+    """
 
     def __init__(self, stack: Stack, template: str) -> None:
         self._stack = stack
@@ -68,13 +70,13 @@ class Scratch:
         self._schema: object = None
 
     def empty(self) -> str:
-        """Its URL. Whoever is still connected is thrown out."""
+        """Empty the database and return its URL. Open connections are closed."""
         if not self._name or not self._emptied():
             self._clone()
         return sibling(self._stack.database_url, self._name)
 
     def _emptied(self) -> bool:
-        """Whether it could be emptied."""
+        """Empty the database. False if it must be cloned instead."""
         with closing(self._connected()) as connection:
             connection.execute(_THROW_OUT)
             if connection.execute(_SCHEMA).fetchone() != self._schema:
@@ -83,7 +85,7 @@ class Scratch:
         return True
 
     def _clone(self) -> None:
-        # Connected only for a moment each time, because some tests end the server meanwhile.
+        # The connection is short because some tests stop the server meanwhile.
         with closing(admin(self._stack)) as connection:
             if self._name:
                 connection.execute(f"DROP DATABASE {self._name} WITH (FORCE)")

@@ -12,7 +12,7 @@ import pytest
 from tests.constants import ANN, BOB, HOUR
 from tests.factories import NOW
 from tests.integration.db.rows import FAILURE, Rows, failed, grant
-from tests.integration.db.test_session import told
+from tests.integration.db.test_session import traceback_of
 from tests.stores import admin
 from tests.waiting import wait_for
 from worker.db.grants import SealedGrant
@@ -117,5 +117,5 @@ def test_the_error_of_a_rejected_row_does_not_quote_it(rows: Rows) -> None:
         rows.save(*_FILLER, _with(grant(), email=ANN.upper()))
 
     assert "email_is_lower" in str(refusal.value)
-    assert ANN not in told(refusal.value).lower()
-    assert "Failing row" not in told(refusal.value)
+    assert ANN not in traceback_of(refusal.value).lower()
+    assert "Failing row" not in traceback_of(refusal.value)

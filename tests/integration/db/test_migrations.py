@@ -213,7 +213,7 @@ def test_a_migration_gives_up_rather_than_queue_behind_a_long_transaction(url: s
     assert pending(url) == []
 
 
-def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
+def test_an_index_is_built_without_blocking_writers(url: str, config: Config) -> None:
     """The build waits for open writes, but no write waits for the build, however large the table is."""
     command.upgrade(config, "20261125_2100")
     write = "INSERT INTO mail_credentials (id, email, created_at, updated_at) VALUES (%s, %s, now(), now())"
@@ -230,7 +230,7 @@ def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
     assert pending(url) == []
 
 
-def test_a_database_newer_than_this_program_lacks_nothing(url: str) -> None:
+def test_a_newer_database_has_no_pending_revision(url: str) -> None:
     """Workers and doctors of the old version keep running between a migration and their restart, and after a
     rollback."""
     schema.upgrade()

@@ -139,7 +139,7 @@ def test_a_group_is_written_at_once_with_the_values_of_each_row(rows: Rows) -> N
     assert [rows.find(email).failure for email in (ANN, BOB, CAT)] == [None, FAILURE, None]
 
 
-def test_an_account_that_left_oauth_meanwhile_does_not_spoil_its_group(rows: Rows) -> None:
+def test_an_account_that_left_oauth_meanwhile_does_not_affect_its_group(rows: Rows) -> None:
     """The product may set use_oauth to false while a refresh is in flight.
 
     The result is then dropped without an error.

@@ -57,7 +57,7 @@ def test_an_event_is_read_back_as_it_was_written(rows: Rows) -> None:
 def test_the_newest_events_come_first_up_to_the_limit(rows: Rows) -> None:
     """A reader wants to know the current problem of an account."""
     record(rows, *(event(code=str(number), at=NOW + number * MINUTE) for number in range(3)))
-    record(rows, event(BOB, code="of somebody else"))
+    record(rows, event(BOB, code="of another account"))
 
     assert [line["code"] for line in latest(rows, limit=2)] == ["2", "1"]
 

@@ -81,7 +81,7 @@ def test_one_value_under_an_old_key_is_enough_to_be_found(rows: Rows, column: st
     assert count_left(rows) == 1
 
 
-def test_an_account_without_tokens_is_not_left_over(rows: Rows) -> None:
+def test_an_account_without_tokens_needs_no_rotation(rows: Rows) -> None:
     """A disconnected account has nothing to re-seal and must not keep a rotation from ending."""
     rows.save(grant())
     rows.disconnect()

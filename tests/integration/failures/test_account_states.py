@@ -107,14 +107,14 @@ def test_a_refused_account_becomes_active_again(
 
     Until then consumers get the error at once, without a request.
     """
-    status, told = ENDED[code]
+    status, error = ENDED[code]
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error(code), ANN, times=1)
     installation.refresh_due()
     assert installation.account(ANN).status is status
 
     def read() -> None:
-        with pytest.raises(told, match=f"AADSTS{code}"):
+        with pytest.raises(error, match=f"AADSTS{code}"):
             other_process.tokens.get(ANN)
 
     assert installation.requests_during(read) == 0
@@ -134,9 +134,9 @@ def test_a_dead_account_is_requested_once_a_day(installation: Installation) -> N
         installation.refresh_due()
         installation.clock.advance(hours=3)
 
-    asked = installation.emulator.statistics().by_account
-    assert 11 <= asked[ANN].requests <= 14
-    assert 11 <= asked[BOB].requests <= 14
+    statistics = installation.emulator.statistics().by_account
+    assert 11 <= statistics[ANN].requests <= 14
+    assert 11 <= statistics[BOB].requests <= 14
     assert installation.account(ANN).status is Status.REAUTH_REQUIRED
     assert installation.account(BOB).status is Status.BLOCKED
 

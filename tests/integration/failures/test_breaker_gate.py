@@ -27,17 +27,17 @@ def test_a_rejected_secret_costs_few_requests_and_blames_no_account(
 
     tally = installation.refresh_due()
 
-    asked = installation.requests
-    assert 3 <= asked <= installation.requests_until_open
-    assert tally == {"claimed": 50, "misconfigured": asked, "returned": 50 - asked}
+    sent = installation.requests
+    assert 3 <= sent <= installation.requests_until_open
+    assert tally == {"claimed": 50, "misconfigured": sent, "returned": 50 - sent}
     assert installation.blamed_accounts() == []
     assert {account.version for account in installation.accounts()} == {1}
-    unasked = [account for account in installation.accounts() if account.failure is None]
-    assert [account.due_at for account in unasked] == [NOW] * (50 - asked)
+    without_request = [account for account in installation.accounts() if account.failure is None]
+    assert [account.due_at for account in without_request] == [NOW] * (50 - sent)
     assert installation.breaker_rows() == [(1, "AADSTS7000215", NOW + timedelta(seconds=10))]
     assert other_process.refresher.refresh_due() == NONE
     assert other_process.refresher.batches_due(limit=64) == []
-    assert installation.requests == asked
+    assert installation.requests == sent
 
 
 def test_one_probe_is_sent_per_interval(installation: Installation, other_process: Services, fifty: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a group of outcomes says about the network to Microsoft, before any of them is stored."""
+"""A group of outcomes shows whether Microsoft can be reached, before any of them is stored."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -32,7 +32,7 @@ def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
         ([UNHEARD, UNHEARD, UNHEARD, make_refreshed()], False),
         ([make_refreshed(), UNHEARD, UNHEARD, UNHEARD], False),
     ],
-    ids=["nobody was heard", "two are too few", "the last was heard", "the first was heard"],
+    ids=["no response", "two are too few", "the last got a response", "the first got a response"],
 )
 def test_the_network_counts_as_up_if_one_request_got_through(
     gate: CircuitBreakers, outcomes: list[Outcome], is_open: bool

@@ -31,15 +31,15 @@ def refresh(services: Services, email: str) -> int:
     return services.on_demand.refresh_now(services.accounts.find(email).id).version
 
 
-@pytest.mark.parametrize(("accepted", "questions"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])
+@pytest.mark.parametrize(("accepted", "requests"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])
 def test_the_next_secret_is_tried_only_if_the_current_one_is_refused(
-    installation: Installation, accepted: tuple[str, ...], questions: int
+    installation: Installation, accepted: tuple[str, ...], requests: int
 ) -> None:
     """Before, during and after the change at Microsoft the account is refreshed without a needless request."""
     installation.sign_in(ANN, due=True)
     accept(installation, *accepted)
 
-    assert installation.requests_during(lambda: refresh(installation.services, ANN)) == questions
+    assert installation.requests_during(lambda: refresh(installation.services, ANN)) == requests
 
     account = installation.account(ANN)
     assert (account.version, account.failure) == (2, None)

@@ -37,7 +37,7 @@ def paused(redis_url: str, client: str = "default", *, at: datetime = NOW) -> di
 
 
 def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: float) -> tuple[int, int]:
-    """What the first limiter and then the second acquire within the same second.
+    """Acquire from the first limiter and then from the second, within the same second.
 
     Repeated with a fresh app registration if the machine was too busy for that.
     """

@@ -72,7 +72,7 @@ def test_metadata_with_an_unusable_token_endpoint_are_transient(
     [http_response(404, b""), http_response(500, b""), http_response(200, b"{}"), b""],
     ids=["404", "500", "no endpoints", "cut"],
 )
-def test_an_authority_that_comes_back_is_used_again(scripted: ScriptedServer, identity: Identity, reply: bytes) -> None:
+def test_an_authority_that_recovers_is_used_again(scripted: ScriptedServer, identity: Identity, reply: bytes) -> None:
     """A failed discovery is not remembered: the next account that is due tries again."""
     good = scripted.discovery
     scripted.discovery = RawResponse(reply, close=not reply)

@@ -33,7 +33,7 @@ class Exchange:
     trouble: str = ""  # IMAP: the response to every command after the login
     starttls: bool = True
     linger: float = 0  # seconds until the server closes a connection that the client has ended
-    heard: list[str] = field(default_factory=list)  # received lines, except tokens
+    received: list[str] = field(default_factory=list)  # lines, except tokens
     tokens: list[str] = field(default_factory=list)  # XOAUTH2 responses, decoded
     logouts: int = 0
     lost: int = 0  # connections that are closed
@@ -76,9 +76,9 @@ class _Client(socketserver.BaseRequestHandler):
 
     def lines(self) -> Iterator[str]:
         while line := self.rfile.readline():
-            heard = line.decode().strip()
-            self.exchange.heard.append(heard)
-            yield heard
+            text = line.decode().strip()
+            self.exchange.received.append(text)
+            yield text
 
     def sasl(self, prompt: str) -> str | None:
         """Run the dialogue after AUTH or AUTHENTICATE. Returns the verdict, or None if the server has hung up."""

@@ -43,7 +43,7 @@ def refusing_address() -> Iterator[Address]:
 
 
 class Names:
-    """What the system's resolver says of "localhost", which has one address on this machine: these come first."""
+    """Overrides the system's resolver for "localhost", which has one address here, with addresses that come first."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.first: list[Address] = []

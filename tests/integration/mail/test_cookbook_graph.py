@@ -90,7 +90,7 @@ def _call() -> Call:
     return call
 
 
-def test_the_newest_messages(call: Call) -> None:
+def test_the_newest_messages_are_listed(call: Call) -> None:
     found, graph, source = call(GOOD)
     assert (found, len(graph.tokens), source.reported) == ([{"subject": "Lunch?"}], 1, [])
 
@@ -122,7 +122,7 @@ def test_a_claims_challenge_is_for_the_user(call: Call) -> None:
         error(404, "MailboxNotEnabledForRESTAPI", "The mailbox is either inactive, soft-deleted, or on-premise."),
     ],
 )
-def test_a_closed_mailbox(call: Call, reply: Reply) -> None:
+def test_a_closed_mailbox_raises_its_error(call: Call, reply: Reply) -> None:
     found, graph, source = call(reply)
     assert isinstance(found, MailboxRefused)
     assert (len(graph.tokens), source.reported) == (1, [])

@@ -104,7 +104,7 @@ def test_a_mailbox_that_cannot_be_opened_now_is_unavailable(opened: Opened, trus
         door(source, ANN, ssl_context=trust)
     assert source.reported == []
     assert all_gone(exchange, 1)
-    assert not [line for line in exchange.heard if "SELECT" in line], "no session has been handed out"
+    assert not [line for line in exchange.received if "SELECT" in line], "no session was returned"
 
 
 @pytest.mark.parametrize("door", SMTP)
@@ -143,7 +143,7 @@ def test_a_server_that_hangs_up_or_sends_too_much_is_unavailable(
 
 
 @every_door
-def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_server_without_free_connections_is_unavailable(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     """The server says so instead of a greeting, before it sees a token."""
     greeting = {
         **dict.fromkeys(IMAP, "* BYE Too many connections"),
@@ -204,7 +204,7 @@ def test_no_connection_is_made_to_a_host_that_is_not_allowed(opened: Opened, tru
     exchange = Exchange()
     with pytest.raises(MailHostNotAllowed, match="'localhost' is not allowed"):
         door(opened(exchange), ANN, ssl_context=trust, mail_hosts=MICROSOFT_MAIL_HOSTS)
-    assert (exchange.heard, exchange.lost) == ([], 0)
+    assert (exchange.received, exchange.lost) == ([], 0)
 
 
 @pytest.mark.parametrize("door", SMTP)
@@ -215,7 +215,7 @@ def test_the_name_of_this_machine_is_not_looked_up(
     monkeypatch.setattr(socket, "getfqdn", lambda: "this.machine.example")
     exchange = Exchange()
     door(opened(exchange), ANN, ssl_context=trust)
-    greetings = {line for line in exchange.heard if line.upper().startswith("EHLO")}
+    greetings = {line for line in exchange.received if line.upper().startswith("EHLO")}
     assert {greeting.split()[1] for greeting in greetings} == {"[127.0.0.1]"}
 
 
@@ -247,7 +247,7 @@ def test_an_account_without_oauth_is_not_tried(opened: Opened, trust: ssl.SSLCon
     source = HeldSource(opened(exchange).servers, use_oauth=False)
     with pytest.raises(AccountInactive):
         door(source, ANN, ssl_context=trust)
-    assert exchange.heard == []
+    assert exchange.received == []
 
 
 def traces(exchange: Exchange) -> list[str]:

@@ -93,7 +93,7 @@ def test_commands_that_queue_behind_another_end_too(run: Run) -> None:
     assert run([*LOGGED_IN, "C*", "CLOSE"], use) < 3
 
 
-def test_a_session_that_ended_while_idle(run: Run) -> None:
+def test_a_session_that_ended_while_idle_raises_at_the_next_command(run: Run) -> None:
     async def use(imap: AioImapSession) -> None:
         await asyncio.sleep(0.2)
         with pytest.raises(Abort):

@@ -189,13 +189,13 @@ def test_a_disconnect_that_did_not_reach_redis_raises_an_error(installation: Ins
     """
     installation.sign_in(ANN)
     stores.valkey.stop()
-    told = False
+    failed = False
     try:
         installation.services.accounts.disconnect(ANN)
     except Unavailable:
-        told = True
+        failed = True
     stores.valkey.start()
-    if told:
+    if failed:
         installation.services.accounts.disconnect(ANN)
 
     with pytest.raises(AccountInactive):

@@ -53,18 +53,18 @@ def test_an_account_that_backs_off_causes_one_request_per_period(
     """The waits grow with each failure, and reads in between do not shorten them."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(RawAnswer(b"", 503))
-    asked = []
+    costs = []
 
     for _ in range(6):
         with pytest.raises(BackingOff) as raised:
             client.get(ANN)
         with counting.statements() as statements:
             assert _ask(client, 2_000) == {"backing_off"}
-        asked.append((installation.requests, len(statements)))
+        costs.append((installation.requests, len(statements)))
         installation.clock.now += raised.value.retry_after
 
-    assert [number for number, _ in asked] == [1, 2, 3, 4, 5, 6]
-    assert sum(statements for _, statements in asked) <= 6
+    assert [number for number, _ in costs] == [1, 2, 3, 4, 5, 6]
+    assert sum(statements for _, statements in costs) <= 6
 
 
 def test_without_a_local_cache_a_cached_failure_costs_one_read_of_redis(installation: Installation) -> None:

@@ -13,9 +13,8 @@ from tests.constants import ANN, BOB
 from tests.integration.installation import Installation
 from worker.client import ClientClosed, TokenClient
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:This process:DeprecationWarning"
-)  # the test forks with threads on purpose
+# The tests fork with threads on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 _TIMEOUT = 20  # seconds
 

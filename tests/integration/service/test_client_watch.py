@@ -156,7 +156,7 @@ def test_a_listener_outlives_an_outage_of_postgres(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, events)
         wait_for(
-            lambda: any("cannot be looked up" in line["event"] for line in installation.logs), about="a word of it"
+            lambda: any("cannot be looked up" in line["event"] for line in installation.logs), about="the log line"
         )
         stores.postgres.start()
         assert waiting.result(30).email == BOB

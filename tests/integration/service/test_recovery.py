@@ -152,7 +152,7 @@ def test_without_redis_the_worker_waits_for_postgres(installation: Installation,
     with ThreadPoolExecutor(1) as pool, installation.in_flight(installation.refresh_due) as refresh:
         stores.valkey.stop()
         stores.postgres.stop()
-        operator = pool.submit(_start_when_the_outbox_is_missed, installation, stores)
+        operator = pool.submit(_start_after_a_failed_write_to_the_outbox, installation, stores)
     operator.result()
 
     assert refresh.result() == {"claimed": 1, "refreshed": 1}
@@ -185,10 +185,10 @@ def test_no_further_request_is_sent_while_no_result_can_be_stored(installation: 
     assert installation.refresh_due()["refreshed"] == 4
 
 
-def _start_when_the_outbox_is_missed(installation: Installation, stores: Stack) -> None:
+def _start_after_a_failed_write_to_the_outbox(installation: Installation, stores: Stack) -> None:
     wait_for(
         lambda: any(entry["event"] == "Outbox cannot be written" for entry in list(installation.logs)),
-        about="the outbox to be missed",
+        about="the failed write to the outbox",
         seconds=20,
     )
     stores.postgres.start()

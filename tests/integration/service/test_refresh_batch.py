@@ -225,7 +225,7 @@ def _answered_together(
 
 def _let_gather(installation: Installation, busy: psycopg.Connection) -> None:
     with closing(busy):
-        wait_for(installation.blocked_statements, about="the first answer to come to the table")
+        wait_for(installation.blocked_statements, about="the first result to wait for the table")
         time.sleep(0.3)  # all responses were sent at the same moment
 
 

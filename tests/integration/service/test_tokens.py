@@ -141,8 +141,8 @@ def test_a_min_ttl_of_zero_is_served_any_live_token(installation: Installation) 
     assert installation.requests == 1
 
 
-def test_a_response_without_a_refresh_token_keeps_the_account_refreshable(installation: Installation) -> None:
-    """Each writer writes a whole entry."""
+def test_a_response_without_a_refresh_token_keeps_the_old_one_in_the_entry(installation: Installation) -> None:
+    """Each write replaces the whole entry."""
     installation.sign_in(ANN, due=True, rotate=False)
     before = installation.account().refresh_token
 

@@ -157,7 +157,7 @@ def test_the_higher_min_ttl_of_a_joining_reader_is_met(installation: Installatio
 
     with ThreadPoolExecutor(2) as pool, closing(installation.lock_accounts()):
         modest = pool.submit(installation.services.tokens.get, ANN)
-        wait_for(lambda: installation.blocked_statements() >= 1, about="the first reader to come to the table")
+        wait_for(lambda: installation.blocked_statements() >= 1, about="the first reader to wait for the table")
         looks = _looks_at_the_cache(installation)
         demanding = pool.submit(installation.services.tokens.get, ANN, min_ttl=45 * MINUTE)
         wait_for(lambda: _looks_at_the_cache(installation) > looks, about="the second reader")

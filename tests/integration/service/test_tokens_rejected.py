@@ -112,13 +112,13 @@ def test_an_operators_refresh_sends_a_request_and_raises_its_failure(
     installation.sign_in(ANN)
     installation.emulator.add_fault(fault)
 
-    for asked in (1, 2):
+    for requests in (1, 2):
         with pytest.raises(error, match=reason):
             _refresh(installation)
-        assert installation.requests == asked
+        assert installation.requests == requests
 
 
-def test_a_back_off_says_how_long_and_then_ends(installation: Installation) -> None:
+def test_the_error_of_a_back_off_has_its_duration(installation: Installation) -> None:
     """The application can show its user when to try again."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS90055", retry_after=90), times=1)

@@ -23,7 +23,7 @@ from worker.domain.token import TokenRequirement
 class Workers:
     """Records the arguments of the messages that the worker received."""
 
-    asked: list[list[Any]] = field(default_factory=list)
+    received: list[list[Any]] = field(default_factory=list)
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def working(services: Services) -> Iterator[Workers]:
     def work() -> None:
         while not stopped.is_set():
             for arguments in queued(services.redis, take=True):
-                workers.asked.append(arguments)
+                workers.received.append(arguments)
                 with suppress(AccountError):
                     services.tokens.serve(AccountId(UUID(arguments[0])), _requirement(*arguments[1:]))
             stopped.wait(0.01)
