@@ -33,7 +33,7 @@ def emails(count: int, domain: str = "contoso.com") -> list[str]:
 
 
 def make_claim(**changes: Any) -> Lease:
-    claim = Lease(
+    lease = Lease(
         account_id=account_id("ann@contoso.com"),
         email="ann@contoso.com",
         client="default",
@@ -46,7 +46,7 @@ def make_claim(**changes: Any) -> Lease:
         status=Status.ACTIVE,
         failure=None,
     )
-    return replace(claim, **changes)
+    return replace(lease, **changes)
 
 
 def make_refreshed(**changes: Any) -> Refreshed:

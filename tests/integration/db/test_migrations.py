@@ -198,7 +198,7 @@ def test_two_upgrades_at_once_do_not_collide(url: str) -> None:
 def test_a_migration_gives_up_rather_than_queue_behind_a_long_transaction(url: str) -> None:
     """Every later statement would queue behind the migration, and all work would stop.
 
-    It exits with one sentence instead.
+    The migration exits with one sentence instead.
     """
     with connect(url) as obstacle:
         obstacle.execute("CREATE TABLE mail_credentials ()")

@@ -117,8 +117,7 @@ def test_no_request_is_sent_before_retry_after_is_over(
 def test_during_a_storm_of_5xx_only_probes_are_sent(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """Five minutes of 503, with a sweep of each process every five seconds, cost probes after 10, 20, 40, 80 and 160
-    s."""
+    """Five minutes of 503 with sweeps every five seconds cost only probes, after 10, 20, 40, 80 and 160 s."""
     installation.emulator.add_fault(fault_named("html-503"))
     assert installation.requests_during(installation.refresh_due) <= installation.requests_until_open
 
