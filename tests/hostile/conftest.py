@@ -1,4 +1,4 @@
-"""The installation of the integration tests, seen by an attacker who holds one of its parts."""
+"""The installation of the integration tests, with an attacker who controls one of its parts."""
 
 from tests.integration.conftest import (
     _clock,

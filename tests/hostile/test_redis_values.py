@@ -46,8 +46,10 @@ def test_no_throttle_value_stops_a_batch(services: Services, emulator: Emulator,
     assert services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
 
 
-def test_a_throttle_ends_after_a_day_whatever_redis_holds(services: Services, emulator: Emulator, redis: Redis) -> None:
-    """Microsoft never names a longer one."""
+def test_a_throttle_ends_after_a_day_for_every_value_in_redis(
+    services: Services, emulator: Emulator, redis: Redis
+) -> None:
+    """Microsoft never sends a longer Retry-After."""
     sign_in(services, emulator, ANN, BOB)
     redis.set("token-worker:pause:default:contoso.com", b"99999999999")
 

@@ -1,4 +1,4 @@
-"""A stranger between a process and its stores sees no password: TLS is verified on every hop."""
+"""An impostor between a process and its stores receives no password, because TLS is verified on every connection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,20 +16,20 @@ from worker.domain.account import account_id
 from worker.domain.errors import ConfigurationError, Unavailable
 from worker.settings import BrokerSettings, load
 
-PASSWORD = "canary-password"
+PASSWORD = "marker-password"
 ANN = account_id("ann@contoso.com")
 
 
-@pytest.fixture(name="stranger")
-def _stranger(tmp_path: Path) -> Iterator[TlsFront]:
-    """The certificate is for another name, by an authority that no process trusts."""
-    with TlsFront(tmp_path, name="stranger.example") as front:
+@pytest.fixture(name="impostor")
+def _impostor(tmp_path: Path) -> Iterator[TlsFront]:
+    """Its certificate is for another name, and by an authority that no process trusts."""
+    with TlsFront(tmp_path, name="impostor.example") as front:
         yield front
 
 
 @pytest.fixture(name="front")
 def _front(tmp_path: Path, redis_url: str) -> Iterator[TlsFront]:
-    """The real Redis behind TLS, with a certificate for its name by a private authority."""
+    """The real Redis behind TLS. Its certificate is for the right name, by a private authority."""
     real = urlsplit(redis_url)
     with TlsFront(tmp_path, name="localhost", target=(str(real.hostname), real.port or 6379)) as front:
         yield front
@@ -41,35 +41,35 @@ def broker(url: str) -> str:
         return load(BrokerSettings).broker
 
 
-def test_a_consumer_sends_a_stranger_nothing(stranger: TlsFront) -> None:
-    sender = TaskSender(broker(f"rediss://:{PASSWORD}@localhost:{stranger.port}/0"))
+def test_a_consumer_sends_nothing_to_an_impostor(impostor: TlsFront) -> None:
+    sender = TaskSender(broker(f"rediss://:{PASSWORD}@localhost:{impostor.port}/0"))
 
     with pytest.raises(Unavailable):
         sender.request_refresh(ANN, min_ttl=None, rejected=None)
 
     sender.close()
-    assert stranger.connections > 0
-    assert stranger.received == b""
+    assert impostor.connections > 0
+    assert impostor.received == b""
 
 
-def test_a_certificate_for_another_name_is_not_enough(stranger: TlsFront, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_for_another_name_is_not_enough(impostor: TlsFront, monkeypatch: pytest.MonkeyPatch) -> None:
     """RabbitMQ's client compares names only if it is given one."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(stranger.ca_bundle))
-    sender = TaskSender(f"amqps://user:{PASSWORD}@localhost:{stranger.port}/vhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(impostor.ca_bundle))
+    sender = TaskSender(f"amqps://user:{PASSWORD}@localhost:{impostor.port}/vhost")
 
     with pytest.raises(Unavailable):
         sender.request_refresh(ANN, min_ttl=None, rejected=None)
 
     sender.close()
-    assert stranger.connections > 0
-    assert stranger.received == b""
+    assert impostor.connections > 0
+    assert impostor.received == b""
 
 
 @pytest.mark.parametrize("role", ["worker", "beat", "flower"])
-def test_no_process_sends_a_stranger_anything(stranger: TlsFront, tmp_path: Path, role: str) -> None:
+def test_no_process_sends_anything_to_an_impostor(impostor: TlsFront, tmp_path: Path, role: str) -> None:
     environment = {
         **inherited(),
-        "WORKER_REDIS_URL": f"rediss://:{PASSWORD}@localhost:{stranger.port}/0",
+        "WORKER_REDIS_URL": f"rediss://:{PASSWORD}@localhost:{impostor.port}/0",
         "WORKER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
         "WORKER_ENCRYPTION_KEYS": f"k1:{'A' * 43}=",
         "WORKER_CLIENT_ID": "app",
@@ -79,14 +79,14 @@ def test_no_process_sends_a_stranger_anything(stranger: TlsFront, tmp_path: Path
     }
     process = Process([str(BIN / "celery"), "-A", "worker", role], log=tmp_path / "log", environment=environment)
     try:
-        wait_for(lambda: stranger.connections >= 2, about=f"{role} to connect twice", processes=[process])
+        wait_for(lambda: impostor.connections >= 2, about=f"{role} to connect twice", processes=[process])
     finally:
         process.kill()
-    assert stranger.received == b""
+    assert impostor.received == b""
 
 
 def test_a_private_authority_is_named_in_the_url(front: TlsFront, redis_url: str) -> None:
-    """Cache and broker both reach the real Redis with the same URL."""
+    """Cache and broker reach the real Redis with the same URL."""
     password = urlsplit(redis_url).password
     url = broker(f"rediss://:{password}@localhost:{front.port}/0?ssl_ca_certs={front.ca_bundle}")
 
@@ -100,7 +100,7 @@ def test_a_private_authority_is_named_in_the_url(front: TlsFront, redis_url: str
 
 @pytest.mark.parametrize("form", ["required", "CERT_REQUIRED"])
 def test_both_forms_of_the_verification_are_accepted(front: TlsFront, redis_url: str, form: str) -> None:
-    """redis-py knows the first, Celery's documentation names the second."""
+    """redis-py accepts the first form, and Celery's documentation names the second."""
     password = urlsplit(redis_url).password
     query = f"ssl_ca_certs={front.ca_bundle}&ssl_cert_reqs={form}"
 

@@ -1,4 +1,4 @@
-"""A TLS server in front of a real store, or in its place; it keeps what clients send through TLS."""
+"""A TLS server in front of a real store, or in its place. It records the bytes that clients send through TLS."""
 
 import socket
 import ssl
@@ -11,11 +11,11 @@ from typing import Self
 import trustme
 
 _CHUNK = 65_536  # bytes
-_WAIT = 30.0  # seconds until a silent client is given up
+_WAIT = 30.0  # seconds until the connection of a silent client is closed
 
 
 class TlsFront:
-    """Passes bytes on to ``target``, a host and a port; without one it answers nothing."""
+    """Forwards bytes to ``target``, a host and a port. Without a target it sends no response."""
 
     def __init__(self, directory: Path, *, name: str, target: tuple[str, int] | None = None) -> None:
         authority = trustme.CA()

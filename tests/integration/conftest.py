@@ -30,7 +30,7 @@ def _emulator(clock: TurnedClock) -> Emulator:
 
 @pytest.fixture(name="server")
 def _server(emulator: Emulator, tmp_path: Path) -> Iterator[EmulatorServer]:
-    """A server of the test's own, which may stop it."""
+    """A server of the test's own, so that the test may stop it."""
     with EmulatorServer(tmp_path, emulator) as server:
         yield server
 
@@ -94,7 +94,7 @@ def _installation(
 
 @pytest.fixture(name="stores")
 def _stores(installation: Installation, stack: Stack) -> Iterator[Stack]:
-    """Both servers, for a test to stop: they run again when the test is over, whatever it did."""
+    """Both servers, for a test to stop. They are started again after the test, even if it fails."""
     yield stack
     stack.valkey.start()
     stack.postgres.start()

@@ -1,4 +1,4 @@
-"""What a consumer costs the stores: SQL statements of this process, and commands that reach Redis."""
+"""Counts the load that a consumer puts on the stores: SQL statements of this process, and commands that reach Redis."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import Engine, event
 
-_OURS = {"info"}  # the counting's own
+_OURS = {"info"}  # sent by the counting itself
 
 
 @contextmanager
 def statements() -> Iterator[list[str]]:
-    """The statements that any connection pool of this process sends meanwhile."""
+    """The statements that any connection pool of this process sends inside the block."""
     statements: list[str] = []
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -28,14 +28,14 @@ def statements() -> Iterator[list[str]]:
 
 @contextmanager
 def commands(redis: Redis) -> Iterator[Counter[str]]:
-    """The commands Redis executes meanwhile, filled in at the end."""
+    """The commands that Redis executes inside the block, filled in at its end."""
     before, found = so_far(redis), Counter[str]()
     yield found
     found.update(so_far(redis) - before)
 
 
 def so_far(redis: Redis) -> Counter[str]:
-    """The commands Redis has executed, whoever sent them: it shows how far another thread has come."""
+    """The commands that Redis has executed for any client. They show how far another thread has got."""
     stats: Any = redis.info("commandstats")
     counts = {name.removeprefix("cmdstat_"): int(each["calls"]) for name, each in stats.items()}
     return Counter({name: calls for name, calls in counts.items() if name not in _OURS})

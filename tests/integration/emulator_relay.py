@@ -1,6 +1,6 @@
 """One emulator server for a whole test run, with a new emulator behind it for each test.
 
-To start and stop a server takes longer than most tests. The relay can also hold responses back on their way out.
+Starting and stopping a server takes longer than most tests. The relay can also hold responses back on their way out.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from worker.devkit.emulator import Emulator
 
 @dataclass(slots=True)
 class HeldResponses:
-    """Token responses that do not leave before they are released. Other responses leave meanwhile."""
+    """Token responses that are held until they are released. Other responses are sent meanwhile."""
 
     wanted: int
     pending: int = 0
@@ -26,7 +26,7 @@ class HeldResponses:
     released: Event = field(default_factory=Event)
 
     def includes_next(self) -> bool:
-        """Whether the response to a request that has just arrived is one of them."""
+        """Whether the response to a request that has just arrived is held."""
         self.wanted -= 1
         self.pending += self.wanted >= 0
         return self.wanted >= 0
@@ -40,7 +40,7 @@ class HeldResponses:
 
 
 class EmulatorRelay(Emulator):
-    """Answers nothing itself: it forwards each request to the emulator of the test that runs."""
+    """Forwards each request to the emulator of the running test, and answers nothing itself."""
 
     target: Emulator
     held: HeldResponses | None = None
@@ -55,7 +55,7 @@ class EmulatorRelay(Emulator):
         self.held = None
 
     def hold(self, responses: int) -> HeldResponses:
-        """Hold the responses to the next so many token requests, whatever they say."""
+        """Hold the responses to the next ``responses`` token requests, whether they grant or refuse."""
         self.held = HeldResponses(responses)
         return self.held
 

@@ -1,4 +1,4 @@
-"""The installation under test: services of this process, real stores, and the emulator they send requests to."""
+"""The installation under test: services of this process, real stores, and the emulator that they send requests to."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -82,11 +82,11 @@ class Installation:
         lifetime: Lifetime | None = None,
         **terms: Any,
     ) -> Grant:
-        """What Microsoft grants to a user who signs in.
+        """Make a grant as Microsoft issues it when the user signs in.
 
-        A grant that is ``due`` comes without its access token, so the account is due at once. ``lifetime`` is that of
-        access tokens: an hour unless given, but for a due account what Microsoft last used for it, at first 60 to 90
-        minutes. The other ``terms`` are Microsoft's, too.
+        A grant that is ``due`` has no access token, so the account is due at once. ``lifetime`` is that of access
+        tokens. It defaults to an hour, and for a due account to the emulator's last value, at first 60 to 90 minutes.
+        The other ``terms`` are those of the emulator's ``enrol``.
         """
         if lifetime is None and not due:
             lifetime = HOUR

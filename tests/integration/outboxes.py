@@ -1,4 +1,4 @@
-"""What tests put into the outbox, and a look into it."""
+"""Values that tests put into the outbox, and a look into it."""
 
 from datetime import timedelta
 
@@ -8,12 +8,12 @@ from worker.domain.account import AccountId, Status
 from worker.domain.policy import AccountUpdate
 from worker.domain.token import Sealed
 
-#: What does not open, whichever keys are at hand; an encoded value of an older program among it.
+#: Values that cannot be opened with any key. One is an encoded value of an older version.
 GARBAGE = [b"", b"\xff", b"garbage", b"[]", b"[" * 200_000, b"{}", b'{"tokens": ["AA=="]}', b"\x01\x02k1" + bytes(40)]
 
 
 def pending(account: AccountId, *, based_on: int = 1, **changes: object) -> AccountUpdate:
-    """New tokens of an account that is stored as version 1."""
+    """New tokens of an account whose stored version is 1."""
     values = {
         "account_id": account,
         "email": "waiting@contoso.com",
@@ -25,9 +25,9 @@ def pending(account: AccountId, *, based_on: int = 1, **changes: object) -> Acco
         "obtained_at": NOW,
         "expires_at": NOW + timedelta(hours=1),
     }
-    return AccountUpdate(**{**values, **changes})  # type: ignore[arg-type]  # of several types
+    return AccountUpdate(**{**values, **changes})  # type: ignore[arg-type]  # their types differ
 
 
 def kept(outbox: OutboxStore) -> dict[AccountId, bytes]:
-    """All that is in it."""
+    """All values in the outbox."""
     return {account: value for _cursor, page in outbox.pages() for account, value in page.items()}

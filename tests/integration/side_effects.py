@@ -1,4 +1,4 @@
-"""Answers of Microsoft with a side effect: something else happens before the answer leaves."""
+"""Responses of Microsoft with a side effect that happens before the response is sent."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -9,7 +9,7 @@ from worker.devkit.emulator import OAuthError, Tampered, oauth_error
 
 @dataclass(frozen=True)
 class GrantWith(Tampered):
-    """A grant as usual. ``meanwhile`` runs after the grant and before the answer leaves."""
+    """A usual grant. ``meanwhile`` runs after the grant and before the response is sent."""
 
     meanwhile: Callable[[], object] = field(kw_only=True)
 
@@ -20,7 +20,7 @@ class GrantWith(Tampered):
 
 @dataclass(frozen=True)
 class RefusalWith(OAuthError):
-    """A refusal as usual. ``meanwhile`` runs before it leaves."""
+    """A usual refusal. ``meanwhile`` runs before the response is sent."""
 
     meanwhile: Callable[[], object] = field(kw_only=True)
 

@@ -1,4 +1,4 @@
-"""The cache in Redis: a copy that never goes back in time, and that may be gone at any moment."""
+"""The cache in Redis: a copy that never becomes older, and may be lost at any moment."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -35,8 +35,8 @@ def entry(version: int, sealed: Sealed = VALUE) -> SealedEntry:
     return version, sealed
 
 
-def test_an_entry_comes_back_as_it_was_put(cache: Cache) -> None:
-    """Byte for byte: it is ciphertext."""
+def test_an_entry_is_read_as_it_was_written(cache: Cache) -> None:
+    """Byte for byte, because it is ciphertext."""
     everything = Sealed(bytes(range(256)))
 
     cache.put({ANN_ID: entry(7, everything), BOB_ID: entry(2)})
@@ -46,7 +46,7 @@ def test_an_entry_comes_back_as_it_was_put(cache: Cache) -> None:
 
 
 def test_an_unknown_account_is_a_miss(cache: Cache) -> None:
-    """Then Postgres is asked."""
+    """The caller then reads Postgres."""
     assert cache.get(ANN_ID) is None
 
 
@@ -54,7 +54,7 @@ def test_an_unknown_account_is_a_miss(cache: Cache) -> None:
     ("stored", "written"), [(2, 1), (10, 9), (100, 99), (2**53 + 1, 2**53), (10**19, 10**19 - 1)], ids=str
 )
 def test_an_older_entry_never_replaces_a_newer(cache: Cache, stored: int, written: int) -> None:
-    """A slow worker's write may arrive after that of the next; numbers are compared as numbers, however large."""
+    """A slow worker's write may arrive after that of the next worker. Versions are compared as numbers of any size."""
     cache.put({ANN_ID: entry(stored)})
 
     cache.put({ANN_ID: entry(written, Sealed(b"late"))})
@@ -64,7 +64,7 @@ def test_an_older_entry_never_replaces_a_newer(cache: Cache, stored: int, writte
 
 @pytest.mark.parametrize(("stored", "written"), [(1, 2), (9, 10), (99, 100), (3, 3), (2**53, 2**53 + 1)], ids=str)
 def test_a_newer_entry_replaces_an_older_and_an_equal_one(cache: Cache, stored: int, written: int) -> None:
-    """Equal versions hold the same tokens; the one from Postgres may repair the other."""
+    """Equal versions hold the same tokens, so an entry from Postgres may repair the other."""
     cache.put({ANN_ID: entry(stored)})
 
     cache.put({ANN_ID: entry(written, Sealed(b"new"))})
@@ -72,8 +72,8 @@ def test_a_newer_entry_replaces_an_older_and_an_equal_one(cache: Cache, stored: 
     assert cache.get(ANN_ID) == entry(written, Sealed(b"new"))
 
 
-def test_one_late_entry_does_not_hold_up_the_others(cache: Cache) -> None:
-    """They are written together, and guarded each for itself."""
+def test_one_late_entry_does_not_stop_the_others(cache: Cache) -> None:
+    """They are written together, and the version of each is checked."""
     cache.put({ANN_ID: entry(5)})
 
     cache.put({ANN_ID: entry(4, Sealed(b"late")), BOB_ID: entry(1)})
@@ -82,8 +82,8 @@ def test_one_late_entry_does_not_hold_up_the_others(cache: Cache) -> None:
     assert cache.get(BOB_ID) == entry(1)
 
 
-def test_an_entry_expires_and_every_write_begins_its_time_anew(redis: Redis) -> None:
-    """In milliseconds, because a test or a demo may want less than a second."""
+def test_an_entry_expires_and_every_write_restarts_its_time(redis: Redis) -> None:
+    """In milliseconds, because a test or a demo may need less than a second."""
     Cache(redis, ttl=timedelta(milliseconds=60_500)).put({ANN_ID: entry(1)})
     assert 0 < redis.pttl(KEY) <= 60_500
 
@@ -105,7 +105,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
 def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: Redis, value: bytes) -> None:
-    """Somebody else's program, another version of this one, half a write: Postgres knows better."""
+    """Values of another program, of another version of this one, or of half a write: Postgres has the truth."""
     redis.set(KEY, value)
 
     assert cache.get(ANN_ID) is None
@@ -113,7 +113,7 @@ def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: Redis, value: b
 
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
 def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: Redis, value: bytes) -> None:
-    """Or the account would miss for ever, and each of its reads go to Postgres."""
+    """Otherwise the account would always miss, and each of its reads would go to Postgres."""
     redis.set(KEY, value)
 
     cache.put({ANN_ID: entry(3)})
@@ -122,7 +122,7 @@ def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: Redis, value:
 
 
 def test_many_entries_take_one_round_trip(redis_url: str) -> None:
-    """A batch publishes a hundred at a time; the way to Redis is what it waits for."""
+    """A batch writes a hundred entries at a time, and its time is mostly that of round trips to Redis."""
     with Redis.from_url(redis_url, connection_class=CountedConnection) as redis:
         cache = Cache(redis, ttl=timedelta(hours=24))
         cache.put({ANN_ID: entry(1)})
@@ -135,17 +135,17 @@ def test_many_entries_take_one_round_trip(redis_url: str) -> None:
 
 
 class CountedConnection(Connection):
-    """Counts how often something is sent; every time an answer is waited for."""
+    """Counts the packets that are sent, each of which costs a round trip."""
 
     sent = 0
 
     def send_packed_command(self, command: object, check_health: bool = True) -> None:
         CountedConnection.sent += 1
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # redis has no hints here
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # redis has no annotations here
 
 
-def test_a_restarted_redis_is_taught_the_guard_again(cache: Cache, redis: Redis) -> None:
-    """It forgets its scripts, and no process of ours may need a restart for that."""
+def test_the_script_is_loaded_again_after_a_restart_of_redis(cache: Cache, redis: Redis) -> None:
+    """It has lost its scripts, and no process may need a restart for that."""
     cache.put({ANN_ID: entry(2)})
     redis.script_flush()
 
@@ -165,8 +165,8 @@ OPERATIONS: dict[str, Callable[[Redis], object]] = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_without_redis_every_method_says_so_and_shows_nothing(operation: str) -> None:
-    """Callers handle one error; its text is logged, and holds neither the password nor a value."""
+def test_without_redis_every_method_raises_an_error_without_secrets(operation: str) -> None:
+    """Callers handle one kind of error. Its text is logged, and contains neither the password nor a value."""
     with connect("redis://:hunter2@127.0.0.1:1/0") as nowhere, pytest.raises(Unavailable) as refusal:
         OPERATIONS[operation](nowhere)
 
@@ -174,8 +174,8 @@ def test_without_redis_every_method_says_so_and_shows_nothing(operation: str) ->
 
 
 @pytest.mark.parametrize("operation", ["get", "put", "outbox put", "outbox pages", "outbox discard"])
-def test_a_redis_that_refuses_is_unavailable_and_shows_nothing(redis: Redis, operation: str) -> None:
-    """A key of another type, a script that fails: the server's words repeat commands, so they are not passed on."""
+def test_an_error_of_redis_is_unavailable_without_secrets(redis: Redis, operation: str) -> None:
+    """A key of another type or a failing script: the server's message repeats the command, so it is not passed on."""
     redis.rpush(KEY, "a list")
     redis.rpush(OUTBOX, "a list")
 
@@ -187,7 +187,7 @@ def test_a_redis_that_refuses_is_unavailable_and_shows_nothing(redis: Redis, ope
 
 @pytest.mark.parametrize("operation", ["put", "outbox put"])
 def test_a_full_redis_is_unavailable(redis: Redis, operation: str) -> None:
-    """With noeviction it refuses writes: tokens that were not kept must not be taken for kept."""
+    """With noeviction it rejects writes. Tokens that were not kept must not count as kept."""
     redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(Unavailable):
@@ -197,7 +197,7 @@ def test_a_full_redis_is_unavailable(redis: Redis, operation: str) -> None:
 
 
 def test_a_wrong_password_is_not_shown(redis_url: str) -> None:
-    """The commonest mistake of a first start."""
+    """The most common mistake of a first start."""
     password = redis_url.split(":")[2].partition("@")[0]
     with connect(redis_url.replace(password, "hunter2")) as stranger, pytest.raises(Unavailable) as refusal:
         OPERATIONS["ping"](stranger)
@@ -206,6 +206,6 @@ def test_a_wrong_password_is_not_shown(redis_url: str) -> None:
 
 
 def check_silence(error: BaseException, *words: str) -> None:
-    """Neither the message nor what a logged traceback would show."""
-    told = "".join(traceback.format_exception(error))
-    assert [word for word in words if word in told.replace(__file__, "")] == []
+    """Neither the message nor a logged traceback contains the words."""
+    shown = "".join(traceback.format_exception(error))
+    assert [word for word in words if word in shown.replace(__file__, "")] == []

@@ -1,4 +1,4 @@
-"""The emulator over real TLS, asked by real MSAL and by a plain client."""
+"""The emulator over real TLS, with requests of real MSAL and of a plain client."""
 
 import json
 import ssl
@@ -40,7 +40,7 @@ class Response:
 
 
 class Http:
-    """What MSAL needs of a client, and nothing that reads the environment."""
+    """The methods that MSAL needs of an HTTP client. It does not read the environment."""
 
     def __init__(self, server: EmulatorServer) -> None:
         context = ssl.create_default_context(cafile=server.ca_bundle)
@@ -96,7 +96,7 @@ def form(refresh_token: str) -> dict[str, str]:
 
 
 def test_msal_refreshes_through_a_microsoft_authority(server: EmulatorServer, http: Http) -> None:
-    """The whole answer is one MSAL can use."""
+    """MSAL can use the whole response."""
     grant = server.emulator.enrol(EMAIL)
     result = confidential(server, http).acquire_token_by_refresh_token(grant.refresh_token, SCOPES)
     assert result["refresh_token"] == server.emulator.newest_refresh_token(EMAIL) != grant.refresh_token
@@ -104,7 +104,7 @@ def test_msal_refreshes_through_a_microsoft_authority(server: EmulatorServer, ht
 
 
 def test_msal_refreshes_through_a_generic_oidc_authority(server: EmulatorServer, http: Http) -> None:
-    """MSAL holds the issuer against scheme, host and port."""
+    """MSAL compares the issuer with scheme, host and port."""
     app = msal.ConfidentialClientApplication(
         DEFAULT_CLIENT_ID,
         client_credential=DEFAULT_CLIENT_SECRET,
@@ -117,7 +117,7 @@ def test_msal_refreshes_through_a_generic_oidc_authority(server: EmulatorServer,
 
 
 def test_the_published_keys_verify_an_access_token(server: EmulatorServer, http: Http) -> None:
-    """A mail server could check our tokens."""
+    """A mail server could verify our tokens."""
     grant = server.emulator.enrol(EMAIL)
     discovery = json.loads(http.get(f"{server.authority}/v2.0/.well-known/openid-configuration").text)
     key = jwt.PyJWKSet.from_json(http.get(discovery["jwks_uri"]).text).keys[0]
@@ -130,7 +130,7 @@ def test_the_published_keys_verify_an_access_token(server: EmulatorServer, http:
 def test_an_assertion_must_be_signed_by_a_registered_certificate(
     server: EmulatorServer, http: Http, registered: bool
 ) -> None:
-    """private_key_jwt is verified, not believed."""
+    """The signature of private_key_jwt is verified."""
     mine, other = (trustme.CA(key_type=trustme.KeyType.RSA) for _ in range(2))
     accepted = mine if registered else other
     registration = Registration(secrets=(), certificates=(accepted.cert_pem.bytes(),))
@@ -146,7 +146,7 @@ def test_an_assertion_must_be_signed_by_a_registered_certificate(
 
 
 def test_a_public_client_signs_in_by_device_code(server: EmulatorServer, http: Http) -> None:
-    """It polls in vain until the user has approved; its refresh token then needs no secret."""
+    """Polls fail until the user has approved. The refresh token then needs no secret."""
     app = msal.PublicClientApplication(
         DEFAULT_CLIENT_ID, authority=server.authority, instance_discovery=False, http_client=http
     )
@@ -162,7 +162,7 @@ def test_a_public_client_signs_in_by_device_code(server: EmulatorServer, http: H
 
 
 def test_a_user_signs_in_by_authorization_code_once(server: EmulatorServer, http: Http) -> None:
-    """State, nonce and PKCE hold; a code is good for one redemption."""
+    """State, nonce and PKCE are checked, and a code can be redeemed once."""
     app = confidential(server, http)
     flow = app.initiate_auth_code_flow(SCOPES, redirect_uri="http://localhost/back?x=1", login_hint=EMAIL)
     there = http.get(flow["auth_uri"])
@@ -192,7 +192,7 @@ def test_a_stolen_authorization_code_is_useless_without_its_verifier(server: Emu
 
 
 def test_the_sign_in_page_escapes_what_it_repeats(server: EmulatorServer, http: Http) -> None:
-    """Without a login hint the user is asked, and the query is carried along harmlessly."""
+    """Without a login hint the page requests an address, and repeats the query escaped."""
     query = {
         "client_id": DEFAULT_CLIENT_ID,
         "response_type": "code",
@@ -206,7 +206,7 @@ def test_the_sign_in_page_escapes_what_it_repeats(server: EmulatorServer, http: 
 
 
 def test_an_error_carries_retry_after_and_the_correlation_id(server: EmulatorServer, http: Http) -> None:
-    """Headers as Microsoft sends them."""
+    """The headers are those of Microsoft."""
     server.emulator.add_fault(oauth_error("AADSTS90055", retry_after=7))
     url, headers = f"{server.authority}/oauth2/v2.0/token", {"client-request-id": "c0ffee"}
     answer = http.post(url, form(server.emulator.enrol(EMAIL).refresh_token), headers)
@@ -216,8 +216,8 @@ def test_an_error_carries_retry_after_and_the_correlation_id(server: EmulatorSer
     assert json.loads(answer.text)["correlation_id"] == "c0ffee"
 
 
-def test_a_reset_connection_gives_no_answer_and_the_next_request_one(server: EmulatorServer, http: Http) -> None:
-    """A network failure in the middle of a request."""
+def test_a_request_after_a_reset_connection_gets_a_response(server: EmulatorServer, http: Http) -> None:
+    """The network fails in the middle of a request."""
     server.emulator.add_fault(Reset(after=True), times=1)
     token = server.emulator.enrol(EMAIL).refresh_token
     url = f"{server.authority}/oauth2/v2.0/token"
@@ -229,7 +229,7 @@ def test_a_reset_connection_gives_no_answer_and_the_next_request_one(server: Emu
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_hang_outlasts_the_client_before_or_after_the_grant(server: EmulatorServer, http: Http, after: bool) -> None:
-    """A timeout is ambiguous; the request is counted as soon as it arrives."""
+    """A timeout is ambiguous, so the request counts as soon as it arrives."""
     server.emulator.add_fault(Hang(30, after=after), EMAIL)
     token = server.emulator.enrol(EMAIL).refresh_token
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
@@ -240,8 +240,8 @@ def test_a_hang_outlasts_the_client_before_or_after_the_grant(server: EmulatorSe
     assert (server.emulator.newest_refresh_token(EMAIL) != token) is after
 
 
-def test_a_hanging_request_does_not_hold_up_the_stop(server: EmulatorServer, http: Http) -> None:
-    """It is cut off, as in a real outage."""
+def test_a_hanging_request_does_not_delay_the_stop(server: EmulatorServer, http: Http) -> None:
+    """The connection is closed, as in a real outage."""
     server.emulator.add_fault(Hang(60))
     failed = threading.Event()
 
@@ -252,11 +252,11 @@ def test_a_hanging_request_does_not_hold_up_the_stop(server: EmulatorServer, htt
 
     threading.Thread(target=ask, daemon=True).start()
     wait_for(lambda: server.emulator.statistics().requests, about="the request")
-    server.stop()  # which raises if it takes ten seconds
+    server.stop()  # raises if it takes ten seconds
     assert failed.wait(HANG_LIMIT)
 
 
-def test_a_stopped_server_comes_back_on_its_port_with_its_accounts(server: EmulatorServer, http: Http) -> None:
+def test_a_restarted_server_has_the_same_port_and_accounts(server: EmulatorServer, http: Http) -> None:
     """An outage, seen by a client that keeps its authority and its certificate bundle."""
     token, url = server.emulator.enrol(EMAIL).refresh_token, f"{server.authority}/oauth2/v2.0/token"
     assert http.post(url, form(token)).status_code == 200
@@ -268,7 +268,7 @@ def test_a_stopped_server_comes_back_on_its_port_with_its_accounts(server: Emula
 
 
 def test_the_server_answers_and_stops_while_time_is_frozen(server: EmulatorServer, http: Http) -> None:
-    """No ignore list is needed: the server's loop has a clock that cannot be frozen."""
+    """No ignore list is needed, because the clock of the server's loop cannot be frozen."""
     server.emulator.clock = lambda: datetime(2027, 5, 1, tzinfo=UTC)
     app = confidential(server, http)
     with freeze_time("2026-01-01") as frozen:
@@ -282,13 +282,13 @@ def test_the_server_answers_and_stops_while_time_is_frozen(server: EmulatorServe
 
 
 def test_a_host_beyond_loopback_is_refused(tmp_path: Path) -> None:
-    """Whoever reaches the emulator can sign in as anybody."""
+    """Every client that reaches the emulator can sign in as any user."""
     with pytest.raises(ValueError, match="loopback"):
         EmulatorServer(tmp_path, host="0.0.0.0")
 
 
 def test_the_admin_api_enrols_faults_and_counts(server: EmulatorServer, http: Http) -> None:
-    """Everything a test in another process needs."""
+    """It has all functions that a test in another process needs."""
     account = {"email": EMAIL, "access_token_lifetime": 30, "rotate": False}
     grant = http.admin("POST", "accounts", account)
     assert grant["expires_in"] == 30
@@ -302,7 +302,7 @@ def test_the_admin_api_enrols_faults_and_counts(server: EmulatorServer, http: Ht
 
 
 def test_the_admin_api_shows_a_digest_and_revokes(server: EmulatorServer, http: Http) -> None:
-    """Looking at an account tells no token."""
+    """The response about an account contains no token."""
     token = server.emulator.enrol(EMAIL).refresh_token
     shown = http.admin("GET", f"accounts/{EMAIL}")
     assert token not in json.dumps(shown)
@@ -312,7 +312,7 @@ def test_the_admin_api_shows_a_digest_and_revokes(server: EmulatorServer, http: 
 
 
 def test_the_admin_api_approves_a_device_code(server: EmulatorServer, http: Http) -> None:
-    """A script can sign in where a user would."""
+    """A script can replace the user."""
     answer = http.post(
         f"{server.authority}/oauth2/v2.0/devicecode",
         {"client_id": DEFAULT_CLIENT_ID, "scope": "offline_access"},
@@ -338,7 +338,7 @@ def test_the_admin_api_approves_a_device_code(server: EmulatorServer, http: Http
     ],
 )
 def test_the_admin_api_explains_a_bad_request(http: Http, path: str, body: dict[str, object], status: int) -> None:
-    """A wrong order is refused with a reason, never half carried out."""
+    """A wrong command is rejected with a reason, and no part of it is executed."""
     answer = http.admin("POST", path, body)
     assert answer["_status"] == status
     assert answer["detail"]

@@ -1,4 +1,4 @@
-"""The outbox: what Postgres could not take is kept until it can, and forgotten only when it has been stored."""
+"""The outbox keeps the results that Postgres could not store, and removes them only once they are stored."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -28,19 +28,19 @@ def _outbox(redis: Redis) -> OutboxStore:
 
 
 def test_an_empty_outbox_is_empty(outbox: OutboxStore) -> None:
-    """It is looked into before every claim."""
+    """It is read before every lease."""
     assert kept(outbox) == {}
 
 
-def test_what_is_put_is_kept_byte_for_byte(outbox: OutboxStore) -> None:
-    """For every account its own; a sealed token with a byte changed is lost."""
+def test_a_value_is_kept_byte_for_byte(outbox: OutboxStore) -> None:
+    """Each account has its own value. A sealed token with one changed byte is lost."""
     outbox.put({ANN_ID: bytes(range(256)), BOB_ID: b"bob's"})
 
     assert kept(outbox) == {ANN_ID: bytes(range(256)), BOB_ID: b"bob's"}
 
 
 def test_the_newest_value_of_an_account_replaces_the_one_before(outbox: OutboxStore) -> None:
-    """Both were refreshed while Postgres was away: only the last token is worth storing."""
+    """Both were refreshed while Postgres was down, and only the last token is worth storing."""
     outbox.put({ANN_ID: b"first", BOB_ID: b"bob's"})
 
     outbox.put({ANN_ID: b"second"})
@@ -48,8 +48,8 @@ def test_the_newest_value_of_an_account_replaces_the_one_before(outbox: OutboxSt
     assert kept(outbox) == {ANN_ID: b"second", BOB_ID: b"bob's"}
 
 
-def test_what_was_stored_is_forgotten(outbox: OutboxStore) -> None:
-    """That one and no other."""
+def test_a_stored_value_is_removed(outbox: OutboxStore) -> None:
+    """Only that value is removed."""
     outbox.put({ANN_ID: b"ann's", BOB_ID: b"bob's"})
 
     outbox.discard({ANN_ID: b"ann's"})
@@ -57,8 +57,8 @@ def test_what_was_stored_is_forgotten(outbox: OutboxStore) -> None:
     assert kept(outbox) == {BOB_ID: b"bob's"}
 
 
-def test_a_value_replaced_meanwhile_is_not_forgotten(outbox: OutboxStore) -> None:
-    """While one worker stored the first, another has put a newer token: that one is stored nowhere yet."""
+def test_a_value_replaced_meanwhile_is_not_removed(outbox: OutboxStore) -> None:
+    """While one worker stored the first value, another added a newer token, which is not stored yet."""
     outbox.put({ANN_ID: b"first"})
     outbox.put({ANN_ID: b"second"})
 
@@ -67,8 +67,8 @@ def test_a_value_replaced_meanwhile_is_not_forgotten(outbox: OutboxStore) -> Non
     assert kept(outbox) == {ANN_ID: b"second"}
 
 
-def test_what_is_forgotten_twice_is_forgotten_once(outbox: OutboxStore) -> None:
-    """Two workers drain at the same time."""
+def test_a_second_removal_changes_nothing(outbox: OutboxStore) -> None:
+    """Two workers drain the outbox at the same time."""
     outbox.put({ANN_ID: b"ann's"})
 
     outbox.discard({ANN_ID: b"ann's"})
@@ -77,15 +77,15 @@ def test_what_is_forgotten_twice_is_forgotten_once(outbox: OutboxStore) -> None:
     assert kept(outbox) == {}
 
 
-def test_what_is_kept_never_expires(outbox: OutboxStore, redis: Redis) -> None:
-    """It may be the only copy of a refresh token, and an outage lasts as long as it lasts."""
+def test_values_never_expire(outbox: OutboxStore, redis: Redis) -> None:
+    """It may be the only copy of a refresh token, and the length of an outage has no limit."""
     outbox.put({ANN_ID: b"ann's"})
 
     assert redis.ttl(KEY) == -1
 
 
 def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: OutboxStore, redis: Redis) -> None:
-    """They share a Redis, and one of them may be flushed by its age."""
+    """They share a Redis, and only the cache expires."""
     outbox.put({ANN_ID: b"ann's"})
 
     Cache(redis, ttl=timedelta(hours=1)).put({ANN_ID: (9, Sealed(b"entry"))})
@@ -93,8 +93,8 @@ def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: OutboxStore, re
     assert kept(outbox) == {ANN_ID: b"ann's"}
 
 
-def test_a_value_stored_after_a_restart_of_redis_is_forgotten_too(outbox: OutboxStore, redis: Redis) -> None:
-    """A restarted server has forgotten its scripts."""
+def test_a_value_is_removed_after_a_restart_of_redis(outbox: OutboxStore, redis: Redis) -> None:
+    """A restarted server has lost its scripts."""
     outbox.put({ANN_ID: b"ann's"})
     outbox.discard({BOB_ID: b"to have the script loaded"})
     redis.script_flush()
@@ -104,8 +104,8 @@ def test_a_value_stored_after_a_restart_of_redis_is_forgotten_too(outbox: Outbox
     assert kept(outbox) == {}
 
 
-def test_it_knows_how_many_accounts_wait(outbox: OutboxStore) -> None:
-    """An operator's question."""
+def test_the_outbox_counts_its_values(outbox: OutboxStore) -> None:
+    """`status` shows the number to operators."""
     outbox.put({ANN_ID: b"first", BOB_ID: b"bob's"})
     outbox.put({ANN_ID: b"second"})
 

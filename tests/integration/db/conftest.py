@@ -21,9 +21,9 @@ def _rows(database: Database) -> Rows:
     return Rows(database)
 
 
-@pytest.fixture(name="claim")
-def _claim(rows: Rows) -> Lease:
-    """Ann's, held by this worker."""
+@pytest.fixture(name="lease")
+def _lease(rows: Rows) -> Lease:
+    """The lease on Ann's account, held by this worker."""
     rows.save(grant())
-    [claim] = rows.claim()
-    return claim
+    [lease] = rows.lease_due()
+    return lease

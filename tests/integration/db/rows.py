@@ -1,4 +1,5 @@
-"""The statements about accounts, each in a transaction of its own as services run them, and values to give them."""
+"""The statements about accounts, each in a transaction of its own as the services run them, and values for their
+arguments."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ class Rows:
             saved = incoming.save(connection, grants, now=now)
         return {account: each.version for account, each in saved.items()}
 
-    def claim(self, *, client: str = "default", limit: int = 10, now: datetime = NOW, **how: bool) -> list[Lease]:
+    def lease_due(self, *, client: str = "default", limit: int = 10, now: datetime = NOW, **how: bool) -> list[Lease]:
         with self.database.begin() as connection:
             return leases.lease_due(
                 connection, client=client, lease_id=new_lease(), limit=limit, lease=LEASE, now=now, **how
@@ -60,8 +61,8 @@ class Rows:
             return accounts.set_status(connection, account_id(email), status, due_at=due_at, now=NOW)
 
     def take_over(self) -> None:
-        """The lease has run out, and another worker goes on."""
-        self.claim(now=NOW + LEASE)
+        """The lease has expired, and another worker leases the account."""
+        self.lease_due(now=NOW + LEASE)
 
     def sign_in(self) -> None:
         self.save(grant(refresh_token=Sealed(b"of a new sign-in")))
@@ -75,7 +76,7 @@ class Rows:
             accounts.erase_tokens(connection, account_id(ANN))
 
     def leave_oauth(self, email: str = ANN) -> None:
-        """As the mail product does when a mailbox goes back to a password."""
+        """The mail product does this when a mailbox changes back to a password."""
         statement = "UPDATE mail_credentials SET use_oauth = false, refresh_due_at = NULL WHERE email = :email"
         self.sql(statement, email=email)
 
@@ -97,7 +98,7 @@ class Rows:
             return list(result) if result.returns_rows else []
 
 
-#: What may happen to Ann's account while a worker waits for its answer.
+#: An event that may happen to Ann's account while a worker waits for Microsoft's response.
 Overtake: TypeAlias = Callable[[Rows], None]
 
 
@@ -106,7 +107,7 @@ def new_lease() -> LeaseId:
 
 
 def grant(email: str = ANN, *, expires_at: datetime | None = NOW + HOUR, **changes: Any) -> SealedGrant:
-    """What a sign-in stores: due at once unless told otherwise."""
+    """The grant that a sign-in stores. It is due at once unless ``changes`` say otherwise."""
     sealed = SealedGrant(
         account_id=account_id(email),
         grant=Grant(email=email, refresh_token=Secret("kept out of the table"), expires_at=expires_at),
@@ -118,36 +119,36 @@ def grant(email: str = ANN, *, expires_at: datetime | None = NOW + HOUR, **chang
     return replace(sealed, **changes)
 
 
-def refreshed(claim: Lease, **changes: Any) -> AccountUpdate:
-    """What is written after an answer with new tokens."""
+def refreshed(lease: Lease, **changes: Any) -> AccountUpdate:
+    """The update that is written after a response with new tokens."""
     update = replace(
-        _update(claim),
+        _update(lease),
         due_at=NOW + 1.6 * HOUR,
         access_token=Sealed(b"access 2"),
         obtained_at=NOW + HOUR,
         expires_at=NOW + 2 * HOUR,
         refresh_token=Sealed(b"refresh 2"),
-        replaces=sha256(claim.refresh_token).digest(),
+        replaces=sha256(lease.refresh_token).digest(),
     )
     return replace(update, **changes)
 
 
-def late(claim: Lease, **changes: Any) -> AccountUpdate:
-    """The same, delivered by the outbox."""
-    return refreshed(claim, lease_id=None, **changes)
+def late(lease: Lease, **changes: Any) -> AccountUpdate:
+    """The same update, delivered by the outbox."""
+    return refreshed(lease, lease_id=None, **changes)
 
 
-def failed(claim: Lease, **changes: Any) -> AccountUpdate:
-    """What is written after an answer without tokens."""
-    return replace(_update(claim), **{"due_at": NOW + timedelta(seconds=30), "failure": FAILURE, **changes})
+def failed(lease: Lease, **changes: Any) -> AccountUpdate:
+    """The update that is written after a response without tokens."""
+    return replace(_update(lease), **{"due_at": NOW + timedelta(seconds=30), "failure": FAILURE, **changes})
 
 
-def _update(claim: Lease) -> AccountUpdate:
+def _update(lease: Lease) -> AccountUpdate:
     return AccountUpdate(
-        account_id=claim.account_id,
-        email=claim.email,
-        based_on=claim.version,
-        lease_id=claim.lease_id,
+        account_id=lease.account_id,
+        email=lease.email,
+        based_on=lease.version,
+        lease_id=lease.lease_id,
         status=Status.ACTIVE,
         due_at=NOW,
     )

@@ -1,4 +1,4 @@
-"""Which of the accounts that are claimed together are out of step: their policy spreads them anew."""
+"""Which of the leased accounts belong to a backlog. The policy spreads their next due times."""
 
 from datetime import datetime, timedelta
 
@@ -11,40 +11,40 @@ from tests.integration.db.rows import Rows, grant, refreshed
 FOUR = (ANN, BOB, CAT, DAN)
 
 
-def crowded(rows: Rows, *, now: datetime = NOW, in_backlog: bool = True) -> list[bool]:
-    return [claim.in_backlog for claim in rows.claim(limit=3, now=now, in_backlog=in_backlog)]
+def in_backlog_of_batch(rows: Rows, *, now: datetime = NOW, in_backlog: bool = True) -> list[bool]:
+    return [lease.in_backlog for lease in rows.lease_due(limit=3, now=now, in_backlog=in_backlog)]
 
 
 def refresh_all(rows: Rows, *, due_at: timedelta) -> None:
     rows.save(*map(grant, FOUR), now=NOW - HOUR)
-    rows.persist(*(refreshed(claim, due_at=NOW + due_at) for claim in rows.claim()))
+    rows.persist(*(refreshed(lease, due_at=NOW + due_at) for lease in rows.lease_due()))
 
 
-def test_those_of_an_import_are_a_crowd(rows: Rows) -> None:
-    """They are all new, and there are more than a batch holds."""
+def test_imported_accounts_are_a_backlog(rows: Rows) -> None:
+    """All are new, and there are more than fit into a batch."""
     rows.save(*map(grant, FOUR))
 
-    assert crowded(rows) == [True, True, True]
+    assert in_backlog_of_batch(rows) == [True, True, True]
 
 
-def test_without_a_crowd_nobody_is_in_one(rows: Rows) -> None:
-    """Refreshing one mailbox early would be a waste."""
+def test_without_a_backlog_no_account_is_in_one(rows: Rows) -> None:
+    """Refreshing a single mailbox early would be a waste."""
     rows.save(*map(grant, FOUR))
 
-    assert crowded(rows, in_backlog=False) == [False, False, False]
+    assert in_backlog_of_batch(rows, in_backlog=False) == [False, False, False]
 
 
 @pytest.mark.parametrize(("late", "expected"), [(9, [False, False, False]), (11, [True, True, True])])
-def test_after_an_outage_they_are_a_crowd(rows: Rows, late: int, expected: list[bool]) -> None:
-    """Waiting for its turn for a while is nothing special in a large fleet, and must not make it refresh more often."""
+def test_accounts_that_are_late_after_an_outage_are_a_backlog(rows: Rows, late: int, expected: list[bool]) -> None:
+    """A short wait is normal in a large fleet and must not cause more refreshes."""
     refresh_all(rows, due_at=timedelta(0))
 
-    assert crowded(rows, now=NOW + late * MINUTE) == expected
+    assert in_backlog_of_batch(rows, now=NOW + late * MINUTE) == expected
 
 
-def test_a_new_sign_in_counts_anew(rows: Rows) -> None:
-    """An import of accounts that are there already is an import."""
+def test_a_new_sign_in_makes_an_account_new_again(rows: Rows) -> None:
+    """An import of accounts that exist already is an import."""
     refresh_all(rows, due_at=HOUR)
     rows.save(*map(grant, FOUR), now=NOW + 2 * HOUR)
 
-    assert crowded(rows, now=NOW + 2 * HOUR) == [True, True, True]
+    assert in_backlog_of_batch(rows, now=NOW + 2 * HOUR) == [True, True, True]

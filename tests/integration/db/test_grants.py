@@ -1,4 +1,4 @@
-"""Many grants at once go in by COPY; nobody can tell from what is stored afterwards."""
+"""Many grants at once are written by COPY. The stored rows do not differ from those of single statements."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +12,7 @@ import pytest
 from tests.constants import ANN, BOB, HOUR
 from tests.factories import NOW
 from tests.integration.db.rows import FAILURE, Rows, failed, grant
-from tests.integration.db.test_session import told
+from tests.integration.db.test_session import traceback_of
 from tests.stores import admin
 from tests.waiting import wait_for
 from worker.db.grants import SealedGrant
@@ -29,7 +29,7 @@ _WAITING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_eve
 
 
 def _with(sealed: SealedGrant, **terms: object) -> SealedGrant:
-    return replace(sealed, grant=replace(sealed.grant, **terms))  # type: ignore[arg-type]  # of the grant's own fields
+    return replace(sealed, grant=replace(sealed.grant, **terms))  # type: ignore[arg-type]  # fields of the grant
 
 
 _ODD = {
@@ -43,8 +43,8 @@ _ODD = {
 
 
 @pytest.mark.parametrize("odd", _ODD.values(), ids=_ODD)
-def test_a_copied_row_is_what_a_statement_would_have_stored(rows: Rows, odd: SealedGrant) -> None:
-    """Column by column, defaults included: whoever reads it later makes no difference."""
+def test_a_copied_row_equals_one_stored_by_a_statement(rows: Rows, odd: SealedGrant) -> None:
+    """Every column is the same, defaults included."""
     email = odd.grant.email
     rows.save(odd)
     stated = rows.row(email)
@@ -55,11 +55,11 @@ def test_a_copied_row_is_what_a_statement_would_have_stored(rows: Rows, odd: Sea
     assert rows.row(email) == stated
 
 
-def test_old_and_new_accounts_may_come_together(rows: Rows) -> None:
-    """An import that is repeated after it was cut off brings both, and heals those that were there."""
+def test_new_and_existing_accounts_may_be_in_one_import(rows: Rows) -> None:
+    """An import that is repeated after an interruption has both, and resets the accounts that existed."""
     rows.save(_with(grant(), mail=_SERVERS), grant(BOB))
-    [claim, _] = sorted(rows.claim(), key=lambda claim: claim.email)
-    rows.persist(failed(claim, status=Status.BLOCKED, failure=FAILURE))
+    [lease, _] = sorted(rows.lease_due(), key=lambda lease: lease.email)
+    rows.persist(failed(lease, status=Status.BLOCKED, failure=FAILURE))
     versions = {email: rows.find(email).version for email in (ANN, BOB)}
 
     saved = rows.save(*_FILLER, grant(refresh_token=Sealed(b"new")), grant(BOB), now=NOW + HOUR)
@@ -75,7 +75,7 @@ def test_old_and_new_accounts_may_come_together(rows: Rows) -> None:
 
 @contextmanager
 def _copying(rows: Rows, stack: Stack) -> Iterator[tuple[psycopg.Connection, Future[dict[AccountId, int]]]]:
-    """Many grants are being copied, and wait for somebody who has just stored one of them and not committed yet."""
+    """A COPY of many grants waits for a transaction that has stored one of them and has not been committed yet."""
     url = rows.database._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
         other.execute(
@@ -89,7 +89,7 @@ def _copying(rows: Rows, stack: Stack) -> Iterator[tuple[psycopg.Connection, Fut
 
 
 def test_an_account_that_appears_meanwhile_is_replaced(rows: Rows, stack: Stack) -> None:
-    """Its user signs in while an import of the whole company goes on."""
+    """The user of one account signs in while the whole company is imported."""
     with _copying(rows, stack) as (other, saving):
         other.commit()
 
@@ -99,7 +99,7 @@ def test_an_account_that_appears_meanwhile_is_replaced(rows: Rows, stack: Stack)
 
 
 def test_a_connection_that_dies_while_copying_is_an_outage_and_leaves_nothing(rows: Rows, stack: Stack) -> None:
-    """The driver reports it in its own words there; the group comes again when the import is repeated."""
+    """psycopg raises a different exception here. A repeated import stores the group again."""
     with _copying(rows, stack) as (other, saving):
         with closing(admin(stack)) as executioner:
             executioner.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE 'COPY%'")
@@ -111,11 +111,11 @@ def test_a_connection_that_dies_while_copying_is_an_outage_and_leaves_nothing(ro
     assert len(rows.save(*_FILLER)) == len(_FILLER)
 
 
-def test_a_row_that_is_refused_is_not_shown(rows: Rows) -> None:
-    """Postgres repeats the whole line of a COPY as the error's context."""
+def test_the_error_of_a_rejected_row_does_not_quote_it(rows: Rows) -> None:
+    """Postgres quotes the whole line of a COPY in the error's context."""
     with pytest.raises(StorageError) as refusal:
         rows.save(*_FILLER, _with(grant(), email=ANN.upper()))
 
     assert "email_is_lower" in str(refusal.value)
-    assert ANN not in told(refusal.value).lower()
-    assert "Failing row" not in told(refusal.value)
+    assert ANN not in traceback_of(refusal.value).lower()
+    assert "Failing row" not in traceback_of(refusal.value)

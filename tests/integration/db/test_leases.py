@@ -1,4 +1,4 @@
-"""Claims: who gets which account, and for how long."""
+"""Leases: which worker gets which account, and for how long."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -18,33 +18,33 @@ from worker.domain.errors import StorageError
 INSTANT = timedelta(microseconds=1)
 
 
-def emails(claims: list[Lease]) -> set[str]:
-    return {claim.email for claim in claims}
+def emails(held: list[Lease]) -> set[str]:
+    return {lease.email for lease in held}
 
 
 def save_overdue(rows: Rows, *overdue: str) -> None:
-    """Accounts, the first one due the longest."""
+    """Save accounts of which the first has been due the longest."""
     rows.save(*(grant(email, due_at=NOW - (len(overdue) - at) * MINUTE) for at, email in enumerate(overdue)))
 
 
-def test_the_longest_overdue_are_claimed_first_and_no_more_than_asked_for(rows: Rows) -> None:
-    """After an outage those whose tokens expired first must not wait for the others."""
+def test_the_longest_overdue_are_leased_first_up_to_the_limit(rows: Rows) -> None:
+    """After an outage, the accounts whose tokens expired first are refreshed first."""
     save_overdue(rows, DAN, BOB, CAT, ANN)
 
-    assert emails(rows.claim(limit=2)) == {DAN, BOB}
-    assert emails(rows.claim(limit=2)) == {CAT, ANN}
+    assert emails(rows.lease_due(limit=2)) == {DAN, BOB}
+    assert emails(rows.lease_due(limit=2)) == {CAT, ANN}
 
 
 def test_an_account_is_due_from_its_due_time_on(rows: Rows) -> None:
-    """Not an instant before: the due time is the whole schedule."""
+    """Not an instant before, because the due time is the whole schedule."""
     rows.save(grant(ANN, due_at=NOW), grant(BOB, due_at=NOW + INSTANT))
 
-    assert emails(rows.claim(now=NOW)) == {ANN}
-    assert emails(rows.claim(now=NOW + INSTANT)) == {BOB}
+    assert emails(rows.lease_due(now=NOW)) == {ANN}
+    assert emails(rows.lease_due(now=NOW + INSTANT)) == {BOB}
 
 
-def test_two_open_transactions_claim_disjoint_accounts_without_waiting(rows: Rows) -> None:
-    """Any number of workers may claim at once: a rival's rows are skipped, not queued for."""
+def test_two_open_transactions_lease_different_accounts_without_waiting(rows: Rows) -> None:
+    """Any number of workers may lease at once. Rows that another worker has locked are skipped, not waited for."""
     save_overdue(rows, ANN, BOB, CAT, DAN)
 
     with rows.database.begin() as one, rows.database.begin() as other:
@@ -58,27 +58,27 @@ def test_two_open_transactions_claim_disjoint_accounts_without_waiting(rows: Row
     assert emails(second) == {CAT, DAN}
 
 
-def test_a_claim_is_a_lease(rows: Rows) -> None:
-    """It dies with its holder: nobody sweeps up, the account is simply due again when the lease ends."""
+def test_a_lease_ends_by_itself(rows: Rows) -> None:
+    """If its holder dies, the account is due again when the lease ends. No cleanup is needed."""
     rows.save(grant())
-    [held] = rows.claim()
+    [held] = rows.lease_due()
 
     assert held.lease_until == NOW + LEASE
-    assert rows.claim(now=NOW + LEASE - INSTANT) == []
-    [taken_over] = rows.claim(now=NOW + LEASE)
+    assert rows.lease_due(now=NOW + LEASE - INSTANT) == []
+    [taken_over] = rows.lease_due(now=NOW + LEASE)
     assert taken_over.lease_id != held.lease_id
 
 
 def test_a_lease_that_has_ended_keeps_its_place(rows: Rows) -> None:
-    """Its holder has died: the account has waited longest of all, and is first again."""
+    """The holder has died. The account has waited longest, so it comes first again."""
     save_overdue(rows, DAN, BOB)
-    assert emails(rows.claim(limit=1)) == {DAN}
+    assert emails(rows.lease_due(limit=1)) == {DAN}
 
-    assert emails(rows.claim(limit=1, now=NOW + LEASE)) == {DAN}
+    assert emails(rows.lease_due(limit=1, now=NOW + LEASE)) == {DAN}
 
 
-def test_a_claim_changes_no_index(rows: Rows) -> None:
-    """There are three, and in a large table each would be another page for every account: see benchmarks.md."""
+def test_a_lease_changes_no_index(rows: Rows) -> None:
+    """There are three indexes. In a large table each would cost another page per account, see benchmarks.md."""
     save_overdue(rows, ANN, BOB, CAT)
     statistics = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'mail_credentials'"
 
@@ -89,28 +89,31 @@ def test_a_claim_changes_no_index(rows: Rows) -> None:
     assert updated == (3, 3)
 
 
-def test_a_lease_of_an_older_program_is_one(rows: Rows) -> None:
-    """It has put its end into the due time, and been stopped; whoever comes after it waits for that."""
+def test_a_lease_of_an_older_version_is_respected(rows: Rows) -> None:
+    """The older version wrote the end of its lease into the due time and was then stopped.
+
+    Newer workers wait until that time.
+    """
     rows.save(grant())
     rows.sql("UPDATE mail_credentials SET lease_id = gen_random_uuid(), refresh_due_at = :until", until=NOW + LEASE)
 
     assert rows.find().is_leased(NOW)
-    assert rows.claim() == []
+    assert rows.lease_due() == []
     assert rows.lease_one() is None
-    assert emails(rows.claim(now=NOW + LEASE)) == {ANN}
+    assert emails(rows.lease_due(now=NOW + LEASE)) == {ANN}
 
 
-def test_a_claim_carries_all_that_a_refresh_needs(rows: Rows) -> None:
-    """No second look at the row: between the claim and the write no transaction is open."""
+def test_a_lease_carries_all_that_a_refresh_needs(rows: Rows) -> None:
+    """No second read of the row is needed, and no transaction is open between the lease and the write."""
     sealed = grant()
     terms = replace(sealed.grant, client="eu", authority="https://login.example/contoso", scopes=("Mail", "Send"))
     rows.save(replace(sealed, grant=terms))
-    blocked = failed(rows.claim(client="eu")[0], status=Status.BLOCKED, failure=FAILURE, strikes=2, struck_at=NOW)
+    blocked = failed(rows.lease_due(client="eu")[0], status=Status.BLOCKED, failure=FAILURE, strikes=2, struck_at=NOW)
     rows.persist(blocked)
 
-    [claim] = rows.claim(client="eu", now=NOW + HOUR)
+    [lease] = rows.lease_due(client="eu", now=NOW + HOUR)
 
-    assert asdict(claim) == asdict(
+    assert asdict(lease) == asdict(
         Lease(
             account_id=account_id(ANN),
             email=ANN,
@@ -119,7 +122,7 @@ def test_a_claim_carries_all_that_a_refresh_needs(rows: Rows) -> None:
             scopes=("Mail", "Send"),
             refresh_token=sealed.refresh_token,
             version=1,
-            lease_id=claim.lease_id,
+            lease_id=lease.lease_id,
             lease_until=NOW + HOUR + LEASE,
             status=Status.BLOCKED,
             failure=FAILURE,
@@ -129,28 +132,28 @@ def test_a_claim_carries_all_that_a_refresh_needs(rows: Rows) -> None:
     )
 
 
-def test_a_claim_takes_accounts_of_its_app_registration_only(rows: Rows) -> None:
-    """What one registration may not do at the moment must not keep the others from their work."""
+def test_only_accounts_of_the_given_app_registration_are_leased(rows: Rows) -> None:
+    """If one registration may send no requests, the accounts of the others are still refreshed."""
     sealed = grant(BOB)
     rows.save(grant(), replace(sealed, grant=replace(sealed.grant, client="eu")))
 
-    assert [claim.email for claim in rows.claim(client="eu")] == [BOB]
-    assert [claim.email for claim in rows.claim()] == [ANN]
+    assert [lease.email for lease in rows.lease_due(client="eu")] == [BOB]
+    assert [lease.email for lease in rows.lease_due()] == [ANN]
 
 
-def test_one_account_is_claimed_before_it_is_due(rows: Rows) -> None:
-    """A consumer whose token is stale does not wait for the schedule."""
+def test_one_account_can_be_leased_before_it_is_due(rows: Rows) -> None:
+    """A consumer with a stale token does not wait for the schedule."""
     rows.save(grant(due_at=NOW + HOUR))
 
-    claim = rows.lease_one()
+    lease = rows.lease_one()
 
-    assert claim is not None
-    assert claim.lease_until == NOW + LEASE
-    assert rows.claim() == []
+    assert lease is not None
+    assert lease.lease_until == NOW + LEASE
+    assert rows.lease_due() == []
 
 
-def test_one_account_is_refused_to_whoever_looked_too_early(rows: Rows) -> None:
-    """Somebody has refreshed it since: what the caller wants is there already."""
+def test_one_account_is_not_leased_to_a_caller_that_saw_an_older_version(rows: Rows) -> None:
+    """Another process has refreshed the account since, so the token that the caller needs is stored already."""
     rows.save(grant())
     rows.save(grant())
 
@@ -158,17 +161,17 @@ def test_one_account_is_refused_to_whoever_looked_too_early(rows: Rows) -> None:
     assert rows.lease_one(version=2) is not None
 
 
-def test_one_account_is_refused_while_it_is_leased(rows: Rows) -> None:
-    """Two questions with one refresh token at a time is what leases are there to prevent."""
+def test_one_account_is_not_leased_twice(rows: Rows) -> None:
+    """A lease prevents two requests with one refresh token at a time."""
     rows.save(grant())
-    rows.claim()
+    rows.lease_due()
 
     assert rows.lease_one(now=NOW + LEASE - INSTANT) is None
     assert rows.lease_one(now=NOW + LEASE) is not None
 
 
-def test_of_two_who_want_one_account_at_the_same_moment_one_gets_it(rows: Rows) -> None:
-    """The loser waits for the winner's commit, looks again, and sees the lease."""
+def test_of_two_concurrent_callers_one_gets_the_lease(rows: Rows) -> None:
+    """The second caller waits for the commit of the first, reads the row again, and sees the lease."""
     rows.save(grant())
 
     with ThreadPoolExecutor(1) as pool:
@@ -183,34 +186,34 @@ def test_of_two_who_want_one_account_at_the_same_moment_one_gets_it(rows: Rows) 
 
 
 @pytest.mark.parametrize("status", [Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED])
-def test_one_account_in_trouble_may_still_be_claimed(rows: Rows, status: Status) -> None:
-    """An operator may ask again before tomorrow's look at it."""
+def test_one_failing_account_can_still_be_leased(rows: Rows, status: Status) -> None:
+    """An operator may request a refresh before the daily one."""
     rows.save(grant())
     rows.set_status(status, due_at=NOW + HOUR)
 
-    claim = rows.lease_one(version=2)
+    lease = rows.lease_one(version=2)
 
-    assert claim is not None
-    assert claim.status is status
+    assert lease is not None
+    assert lease.status is status
 
 
 @pytest.mark.parametrize("status", [Status.PAUSED, Status.DISCONNECTED, Status.UNREADABLE])
-def test_an_account_set_aside_is_not_claimed(rows: Rows, status: Status) -> None:
-    """Neither by the schedule nor by name."""
+def test_an_account_set_aside_is_not_leased(rows: Rows, status: Status) -> None:
+    """It is leased neither when due nor by name."""
     rows.save(grant())
     rows.set_status(status)
 
-    assert rows.claim(now=NOW + 365 * 24 * HOUR) == []
+    assert rows.lease_due(now=NOW + 365 * 24 * HOUR) == []
     assert rows.lease_one(version=2) is None
 
 
 @pytest.mark.parametrize("column", ["use_oauth = false", "refresh_token = NULL"])
-def test_an_account_that_cannot_be_refreshed_is_not_claimed(rows: Rows, column: str) -> None:
-    """A password mailbox, or one without a refresh token: neither by the schedule nor by name."""
+def test_an_account_that_cannot_be_refreshed_is_not_leased(rows: Rows, column: str) -> None:
+    """A mailbox with a password, or without a refresh token, is leased neither when due nor by name."""
     rows.save(grant())
     rows.sql(f"UPDATE mail_credentials SET {column}, refresh_due_at = NULL")
 
-    assert rows.claim(now=NOW + 365 * 24 * HOUR) == []
+    assert rows.lease_due(now=NOW + 365 * 24 * HOUR) == []
     assert rows.lease_one() is None
 
 
@@ -224,16 +227,16 @@ def test_an_account_that_cannot_be_refreshed_is_not_claimed(rows: Rows, column: 
         ("email = 'Ann@contoso.com'", "email_is_lower"),
     ],
 )
-def test_postgres_refuses_a_row_that_no_claim_may_see(rows: Rows, change: str, rule: str) -> None:
-    """The claim looks at the due time alone, so the table itself guarantees what that means, whoever writes to it."""
+def test_postgres_rejects_a_due_row_that_must_not_be_leased(rows: Rows, change: str, rule: str) -> None:
+    """The statement checks only the due time, so constraints of the table guarantee its meaning for every writer."""
     rows.save(grant())
 
     with pytest.raises(StorageError, match=f"ck_mail_credentials_{rule}"):
         rows.sql(f"UPDATE mail_credentials SET {change}")
 
 
-def test_due_accounts_are_counted_no_further_than_asked_for(rows: Rows) -> None:
-    """Sweep wants to know how many batches to send, not how large a backlog of a million is."""
+def test_due_accounts_are_counted_up_to_the_limit(rows: Rows) -> None:
+    """The sweep needs the number of batches to send, not the size of a backlog of a million."""
     rows.save(*(grant(email) for email in (ANN, BOB, CAT)), grant(DAN, due_at=NOW + INSTANT))
 
     with rows.database.begin() as connection:
@@ -242,16 +245,16 @@ def test_due_accounts_are_counted_no_further_than_asked_for(rows: Rows) -> None:
 
 
 def test_a_leased_account_does_not_count_as_due(rows: Rows) -> None:
-    """Or every sweep would send batches for what is being worked on."""
+    """Otherwise every sweep would send batches for accounts that are being refreshed."""
     rows.save(grant())
-    rows.claim()
+    rows.lease_due()
 
     with rows.database.begin() as connection:
         assert leases.count_due(connection, client="default", limit=10, now=NOW) == 0
 
 
-def test_an_unknown_account_is_not_claimed(rows: Rows) -> None:
-    """It may have been deleted between look and claim."""
+def test_an_unknown_account_is_not_leased(rows: Rows) -> None:
+    """It may have been deleted since the caller read it."""
     stranger = AccountId(account_id("nobody@contoso.com"))
 
     with rows.database.begin() as connection:

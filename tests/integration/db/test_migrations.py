@@ -1,4 +1,4 @@
-"""Migrations: from nothing to the tables of the models and back, one at a time, never at the cost of a worker."""
+"""Migrations lead from an empty database to the tables of the models and back, and never block a worker."""
 
 import io
 import subprocess
@@ -25,7 +25,7 @@ from worker.db.session import Database
 from worker.devkit.stack import Stack
 from worker.settings import DatabaseSettings, load
 
-# Everything about the tables but their storage, which models do not tell.
+# All properties of the tables except their storage, which models do not define.
 CATALOGUE = """
     SELECT concat_ws(' ', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
                      pg_get_expr(adbin, adrelid))
@@ -53,7 +53,7 @@ def new_database(stack: Stack, *, owner: str = "app") -> Iterator[str]:
 
 @pytest.fixture(name="url")
 def _url(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty database, and the environment says so."""
+    """An empty database, to which the environment points."""
     with new_database(stack) as url:
         monkeypatch.setenv("WORKER_DATABASE_URL", url)
         yield url
@@ -61,7 +61,7 @@ def _url(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture(name="config")
 def _config() -> Config:
-    """As `alembic` on the command line has it."""
+    """The configuration as the `alembic` command loads it."""
     return Config(ROOT / "alembic.ini", stdout=io.StringIO())
 
 
@@ -84,7 +84,7 @@ def pending(url: str) -> list[str]:
 
 
 def test_an_empty_database_gets_every_revision(url: str) -> None:
-    """And the doctor knows before and after what is missing."""
+    """The doctor reports the missing revisions before, and none afterwards."""
     revisions = [path.stem[: len("20261124_1800")] for path in sorted((ROOT / "alembic" / "versions").glob("*.py"))]
     assert pending(url) == revisions
 
@@ -95,7 +95,7 @@ def test_an_empty_database_gets_every_revision(url: str) -> None:
 
 
 def test_an_upgrade_that_finds_nothing_to_do_does_nothing(url: str) -> None:
-    """Deployments run it at every start."""
+    """Deployments run the upgrade at every start."""
     schema.upgrade()
     before = query(url, "SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace")
 
@@ -105,7 +105,7 @@ def test_an_upgrade_that_finds_nothing_to_do_does_nothing(url: str) -> None:
 
 
 def test_alembic_check_finds_nothing_to_add(url: str, config: Config) -> None:
-    """Until somebody takes an index away: it does look."""
+    """It does report an index that has been dropped."""
     command.upgrade(config, "head")
     command.check(config)
 
@@ -116,7 +116,8 @@ def test_alembic_check_finds_nothing_to_add(url: str, config: Config) -> None:
 
 
 def test_migrations_and_models_make_the_same_tables(url: str, stack: Stack) -> None:
-    """Also where `alembic check` does not look: check constraints, predicates, options of the table."""
+    """The comparison includes what `alembic check` does not compare: check constraints, predicates, options of the
+    table."""
     schema.upgrade()
 
     with new_database(stack) as other:
@@ -129,7 +130,7 @@ def test_migrations_and_models_make_the_same_tables(url: str, stack: Stack) -> N
 
 
 def test_a_downgrade_leaves_nothing_behind_and_can_be_taken_back(url: str, config: Config) -> None:
-    """Tables, indexes, sequences and types: a leftover would be in the way of the next upgrade."""
+    """A left-over table, index, sequence or type would break the next upgrade."""
     command.upgrade(config, "head")
     catalogue = query(url, CATALOGUE)
 
@@ -142,7 +143,10 @@ def test_a_downgrade_leaves_nothing_behind_and_can_be_taken_back(url: str, confi
 
 
 def test_a_password_may_hold_any_character(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Generated ones do; a % must not be taken for an interpolation of the ini file, nor an @ for the host."""
+    """Generated passwords contain any character.
+
+    A % must not be taken for an interpolation of the ini file, nor an @ for the host.
+    """
     role, password = f"odd_{uuid4().hex}", "p%40@ss:w/r?d#%(here)s"
     with closing(admin(stack)) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
@@ -156,8 +160,8 @@ def test_a_password_may_hold_any_character(stack: Stack, monkeypatch: pytest.Mon
         connection.execute(f"DROP ROLE {role}")
 
 
-def test_the_migrations_can_be_printed_for_somebody_else_to_run(url: str, config: Config) -> None:
-    """Where only a database administrator may change tables: offline, without any setting, the same tables."""
+def test_the_migrations_can_be_printed_as_sql(url: str, config: Config) -> None:
+    """Where only a database administrator may change tables, the SQL is printed offline, without any setting."""
     schema.upgrade()
     catalogue = query(url, CATALOGUE)
     command.downgrade(config, "base")
@@ -175,7 +179,7 @@ def test_the_migrations_can_be_printed_for_somebody_else_to_run(url: str, config
 
 
 def test_two_upgrades_at_once_do_not_collide(url: str) -> None:
-    """Replicas start together: the second waits for the first, and finds nothing left to do."""
+    """Replicas start together. The second upgrade waits for the first and then has nothing to do."""
     with ThreadPoolExecutor(1) as pool, connect(url) as obstacle:
         obstacle.execute("CREATE TABLE mail_credentials ()")
         with migrating() as first:
@@ -192,7 +196,10 @@ def test_two_upgrades_at_once_do_not_collide(url: str) -> None:
 
 
 def test_a_migration_gives_up_rather_than_queue_behind_a_long_transaction(url: str) -> None:
-    """Whoever comes after it would queue behind it, and all work would stop. One sentence says so; run it again."""
+    """Every later statement would queue behind the migration, and all work would stop.
+
+    The migration exits with one sentence instead.
+    """
     with connect(url) as obstacle:
         obstacle.execute("CREATE TABLE mail_credentials ()")
         with migrating() as process:
@@ -206,8 +213,8 @@ def test_a_migration_gives_up_rather_than_queue_behind_a_long_transaction(url: s
     assert pending(url) == []
 
 
-def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
-    """It waits for whoever is writing, and nobody waits for it, however large the table is."""
+def test_an_index_is_built_without_blocking_writers(url: str, config: Config) -> None:
+    """The build waits for open writes, but no write waits for the build, however large the table is."""
     command.upgrade(config, "20261125_2100")
     write = "INSERT INTO mail_credentials (id, email, created_at, updated_at) VALUES (%s, %s, now(), now())"
     with connect(url) as writer, closing(psycopg.connect(url.replace("+psycopg", ""), autocommit=True)) as other:
@@ -223,8 +230,9 @@ def test_an_index_is_built_beside_the_writers(url: str, config: Config) -> None:
     assert pending(url) == []
 
 
-def test_a_database_newer_than_this_program_lacks_nothing(url: str) -> None:
-    """Old workers run on, and their doctor too, between a migration and their restart; so they do after a rollback."""
+def test_a_newer_database_has_no_pending_revision(url: str) -> None:
+    """Workers and doctors of the old version keep running between a migration and their restart, and after a
+    rollback."""
     schema.upgrade()
     with connect(url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '29990101_0000'")
@@ -235,7 +243,7 @@ def test_a_database_newer_than_this_program_lacks_nothing(url: str) -> None:
 
 
 def run_as_psql_does(url: str, script: str) -> None:
-    """One statement at a time: an index that is built concurrently takes no company."""
+    """Run one statement at a time, because an index cannot be built concurrently inside a transaction."""
     with closing(psycopg.connect(url.replace("+psycopg", ""), autocommit=True)) as connection:
         for statement in script.split(";\n"):
             if statement.strip():
@@ -254,7 +262,7 @@ def migrating() -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_until_waiting(url: str, number: int) -> None:
-    """Return once so many statements wait for a lock."""
+    """Return once ``number`` statements wait for a lock."""
 
     def are_waiting() -> bool:
         with database.begin() as connection:

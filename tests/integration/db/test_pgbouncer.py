@@ -1,4 +1,7 @@
-"""PgBouncer with transaction pooling in between, set up as docs/sizing.md says. Skipped where it is not installed."""
+"""PgBouncer with transaction pooling between worker and Postgres, as in docs/sizing.md.
+
+Skipped if it is not installed.
+"""
 
 import os
 import shutil
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not inst
 
 @pytest.fixture(name="pooled")
 def _pooled(database_url: str, tmp_path: Path) -> Iterator[Database]:
-    """A Database that reaches the test's Postgres through PgBouncer only."""
+    """A Database that reaches the test's Postgres only through PgBouncer."""
     scheme, _, rest = database_url.partition("://")
     credentials, _, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
@@ -42,7 +45,7 @@ def _pooled(database_url: str, tmp_path: Path) -> Iterator[Database]:
 
 
 def _started(directory: Path, target: str) -> tuple[int, Process]:
-    """PgBouncer, and the port on which it listens."""
+    """A running PgBouncer and the port on which it listens."""
     assert PGBOUNCER
     directory.chmod(0o711)
     rights = privilege.reduced(directory)
@@ -61,7 +64,7 @@ def _started(directory: Path, target: str) -> tuple[int, Process]:
 
 
 def _serves(process: Process, port: int) -> bool:
-    """False if it has ended instead."""
+    """True once PgBouncer serves, False if it has exited."""
     wait_for(lambda: _listens(port) or not process.alive(), about="PgBouncer")
     return process.alive()
 
@@ -90,21 +93,21 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_claims_go_through_a_transaction_pooler(pooled: Database) -> None:
-    """More clients than connections, the same statements over and over: each account is claimed once."""
+def test_leases_work_through_a_transaction_pooler(pooled: Database) -> None:
+    """There are more clients than connections, and the same statements run many times. Each account is leased once."""
     emails = [f"user{number}@contoso.com" for number in range(200)]
     rows = Rows(pooled)
     rows.save(*(grant(email) for email in emails))
 
     with ThreadPoolExecutor(8) as pool:
-        claimed = [claim.email for batch in pool.map(lambda _: rows.claim(limit=10), range(40)) for claim in batch]
+        leased = [lease.email for batch in pool.map(lambda _: rows.lease_due(limit=10), range(40)) for lease in batch]
 
-    assert sorted(claimed) == sorted(emails)
+    assert sorted(leased) == sorted(emails)
     assert rows.find(emails[0]).is_leased(NOW)
 
 
-def test_times_mean_the_same_there(pooled: Database) -> None:
-    """The session's time zone does not get through; nothing may depend on it."""
+def test_times_mean_the_same_through_pgbouncer(pooled: Database) -> None:
+    """PgBouncer does not pass on the session's time zone, so nothing may depend on it."""
     rows = Rows(pooled)
     rows.save(grant())
     with pooled.begin() as connection:

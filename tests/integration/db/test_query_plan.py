@@ -1,4 +1,4 @@
-"""What the sweep's statements cost: as much as they claim, however many accounts there are."""
+"""The sweep's statements cost as much as the rows that they lease or count, however many accounts there are."""
 
 import json
 import re
@@ -15,9 +15,9 @@ from tests.integration.db.rows import LEASE, Rows
 from worker.db import leases, watch
 
 SMALL, LARGE = 2_000, 20_000
-DUE, LIMIT = 30, 100  # fewer than a batch holds: the search must not go on to its end
-# As in the midst of work: few are due, the others soon will be, and a tenth may not be claimed at all. Rows are as wide
-# as real ones, whose refresh token is stored in line: a table of few pages would rightly be read as a whole.
+DUE, LIMIT = 30, 100  # fewer than fit into a batch: the scan must still stop early
+# A table in normal operation: few accounts are due, the others soon will be, and a tenth cannot be leased. Rows are as
+# wide as real ones, whose refresh token is stored in line, because Postgres would read a table of few pages as a whole.
 FILL = text("""
     INSERT INTO mail_credentials (id, email, refresh_token, refresh_due_at, status, created_at, updated_at)
     SELECT gen_random_uuid(), 'user' || n || '@contoso.com', decode(repeat('ab', 1400), 'hex'),
@@ -34,17 +34,19 @@ def fill(rows: Rows, accounts: int) -> None:
     rows.sql("ANALYZE mail_credentials")
 
 
-def claim_plan(connection: Connection, *, executions: int) -> dict[str, Any]:
-    """How the claim is executed after so many executions: from the sixth on Postgres may use a plan for any values,
-    and the driver prepares a statement that it sees often."""
+def lease_plan(connection: Connection, *, executions: int) -> dict[str, Any]:
+    """The plan of the lease after so many executions.
+
+    From the sixth execution on, Postgres may use a generic plan, and psycopg prepares a statement that it sees often.
+    """
     statement = str(leases._LEASE_DUE)
     for position, name in enumerate(("now", "limit", "lease_id", "lease_until", "client", "long_ago"), start=1):
         statement = re.sub(rf":{name}\b", f"${position}", statement)
-    connection.exec_driver_sql(f"PREPARE claim AS {statement}")
+    connection.exec_driver_sql(f"PREPARE lease AS {statement}")
     values = f"'{NOW}', {{limit}}, '{UUID(int=7)}', '{NOW + LEASE}', 'default', '{NOW - LEASE}'"
     for _ in range(executions):
-        connection.exec_driver_sql(f"EXECUTE claim({values.format(limit=1)})")
-    return explain(connection, f"EXECUTE claim({values.format(limit=LIMIT)})")
+        connection.exec_driver_sql(f"EXECUTE lease({values.format(limit=1)})")
+    return explain(connection, f"EXECUTE lease({values.format(limit=LIMIT)})")
 
 
 def explain(connection: Connection, statement: str) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def rows_read(plan: dict[str, Any]) -> int:
-    """Rows fetched from the table, also those that were thrown away."""
+    """Rows fetched from the table, including those that were filtered out."""
     scans = [node for node in nodes(plan) if "Scan" in node["Node Type"] and "Relation Name" in node]
     return sum(
         round((scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)) * scan["Actual Loops"]) for scan in scans
@@ -72,14 +74,14 @@ def pages(plan: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("executions", [0, 10], ids=["planned anew", "prepared"])
-def test_a_claim_reads_what_it_claims_and_not_the_table(rows: Rows, executions: int) -> None:
-    """A claim that grew with the table would be felt with a million accounts, every five seconds, by every worker."""
+def test_a_lease_reads_the_leased_rows_and_not_the_table(rows: Rows, executions: int) -> None:
+    """A lease that grew with the table would slow every worker down every five seconds at a million accounts."""
     touched = {}
     for accounts in (SMALL, LARGE):
         fill(rows, accounts)
         with rows.database.begin() as connection:
-            plan = claim_plan(connection, executions=executions)
-            connection.exec_driver_sql("DEALLOCATE claim")
+            plan = lease_plan(connection, executions=executions)
+            connection.exec_driver_sql("DEALLOCATE lease")
 
         assert "ix_mail_credentials_due" in {node.get("Index Name") for node in nodes(plan)}
         assert "Seq Scan" not in {node["Node Type"] for node in nodes(plan)}
@@ -96,8 +98,8 @@ def test_a_claim_reads_what_it_claims_and_not_the_table(rows: Rows, executions: 
         pytest.param(NOW + timedelta(days=1), LIMIT, LIMIT, id="all are due"),
     ],
 )
-def test_counting_reads_what_is_due_and_no_more_than_the_limit(rows: Rows, now: datetime, limit: int, due: int) -> None:
-    """Sweep counts every five seconds, also while the backlog of a whole outage waits."""
+def test_counting_reads_the_due_rows_up_to_the_limit(rows: Rows, now: datetime, limit: int, due: int) -> None:
+    """The sweep counts every five seconds, also during the backlog after an outage."""
     fill(rows, LARGE)
 
     with rows.database.begin() as connection:
@@ -107,11 +109,11 @@ def test_counting_reads_what_is_due_and_no_more_than_the_limit(rows: Rows, now: 
         ).scalar_one()
 
     assert found == due
-    assert read <= 1.2 * due  # a table of which all is due may be read from its start
+    assert read <= 1.2 * due  # if all rows are due, a scan may start at the table's beginning
 
 
-def test_the_index_holds_what_may_be_claimed_and_nothing_else(rows: Rows) -> None:
-    """Millions of paused accounts must cost a claim nothing."""
+def test_the_index_holds_only_accounts_that_can_be_leased(rows: Rows) -> None:
+    """Millions of paused accounts must not slow a lease down."""
     fill(rows, SMALL)
 
     [(entries,)] = rows.sql("SELECT reltuples FROM pg_class WHERE relname = 'ix_mail_credentials_due'")
@@ -120,8 +122,11 @@ def test_the_index_holds_what_may_be_claimed_and_nothing_else(rows: Rows) -> Non
     assert entries < SMALL
 
 
-def test_who_watches_for_those_in_need_reads_nobody_else(rows: Rows) -> None:
-    """Every few seconds, by every listener: not the table, and of those in need only the latest."""
+def test_a_watch_reads_only_accounts_that_need_attention(rows: Rows) -> None:
+    """Every listener runs it every few seconds.
+
+    It reads only the accounts that need attention and have changed lately.
+    """
     fill(rows, LARGE)
     rows.sql(
         """
@@ -136,11 +141,11 @@ def test_who_watches_for_those_in_need_reads_nobody_else(rows: Rows) -> None:
     since = NOW - timedelta(minutes=10)
     with rows.database.begin() as connection:
         found = watch.changed_since(connection, since)
-        everybody = watch.changed_since(connection, None)
+        everyone = watch.changed_since(connection, None)
         plans = [
             explain(connection, str(statement).replace(":since", f"'{since}'"))
             for statement in (watch._LATELY, watch._ALL)
         ]
 
-    assert (len(found), len(everybody)) == (10, 200)
+    assert (len(found), len(everyone)) == (10, 200)
     assert [rows_read(plan) for plan in plans] == [10, 200]

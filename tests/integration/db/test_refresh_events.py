@@ -1,4 +1,4 @@
-"""The ledger of questions asked: complete, newest first, pruned by age."""
+"""The refresh_events table records every request to Microsoft, lists the newest first, and is pruned by age."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -42,8 +42,8 @@ def prune(rows: Rows, *, before: datetime, limit: int = 10) -> int:
         return events.prune(connection, before=before, limit=limit)
 
 
-def test_a_line_comes_back_as_it_was_written(rows: Rows) -> None:
-    """Column by column: they are named in two lists that must agree."""
+def test_an_event_is_read_back_as_it_was_written(rows: Rows) -> None:
+    """All columns are compared, because two lists that must agree name them."""
     lines = [event(), event(BOB, outcome="transient", code="timeout", correlation_id=None, fingerprint_after=None)]
 
     record(rows, *lines)
@@ -54,16 +54,16 @@ def test_a_line_comes_back_as_it_was_written(rows: Rows) -> None:
         assert latest(rows, email) == [written]
 
 
-def test_the_newest_lines_come_first_and_no_more_than_asked_for(rows: Rows) -> None:
-    """Whoever looks at an account wants to know what is wrong now."""
+def test_the_newest_events_come_first_up_to_the_limit(rows: Rows) -> None:
+    """A reader wants to know the current problem of an account."""
     record(rows, *(event(code=str(number), at=NOW + number * MINUTE) for number in range(3)))
-    record(rows, event(BOB, code="of somebody else"))
+    record(rows, event(BOB, code="of another account"))
 
     assert [line["code"] for line in latest(rows, limit=2)] == ["2", "1"]
 
 
-def test_old_lines_are_pruned_in_portions(rows: Rows) -> None:
-    """A month's worth in one statement would run into the statement's time limit."""
+def test_old_events_are_pruned_in_batches(rows: Rows) -> None:
+    """Deleting a month of events in one statement would exceed the statement timeout."""
     record(rows, *(event(code=str(age), at=NOW - age * MINUTE) for age in range(5)))
 
     assert prune(rows, before=NOW - MINUTE, limit=2) == 2
@@ -72,8 +72,8 @@ def test_old_lines_are_pruned_in_portions(rows: Rows) -> None:
     assert [line["code"] for line in latest(rows)] == ["1", "0"]
 
 
-def test_a_line_needs_no_account(rows: Rows) -> None:
-    """A foreign key would lock the account's row for every line, and forget its history with it."""
+def test_an_event_needs_no_account(rows: Rows) -> None:
+    """A foreign key would lock the account's row for every event, and delete the history with the account."""
     record(rows, event("nobody@contoso.com"))
 
     assert len(latest(rows, "nobody@contoso.com")) == 1

@@ -1,4 +1,4 @@
-"""The sealed columns as such: none is forgotten, none is compressed, and re-sealing loses against a refresh."""
+"""The sealed columns: none is forgotten, none is compressed, and re-sealing loses against a refresh."""
 
 from uuid import UUID
 
@@ -16,8 +16,8 @@ OLD, NEW = key_prefix("old"), key_prefix("new")
 FIRST = UUID(int=0)
 
 
-def test_every_column_of_bytes_is_known_to_the_rotation(rows: Rows) -> None:
-    """A forgotten one would stay under a key that somebody then throws away."""
+def test_the_rotation_covers_every_column_of_bytes(rows: Rows) -> None:
+    """A forgotten column would stay under a key that an operator then deletes."""
     columns = rows.sql("""
         SELECT attname FROM pg_attribute
         WHERE attrelid = 'mail_credentials'::regclass AND atttypid = 'bytea'::regtype AND NOT attisdropped
@@ -27,7 +27,10 @@ def test_every_column_of_bytes_is_known_to_the_rotation(rows: Rows) -> None:
 
 
 def test_ciphertext_is_not_compressed(rows: Rows) -> None:
-    """It does not shrink, and trying costs CPU at every refresh: stored plainly, out of line if it is long."""
+    """Ciphertext does not shrink, and trying costs CPU at every refresh.
+
+    It is stored plainly, out of line if it is long.
+    """
     storage = rows.sql("""
         SELECT attname, attstorage FROM pg_attribute
         WHERE attrelid = 'mail_credentials'::regclass AND atttypid = 'bytea'::regtype
@@ -37,7 +40,7 @@ def test_ciphertext_is_not_compressed(rows: Rows) -> None:
 
 
 def seal_all(rows: Rows, email: str, **prefixes: bytes) -> None:
-    """An account with a value in every sealed column, under the old key but where said otherwise."""
+    """Save an account with a value in every sealed column, under the old key except for ``prefixes``."""
     rows.save(grant(email))
     values = {column: prefixes.get(column, OLD) + b" " + column.encode() for column in SEALED_COLUMNS}
     assignments = ", ".join(f"{column} = :{column}" for column in SEALED_COLUMNS)
@@ -70,7 +73,7 @@ def under_new_key(row: SealedRow) -> SealedRow:
 
 @pytest.mark.parametrize("column", SEALED_COLUMNS)
 def test_one_value_under_an_old_key_is_enough_to_be_found(rows: Rows, column: str) -> None:
-    """Whichever it is: the key may go only when nothing at all needs it."""
+    """Each column is tried, because the old key may be removed only when no value needs it."""
     seal_all(rows, ANN, **(dict.fromkeys(SEALED_COLUMNS, NEW) | {column: OLD}))
     seal_all(rows, BOB, **dict.fromkeys(SEALED_COLUMNS, NEW))
 
@@ -78,8 +81,8 @@ def test_one_value_under_an_old_key_is_enough_to_be_found(rows: Rows, column: st
     assert count_left(rows) == 1
 
 
-def test_an_account_without_tokens_is_not_left_over(rows: Rows) -> None:
-    """Nothing sealed is nothing to re-seal: a disconnected account must not keep a rotation from ending."""
+def test_an_account_without_tokens_needs_no_rotation(rows: Rows) -> None:
+    """A disconnected account has nothing to re-seal and must not keep a rotation from ending."""
     rows.save(grant())
     rows.disconnect()
 
@@ -88,14 +91,14 @@ def test_an_account_without_tokens_is_not_left_over(rows: Rows) -> None:
 
 
 def test_a_longer_key_id_is_another_key(rows: Rows) -> None:
-    """new2 begins with new, and is not it."""
+    """The key id new2 begins with new, but is a different id."""
     seal_all(rows, ANN, **dict.fromkeys(SEALED_COLUMNS, key_prefix("new2")))
 
     assert count_left(rows) == 1
 
 
-def test_accounts_are_looked_through_in_pages(rows: Rows) -> None:
-    """In order of id, whether anything is left of them or not: no statement looks at more than a page."""
+def test_accounts_are_scanned_in_pages(rows: Rows) -> None:
+    """Pages are in order of id and include accounts without old values, so no statement reads more than a page."""
     for email in (ANN, BOB, CAT):
         seal_all(rows, email)
     ids = sorted(map(account_id, (ANN, BOB, CAT)))
@@ -105,8 +108,8 @@ def test_accounts_are_looked_through_in_pages(rows: Rows) -> None:
     assert page(rows, after=ids[2], size=2) == []
 
 
-def test_what_is_asked_of_a_page_is_of_that_page(rows: Rows) -> None:
-    """Each account is found, and counted, once."""
+def test_a_query_about_a_page_covers_only_that_page(rows: Rows) -> None:
+    """Each account is found and counted once."""
     for email in (ANN, BOB, CAT):
         seal_all(rows, email)
     ids = sorted(map(account_id, (ANN, BOB, CAT)))
@@ -119,7 +122,7 @@ def test_what_is_asked_of_a_page_is_of_that_page(rows: Rows) -> None:
 
 
 def test_a_row_is_re_sealed_column_by_column(rows: Rows) -> None:
-    """Every value goes back to where it came from, and nothing is missing afterwards."""
+    """Every value returns to its own column, and none is missing afterwards."""
     seal_all(rows, ANN)
     [row] = left(rows)
 
@@ -133,10 +136,10 @@ def test_a_row_is_re_sealed_column_by_column(rows: Rows) -> None:
     assert count_left(rows) == 0
 
 
-def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Lease) -> None:
-    """The tokens it read are the older ones by then; the newer stay, and are found the next time."""
+def test_re_sealing_loses_against_a_refresh(rows: Rows, lease: Lease) -> None:
+    """The tokens that it has read are outdated by then. The newer ones stay and are found in the next run."""
     [row] = left(rows)
-    rows.persist(refreshed(claim, refresh_token=None, replaces=None))
+    rows.persist(refreshed(lease, refresh_token=None, replaces=None))
     before = rows.row()
 
     assert swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW)))]) == 0
@@ -144,9 +147,9 @@ def test_re_sealing_loses_against_a_refresh(rows: Rows, claim: Lease) -> None:
     assert rows.row() == before
 
 
-def test_re_sealing_keeps_a_refresh_in_flight_valid(rows: Rows, claim: Lease) -> None:
-    """It changes how a token is kept, not which: the answer that is under way must still be stored."""
+def test_re_sealing_keeps_a_refresh_in_flight_valid(rows: Rows, lease: Lease) -> None:
+    """Re-sealing changes how a token is stored, not the token, so the pending response must still be stored."""
     [row] = left(rows)
     swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW)))])
 
-    assert rows.persist(refreshed(claim)) == {AccountId(claim.account_id): 2}
+    assert rows.persist(refreshed(lease)) == {AccountId(lease.account_id): 2}

@@ -1,4 +1,4 @@
-"""What a sign-in, an operator or a lost key does to an account, and what people get to see of it."""
+"""How a sign-in, an operator or a lost key changes an account, and what the listing and the summary show of it."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ LATER = NOW + HOUR
 
 
 def test_a_new_account_is_active_and_due_when_its_grant_says(rows: Rows) -> None:
-    """With Microsoft's own mail servers, and the age of its refresh token counted from now."""
+    """It uses Microsoft's own mail servers, and the age of its refresh token counts from now."""
     assert rows.save(grant(due_at=LATER)) == {account_id(ANN): 1}
 
     assert rows.find() == Account(
@@ -44,13 +44,13 @@ def test_a_new_account_is_active_and_due_when_its_grant_says(rows: Rows) -> None
     )
 
 
-def test_a_new_sign_in_forgives_everything(rows: Rows) -> None:
-    """Nothing of the old grant is left, neither tokens nor failures, leases nor a password's time; only the count."""
+def test_a_new_sign_in_clears_failures_and_leases(rows: Rows) -> None:
+    """No token, failure or lease of the old grant is left, nor the time when it left OAuth. Only the version grows."""
     rows.save(grant())
     fresh = rows.row()
-    rows.persist(refreshed(rows.claim()[0], due_at=NOW))
-    rows.persist(failed(rows.claim()[0], status=Status.REAUTH_REQUIRED, claims="{}", due_at=NOW))
-    rows.claim()
+    rows.persist(refreshed(rows.lease_due()[0], due_at=NOW))
+    rows.persist(failed(rows.lease_due()[0], status=Status.REAUTH_REQUIRED, claims="{}", due_at=NOW))
+    rows.lease_due()
     rows.leave_oauth()
 
     assert rows.save(grant(), now=LATER) == {account_id(ANN): 3}
@@ -67,7 +67,7 @@ def test_a_new_sign_in_forgives_everything(rows: Rows) -> None:
 
 
 def test_a_sign_in_without_an_access_token_drops_the_one_of_the_old_grant(rows: Rows) -> None:
-    """It may be another user's consent: what was granted before must not be served as the new."""
+    """The new sign-in may be another user's consent, so the old access token must not be served for it."""
     rows.save(grant())
 
     rows.save(grant(access_token=None, obtained_at=None))
@@ -77,7 +77,7 @@ def test_a_sign_in_without_an_access_token_drops_the_one_of_the_old_grant(rows: 
 
 
 def test_mail_servers_stay_until_others_are_given(rows: Rows) -> None:
-    """A sign-in knows nothing of hosts; whoever set them is not asked to do so again."""
+    """A sign-in does not know the hosts, so the stored ones are kept."""
     servers = MailServers(
         imap_host="imap.example",
         imap_port=1993,
@@ -98,7 +98,7 @@ def test_mail_servers_stay_until_others_are_given(rows: Rows) -> None:
 
 
 def test_grants_are_saved_together_each_account_with_its_own(rows: Rows) -> None:
-    """An import mixes new accounts and known ones in one statement."""
+    """An import mixes new and existing accounts in one statement."""
     rows.save(grant(ANN))
 
     versions = rows.save(*(grant(email, refresh_token=Sealed(email.encode())) for email in (ANN, BOB)))
@@ -107,26 +107,26 @@ def test_grants_are_saved_together_each_account_with_its_own(rows: Rows) -> None
     assert [rows.row(email)["refresh_token"] for email in (ANN, BOB)] == [ANN.encode(), BOB.encode()]
 
 
-def test_an_operator_s_word_forgives_failures_and_ends_the_lease(rows: Rows) -> None:
-    """A resumed account starts afresh; its tokens are what they were."""
+def test_an_operators_command_clears_failures_and_ends_the_lease(rows: Rows) -> None:
+    """A resumed account starts without failures, and its tokens are unchanged."""
     rows.save(grant())
     fresh = rows.row()
-    rows.persist(failed(rows.claim()[0], status=Status.REAUTH_REQUIRED, claims="{}", due_at=NOW))
-    rows.claim()
+    rows.persist(failed(rows.lease_due()[0], status=Status.REAUTH_REQUIRED, claims="{}", due_at=NOW))
+    rows.lease_due()
 
     assert rows.set_status(Status.ACTIVE, due_at=LATER) == 2
 
     assert rows.row() == fresh | {"version": 2, "refresh_due_at": LATER, "status_changed_at": NOW}
 
 
-def test_the_state_of_an_unknown_account_cannot_be_set(rows: Rows) -> None:
-    """The caller learns it from the missing version."""
+def test_the_status_of_an_unknown_account_cannot_be_set(rows: Rows) -> None:
+    """The missing version in the return value shows it."""
     assert rows.set_status(Status.PAUSED) is None
 
 
-def test_erased_is_every_sealed_column(rows: Rows, claim: Lease) -> None:
-    """The rescue copy too: whoever disconnects an account wants nothing of it left."""
-    rows.persist(refreshed(claim))
+def test_a_disconnect_erases_every_sealed_column(rows: Rows, lease: Lease) -> None:
+    """No secret of a disconnected account may remain."""
+    rows.persist(refreshed(lease))
     assert all(rows.row()[column] for column in SEALED_COLUMNS)
 
     rows.disconnect()
@@ -136,21 +136,21 @@ def test_erased_is_every_sealed_column(rows: Rows, claim: Lease) -> None:
 
 
 def test_a_disconnected_account_comes_back_with_a_higher_version(rows: Rows) -> None:
-    """Were it deleted and begun anew, a late writer's copy of the old one could pass for the newer."""
+    """If the row were deleted and created again, a late writer's old copy could pass for the newer one."""
     rows.save(grant())
     rows.disconnect()
 
     assert rows.save(grant()) == {account_id(ANN): 3}
-    assert len(rows.claim()) == 1
+    assert len(rows.lease_due()) == 1
 
 
-def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Lease) -> None:
-    """The key may come back: then a resume is all it takes."""
+def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, lease: Lease) -> None:
+    """The key may come back, and then a resume is enough."""
     tokens = ("access_token", "refresh_token", "token_expiry", "version")
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert leases.set_aside(connection, claim, code="unreadable", now=NOW)
+        assert leases.set_aside(connection, lease, code="unreadable", now=NOW)
 
     after, account = rows.row(), rows.find()
     assert {name: after[name] for name in tokens} == {name: before[name] for name in tokens}
@@ -160,13 +160,13 @@ def test_an_account_set_aside_keeps_its_ciphertext(rows: Rows, claim: Lease) -> 
 
 
 @pytest.mark.parametrize("overtake", [Rows.take_over, Rows.sign_in, Rows.pause])
-def test_only_the_holder_of_the_lease_may_set_an_account_aside(rows: Rows, claim: Lease, overtake: Overtake) -> None:
-    """A worker that lacks the newest key must not stop an account that others can read."""
+def test_only_the_holder_of_the_lease_may_set_an_account_aside(rows: Rows, lease: Lease, overtake: Overtake) -> None:
+    """A worker that lacks the newest key must not set aside an account that other workers can read."""
     overtake(rows)
     before = rows.row()
 
     with rows.database.begin() as connection:
-        assert not leases.set_aside(connection, claim, code="unreadable", now=NOW)
+        assert not leases.set_aside(connection, lease, code="unreadable", now=NOW)
 
     assert rows.row() == before
 
@@ -178,7 +178,7 @@ def emails(rows: Rows, *, status: Status | None = None, after: str = "", limit: 
 
 
 def test_accounts_are_listed_in_pages_that_neither_repeat_nor_skip(rows: Rows) -> None:
-    """In order of e-mail; the last one of a page is where the next begins."""
+    """They are in order of e-mail. The last address of a page is where the next page begins."""
     rows.save(*map(grant, (DAN, BOB, ANN, CAT)))
 
     assert emails(rows, limit=2) == [ANN, BOB]
@@ -186,8 +186,8 @@ def test_accounts_are_listed_in_pages_that_neither_repeat_nor_skip(rows: Rows) -
     assert emails(rows, after=DAN, limit=2) == []
 
 
-def test_a_list_may_be_of_one_state(rows: Rows) -> None:
-    """Page by page too: those in trouble among a million."""
+def test_a_list_can_be_filtered_by_status(rows: Rows) -> None:
+    """Pages work for a filter, too: the failing accounts among a million."""
     rows.save(*map(grant, (ANN, BOB, CAT, DAN)))
     for email in (ANN, CAT, DAN):
         rows.set_status(Status.PAUSED, email=email)
@@ -196,11 +196,14 @@ def test_a_list_may_be_of_one_state(rows: Rows) -> None:
     assert emails(rows, status=Status.PAUSED, after=CAT) == [DAN]
 
 
-def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
-    """One leased, one overdue and expired, one failing and one paused: each is counted where an operator looks."""
+def test_the_summary_counts_accounts_by_state(rows: Rows) -> None:
+    """One is leased, one overdue and expired, one failing and one paused.
+
+    Each is counted where an operator looks for it.
+    """
     rows.save(*map(grant, (ANN, CAT, DAN)))
-    claims = {claim.email: claim for claim in rows.claim()}
-    rows.persist(refreshed(claims[CAT], due_at=NOW + 9 * HOUR, failure=FAILURE))
+    held = {lease.email: lease for lease in rows.lease_due()}
+    rows.persist(refreshed(held[CAT], due_at=NOW + 9 * HOUR, failure=FAILURE))
     rows.set_status(Status.PAUSED, email=DAN)
     rows.save(grant(BOB, due_at=NOW - HOUR, expires_at=NOW))
 
@@ -219,8 +222,8 @@ def test_the_summary_tells_how_the_fleet_stands(rows: Rows) -> None:
     }
 
 
-def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows, claim: Lease) -> None:
-    """Its worker is dead: the summary must not claim that somebody is at it."""
+def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows, lease: Lease) -> None:
+    """Its worker is dead, so the summary must not count it as in flight."""
     with rows.database.begin() as connection:
         summary = accounts.summary(connection, clients=["default"], now=NOW + LEASE)
 

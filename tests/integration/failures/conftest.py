@@ -1,4 +1,4 @@
-"""Further processes of the installation, its command line, and the outages that the tests begin with."""
+"""Further processes of the installation, its command line, and the outages that tests start with."""
 
 import os
 import subprocess
@@ -22,19 +22,19 @@ def _other_process(installation: Installation) -> Services:
 
 @pytest.fixture(name="without_microsoft")
 def _without_microsoft(installation: Installation) -> Services:
-    """A process that cannot reach Microsoft, while the others can."""
+    """A process that cannot reach Microsoft, while the other processes can."""
     return installation.another_process(authority="https://localhost:9/common")
 
 
 @pytest.fixture(name="without_postgres")
 def _without_postgres(installation: Installation) -> Services:
-    """A process that cannot reach Postgres, while the others can."""
+    """A process that cannot reach Postgres, while the other processes can."""
     return installation.another_process(database_url="postgresql://user@127.0.0.1:9/nothing")
 
 
 @pytest.fixture(name="command")
 def _command(installation: Installation) -> Callable[..., str]:
-    """`token-worker`, in a process of its own, by the real clock."""
+    """Runs `token-worker` in a process of its own, on the real clock."""
     settings = {f"WORKER_{name.upper()}": value for name, value in installation.plain_settings().items()}
     environment = os.environ | settings
 
@@ -56,7 +56,7 @@ def _fifty(installation: Installation) -> list[str]:
 
 @pytest.fixture(name="signed_in")
 def _signed_in(installation: Installation) -> Installation:
-    """Ann has a token in both stores, which has expired an hour later, and nothing has refreshed it yet."""
+    """Ann has a token in both stores. It has expired an hour later, and no process has refreshed it yet."""
     installation.sign_in(ANN, due=True, strict=True, lifetime=HOUR)
     installation.refresh_due()
     installation.clock.advance(hours=1)
@@ -65,6 +65,6 @@ def _signed_in(installation: Installation) -> Installation:
 
 @pytest.fixture(name="outage")
 def _outage(signed_in: Installation, stores: Stack) -> Installation:
-    """Besides, Postgres is down."""
+    """As ``signed_in``, and Postgres is down."""
     stores.postgres.stop()
     return signed_in

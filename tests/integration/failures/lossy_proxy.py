@@ -1,4 +1,4 @@
-"""A way to Postgres that can break at the worst moment: the commit arrives, its confirmation does not."""
+"""A proxy to Postgres that breaks at the worst moment: the commit arrives, its confirmation does not."""
 
 import selectors
 import socket
@@ -14,7 +14,7 @@ _CHUNK = 65_536  # bytes
 
 
 class LossyProxy:
-    """Passes bytes both ways, for as many connections as come."""
+    """Passes bytes both ways, for any number of connections."""
 
     def __init__(self, database_url: str) -> None:
         target = make_url(database_url)
@@ -54,14 +54,14 @@ class LossyProxy:
 
     def _pass_on(self, ready: selectors.BaseSelector, client: socket.socket, server: socket.socket) -> bool:
         for key, _ in ready.select():
-            source: socket.socket = key.fileobj  # type: ignore[assignment]  # what was registered
+            source: socket.socket = key.fileobj  # type: ignore[assignment]  # the registered object
             chunk = source.recv(_CHUNK)
             if not chunk:
                 return False
             key.data.sendall(chunk)
             if source is client and chunk.endswith(_COMMIT) and self._armed.is_set():
                 self._armed.clear()
-                server.recv(_CHUNK)  # it is committed
+                server.recv(_CHUNK)  # the transaction is committed now
                 self.lost += 1
                 return False
         return True

@@ -1,4 +1,4 @@
-"""Every state an account can end in: what leads there, what does not, and the way back."""
+"""Every status that an account can have: what leads to it, what does not, and how the account leaves it."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,7 +16,7 @@ from worker.domain.account import Status, account_id
 from worker.domain.errors import AccountInactive, BlockedByAdmin, InvalidInput, NeedsUser
 from worker.vault import Purpose
 
-UNKNOWN = "12345"  # an invalid_grant whose code nobody has seen before
+UNKNOWN = "12345"  # an invalid_grant with a code that is not listed
 ENDED = {
     "50173": (Status.REAUTH_REQUIRED, NeedsUser),
     "53003": (Status.BLOCKED, BlockedByAdmin),
@@ -29,7 +29,7 @@ def state(installation: Installation, email: str = ANN) -> tuple[Status, int]:
 
 
 def assert_well(installation: Installation, email: str = ANN) -> None:
-    """As if nothing had ever been wrong, and with a token in hand."""
+    """The account is active without a trace of failures, and has a live token."""
     account = installation.account(email)
     assert (account.failure, account.claims, account.lease_until) == (None, None, None)
     assert state(installation, email) == (Status.ACTIVE, 0)
@@ -40,8 +40,8 @@ def assert_well(installation: Installation, email: str = ANN) -> None:
 
 
 def test_strikes_are_counted_across_processes(installation: Installation) -> None:
-    """Three unproven signs of a dead grant over ten minutes are proof, whoever got them and whatever was restarted
-    in between."""
+    """Three strikes over ten minutes count as proof, even if different processes receive them and workers restart
+    between them."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error(UNKNOWN), ANN)
     seen = []
@@ -54,8 +54,8 @@ def test_strikes_are_counted_across_processes(installation: Installation) -> Non
     assert seen == [(Status.ACTIVE, 1), (Status.ACTIVE, 2), (Status.REAUTH_REQUIRED, 3)]
 
 
-def test_a_good_answer_forgives_strikes(installation: Installation, other_process: Services) -> None:
-    """It has proved them wrong: the next sign starts from one."""
+def test_a_new_token_clears_strikes(installation: Installation, other_process: Services) -> None:
+    """A new token has disproved the strikes, so the next strike is the first again."""
     installation.sign_in(ANN, due=True, lifetime=timedelta(hours=1))
     for expected in (1, 2, 0, 1, 2):
         installation.emulator.clear_faults()
@@ -66,7 +66,7 @@ def test_a_good_answer_forgives_strikes(installation: Installation, other_proces
         installation.clock.advance(minutes=5 if expected else 60)
 
 
-def test_other_failures_between_strikes_neither_count_nor_forgive(installation: Installation) -> None:
+def test_other_failures_neither_count_as_strikes_nor_clear_them(installation: Installation) -> None:
     """A 503 says nothing about the grant."""
     installation.sign_in(ANN, due=True)
     for code in (UNKNOWN, "90033", UNKNOWN, "50196", UNKNOWN):
@@ -91,7 +91,7 @@ def by_resuming(installation: Installation) -> None:
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def by_the_daily_look(installation: Installation) -> None:
+def by_the_daily_recheck(installation: Installation) -> None:
     installation.clock.advance(hours=23, minutes=59)
     assert installation.refresh_due() == {"claimed": 0}
     installation.clock.advance(hours=2.5)
@@ -99,20 +99,22 @@ def by_the_daily_look(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("code", ENDED)
-@pytest.mark.parametrize("come_back", [by_sign_in, by_hand, by_resuming, by_the_daily_look])
-def test_an_account_that_was_given_up_comes_back(
+@pytest.mark.parametrize("come_back", [by_sign_in, by_hand, by_resuming, by_the_daily_recheck])
+def test_a_refused_account_becomes_active_again(
     installation: Installation, other_process: Services, code: str, come_back: Callable[[Installation], None]
 ) -> None:
-    """Dead or blocked, Microsoft may change its mind, and an administrator too. Until then consumers are told at once,
-    without a question."""
-    status, told = ENDED[code]
+    """Microsoft or an administrator may lift a refusal.
+
+    Until then consumers get the error at once, without a request.
+    """
+    status, error = ENDED[code]
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error(code), ANN, times=1)
     installation.refresh_due()
     assert installation.account(ANN).status is status
 
     def read() -> None:
-        with pytest.raises(told, match=f"AADSTS{code}"):
+        with pytest.raises(error, match=f"AADSTS{code}"):
             other_process.tokens.get(ANN)
 
     assert installation.requests_during(read) == 0
@@ -122,8 +124,8 @@ def test_an_account_that_was_given_up_comes_back(
     assert_well(installation)
 
 
-def test_an_account_that_is_still_dead_is_looked_at_once_a_day(installation: Installation) -> None:
-    """For weeks: a question a day is cheap, and more would be a nuisance."""
+def test_a_dead_account_is_requested_once_a_day(installation: Installation) -> None:
+    """One request a day is cheap enough to go on for weeks."""
     installation.sign_in(ANN, BOB, due=True)
     installation.emulator.add_fault(oauth_error("50173"), ANN)
     installation.emulator.add_fault(oauth_error("53003"), BOB)
@@ -132,15 +134,17 @@ def test_an_account_that_is_still_dead_is_looked_at_once_a_day(installation: Ins
         installation.refresh_due()
         installation.clock.advance(hours=3)
 
-    asked = installation.emulator.statistics().by_account
-    assert 11 <= asked[ANN].requests <= 14
-    assert 11 <= asked[BOB].requests <= 14
+    statistics = installation.emulator.statistics().by_account
+    assert 11 <= statistics[ANN].requests <= 14
+    assert 11 <= statistics[BOB].requests <= 14
     assert installation.account(ANN).status is Status.REAUTH_REQUIRED
     assert installation.account(BOB).status is Status.BLOCKED
 
 
-def test_an_unreadable_account_comes_back_once_it_is_mended(installation: Installation, clock: TurnedClock) -> None:
-    """What was stored is damaged: it is set aside and not overwritten, and an operator who has mended it resumes it."""
+def test_an_unreadable_account_is_active_again_after_a_repair_and_a_resume(
+    installation: Installation, clock: TurnedClock
+) -> None:
+    """The stored token is damaged. It is set aside and not overwritten, and an operator repairs and resumes it."""
     installation.sign_in(ANN, due=True)
     sealed = installation.account(ANN).refresh_token
     installation.query("UPDATE mail_credentials SET refresh_token = '\\x00'")
@@ -160,8 +164,8 @@ def test_an_unreadable_account_comes_back_once_it_is_mended(installation: Instal
     assert_well(installation)
 
 
-def test_an_unreadable_account_comes_back_by_a_sign_in_too(installation: Installation) -> None:
-    """The key is lost for good: the user brings a new grant, sealed under the key at hand."""
+def test_an_unreadable_account_is_active_again_after_a_sign_in(installation: Installation) -> None:
+    """The key is lost for good. The user signs in again, and the new grant is sealed under the current key."""
     installation.sign_in(ANN, due=True)
     installation.query("UPDATE mail_credentials SET refresh_token = '\\x00'")
     installation.refresh_due()
@@ -172,8 +176,8 @@ def test_an_unreadable_account_comes_back_by_a_sign_in_too(installation: Install
     assert_well(installation)
 
 
-def test_a_paused_account_comes_back_when_it_is_resumed(installation: Installation, other_process: Services) -> None:
-    """Meanwhile its token is served while it lives, and Microsoft is not asked, however overdue it is."""
+def test_a_paused_account_is_refreshed_again_once_resumed(installation: Installation, other_process: Services) -> None:
+    """Its token is served while it lives, and no request is sent, however overdue the account is."""
     installation.sign_in(ANN, due=True, lifetime=timedelta(hours=1))
     installation.refresh_due()
     token = installation.services.tokens.get(ANN)
@@ -195,8 +199,8 @@ def test_a_paused_account_comes_back_when_it_is_resumed(installation: Installati
     assert_well(installation)
 
 
-def test_a_disconnected_account_comes_back_by_a_sign_in_alone(installation: Installation) -> None:
-    """There is nothing left to resume."""
+def test_only_a_sign_in_reactivates_a_disconnected_account(installation: Installation) -> None:
+    """A resume is not enough, because the tokens were erased."""
     installation.sign_in(ANN, due=True)
     installation.refresh_due()
     installation.services.accounts.disconnect(ANN)
@@ -210,8 +214,8 @@ def test_a_disconnected_account_comes_back_by_a_sign_in_alone(installation: Inst
     assert_well(installation)
 
 
-def test_an_answer_about_the_old_grant_does_not_condemn_the_new_one(installation: Installation) -> None:
-    """The users sign in while Microsoft refuses the grants before: between claim and answer the rows have moved on."""
+def test_a_refusal_of_the_old_grant_does_not_affect_the_new_one(installation: Installation) -> None:
+    """The users sign in while Microsoft refuses their old grants, so the rows change between lease and response."""
     codes = ["50173", "53003", UNKNOWN, "70043", "90033", "50196"]
     users = emails(len(codes))
     installation.sign_in(*users, due=True)
@@ -231,8 +235,8 @@ def test_an_answer_about_the_old_grant_does_not_condemn_the_new_one(installation
         assert_well(installation, email)
 
 
-def test_a_consumer_that_met_the_old_grants_end_gets_the_new_grants_token(installation: Installation) -> None:
-    """It asked with the old one, and is not told about that: somebody has helped already."""
+def test_a_consumer_whose_old_grant_is_refused_gets_the_new_grants_token(installation: Installation) -> None:
+    """The consumer sent the old grant, but a new one is stored by now, so it gets the new token and no error."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(refusal_with("50173", lambda: installation.sign_in(ANN, due=True)), ANN, times=1)
 
@@ -244,7 +248,7 @@ def test_a_consumer_that_met_the_old_grants_end_gets_the_new_grants_token(instal
 def test_an_operators_decision_during_a_refresh_stands(
     installation: Installation, act: str, status: Status, granted: bool
 ) -> None:
-    """Neither a refusal nor a new token changes what was decided while the question was under way."""
+    """Neither a refusal nor a new token changes a decision that was made while the request was in flight."""
     installation.sign_in(ANN, due=True)
 
     def operate() -> None:
@@ -260,8 +264,8 @@ def test_an_operators_decision_during_a_refresh_stands(
     assert (account.status, account.due_at, account.failure) == (status, None, None)
 
 
-def test_one_dead_account_is_no_news_about_the_others(installation: Installation) -> None:
-    """In the same batch, of the same tenant."""
+def test_one_dead_account_does_not_affect_the_others(installation: Installation) -> None:
+    """The other accounts of the batch and of the tenant are refreshed."""
     installation.sign_in(ANN, BOB, due=True)
     installation.emulator.revoke(ANN)
 

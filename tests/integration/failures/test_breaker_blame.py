@@ -1,4 +1,4 @@
-"""What is wrong with accounts is not held against their app registration, though Microsoft's words might say so."""
+"""Failures of accounts do not open the breaker of their app registration, even if Microsoft's error suggests it."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,11 @@ from worker.settings.clients import MAIL_SCOPES
 DAMAGED = emails(40, "damaged.example")
 
 
-def test_damaged_refresh_tokens_do_not_stop_the_others(installation: Installation) -> None:
-    """An import has cut them short: the longest overdue of all, but it is their users who must sign in again."""
+def test_damaged_refresh_tokens_do_not_stop_other_accounts(installation: Installation) -> None:
+    """An import has cut the tokens short.
+
+    They are the longest overdue, but only their users can help, by signing in again.
+    """
     store(installation, DAMAGED, length=512)
     installation.clock.advance(seconds=1)
     installation.sign_in(*emails(10), due=True)
@@ -30,8 +33,8 @@ def test_damaged_refresh_tokens_do_not_stop_the_others(installation: Installatio
     assert {installation.account(email).status for email in DAMAGED} == {Status.REAUTH_REQUIRED}
 
 
-def test_scopes_of_their_own_do_not_stop_the_others(installation: Installation) -> None:
-    """Somebody has stored scopes for a few that Microsoft does not know."""
+def test_accounts_with_wrong_scopes_do_not_stop_other_accounts(installation: Installation) -> None:
+    """Some accounts are stored with scopes that Microsoft does not know."""
     store(installation, DAMAGED, scopes=("https://outlook.office.com/IMAP.Typo",))
     refuse(installation, DAMAGED, "70011")
     installation.clock.advance(seconds=1)
@@ -42,8 +45,8 @@ def test_scopes_of_their_own_do_not_stop_the_others(installation: Installation) 
 
 
 @pytest.mark.parametrize("scopes", [(), tuple(MAIL_SCOPES.split())], ids=["by default", "spelled out"])
-def test_the_registration_s_own_scopes_are_its_own_affair(installation: Installation, scopes: tuple[str, ...]) -> None:
-    """If Microsoft refuses those, asking for the others is pointless."""
+def test_wrong_scopes_of_the_registration_open_its_breaker(installation: Installation, scopes: tuple[str, ...]) -> None:
+    """If Microsoft refuses these, requests for the other accounts are pointless."""
     store(installation, DAMAGED, scopes=scopes)
     refuse(installation, DAMAGED, "700022")
 
@@ -66,7 +69,7 @@ def test_the_registration_s_own_scopes_are_its_own_affair(installation: Installa
     ],
     ids=["90023", "9002327", "70011", "9002332", "client", "unauthorized", "denied", "new", "HTML"],
 )
-def test_answers_that_a_few_accounts_get_do_not_stop_the_others(installation: Installation, fault: Fault) -> None:
+def test_refusals_of_a_few_accounts_do_not_stop_other_accounts(installation: Installation, fault: Fault) -> None:
     """The same holds for codes that are not listed, with any error name."""
     store(installation, DAMAGED)
     for email in DAMAGED:
@@ -80,8 +83,8 @@ def test_answers_that_a_few_accounts_get_do_not_stop_the_others(installation: In
     assert installation.breaker_rows() == []
 
 
-def test_authorities_of_their_own_do_not_stop_the_others(installation: Installation) -> None:
-    """A customer's accounts came with the wrong one: the app is not for it."""
+def test_accounts_with_a_wrong_authority_do_not_stop_other_accounts(installation: Installation) -> None:
+    """A customer's accounts were stored with an authority that does not serve the app."""
     authority = installation.settings.authority.replace("/common", "/consumers")
     store(installation, DAMAGED, authority=authority)
     refuse(installation, DAMAGED, "9002331")
@@ -93,10 +96,10 @@ def test_authorities_of_their_own_do_not_stop_the_others(installation: Installat
 
 
 @pytest.mark.parametrize("is_spelled_out", [False, True], ids=["by default", "spelled out"])
-def test_the_registration_s_own_authority_is_its_own_affair(
+def test_a_wrong_authority_of_the_registration_opens_its_breaker(
     installation: Installation, *, is_spelled_out: bool
 ) -> None:
-    """A single-tenant app asked at /common: no other account would fare better."""
+    """A single-tenant app sends requests to /common. Every other account would be refused as well."""
     store(installation, DAMAGED, authority=installation.settings.authority if is_spelled_out else None)
     refuse(installation, DAMAGED, "50194")
 
@@ -106,14 +109,14 @@ def test_the_registration_s_own_authority_is_its_own_affair(
 
 def store(
     installation: Installation,
-    everybody: Sequence[str],
+    accounts: Sequence[str],
     *,
     length: int | None = None,
     scopes: tuple[str, ...] = (),
     authority: str | None = None,
 ) -> None:
-    """Their users sign in, and of each refresh token so much is stored."""
-    tokens = {email: installation.emulator.enrol(email).refresh_token[:length] for email in everybody}
+    """Sign the users in and store the first ``length`` characters of each refresh token, or all."""
+    tokens = {email: installation.emulator.enrol(email).refresh_token[:length] for email in accounts}
     installation.services.accounts.save(
         [
             Grant(email=email, refresh_token=Secret(token), scopes=scopes, authority=authority)
@@ -122,6 +125,6 @@ def store(
     )
 
 
-def refuse(installation: Installation, everybody: Sequence[str], code: str) -> None:
-    for email in everybody:
+def refuse(installation: Installation, accounts: Sequence[str], code: str) -> None:
+    for email in accounts:
         installation.emulator.add_fault(oauth_error(code), email)

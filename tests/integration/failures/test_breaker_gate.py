@@ -1,4 +1,4 @@
-"""One app registration in trouble, two processes: few questions, no account blamed, and nobody signs in again."""
+"""While an app registration fails, two processes send few requests, blame no account, and need no new sign-in."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,28 +22,26 @@ NONE = {"claimed": 0}
 def test_a_rejected_secret_costs_few_requests_and_blames_no_account(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """The secret has expired: that is no news about any mailbox, and fifty requests would not make it better."""
+    """An expired secret says nothing about any mailbox, and fifty requests would not change it."""
     installation.reject_secret()
 
     tally = installation.refresh_due()
 
-    asked = installation.requests
-    assert 3 <= asked <= installation.requests_until_open
-    assert tally == {"claimed": 50, "misconfigured": asked, "returned": 50 - asked}
+    sent = installation.requests
+    assert 3 <= sent <= installation.requests_until_open
+    assert tally == {"claimed": 50, "misconfigured": sent, "returned": 50 - sent}
     assert installation.blamed_accounts() == []
     assert {account.version for account in installation.accounts()} == {1}
-    unasked = [account for account in installation.accounts() if account.failure is None]
-    assert [account.due_at for account in unasked] == [NOW] * (50 - asked)
+    without_request = [account for account in installation.accounts() if account.failure is None]
+    assert [account.due_at for account in without_request] == [NOW] * (50 - sent)
     assert installation.breaker_rows() == [(1, "AADSTS7000215", NOW + timedelta(seconds=10))]
     assert other_process.refresher.refresh_due() == NONE
     assert other_process.refresher.batches_due(limit=64) == []
-    assert installation.requests == asked
+    assert installation.requests == sent
 
 
-def test_one_canary_goes_per_interval_however_many_ask(
-    installation: Installation, other_process: Services, fifty: list[str]
-) -> None:
-    """Two processes and a crowd of consumers: one of them finds out, and the wait doubles."""
+def test_one_probe_is_sent_per_interval(installation: Installation, other_process: Services, fifty: list[str]) -> None:
+    """Two processes and many consumers share one probe per interval, and the wait doubles."""
     installation.reject_secret()
     installation.refresh_due()
 
@@ -54,25 +52,25 @@ def test_one_canary_goes_per_interval_however_many_ask(
     def sweep(number: int) -> None:
         (other_process, installation.services)[number % 2].refresher.refresh_due()
 
-    def crowd() -> None:
+    def read_and_sweep() -> None:
         with ThreadPoolExecutor(12) as pool:
             for done in [pool.submit((read, sweep)[number % 3 == 0], number) for number in range(24)]:
                 done.result()
 
-    canaries = []
+    probes = []
     for wait in (10, 19, 1, 39, 1):
         installation.clock.advance(seconds=wait)
-        canaries.append(installation.requests_during(crowd))
+        probes.append(installation.requests_during(read_and_sweep))
 
-    assert canaries == [1, 0, 1, 0, 1]
+    assert probes == [1, 0, 1, 0, 1]
     assert installation.breaker_rows() == [(4, "AADSTS7000215", installation.clock.now + timedelta(seconds=80))]
     assert installation.blamed_accounts() == []
 
 
-def test_once_the_secret_is_right_the_canary_closes_the_breaker_and_a_ramp_brings_all_back(
+def test_a_successful_probe_closes_the_breaker_and_a_ramp_follows(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """One, ten, twenty, the rest: and every mailbox has a token again, without its user."""
+    """One, ten and twenty requests, then all: every mailbox has a token again without its user."""
     installation.reject_secret()
     installation.refresh_due()
     installation.accept_secret()
@@ -91,22 +89,22 @@ def test_once_the_secret_is_right_the_canary_closes_the_breaker_and_a_ramp_bring
     assert installation.breaker_rows() == [(0, None, None)]
 
 
-def test_nobody_asks_before_retry_after_is_over(
+def test_no_request_is_sent_before_retry_after_is_over(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """Microsoft says 60 s to a few; it means all workers and all consumers."""
+    """Microsoft sends a Retry-After of 60 s to a few requests. All workers and consumers honour it."""
     installation.emulator.add_fault(fault_named("throttled"))
     assert installation.refresh_due()["returned"] >= 50 - installation.requests_until_open
     installation.emulator.clear_faults()
 
-    def everybody() -> None:
+    def sweep_and_read() -> None:
         for services in (installation.services, other_process):
             services.refresher.refresh_due()
             with pytest.raises(BackingOff):
                 services.tokens.get(fifty[-1])
 
     installation.clock.advance(seconds=59.9)
-    assert installation.requests_during(everybody) == 0
+    assert installation.requests_during(sweep_and_read) == 0
     installation.clock.advance(seconds=0.1)
     assert installation.requests_during(installation.refresh_due) == 1
     for _ in range(4):
@@ -116,11 +114,10 @@ def test_nobody_asks_before_retry_after_is_over(
     assert installation.blamed_accounts() == []
 
 
-def test_a_storm_of_5xx_costs_a_canary_now_and_then(
+def test_during_a_storm_of_5xx_only_probes_are_sent(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """Five minutes of 503 and a sweep of each process every five seconds: waits of 10, 20, 40, 80 and 160 s, then it
-    is over."""
+    """Five minutes of 503 with sweeps every five seconds cost only probes, after 10, 20, 40, 80 and 160 s."""
     installation.emulator.add_fault(fault_named("html-503"))
     assert installation.requests_during(installation.refresh_due) <= installation.requests_until_open
 
@@ -141,8 +138,8 @@ def test_a_storm_of_5xx_costs_a_canary_now_and_then(
     assert {account.version for account in installation.accounts()} == {2}
 
 
-def test_loops_detected_never_open_it(installation: Installation, fifty: list[str]) -> None:
-    """AADSTS50196 arrives as invalid_grant and is about one account's questions: the others go on."""
+def test_detected_loops_never_open_the_breaker(installation: Installation, fifty: list[str]) -> None:
+    """AADSTS50196 arrives as invalid_grant and is about the requests of one account, so the others go on."""
     for email in fifty[:40]:
         installation.emulator.add_fault(oauth_error("50196"), email)
 
@@ -153,7 +150,7 @@ def test_loops_detected_never_open_it(installation: Installation, fifty: list[st
 
 
 def test_a_tenant_that_is_gone_does_not_stop_the_others(installation: Installation, fifty: list[str]) -> None:
-    """AADSTS90002 is about one customer, who has left; every other tenant is refreshed in the same batch."""
+    """AADSTS90002 is about one customer who has left. Every other tenant is refreshed in the same batch."""
     gone = emails(30, "gone.example")
     installation.sign_in(*gone, due=True)
     for email in gone:
@@ -166,7 +163,7 @@ def test_a_tenant_that_is_gone_does_not_stop_the_others(installation: Installati
 
 
 def test_another_app_registration_goes_on(installation: Installation) -> None:
-    """Each has its own secret, its own limits at Microsoft, and its own breaker."""
+    """Each registration has its own secret, its own limits at Microsoft, and its own breaker."""
     installation.emulator.registrations.register(Registration(client_id="other-app", secrets=("other",)))
     authority = installation.settings.authority
     other = ClientSettings(client_id="other-app", client_secret=SecretStr("other"), authority=authority)
@@ -182,10 +179,10 @@ def test_another_app_registration_goes_on(installation: Installation) -> None:
     assert [(breaker.client, breaker.failures) for breaker in services.events.breakers()] == [("default", 1)]
 
 
-def test_a_machine_without_a_network_stops_only_itself(
+def test_a_machine_without_a_network_stops_only_its_own_requests(
     installation: Installation, without_microsoft: Services, fifty: list[str]
 ) -> None:
-    """Nothing is known about the app registration; the others must not wait for this machine's cable."""
+    """The failure says nothing about the app registration, so other machines must go on."""
     tally = without_microsoft.refresher.refresh_due()
 
     assert 3 <= tally["transient"] <= installation.requests_until_open
@@ -200,10 +197,10 @@ def test_a_machine_without_a_network_stops_only_itself(
     assert installation.refresh_due() == {"claimed": tally["returned"], "refreshed": tally["returned"]}
 
 
-def test_a_canary_that_finds_no_way_to_microsoft_is_given_back(
+def test_a_probe_that_cannot_reach_microsoft_is_released(
     installation: Installation, without_microsoft: Services, fifty: list[str]
 ) -> None:
-    """A cut-off machine that is the first to try must not bar the others for a minute."""
+    """A machine without a network that probes first must not block the others for a minute."""
     installation.reject_secret()
     installation.refresh_due()
     installation.accept_secret()
@@ -214,10 +211,10 @@ def test_a_canary_that_finds_no_way_to_microsoft_is_given_back(
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_a_canary_that_is_not_sent_is_given_back(
+def test_a_probe_that_is_not_sent_is_released(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """Nothing was due, or the account was taken: whoever has a question next may ask it at once."""
+    """Nothing was due, or the account was leased elsewhere. The next process that has a request may send it at once."""
     installation.reject_secret()
     installation.refresh_due()
     installation.accept_secret()
@@ -234,16 +231,16 @@ def test_a_canary_that_is_not_sent_is_given_back(
     assert other_process.tokens.get(fifty[0]).version == 2
 
 
-def test_a_sender_that_dies_with_its_canary_bars_the_others_for_a_minute(
+def test_a_process_that_dies_with_its_probe_blocks_the_others_for_a_minute(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """A lease, as everywhere: no canary may be out for ever."""
+    """The right to probe expires like a lease."""
     installation.reject_secret()
     installation.refresh_due()
     installation.clock.advance(seconds=10)
     installation.query(
         "UPDATE oauth_clients SET open_until = open_until + interval '60 s'"
-    )  # and is never heard of again
+    )  # and the process never reports a result
 
     installation.clock.advance(seconds=59)
     assert installation.requests_during(other_process.refresher.refresh_due) == 0
@@ -252,7 +249,7 @@ def test_a_sender_that_dies_with_its_canary_bars_the_others_for_a_minute(
 
 
 def test_single_failures_days_apart_do_not_add_up(installation: Installation) -> None:
-    """A 503 here and there, for ever another account, with good answers in between: that is a normal week."""
+    """A 503 now and then, each for another account and with successes in between, is a normal week."""
     for number in range(4):
         failing, fine = f"failing{number}@contoso.com", f"fine{number}@contoso.com"
         installation.emulator.add_fault(fault_named("html-503"), failing, times=1)
@@ -264,8 +261,8 @@ def test_single_failures_days_apart_do_not_add_up(installation: Installation) ->
     assert installation.breaker_rows() == [(0, None, None)]
 
 
-def test_a_restart_does_not_close_it(installation: Installation, fifty: list[str]) -> None:
-    """A supervisor that restarts a failing worker must not make a storm of it."""
+def test_a_restart_does_not_close_the_breaker(installation: Installation, fifty: list[str]) -> None:
+    """A supervisor that restarts a failing worker must not cause a storm of requests."""
     installation.reject_secret()
     installation.refresh_due()
 
@@ -278,8 +275,9 @@ def test_a_restart_does_not_close_it(installation: Installation, fifty: list[str
     assert installation.requests_during(installation.refresh_due) == 1
 
 
-def test_nobody_is_asked_to_sign_in_by_trouble_with_the_app(installation: Installation, fifty: list[str]) -> None:
-    """Days of it, with every account having been the canary or in the first handful more than once."""
+def test_a_failing_app_registration_causes_no_sign_in(installation: Installation, fifty: list[str]) -> None:
+    """The breaker stays open for days, and every account has been the probe or among the first requests several
+    times."""
     installation.reject_secret()
     for _ in range(40):
         installation.refresh_due()

@@ -20,7 +20,7 @@ from worker.domain.token import Secret
 
 
 def test_a_consumer_gets_the_error_of_the_app_registration(installation: Installation, other_process: Services) -> None:
-    """It cannot help it, and neither can the user: the operator can. Microsoft is not asked."""
+    """Neither the consumer nor the user can help, only the operator can. No request is sent."""
     installation.sign_in(ANN, BOB, *emails(3), due=True)
     installation.reject_secret()
     installation.refresh_due()
@@ -38,7 +38,7 @@ def test_a_consumer_gets_the_error_of_the_app_registration(installation: Install
 def test_a_consumer_gets_the_time_until_the_next_attempt(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """Also one whose own account has never been asked about."""
+    """This includes a consumer whose own account has had no request yet."""
     installation.emulator.add_fault(fault_named("throttled"))
     installation.refresh_due()
     [waiting] = [account.email for account in installation.accounts() if account.failure is None][:1]
@@ -50,7 +50,7 @@ def test_a_consumer_gets_the_time_until_the_next_attempt(
     assert (caught.value.reason, caught.value.retry_after) == ("http_429", timedelta(seconds=40))
 
 
-def test_a_token_that_still_lives_is_served_while_the_breaker_is_open(
+def test_a_live_token_is_served_while_the_breaker_is_open(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
     """Two minutes are not fresh, but enough to fetch mail, and better than an error."""
@@ -73,8 +73,10 @@ def test_a_token_that_still_lives_is_served_while_the_breaker_is_open(
         other_process.tokens.get(ANN)
 
 
-def test_an_operator_asks_all_the_same(installation: Installation, other_process: Services, fifty: list[str]) -> None:
-    """Whoever refreshes by hand wants Microsoft's word and not ours; it does not lengthen anybody's wait."""
+def test_an_operators_refresh_is_sent_while_the_breaker_is_open(
+    installation: Installation, other_process: Services, fifty: list[str]
+) -> None:
+    """A manual refresh sends its request even now, and does not lengthen the wait of the others."""
     installation.reject_secret()
     installation.refresh_due()
     before = installation.breaker_rows()
@@ -87,10 +89,10 @@ def test_an_operator_asks_all_the_same(installation: Installation, other_process
     assert installation.breaker_rows() == before
 
 
-def test_an_operators_refresh_is_as_good_a_canary_as_any(
+def test_an_operators_refresh_counts_as_a_probe(
     installation: Installation, other_process: Services, fifty: list[str]
 ) -> None:
-    """The secret is mended, the wait is over, and a person wants to see it work."""
+    """The secret is right again and the wait is over, so the operator's refresh closes the breaker."""
     installation.reject_secret()
     installation.refresh_due()
     installation.accept_secret()
@@ -102,10 +104,10 @@ def test_an_operators_refresh_is_as_good_a_canary_as_any(
     assert installation.refresh_due()["refreshed"] == 10
 
 
-def test_status_tells_the_operator_which_app_is_in_trouble(
+def test_status_shows_which_app_registration_fails(
     installation: Installation, fifty: list[str], command: Callable[..., str]
 ) -> None:
-    """Which, why, and until when; nothing once it is over."""
+    """It names the app registration, the reason and the end of the wait, and nothing once the breaker is closed."""
     installation.clock.now = utcnow()
     installation.emulator.add_fault(fault_named("throttled"))
     installation.refresh_due()

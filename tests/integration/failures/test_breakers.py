@@ -1,4 +1,4 @@
-"""What a group of answers says of the way to Microsoft, before any of it is stored."""
+"""A group of outcomes shows whether Microsoft can be reached, before any of them is stored."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -32,19 +32,19 @@ def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
         ([UNHEARD, UNHEARD, UNHEARD, make_refreshed()], False),
         ([make_refreshed(), UNHEARD, UNHEARD, UNHEARD], False),
     ],
-    ids=["nobody was heard", "two are too few", "the last was heard", "the first was heard"],
+    ids=["no response", "two are too few", "the last got a response", "the first got a response"],
 )
 def test_the_network_counts_as_up_if_one_request_got_through(
     gate: CircuitBreakers, outcomes: list[Outcome], is_open: bool
 ) -> None:
-    """Within one group there is no order: it was all asked at once."""
+    """Requests of one group have no order, because all were in flight at once."""
     gate.record(CLIENT, _answers(*outcomes))
 
     assert gate.is_open(CLIENT) == is_open
 
 
 def test_a_lost_network_is_logged_once_and_so_is_its_return(gate: CircuitBreakers) -> None:
-    """It stands in no database: the log of the machine that has it is the only place to see it."""
+    """The state is in no database, so the log of the affected machine is the only place to see it."""
     lost, back = _answers(UNHEARD, UNHEARD, UNHEARD), _answers(make_refreshed())
 
     with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""Two credentials per app registration: while the secret is rotated, nobody notices."""
+"""Two credentials per app registration keep all refreshes going while the secret is rotated."""
 
 import pytest
 
@@ -16,7 +16,7 @@ OLD, NEW = "old-secret", "new-secret"
 
 @pytest.fixture(name="settings")
 def _settings(settings: Settings) -> Settings:
-    """The old secret, and the next one too."""
+    """The old secret and the next one."""
     return Settings.model_validate(
         settings.model_dump() | {"client_secret": OLD, "next_client_secret": NEW},
     )
@@ -27,19 +27,19 @@ def accept(installation: Installation, *secrets: str) -> None:
 
 
 def refresh(services: Services, email: str) -> int:
-    """By hand; the version it leads to."""
+    """Refresh by hand and return the new version."""
     return services.on_demand.refresh_now(services.accounts.find(email).id).version
 
 
-@pytest.mark.parametrize(("accepted", "questions"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])
+@pytest.mark.parametrize(("accepted", "requests"), [((OLD,), 1), ((OLD, NEW), 1), ((NEW,), 2)])
 def test_the_next_secret_is_tried_only_if_the_current_one_is_refused(
-    installation: Installation, accepted: tuple[str, ...], questions: int
+    installation: Installation, accepted: tuple[str, ...], requests: int
 ) -> None:
-    """Before, during and after the change at Microsoft the account is refreshed, with no question too many."""
+    """Before, during and after the change at Microsoft the account is refreshed without a needless request."""
     installation.sign_in(ANN, due=True)
     accept(installation, *accepted)
 
-    assert installation.requests_during(lambda: refresh(installation.services, ANN)) == questions
+    assert installation.requests_during(lambda: refresh(installation.services, ANN)) == requests
 
     account = installation.account(ANN)
     assert (account.version, account.failure) == (2, None)
@@ -47,8 +47,8 @@ def test_the_next_secret_is_tried_only_if_the_current_one_is_refused(
 
 
 @pytest.mark.parametrize("code", ["7000215", "7000222"])
-def test_wrong_and_expired_both_bring_the_next_one_in(installation: Installation, code: str) -> None:
-    """Microsoft says the first for a deleted secret and the second for one whose date has passed."""
+def test_a_wrong_and_an_expired_secret_both_lead_to_the_next_one(installation: Installation, code: str) -> None:
+    """Microsoft reports the first for a deleted secret and the second for an expired one."""
     installation.sign_in(ANN, due=True)
     accept(installation, OLD, NEW)
     installation.emulator.add_fault(oauth_error(code), times=1)
@@ -61,7 +61,7 @@ def test_wrong_and_expired_both_bring_the_next_one_in(installation: Installation
 def test_the_accepted_secret_is_remembered_until_it_changes(
     installation: Installation, other_process: Services
 ) -> None:
-    """One question per refresh, except for the first after each change; each process finds out for itself."""
+    """A refresh costs one request, except for the first after each change. Each process learns it by itself."""
     installation.sign_in(ANN, due=True)
 
     def costs(services: Services, times: int) -> list[int]:
@@ -76,8 +76,8 @@ def test_the_accepted_secret_is_remembered_until_it_changes(
     assert costs(installation.services, 2) == [1, 1]
 
 
-def test_a_whole_batch_changes_over_without_a_failure(installation: Installation) -> None:
-    """The old secret expires while sixty are due: those under way ask twice, the others once."""
+def test_a_whole_batch_changes_to_the_next_secret_without_a_failure(installation: Installation) -> None:
+    """The old secret expires while sixty accounts are due. Requests in flight are sent twice, the others once."""
     installation.sign_in(*emails(60), due=True)
     accept(installation, NEW)
 
@@ -88,8 +88,8 @@ def test_a_whole_batch_changes_over_without_a_failure(installation: Installation
     assert installation.query("SELECT DISTINCT outcome FROM refresh_events") == [("refreshed",)]
 
 
-def test_both_refused_is_trouble_with_the_app(installation: Installation, other_process: Services) -> None:
-    """Then, and only then, the breaker opens, after as few questions as with one secret, twice."""
+def test_two_refused_secrets_open_the_breaker(installation: Installation, other_process: Services) -> None:
+    """Only then the breaker opens, after as many requests as with one secret, each sent twice."""
     installation.sign_in(*emails(50), due=True)
     installation.reject_secret()
 
@@ -105,7 +105,7 @@ def test_both_refused_is_trouble_with_the_app(installation: Installation, other_
 
 
 def test_a_failure_that_is_not_about_the_secret_is_requested_once(installation: Installation) -> None:
-    """A dead grant, an unknown app, a loop detected, no answer at all: another secret would change none of them."""
+    """A dead grant, an unknown app, a detected loop or a missing response would be the same with another secret."""
     faults = ["50173", "700016", "50196", "html-503", "reset"]
     users = emails(len(faults))
     installation.sign_in(*users, due=True)
@@ -116,8 +116,8 @@ def test_a_failure_that_is_not_about_the_secret_is_requested_once(installation: 
     assert installation.requests_during(installation.refresh_due) == len(faults)
 
 
-def test_a_dead_grant_found_with_the_next_secret_is_reported_as_such(installation: Installation) -> None:
-    """The second answer is the one that counts: it is the only one about the account."""
+def test_a_dead_grant_is_reported_with_the_next_secret(installation: Installation) -> None:
+    """The second response counts, because only it is about the account."""
     installation.sign_in(ANN, BOB, due=True)
     accept(installation, NEW)
     installation.emulator.revoke(ANN)
@@ -129,7 +129,7 @@ def test_a_dead_grant_found_with_the_next_secret_is_reported_as_such(installatio
     assert installation.query("SELECT count(*) FROM oauth_clients") == [(0,)]
 
 
-def test_a_restart_with_the_next_secret_moved_is_no_event(installation: Installation) -> None:
+def test_a_restart_with_the_next_secret_moved_costs_nothing(installation: Installation) -> None:
     """The last step of the rotation: NEXT becomes the secret, and there is no next one."""
     installation.sign_in(ANN, due=True)
     accept(installation, NEW)

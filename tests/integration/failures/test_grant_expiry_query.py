@@ -1,4 +1,4 @@
-"""Which grants will soon be dead: what a death has taught, and a query that agrees with domain/forecast.py."""
+"""Which grants will expire soon: expired grants show the limits, and the query agrees with `grant_expires_at`."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def expiring(installation: Installation, days: float) -> set[str]:
 
 
 def live(installation: Installation, days: int, code: str) -> None:
-    """The account is refreshed for so many days; then Microsoft ends its grant."""
+    """Refresh the account for so many days, then let Microsoft end its grant with this code."""
     for _ in range(days * 2):
         installation.clock.advance(hours=12)
         assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
@@ -32,11 +32,13 @@ def live(installation: Installation, days: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(("days", "code"), [(7, "70043"), (1, "700084")])
-def test_an_age_that_has_ended_a_grant_is_expected_to_end_the_next(
+def test_a_grant_is_expected_to_end_at_the_age_of_the_previous_one(
     installation: Installation, days: int, code: str
 ) -> None:
-    """Sign-in frequency is the tenant's policy, 24 hours the platform's for a single page app: neither is told in
-    advance, both strike again."""
+    """Sign-in frequency is the tenant's policy, and 24 hours are the platform's for a single-page app.
+
+    Microsoft announces neither of them, and both apply again to the next grant.
+    """
     installation.sign_in(ANN, due=True)
     assert grant_expires_at(installation.account(ANN)) == NOW + 90 * DAY
     live(installation, days, code)
@@ -52,7 +54,7 @@ def test_an_age_that_has_ended_a_grant_is_expected_to_end_the_next(
     assert expiring(installation, days + 0.1) == {ANN}
 
 
-def test_the_newest_lesson_counts(installation: Installation) -> None:
+def test_the_newest_age_counts(installation: Installation) -> None:
     """The administrator has changed the policy from two days to five."""
     installation.sign_in(ANN, due=True)
     live(installation, 2, "70043")
@@ -62,8 +64,8 @@ def test_the_newest_lesson_counts(installation: Installation) -> None:
     assert installation.account(ANN).grant_lifetime == 5 * DAY + 2 * HOUR
 
 
-def test_other_ends_teach_nothing_about_age(installation: Installation) -> None:
-    """A changed password, a revocation, a risk: it could have been any day."""
+def test_other_reasons_say_nothing_about_the_age(installation: Installation) -> None:
+    """A changed password, a revocation or a risk could end a grant on any day."""
     codes = ["50173", "700082", "50076", "53003", "12345", "90033"]
     users = emails(len(codes))
     installation.sign_in(*users, due=True)
@@ -77,8 +79,8 @@ def test_other_ends_teach_nothing_about_age(installation: Installation) -> None:
     assert {account.grant_lifetime for account in installation.accounts()} == {None}
 
 
-def test_the_daily_look_at_a_dead_grant_does_not_make_it_older(installation: Installation) -> None:
-    """It died when it was first refused; each further day says the same again."""
+def test_the_daily_recheck_of_a_dead_grant_does_not_raise_its_age(installation: Installation) -> None:
+    """The grant ended when it was first refused. Each later refusal is the same one."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("70043"))
     installation.clock.advance(days=3)
@@ -90,8 +92,8 @@ def test_the_daily_look_at_a_dead_grant_does_not_make_it_older(installation: Ins
     assert installation.account(ANN).grant_lifetime == 3 * DAY
 
 
-def test_use_keeps_a_grant_alive_and_silence_kills_it(installation: Installation) -> None:
-    """90 days without a refresh; for a paused account nobody refreshes, so it is the one to look after."""
+def test_a_grant_lives_while_it_is_used_and_ends_without_use(installation: Installation) -> None:
+    """A grant ends after 90 days without a refresh. A paused account is not refreshed, so it needs attention."""
     installation.sign_in(ANN, BOB, due=True)
     installation.refresh_due()
     installation.services.accounts.pause(ANN)
@@ -105,7 +107,7 @@ def test_use_keeps_a_grant_alive_and_silence_kills_it(installation: Installation
 
 @pytest.fixture(name="all_sorts")
 def _all_sorts(installation: Installation) -> Installation:
-    """A hundred rows: signed in, last used and aged out in every combination, and in every state."""
+    """A hundred rows with every combination of times of sign-in, last use and expiry by age, in every status."""
     signed_in = [None, 0, -1, -30, -89, -200]
     used = [None, -0.5, -60, -95]
     lifetimes = [None, 1, 30, 91.5]
@@ -132,8 +134,8 @@ def _all_sorts(installation: Installation) -> Installation:
     return installation
 
 
-def test_the_query_agrees_with_the_forecast(all_sorts: Installation) -> None:
-    """Two spellings of one rule, in SQL and in Python. Those who must sign in already need no warning."""
+def test_the_query_agrees_with_the_domain_rule(all_sorts: Installation) -> None:
+    """SQL and Python express one rule. Accounts that must sign in already need no warning."""
     at_risk = [account for account in all_sorts.accounts() if account.status is not Status.REAUTH_REQUIRED]
     sizes = set()
     for days in (0, 0.5, 1, 1.5, 7, 29.9, 30, 30.1, 60, 89.5, 90, 90.1, 365):
@@ -146,8 +148,8 @@ def test_the_query_agrees_with_the_forecast(all_sorts: Installation) -> None:
     assert len(sizes) > 6
 
 
-def test_the_list_pages_through_all_that_are_expiring(installation: Installation) -> None:
-    """More than one page of them, each once and in order."""
+def test_the_list_pages_through_all_expiring_grants(installation: Installation) -> None:
+    """There is more than one page. Each account appears once and in order."""
     names = sorted(emails(1005))
     installation.services.accounts.save([Grant(email=email, refresh_token=Secret("a-token")) for email in names])
 
@@ -156,8 +158,8 @@ def test_the_list_pages_through_all_that_are_expiring(installation: Installation
     assert [account.email for account in found] == names
 
 
-def test_the_command_lists_exactly_those(installation: Installation, command: Callable[..., str]) -> None:
-    """`token-worker list --expiring 7`, and it says when."""
+def test_the_command_lists_the_expiring_grants(installation: Installation, command: Callable[..., str]) -> None:
+    """`token-worker list --expiring 7` prints when each grant will end."""
     installation.clock.now = utcnow()
     installation.sign_in(ANN, BOB, due=True)
     installation.query(f"UPDATE mail_credentials SET grant_lifetime = interval '3 days' WHERE email = '{BOB}'")

@@ -1,6 +1,6 @@
-"""Postgres refuses a row, or more: the others are stored, this one waits in the outbox, and no token is lost.
+"""Postgres rejects one or more rows: the other rows are stored, these wait in the outbox, and no token is lost.
 
-Microsoft is strict here: whoever spends a refresh token twice has lost the account.
+Microsoft is strict here: a second use of a refresh token ends the grant.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ POISONED = f"""
 
 
 def poison(installation: Installation, *, seconds: float = 0.0) -> None:
-    """From now on Postgres refuses new tokens of Ann's row, and takes so long for any other's."""
+    """From now on Postgres rejects new tokens in Ann's row, and needs ``seconds`` for any other row."""
     installation.query(POISONED)
     installation.query(
         f"CREATE TRIGGER refusing BEFORE UPDATE ON mail_credentials FOR EACH ROW EXECUTE FUNCTION refuse({seconds})"
@@ -47,7 +47,7 @@ def cure(installation: Installation) -> None:
 
 
 def waiting(installation: Installation) -> set[str]:
-    """The ids of those in the outbox."""
+    """The ids of the accounts in the outbox."""
     return {str(account) for account in kept(OutboxStore(installation.services.redis))}
 
 
@@ -66,16 +66,18 @@ def assert_stored(installation: Installation, email: str, version: int) -> None:
 
 @pytest.fixture(name="poisoned")
 def _poisoned(installation: Installation) -> Installation:
-    """Twenty mailboxes are refreshed, and Postgres takes all but Ann's."""
+    """Twenty mailboxes are refreshed, and Postgres stores all but Ann's."""
     installation.sign_in(ANN, *emails(19), due=True, strict=True)
     poison(installation)
     assert installation.refresh_due() == {"claimed": 20, "refreshed": 20}
     return installation
 
 
-def test_a_row_that_postgres_refuses_does_not_spoil_its_group(installation: Installation) -> None:
-    """The answers that have come during a slow commit go into one statement. All are stored but one, which waits where
-    nothing expires."""
+def test_a_row_that_postgres_rejects_does_not_affect_its_group(installation: Installation) -> None:
+    """Results that arrive during a slow commit go into one statement. All are stored but one.
+
+    That one waits in the outbox, where nothing expires.
+    """
     installation.sign_in(ANN, *emails(19), due=True, strict=True)
     installation.emulator.add_fault(Hang(0.2), ANN)
     poison(installation, seconds=0.03)
@@ -89,14 +91,17 @@ def test_a_row_that_postgres_refuses_does_not_spoil_its_group(installation: Inst
     assert installation.services.redis.ttl(OUTBOX) == -1
 
 
-def test_a_token_that_waits_is_served(poisoned: Installation, other_process: Services) -> None:
-    """The consumer has no part in Postgres's opinion of the row."""
+def test_a_token_in_the_outbox_is_served(poisoned: Installation, other_process: Services) -> None:
+    """Whether Postgres rejects the row does not matter to the consumer."""
     assert poisoned.requests_during(lambda: other_process.tokens.get(ANN)) == 0
     assert other_process.tokens.get(ANN).version == 2
 
 
-def test_an_account_that_waits_is_not_asked_about_again(poisoned: Installation, other_process: Services) -> None:
-    """What Postgres has is a spent token: a question with that would end the grant. The others go on."""
+def test_no_request_is_sent_for_an_account_in_the_outbox(poisoned: Installation, other_process: Services) -> None:
+    """Postgres holds a used refresh token, and a request with it would end the grant.
+
+    The other accounts are refreshed.
+    """
     poisoned.clock.advance(hours=2)
 
     assert other_process.refresher.refresh_due() == {"claimed": 19, "refreshed": 19}
@@ -107,8 +112,11 @@ def test_an_account_that_waits_is_not_asked_about_again(poisoned: Installation, 
     assert poisoned.emulator.accepts(poisoned.emulator.newest_refresh_token(ANN))
 
 
-def test_what_waits_comes_home_when_postgres_takes_it(poisoned: Installation, other_process: Services) -> None:
-    """By the next sweep of any process, before it claims; and from there the account is like all others."""
+def test_a_pending_result_is_stored_once_postgres_accepts_it(poisoned: Installation, other_process: Services) -> None:
+    """The next sweep of any process delivers it before it leases accounts.
+
+    From then on the account is like all others.
+    """
     other_process.refresher.refresh_due()
     assert waiting(poisoned) == {str(account_id(ANN))}
 
@@ -122,8 +130,8 @@ def test_what_waits_comes_home_when_postgres_takes_it(poisoned: Installation, ot
     assert_stored(poisoned, ANN, version=3)
 
 
-def test_the_sweep_brings_home_what_waits(poisoned: Installation, other_process: Services) -> None:
-    """Nothing is due and Ann's row is leased until it is stored: no batch comes by to do it."""
+def test_the_sweep_delivers_pending_results(poisoned: Installation, other_process: Services) -> None:
+    """Nothing is due and Ann's row is leased until it is stored, so no batch would deliver the result."""
     cure(poisoned)
 
     assert other_process.refresher.batches_due(limit=10) == []
@@ -132,8 +140,8 @@ def test_the_sweep_brings_home_what_waits(poisoned: Installation, other_process:
     assert_stored(poisoned, ANN, version=2)
 
 
-def test_a_consumer_learns_that_the_newest_token_waits(poisoned: Installation, other_process: Services) -> None:
-    """The row is refused for longer than a token lives. The stored refresh token is spent, so none is requested."""
+def test_the_error_says_that_the_newest_token_waits(poisoned: Installation, other_process: Services) -> None:
+    """The row is rejected for longer than a token lives. The stored refresh token is used up, so no request is sent."""
     poisoned.clock.advance(hours=2)
 
     with pytest.raises(BackingOff, match="pending_result"):
@@ -144,8 +152,11 @@ def test_a_consumer_learns_that_the_newest_token_waits(poisoned: Installation, o
     assert_stored(poisoned, ANN, version=3)
 
 
-def test_a_lease_that_ran_out_meanwhile_is_no_obstacle(poisoned: Installation, other_process: Services) -> None:
-    """Somebody has claimed the row since, and gave it back unasked: the token that waits is newer than what he held."""
+def test_a_pending_result_is_stored_after_its_lease_has_expired(
+    poisoned: Installation, other_process: Services
+) -> None:
+    """Another worker has leased the row since and released it without a request, so the waiting token is newer than its
+    own."""
     poisoned.clock.advance(minutes=3)
     assert other_process.refresher.refresh_due() == {"claimed": 0}
 
@@ -156,7 +167,7 @@ def test_a_lease_that_ran_out_meanwhile_is_no_obstacle(poisoned: Installation, o
 
 
 def test_two_processes_that_drain_at_once_store_it_once(poisoned: Installation, other_process: Services) -> None:
-    """The second finds a row that has moved on, and drops its copy."""
+    """The second process finds that the row has changed, and drops its copy."""
     [(field, value)] = poisoned.services.redis.hgetall(OUTBOX).items()
     cure(poisoned)
     poisoned.refresh_due()
@@ -169,7 +180,7 @@ def test_two_processes_that_drain_at_once_store_it_once(poisoned: Installation, 
 
 
 def test_a_sign_in_while_it_waits_wins(poisoned: Installation) -> None:
-    """The trigger is gone, Ann has signed in, and only then somebody drains: her new grant stays."""
+    """The trigger is gone and Ann has signed in before the outbox is drained, so her new grant stays."""
     cure(poisoned)
     poisoned.sign_in(ANN, due=True, strict=True)
     granted = poisoned.emulator.newest_refresh_token(ANN)
@@ -177,13 +188,13 @@ def test_a_sign_in_while_it_waits_wins(poisoned: Installation) -> None:
     assert poisoned.refresh_due() == {"claimed": 1, "refreshed": 1}
 
     assert waiting(poisoned) == set()
-    assert not poisoned.emulator.accepts(granted)  # it is the new one that has been spent
+    assert not poisoned.emulator.accepts(granted)  # the new one has been used
     assert_stored(poisoned, ANN, version=3)
 
 
 @pytest.mark.parametrize("verbs", [("pause",), ("pause", "resume"), ("resume",)])
-def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Installation, verbs: tuple[str, ...]) -> None:
-    """What is stored is as spent as before, and what waits is what there is to go on with. The cache learns it."""
+def test_an_operators_command_does_not_end_the_grant(poisoned: Installation, verbs: tuple[str, ...]) -> None:
+    """The stored token is still the used one, so the waiting result is stored, and the cache is updated."""
     cure(poisoned)
     for verb in verbs:
         getattr(poisoned.services.accounts, verb)(ANN)
@@ -205,8 +216,8 @@ def test_an_operator_meanwhile_does_not_end_the_grant(poisoned: Installation, ve
     assert poisoned.emulator.accepts(poisoned.emulator.newest_refresh_token(ANN))
 
 
-def test_values_that_do_not_open_are_set_aside_and_block_no_account(installation: Installation) -> None:
-    """A writer to Redis cannot make a worker store anything, nor keep it from an account."""
+def test_values_that_cannot_be_opened_are_set_aside_and_block_no_account(installation: Installation) -> None:
+    """A writer to Redis can neither make a worker store a value nor block an account."""
     victims = emails(len(GARBAGE))
     installation.sign_in(*victims, BOB, due=True)
     store = OutboxStore(installation.services.redis)
@@ -219,8 +230,8 @@ def test_values_that_do_not_open_are_set_aside_and_block_no_account(installation
     assert installation.services.redis.ttl(f"{OUTBOX}:unreadable") > 0
 
 
-def test_a_value_under_another_key_waits_for_a_worker_that_has_it(installation: Installation) -> None:
-    """Keys are added to one worker after the other. The account itself goes on."""
+def test_a_value_under_another_key_waits_for_a_worker_with_that_key(installation: Installation) -> None:
+    """A new key reaches one worker after the other. The account itself is refreshed."""
     installation.sign_in(ANN, due=True)
     store = OutboxStore(installation.services.redis)
     store.put({account_id(ANN): (value := b"\x01\x03new" + bytes(60))})
@@ -230,8 +241,8 @@ def test_a_value_under_another_key_waits_for_a_worker_that_has_it(installation: 
     assert kept(store) == {account_id(ANN): value}
 
 
-def test_a_value_of_another_account_is_no_value(installation: Installation) -> None:
-    """The account is bound to the seal: a writer to Redis cannot move results between accounts."""
+def test_a_value_of_another_account_is_ignored(installation: Installation) -> None:
+    """The seal is bound to the account, so a writer to Redis cannot move results between accounts."""
     installation.sign_in(ANN, BOB, due=True)
     store = OutboxStore(installation.services.redis)
     installation.services.outbox.add([pending(account_id(ANN))])
@@ -245,8 +256,8 @@ def test_a_value_of_another_account_is_no_value(installation: Installation) -> N
     assert installation.stored_secret(Purpose.REFRESH_TOKEN, BOB) == installation.emulator.newest_refresh_token(BOB)
 
 
-def test_rotate_keys_says_that_something_waits(installation: Installation, command: Callable[..., str]) -> None:
-    """It may be sealed under the key that is to go."""
+def test_rotate_keys_reports_pending_results(installation: Installation, command: Callable[..., str]) -> None:
+    """The pending result may be sealed under the key that is to be removed."""
     installation.services.outbox.add([pending(account_id(ANN))])
 
     with pytest.raises(CalledProcessError) as failed:
@@ -256,8 +267,8 @@ def test_rotate_keys_says_that_something_waits(installation: Installation, comma
     assert "1 still wait in the outbox" in failed.value.stderr
 
 
-def test_what_only_somebody_else_held_does_not_count_as_waiting(installation: Installation) -> None:
-    """Workers drain as well while keys are rotated: what they held is tried once more at the end."""
+def test_a_result_that_another_process_had_locked_does_not_count_as_pending(installation: Installation) -> None:
+    """Workers drain the outbox while keys are rotated. Results that they had locked are tried once more at the end."""
     held, other = map(account_id, emails(2))
     installation.sign_in(*emails(2), due=True)
     installation.services.outbox.add([pending(held), pending(other)])
@@ -274,8 +285,11 @@ def test_what_only_somebody_else_held_does_not_count_as_waiting(installation: In
     assert {account.version for account in installation.accounts()} == {2}
 
 
-def test_a_missing_ledger_loses_no_token(installation: Installation, other_process: Services) -> None:
-    """Its line is written in the same transaction as the tokens; without the table they wait and come home alone."""
+def test_a_missing_table_of_events_loses_no_token(installation: Installation, other_process: Services) -> None:
+    """The event is written in the same transaction as the tokens.
+
+    Without its table the tokens wait and are stored without it.
+    """
     installation.sign_in(ANN, *emails(5), due=True, strict=True)
     installation.query("ALTER TABLE refresh_events RENAME TO elsewhere")
 
@@ -292,10 +306,8 @@ def test_a_missing_ledger_loses_no_token(installation: Installation, other_proce
     assert installation.query("SELECT count(*) FROM refresh_events") == [(6,)]
 
 
-def test_a_row_that_postgres_refuses_does_not_keep_others_waiting(
-    installation: Installation, other_process: Services
-) -> None:
-    """They are stored many at a time, and one of them spoils the statement."""
+def test_a_row_that_postgres_rejects_does_not_delay_others(installation: Installation, other_process: Services) -> None:
+    """Many results are stored at a time, and one of them makes the statement fail."""
     installation.sign_in(ANN, *emails(19), due=True, strict=True)
     installation.query("ALTER TABLE refresh_events RENAME TO elsewhere")
     installation.refresh_due()
@@ -309,8 +321,8 @@ def test_a_row_that_postgres_refuses_does_not_keep_others_waiting(
         assert_stored(installation, email, version=2)
 
 
-def test_a_failure_that_cannot_be_stored_is_found_again(installation: Installation, clock: TurnedClock) -> None:
-    """There is no token to lose: the lease runs out, and the next question gets the same answer."""
+def test_a_failure_that_cannot_be_stored_is_requested_again(installation: Installation, clock: TurnedClock) -> None:
+    """No token is at stake. The lease expires, and the next request gets the same response."""
     installation.sign_in(ANN, BOB, due=True)
     installation.emulator.add_fault(oauth_error("50173"), ANN)
     installation.query("ALTER TABLE refresh_events RENAME TO elsewhere")
@@ -324,10 +336,10 @@ def test_a_failure_that_cannot_be_stored_is_found_again(installation: Installati
     assert installation.account(ANN).status is Status.REAUTH_REQUIRED
 
 
-def test_who_refreshes_a_row_that_is_refused_gets_the_token(
+def test_the_caller_gets_the_token_although_postgres_rejects_it(
     installation: Installation, other_process: Services
 ) -> None:
-    """A consumer on demand, an operator by hand: what they get waits like any other, and is in the cache meanwhile."""
+    """The result of a consumer or an operator waits like any other, and is in the cache meanwhile."""
     installation.sign_in(ANN, due=True, strict=True)
     poison(installation)
 

@@ -11,11 +11,11 @@ from worker.bootstrap import bootstrap
 from worker.cache import OutboxStore
 from worker.domain.account import AccountId, account_id
 
-GARBAGE = 40_000  # values; Valkey looks through a part of them at a time
+GARBAGE = 40_000  # values; Valkey scans a part of them at a time
 
 
 class FastClock:
-    """Ten seconds pass between any two readings."""
+    """A clock that advances ten seconds at each reading."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -34,7 +34,7 @@ def put_garbage(installation: Installation, number: int) -> OutboxStore:
 
 
 def test_a_big_outbox_is_delivered_to_its_last_value(installation: Installation) -> None:
-    """Delivered values leave a gap in front, behind which Valkey must be asked to look."""
+    """Delivered values leave a gap at the start, and Valkey must still be asked for the values behind it."""
     installation.sign_in(*emails(50), due=True)
     store = put_garbage(installation, GARBAGE)
     installation.services.outbox.add([pending(account_id(email)) for email in emails(50)])
@@ -46,7 +46,7 @@ def test_a_big_outbox_is_delivered_to_its_last_value(installation: Installation)
 
 
 def test_values_of_accounts_without_a_row_hide_no_others(installation: Installation) -> None:
-    """They may be another fleet's, so they stay; however many there are, the others are delivered."""
+    """They may belong to another installation, so they stay. The other values are delivered."""
     installation.sign_in(*emails(50), due=True)
     strangers = [AccountId(uuid4()) for _ in range(2_000)]
     installation.services.outbox.add([pending(account) for account in strangers])
@@ -59,7 +59,7 @@ def test_values_of_accounts_without_a_row_hide_no_others(installation: Installat
 
 
 def test_leases_do_not_wait_until_all_is_delivered(installation: Installation) -> None:
-    """There may be a million, for many minutes. The rest is delivered before the next leases."""
+    """There may be a million, which takes many minutes. The rest is delivered before the next leases."""
     installation.sign_in(*emails(600), due=True)
     store = OutboxStore(installation.services.redis)
     installation.services.outbox.add([pending(account_id(email)) for email in emails(600)])

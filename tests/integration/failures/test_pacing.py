@@ -1,4 +1,4 @@
-"""How fast Microsoft is asked, by all workers together, and whom it wants left alone."""
+"""The rate of requests to Microsoft, across all workers, and the tenants that it throttles."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +37,10 @@ def paused(redis_url: str, client: str = "default", *, at: datetime = NOW) -> di
 
 
 def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: float) -> tuple[int, int]:
-    """What the first takes of what is wanted, and the second then, before the first one's second is over. Tried again
-    where the machine has been too busy for that, with an app registration that nobody has asked for yet."""
+    """Acquire from the first limiter and then from the second, within the same second.
+
+    Repeated with a fresh app registration if the machine was too busy for that.
+    """
     for number in range(20):
         began = monotonic()
         taken = first.acquire(f"client-{number}", wanted), second.acquire(f"client-{number}", 100)
@@ -48,8 +50,10 @@ def promptly(first: RateLimiter, second: RateLimiter, wanted: int, *, within: fl
 
 
 def test_two_processes_share_one_rate(installation: Installation) -> None:
-    """Microsoft counts per app registration, not per worker: sixty at twenty a second take two seconds after the first
-    twenty."""
+    """Microsoft counts per app registration, not per worker.
+
+    Sixty requests at twenty a second take two seconds after the first twenty.
+    """
     both = [installation.another_process(rate=RATE), installation.another_process(rate=RATE)]
     installation.emulator.clock = utcnow
     installation.sign_in(*emails(60), due=True)
@@ -63,7 +67,7 @@ def test_two_processes_share_one_rate(installation: Installation) -> None:
 
 
 def test_a_batch_larger_than_the_rate_is_finished(installation: Installation) -> None:
-    """It waits for its turn again and again instead of leaving the rest to the next sweep."""
+    """It waits for the rate repeatedly, and leaves nothing to the next sweep."""
     installation.sign_in(*emails(30), due=True)
 
     assert installation.another_process(rate=RATE).refresher.refresh_due() == {"claimed": 30, "refreshed": 30}
@@ -72,7 +76,7 @@ def test_a_batch_larger_than_the_rate_is_finished(installation: Installation) ->
 def test_a_batch_takes_no_more_of_the_rate_than_is_due(
     installation: Installation, limiter: Callable[..., RateLimiter]
 ) -> None:
-    """The rest of it may be what a consumer, or another batch, needs at this moment."""
+    """A consumer or another batch may need the rest at this moment."""
     installation.sign_in(*emails(3), due=True)
 
     assert installation.another_process(rate=RATE).refresher.refresh_due() == {"claimed": 3, "refreshed": 3}
@@ -80,8 +84,8 @@ def test_a_batch_takes_no_more_of_the_rate_than_is_due(
     assert limiter().acquire("default", RATE) >= RATE - 3
 
 
-def test_without_redis_each_process_keeps_the_rate_by_itself(installation: Installation) -> None:
-    """Slower than nothing and faster than wanted, but neither a standstill nor a wave."""
+def test_without_redis_each_process_keeps_the_rate_on_its_own(installation: Installation) -> None:
+    """Requests are slower than without a limit and faster than configured. They neither stop nor come all at once."""
     alone = installation.another_process(rate=RATE, redis_url=NOBODY_THERE)
     installation.emulator.clock = utcnow
     installation.sign_in(*emails(40), due=True)
@@ -92,7 +96,7 @@ def test_without_redis_each_process_keeps_the_rate_by_itself(installation: Insta
 
 
 def test_two_limiters_share_one_rate_through_redis(limiter: Callable[..., RateLimiter]) -> None:
-    """Through Redis; without it each has a rate of its own."""
+    """Without Redis each limiter has a rate of its own."""
     taken, given = promptly(limiter(), limiter(), 100, within=1.5)
     assert taken == RATE
     assert 1 <= given < RATE
@@ -101,13 +105,13 @@ def test_two_limiters_share_one_rate_through_redis(limiter: Callable[..., RateLi
     assert [each.acquire("default", 100) for each in lonely] == [RATE, RATE]
 
 
-def test_no_more_is_taken_than_is_wanted(limiter: Callable[..., RateLimiter]) -> None:
-    """What is left is for the others."""
+def test_no_more_is_acquired_than_requested(limiter: Callable[..., RateLimiter]) -> None:
+    """The rest is left for other processes."""
     assert promptly(limiter(), limiter(), 3, within=0.9) == (3, RATE - 3)
 
 
 def test_another_app_registration_has_a_rate_of_its_own(limiter: Callable[..., RateLimiter]) -> None:
-    """One that is busy does not slow the other down."""
+    """A busy registration does not slow the other one down."""
     both = limiter()
 
     assert (both.acquire("default", 100), both.acquire("other", 100)) == (RATE, RATE)
@@ -115,15 +119,18 @@ def test_another_app_registration_has_a_rate_of_its_own(limiter: Callable[..., R
 
 @pytest.fixture(name="throttled")
 def _throttled(installation: Installation) -> Installation:
-    """Forty mailboxes of Contoso and ten of Fabrikam, and Contoso has had enough for a minute."""
+    """Forty mailboxes of Contoso and ten of Fabrikam, and Microsoft throttles Contoso for a minute."""
     installation.sign_in(*emails(40), *emails(10, "fabrikam.com"), due=True)
     for email in [*emails(40), "new@contoso.com"]:
         installation.emulator.add_fault(oauth_error("90055"), email)
     return installation
 
 
-def test_a_throttled_tenant_is_left_alone_and_the_others_are_not(throttled: Installation) -> None:
-    """AADSTS90055 after a few: the rest of the tenant is given back until then, in the same batch."""
+def test_no_request_is_sent_to_a_throttled_tenant(throttled: Installation) -> None:
+    """Microsoft answers AADSTS90055 to a few.
+
+    The tenant's other accounts are released until then, in the same batch.
+    """
     tally = throttled.refresh_due()
 
     assert tally["refreshed"] == 10
@@ -135,8 +142,11 @@ def test_a_throttled_tenant_is_left_alone_and_the_others_are_not(throttled: Inst
     assert throttled.query("SELECT count(*) FROM oauth_clients") == [(0,)]
 
 
-def test_everybody_honours_the_tenants_retry_after(throttled: Installation, other_process: Services) -> None:
-    """Another process's sweep and consumers too, for an account that nobody has asked about yet. An operator may."""
+def test_all_processes_honour_the_tenants_retry_after(throttled: Installation, other_process: Services) -> None:
+    """The sweep and consumers of another process honour it too, for an account without a request so far.
+
+    An operator need not.
+    """
     throttled.refresh_due()
     throttled.sign_in("new@contoso.com", "new@fabrikam.com", due=True)
 
@@ -156,8 +166,8 @@ def test_everybody_honours_the_tenants_retry_after(throttled: Installation, othe
         other_process.on_demand.refresh_now(account.id)
 
 
-def test_when_its_time_is_over_the_tenant_is_asked_again(installation: Installation, redis_url: str) -> None:
-    """The pause ends by itself."""
+def test_requests_to_the_tenant_resume_after_its_retry_after(installation: Installation, redis_url: str) -> None:
+    """The throttle ends by itself."""
     installation.sign_in(*emails(3), due=True)
     installation.emulator.add_fault(oauth_error("90055", retry_after=60))
     installation.refresh_due()
@@ -168,8 +178,8 @@ def test_when_its_time_is_over_the_tenant_is_asked_again(installation: Installat
     assert installation.refresh_due() == {"claimed": 3, "refreshed": 3}
 
 
-def test_a_late_answer_does_not_shorten_a_pause(redis_url: str) -> None:
-    """The longest that Microsoft has asked for counts; and it counts for the app registration that was told."""
+def test_a_late_response_does_not_shorten_a_throttle(redis_url: str) -> None:
+    """The longest Retry-After counts, and only for the app registration that received it."""
     with connect(redis_url) as redis:
         throttle = TenantThrottle(redis, utcnow=TurnedClock())
         for seconds in (30, 600, 5):
@@ -181,8 +191,8 @@ def test_a_late_answer_does_not_shorten_a_pause(redis_url: str) -> None:
     assert paused(redis_url, "other") == {}
 
 
-def test_without_redis_a_throttled_tenant_does_not_stop_the_batch(throttled: Installation) -> None:
-    """Nobody remembers the pause for the next batch; the accounts' own back-off has to do."""
+def test_without_redis_a_throttled_tenant_does_not_stop_a_batch(throttled: Installation) -> None:
+    """The throttle is not kept for the next batch. The accounts' own back-off limits their requests."""
     alone = throttled.another_process(redis_url=NOBODY_THERE)
 
     assert alone.refresher.refresh_due()["refreshed"] == 10

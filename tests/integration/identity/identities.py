@@ -25,7 +25,7 @@ def open_identity(
 
 
 def refresh(identity: Identity, refresh_token: str = "the-old-refresh-token", **changes: Any) -> Outcome:
-    """Spend a refresh token while the clock stands still at NOW."""
+    """Use a refresh token while the clock stands still at NOW."""
     now = changes.pop("now", lambda: NOW)
     values: dict[str, Any] = {"client": "default", "authority": None, "scopes": (), **changes}
     request = TokenRequest(refresh_token=Secret(refresh_token), **values)

@@ -1,4 +1,5 @@
-"""The table of codes over the wire: each code is refused once by the emulator and comes back as its row says."""
+"""The table of codes over the wire: the emulator refuses with each code once, and the outcome is that of the code's
+row."""
 
 from tests.factories import NOW
 from tests.integration.identity.identities import open_identity
@@ -15,11 +16,11 @@ _KINDS = {
     Verdict.THROTTLED: "throttled",
     Verdict.TRANSIENT: "transient",
     Verdict.TRANSIENT_LONG: "transient",
-}  # the rest is misconfigured
+}  # every other outcome is misconfigured
 
 
 def test_each_code_means_over_the_wire_what_its_row_says(server: EmulatorServer) -> None:
-    """One account per code, all in one round; a public client's grant is asked for twice."""
+    """One account per code, all in one round. A public client's grant is requested twice."""
     outcomes = refuse_each(server)
 
     assert set(outcomes) == set(BY_NUMBER)
@@ -33,7 +34,7 @@ def test_each_code_means_over_the_wire_what_its_row_says(server: EmulatorServer)
 
 
 def refuse_each(server: EmulatorServer) -> dict[str, Outcome]:
-    """The outcome by code; 400 throughout, because of a 5xx the status alone would decide."""
+    """The outcome by code. The status is always 400, because a 5xx alone would decide the outcome."""
     requests = []
     for code in BY_NUMBER:
         email = f"{code.lower()}@contoso.com"

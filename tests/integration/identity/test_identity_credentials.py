@@ -69,7 +69,7 @@ def test_a_certificate_authenticates_the_registration(
 def test_a_certificate_that_is_not_registered_is_a_misconfiguration(
     server: EmulatorServer, certificate: trustme.CA
 ) -> None:
-    """It was renewed here but not at Microsoft: every account of the registration waits, and none is to blame."""
+    """It was renewed here but not at Microsoft. Every account of the registration waits, and none is to blame."""
     _only_certificate(server, trustme.CA(key_type=trustme.KeyType.RSA))
     token = server.emulator.enrol("ann@contoso.com").refresh_token
 
@@ -92,7 +92,7 @@ def test_the_private_key_is_not_sent(scripted: ScriptedServer, certificate: trus
 
 
 def test_a_wrong_secret_is_a_misconfiguration(server: EmulatorServer) -> None:
-    """The refresh token is not spent by it and works with the right secret."""
+    """The request does not use the refresh token up, which works with the right secret."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
 
     with open_identity(server.authority, server.ca_bundle, credentials=_secret("expired")) as identity:
@@ -180,7 +180,7 @@ def test_a_next_credential_that_is_unusable_stops_no_other_account(server: Emula
 
 
 def test_the_seconds_of_all_requests_of_an_account_add_up(server: EmulatorServer) -> None:
-    """The ledger shows how long the account has waited for Microsoft."""
+    """An event shows how long the account has waited for Microsoft."""
     grant = server.emulator.enrol("ann@contoso.com")
     server.emulator.add_fault(Hang(0.3), grant.email)
 

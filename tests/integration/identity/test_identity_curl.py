@@ -22,7 +22,7 @@ def test_a_platform_that_goes_down_is_transient(server: EmulatorServer) -> None:
     with open_identity(server.authority, server.ca_bundle) as identity:
         assert isinstance(refresh(identity, token), Refreshed)
         server.stop()
-        time.sleep(1.1)  # libcurl looks at a kept connection again only after a second
+        time.sleep(1.1)  # libcurl checks a kept connection again only after a second
 
         assert refresh(identity, token) == Transient(code="connect_failed", scope=Scope.NETWORK)
         server.start()

@@ -1,4 +1,4 @@
-"""Metadata are fetched before a token is spent. A discovery that fails spends nothing and is an outcome."""
+"""Metadata are fetched before a token is used. A failed discovery uses no token and results in an outcome."""
 
 import json
 import time
@@ -20,7 +20,7 @@ _THREADS = 8
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_refused_metadata_mean_a_wrong_tenant(scripted: ScriptedServer, identity: Identity, status: int) -> None:
-    """An operator must act. No account is to blame, and other tenants are not concerned."""
+    """An operator must act. No account is to blame, and other tenants are not affected."""
     scripted.discovery = RawResponse(http_response(status, b'{"error": "invalid_tenant"}'))
 
     assert refresh(identity) == Misconfigured(code=f"discovery_http_{status}", scope=Scope.TENANT)
@@ -45,7 +45,7 @@ def test_refused_metadata_mean_a_wrong_tenant(scripted: ScriptedServer, identity
     ],
 )
 def test_unusable_metadata_are_transient(scripted: ScriptedServer, identity: Identity, reply: bytes) -> None:
-    """A portal or a proxy in between says nothing about the authority."""
+    """A response of a portal or a proxy in between says nothing about the authority."""
     scripted.discovery = RawResponse(reply)
 
     outcome = refresh(identity)
@@ -72,7 +72,7 @@ def test_metadata_with_an_unusable_token_endpoint_are_transient(
     [http_response(404, b""), http_response(500, b""), http_response(200, b"{}"), b""],
     ids=["404", "500", "no endpoints", "cut"],
 )
-def test_an_authority_that_comes_back_is_used_again(scripted: ScriptedServer, identity: Identity, reply: bytes) -> None:
+def test_an_authority_that_recovers_is_used_again(scripted: ScriptedServer, identity: Identity, reply: bytes) -> None:
     """A failed discovery is not remembered: the next account that is due tries again."""
     good = scripted.discovery
     scripted.discovery = RawResponse(reply, close=not reply)
@@ -134,12 +134,12 @@ def test_an_authority_without_a_tenant_is_refused(scripted: ScriptedServer, iden
 
 
 def test_an_unknown_registration_is_a_misconfiguration(scripted: ScriptedServer, identity: Identity) -> None:
-    """It was renamed or removed while accounts still name it. The platform has refused nothing."""
+    """It was renamed or removed while accounts still name it. Microsoft has refused nothing."""
     assert refresh(identity, client="gone") == Misconfigured(code="unknown_client", scope=Scope.TENANT)
     assert scripted.requests == []
 
 
-def test_tenants_fail_apart(scripted: ScriptedServer, identity: Identity) -> None:
+def test_tenants_fail_independently(scripted: ScriptedServer, identity: Identity) -> None:
     """One tenant's metadata being unavailable must not stop the refreshes of the others."""
     assert isinstance(refresh(identity), Refreshed)
     scripted.discovery = RawResponse(http_response(500, b""))
@@ -189,7 +189,7 @@ def test_an_issuer_of_another_host_is_refused(scripted: ScriptedServer) -> None:
 
 
 def test_registrations_are_independent(server: EmulatorServer) -> None:
-    """Each account is refreshed by the registration that it was consented to."""
+    """Each account is refreshed by the registration that received its consent."""
     grant = server.emulator.enrol("ann@contoso.com")
     ours = make_registration(authority=server.authority)
     other = make_registration(name="other", authority=server.authority, client_id="unregistered")
@@ -202,7 +202,7 @@ def test_registrations_are_independent(server: EmulatorServer) -> None:
 
 
 def test_threads_that_need_the_same_metadata_share_one_request(scripted: ScriptedServer, identity: Identity) -> None:
-    """Also its failure: trying again in turn would add up their time limits."""
+    """They also share its failure, because one retry after the other would add up their time limits."""
     scripted.discovery = RawResponse(http_response(500, b""))
     scripted.accepts.clear()
 

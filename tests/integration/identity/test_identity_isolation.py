@@ -35,7 +35,7 @@ def _holders(needle: str) -> list[str]:
             continue
         seen.add(id(holder))
         for held in gc.get_referents(holder):
-            if type(held) not in _KINDS:  # not isinstance: a lazy proxy would be woken up by it
+            if type(held) not in _KINDS:  # not isinstance, which would resolve a lazy proxy
                 continue
             if isinstance(held, str | bytes | bytearray):
                 text = held.encode("utf-8", "replace") if isinstance(held, str) else held
@@ -72,7 +72,7 @@ def test_no_spent_refresh_token_stays_in_memory(scripted: ScriptedServer, identi
     """Microsoft does not revoke it, so it is as valuable as the new one."""
     spent = secrets.token_urlsafe(40)[::-1]
     refresh(identity, spent[::-1])
-    assert _holders(spent[::-1])  # the server's diary, and so the search does find what is there
+    assert _holders(spent[::-1])  # the server's record, which also proves that the search finds it
     scripted.requests.clear()
 
     assert _holders(spent[::-1]) == []
@@ -80,7 +80,7 @@ def test_no_spent_refresh_token_stays_in_memory(scripted: ScriptedServer, identi
 
 @pytest.fixture(name="hectic")
 def _hectic() -> Iterator[None]:
-    """Threads switch after microseconds instead of milliseconds, in the middle of everything."""
+    """Switch threads after microseconds instead of milliseconds."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(0.000_005)
     yield
@@ -104,7 +104,7 @@ def test_threads_that_share_an_identity_get_their_own_responses(server: Emulator
 
 
 def _confused(server: EmulatorServer, identity: Identity, email: str, start: Barrier) -> str | None:
-    """The e-mail if any of its responses was not its own."""
+    """The e-mail if any of its responses belonged to another account."""
     token = server.emulator.enrol(email).refresh_token
     start.wait(30)
     for _ in range(_REFRESHES):

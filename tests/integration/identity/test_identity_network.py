@@ -24,7 +24,7 @@ _CONNECT = 3.0  # seconds until a connection must be established
 
 
 def _network_error(code: str) -> Transient:
-    """Only the way to Microsoft failed, which says nothing about account, app or platform."""
+    """Only the network to Microsoft failed, which says nothing about account, app or platform."""
     return Transient(code=code, scope=Scope.NETWORK)
 
 
@@ -61,7 +61,7 @@ def test_a_certificate_for_another_name_is_refused(scripted: ScriptedServer) -> 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the grant", "after the grant"])
 def test_a_request_on_a_connection_that_is_reset_is_sent_once(server: EmulatorServer, after: bool) -> None:
-    """The grant may have been made. Sending the request again at once would be a guess at Microsoft's expense."""
+    """Microsoft may have issued new tokens. Sending the request again at once could use the refresh token twice."""
     grant = server.emulator.enrol("ann@contoso.com")
     server.emulator.add_fault(Reset(after=after))
 

@@ -29,7 +29,7 @@ def test_each_request_gets_its_own_response(server: EmulatorServer) -> None:
 
 
 def test_a_request_is_taken_when_its_turn_comes(server: EmulatorServer) -> None:
-    """The caller may withhold the rest once it has seen the first responses."""
+    """The caller can withhold the remaining requests once it has seen the first responses."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
     taken: list[int] = []
 
@@ -48,11 +48,12 @@ def test_a_request_is_taken_when_its_turn_comes(server: EmulatorServer) -> None:
 
 
 def test_responses_gather_while_further_requests_are_sent(server: EmulatorServer) -> None:
-    """Once all goes well, the size of a group, which costs a commit, is not limited by the connections."""
+    """While all requests succeed, the number of connections does not limit the size of a group, which costs one
+    commit."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
     largest = 0
 
-    for _ in range(5):  # more than two must come within a moment, for which the machine may be too busy
+    for _ in range(5):  # more than two responses must arrive within a moment, and the machine may be too busy for that
         with open_identity(server.authority, server.ca_bundle, connections=2) as identity:
             groups = [
                 len(group)
@@ -68,7 +69,7 @@ def test_responses_gather_while_further_requests_are_sent(server: EmulatorServer
 
 
 def test_a_request_that_cannot_be_built_stops_no_other(server: EmulatorServer) -> None:
-    """MSAL refuses the scope of this row, which no import would have accepted, before anything is sent."""
+    """MSAL rejects the scope of this row before anything is sent. No import would have accepted the scope."""
     token = server.emulator.enrol("ann@contoso.com").refresh_token
 
     with open_identity(server.authority, server.ca_bundle) as identity:
@@ -92,7 +93,7 @@ def test_metadata_are_fetched_once_per_batch(scripted: ScriptedServer, identity:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["each in its turn", "side by side"])
-def test_tenants_fail_apart_in_a_batch(scripted: ScriptedServer, identity: Identity, known: bool) -> None:
+def test_tenants_fail_independently_in_a_batch(scripted: ScriptedServer, identity: Identity, known: bool) -> None:
     """A tenant on another host is refused, and the others are refreshed."""
     evil = "https://evil.example/contoso.com"
     expected = [("default", None), ("default", evil)] if known else []

@@ -1,4 +1,4 @@
-"""A response means exactly what the golden vectors say, whatever MSAL would make of it."""
+"""A response means exactly what the golden vectors say, even where MSAL would disagree."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_a_response_means_what_the_golden_vector_says(
     outcome = refresh(identity)
 
     assert describe(outcome, obtained_at=NOW) == vector.expected
-    # Some are requested once more, as the public client that the grant may belong to.
+    # Some requests are sent once more, as a public client, because the grant may belong to one.
     assert len(scripted.posts()) == (2 if belongs_to_public_client(outcome) else 1)
 
 
@@ -64,7 +64,7 @@ def test_a_response_that_msal_rejects_keeps_its_rotated_refresh_token(
 def test_an_odd_error_does_not_affect_the_next_request(
     scripted: ScriptedServer, identity: Identity, odd: object
 ) -> None:
-    """MSAL would repeat the last error in a header of its next request, for whichever account."""
+    """MSAL would repeat the last error in a header of its next request, even for another account."""
     scripted.token = RawResponse(http_response(400, json.dumps(odd).encode()))
     assert isinstance(refresh(identity), Transient)
 

@@ -1,4 +1,4 @@
-"""Batches of more tenants than apps are kept: metadata are fetched once, and not while requests are under way.
+"""A batch may have more tenants than the number of apps that are kept. Metadata are fetched once, before any request.
 
 One thread drives all connections. While it fetches metadata in between, no response is read.
 """
@@ -14,7 +14,7 @@ _KEPT = 256
 
 
 def _refresh_tenants(scripted: ScriptedServer, identity: Identity, tenants: Sequence[int]) -> list[str]:
-    """One request in each tenant; the methods of the requests that the server received, in their order."""
+    """Send one request in each tenant. The result is the methods of the requests that the server received, in order."""
     before = len(scripted.requests)
     authorities = [f"{scripted.base_url}/tenant{number}.com" for number in tenants]
     outcomes = refresh_all(
@@ -34,9 +34,7 @@ def test_a_batch_of_very_many_tenants_fetches_all_metadata_first(scripted: Scrip
     assert _refresh_tenants(scripted, identity, tenants) == ["POST"] * len(tenants)
 
 
-def test_metadata_that_a_batch_needs_are_not_evicted_by_others_of_it(
-    scripted: ScriptedServer, identity: Identity
-) -> None:
+def test_a_batch_does_not_evict_metadata_that_it_needs(scripted: ScriptedServer, identity: Identity) -> None:
     """The least recently used are evicted, unless they are about to be used."""
     _refresh_tenants(scripted, identity, range(_KEPT))
 

@@ -1,4 +1,4 @@
-"""The caller does something else, e.g. waits for the stores: only the time spent waiting for a response counts."""
+"""The caller may do other work, e.g. wait for the stores. Only the time spent waiting for a response counts."""
 
 import sys
 import threading
@@ -27,7 +27,7 @@ def _session(scripted: ScriptedServer) -> Iterator[CurlSession[str]]:
 
 
 def test_a_response_that_arrived_in_the_meantime_counts(server: EmulatorServer) -> None:
-    """It may hold the only refresh token that still works, and is complete in the socket."""
+    """The response may hold the only refresh token that still works, and is complete in the socket."""
     ann, bob = (server.emulator.enrol(f"{name}@contoso.com") for name in ("ann", "bob"))
     server.emulator.add_fault(Hang(5), bob.email)
 
@@ -57,7 +57,7 @@ def test_a_handshake_that_was_interrupted_is_continued(scripted: ScriptedServer,
 
 
 def test_a_silent_server_gets_its_full_time_limit(scripted: ScriptedServer, session: CurlSession[str]) -> None:
-    """Exactly, adding up the waiting before and after the interruption; a later request has a time limit of its own."""
+    """The waiting before and after the interruption adds up exactly. A later request has a time limit of its own."""
     scripted.accepts.clear()
     session.start("ann", HttpRequest(scripted.authority, ()))
     assert session.wait(1) == []
@@ -76,7 +76,7 @@ def test_a_silent_server_gets_its_full_time_limit(scripted: ScriptedServer, sess
 
 @pytest.fixture(name="uninterrupted")
 def _uninterrupted() -> Iterator[None]:
-    """Threads keep the interpreter until they wait for something."""
+    """Threads keep the interpreter until they wait for I/O."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(60)
     yield
@@ -90,7 +90,7 @@ def _occupy_the_interpreter(seconds: float) -> None:
         pass
 
 
-def test_a_process_that_stood_still_has_not_waited(
+def test_time_in_which_a_process_was_suspended_does_not_count(
     scripted: ScriptedServer, session: CurlSession[str], uninterrupted: None
 ) -> None:
     """A suspended machine or a busy interpreter must not make a response late that could not be read before."""

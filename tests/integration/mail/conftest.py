@@ -24,7 +24,7 @@ from worker.settings import Settings
 
 
 class Sink(MessageHandler):
-    """Takes every message that is relayed."""
+    """Accepts every message that is relayed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,8 @@ class Sink(MessageHandler):
 
 
 class Relay(Controller):
-    """On a port of the kernel's choice, which no other process can have taken; it is read before it is tried."""
+    """Listens on a port of the kernel's choice, which no other process can have taken, and reads it before the
+    self-test."""
 
     def _trigger_server(self) -> None:
         assert isinstance(self.server, asyncio.Server)
@@ -91,7 +92,7 @@ def _dovecot(relay_server: EmulatorServer, running_sink: tuple[Sink, int]) -> It
 
 @pytest.fixture(scope="session", name="authority")
 def _authority() -> trustme.CA:
-    """Of the servers that follow a script."""
+    """The certificate authority of the servers that follow a script."""
     return trustme.CA()
 
 

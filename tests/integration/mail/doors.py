@@ -8,7 +8,7 @@ from typing import Any
 from tests.integration.mail.sources import LOCAL, Awaited
 from worker.mail import TokenSource, aio, imapclient, open_imap, open_pop, open_smtp
 
-#: Opens a session, sends one command, ends the session, and returns the instant by which it had to be replaced.
+#: Opens a session, sends one command and ends the session. Returns the instant by which it had to be replaced.
 Door = Callable[..., datetime]
 
 
@@ -61,7 +61,7 @@ DOORS = (*IMAP, *SMTP, through_pop)
 
 
 def library(door: Door) -> str:
-    """As mail-servers.json names it."""
+    """The library's name in mail-servers.json."""
     return {
         through_imap: "imaplib",
         through_imapclient: "imapclient",

@@ -1,6 +1,6 @@
 """A real Dovecot below one directory, on loopback: IMAP, POP and submission, each with XOAUTH2 over TLS.
 
-It has the emulator check each token, and relays submitted messages to another port.
+It lets the emulator check each token, and relays submitted messages to another port.
 """
 
 import grp
@@ -22,7 +22,7 @@ from worker.domain.account import MailServers
 
 _PROGRAM, _ADMIN = "/usr/sbin/dovecot", "/usr/bin/doveadm"
 _START = 60.0  # seconds
-_ATTEMPTS = 3  # a port may be taken between looking and binding
+_ATTEMPTS = 3  # another process may take a port between the look and the bind
 
 _OAUTH2 = """\
 introspection_url = https://{client}@{emulator}/common/oauth2/v2.0/introspect

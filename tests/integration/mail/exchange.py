@@ -1,6 +1,6 @@
-"""A server that answers over real TLS as Exchange and Gmail do where Dovecot cannot be made to.
+"""A server that imitates Exchange and Gmail over real TLS where Dovecot cannot be made to.
 
-It knows the dialogue of a login and a few commands, and records what it heard and how each client left.
+It knows the dialogue of a login and a few commands, and records what each client sends and how it leaves.
 """
 
 import base64
@@ -22,18 +22,21 @@ HANG_UP = "hang up"
 
 @dataclass(slots=True)
 class Exchange:
-    """`verdicts` are the answers to tokens, one per login, the last for all that follow; an empty one accepts."""
+    """`verdicts` are the responses to tokens, one per login.
+
+    The last one repeats, and an empty one accepts the token.
+    """
 
     greeting: str | None = None  # instead of the usual one
     verdicts: list[str] = field(default_factory=list)
     challenge: str | None = None  # sent before a verdict that rejects, as Gmail does
-    trouble: str = ""  # IMAP: the answer to every command after the login
+    trouble: str = ""  # IMAP: the response to every command after the login
     starttls: bool = True
-    linger: float = 0  # seconds that it takes its time to hang up, when the client has
-    heard: list[str] = field(default_factory=list)  # lines, except tokens
-    tokens: list[str] = field(default_factory=list)  # responses, decoded
-    farewells: int = 0
-    lost: int = 0  # connections that are over
+    linger: float = 0  # seconds until the server closes a connection that the client has ended
+    received: list[str] = field(default_factory=list)  # lines, except tokens
+    tokens: list[str] = field(default_factory=list)  # XOAUTH2 responses, decoded
+    logouts: int = 0
+    lost: int = 0  # connections that are closed
 
     def verdict(self) -> str:
         if len(self.verdicts) > 1:
@@ -42,7 +45,7 @@ class Exchange:
 
 
 class _Client(socketserver.BaseRequestHandler):
-    """One connection, encrypted from the start or later on."""
+    """One connection, encrypted from the start or by STARTTLS."""
 
     server: "_Server"
 
@@ -73,12 +76,12 @@ class _Client(socketserver.BaseRequestHandler):
 
     def lines(self) -> Iterator[str]:
         while line := self.rfile.readline():
-            heard = line.decode().strip()
-            self.exchange.heard.append(heard)
-            yield heard
+            text = line.decode().strip()
+            self.exchange.received.append(text)
+            yield text
 
     def sasl(self, prompt: str) -> str | None:
-        """The dialogue after AUTH or AUTHENTICATE: the verdict; None if the server has hung up."""
+        """Run the dialogue after AUTH or AUTHENTICATE. Returns the verdict, or None if the server has hung up."""
         self.say(prompt)
         response = self.rfile.readline().strip()
         self.exchange.tokens.append(base64.b64decode(response).decode())
@@ -115,7 +118,7 @@ def imap(client: _Client) -> None:
                 pushed = next(client.lines(), "") == "DONE"
                 client.say(f"{tag} OK IDLE completed.")
             case "LOGOUT":
-                exchange.farewells += 1
+                exchange.logouts += 1
                 client.say("* BYE Microsoft Exchange Server IMAP4 server signing off.")
                 client.say(f"{tag} OK LOGOUT completed.")
                 return
@@ -136,7 +139,7 @@ def pop(client: _Client) -> None:
                     return
                 client.say(verdict or "+OK User successfully authenticated.")
             case "QUIT":
-                client.exchange.farewells += 1
+                client.exchange.logouts += 1
                 client.say("+OK Microsoft Exchange Server POP3 server signing off.")
                 return
             case _:
@@ -160,7 +163,7 @@ def smtp(client: _Client) -> None:
                     return
                 client.say(verdict or "235 2.7.0 Authentication successful")
             case "QUIT":
-                client.exchange.farewells += 1
+                client.exchange.logouts += 1
                 client.say("221 2.0.0 Service closing transmission channel")
                 return
             case _:
@@ -179,12 +182,12 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__((address, 0), _Client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that rejects the certificate; the test sees that from its own end."""
+        """A client may reject the certificate. The test checks that on its own side."""
 
 
 @contextmanager
 def serving(exchange: Exchange, tls: ssl.SSLContext, address: str = "127.0.0.1") -> Iterator[MailServers]:
-    """All three protocols, until the block ends."""
+    """Serve all three protocols until the block ends."""
     servers = [_Server(exchange, tls, dialect, address) for dialect in (imap, pop, smtp)]
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,)) for server in servers]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Users whose mailboxes are at Dovecot, and whose tokens are from the emulator."""
+"""Users with mailboxes at Dovecot and tokens of the emulator."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,7 +28,11 @@ class Office:
         believed: timedelta | None = None,
         later: timedelta = HOUR,
     ) -> str:
-        """The access token; it lives for ``lifetime``, or so it is ``believed``, and those after it for ``later``."""
+        """Sign the user in, and return the access token.
+
+        The token lives for ``lifetime``, but is stored as living for ``believed`` if that is given. Later tokens live
+        for ``later``.
+        """
         granted = self.emulator.enrol(email, access_token_lifetime=lifetime)
         self.emulator.enrol(email, access_token_lifetime=later)
         grant = Grant(

@@ -13,7 +13,7 @@ def recipes() -> dict[str, str]:
 
 
 def write(directory: Path) -> list[Path]:
-    """All of them, as files."""
+    """Write all recipes as files."""
     paths = []
     for name, source in recipes().items():
         paths.append(directory / f"recipe_{name}.py")
@@ -22,7 +22,7 @@ def write(directory: Path) -> list[Path]:
 
 
 def module(name: str) -> ModuleType:
-    """One of them, run."""
+    """Run one recipe."""
     made = ModuleType(f"recipe_{name}")
     exec(compile(recipes()[name], f"{COOKBOOK.name}:{name}", "exec"), made.__dict__)
     return made

@@ -1,7 +1,7 @@
 """Mail servers that follow a script over real TLS, as mail-servers.json and the tests write them.
 
-A case has one script per connection; the last one serves all connections that follow. The file explains the steps;
-FLOOD, which repeats a line without end, and RAW, which sends a text without a line end, are this module's own.
+A case has one script per connection, and the last one serves all connections that follow. The file explains the steps.
+FLOOD, which repeats a line without end, and RAW, which sends a text without a line end, are only known here.
 """
 
 import base64
@@ -27,7 +27,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
 
 
 def cases() -> Iterator[tuple[str, str, Scripts, float]]:
-    """Id, library, scripts and timeout in seconds."""
+    """The id, library, scripts and timeout in seconds of each case."""
     for case in json.loads(_CASES.read_text())["cases"]:
         for library, scripts in case["scripts"].items():
             yield case["id"], library, scripts, case["timeout"]
@@ -35,11 +35,11 @@ def cases() -> Iterator[tuple[str, str, Scripts, float]]:
 
 @dataclass(slots=True)
 class Scripted:
-    """What a scripted server has seen."""
+    """Records the client's side of the connections."""
 
     scripts: Scripts
     tokens: list[str] = field(default_factory=list)  # XOAUTH2 responses, decoded
-    unexpected: list[str] = field(default_factory=list)  # lines that are not those of the script
+    unexpected: list[str] = field(default_factory=list)  # lines that differ from the script
     opened: int = 0
     closed: int = 0
 
@@ -147,7 +147,7 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away; the test sees that from its own end."""
+        """A client may close the connection. The test checks that on its own side."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Sources of tokens: a TokenClient, and one that holds two tokens and no more."""
+"""Sources of tokens: a TokenClient, and a source that makes its tokens itself."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -29,13 +29,13 @@ class ServiceSource(TokenClient):
 
 @dataclass(frozen=True, slots=True)
 class HeldSource:
-    """An account with a new token for each report."""
+    """An account that gets a new token at each report."""
 
     servers: MailServers
     lifetime: timedelta = timedelta(hours=1)
     use_oauth: bool = True
     login_name: str | None = None
-    newest: int = 99  # version; after it there is no newer token, as when another process has reported it minutes ago
+    newest: int = 99  # version; a report of this one is refused, as if it repeated another process's
     wanted: list[float | None] = field(default_factory=list)
     reported: list[tuple[str, int]] = field(default_factory=list)
 
@@ -53,15 +53,15 @@ class HeldSource:
         return self.token(email, version + 1)
 
     def token(self, email: str, version: int) -> AccessToken:
-        """As long as Microsoft's."""
-        now = datetime.now(UTC)  # noqa: TID251 - sessions go by the real clock
+        """A token of the same length as Microsoft's."""
+        now = datetime.now(UTC)  # noqa: TID251 - sessions use the real clock
         secret = Secret(f"token-{version}." + "eyJ0eXAiOiJKV1QiLCJub25jZSI" * 70)
         return AccessToken(email=email, secret=secret, obtained_at=now, expires_at=now + self.lifetime, version=version)
 
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """The same for asyncio."""
+    """A HeldSource for asyncio."""
 
     source: TokenSource
 

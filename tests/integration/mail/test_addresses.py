@@ -1,4 +1,4 @@
-"""Hosts with several addresses of which the first swallow packets, as in a network whose IPv6 is broken."""
+"""Hosts of which the first addresses drop packets, as in a network with broken IPv6."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ Address = tuple[str, int]
 
 @contextmanager
 def dead_address() -> Iterator[Address]:
-    """A listener whose queue is full, so that the kernel answers no further connection."""
+    """A listener whose queue is full, so that the kernel accepts no further connection."""
     with ExitStack() as held, socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         for _ in range(8):
             client = held.enter_context(socket.socket())
@@ -36,14 +36,14 @@ def dead_address() -> Iterator[Address]:
 
 @contextmanager
 def refusing_address() -> Iterator[Address]:
-    """Bound, and not listening."""
+    """A bound socket that does not listen."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()
 
 
 class Names:
-    """What the system's resolver says of "localhost", which has one address on this machine: these come first."""
+    """Overrides the system's resolver for "localhost", which has one address here, with addresses that come first."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.first: list[Address] = []
@@ -98,7 +98,7 @@ def _ipv6() -> None:
 def test_a_mailbox_that_is_not_connected_over_ipv6_is_tried_over_ipv4(
     door: Door, names: Names, script_tls: ssl.SSLContext, script_trust: ssl.SSLContext
 ) -> None:
-    """Exchange has answered so over IPv6 only (davmail#261)."""
+    """Exchange answers so over IPv6 only (davmail#261)."""
     bad, good = Exchange(trouble="BAD User is authenticated but not connected."), Exchange()
     with serving(bad, script_tls, "::1") as over_ipv6, serving(good, script_tls) as servers:
         names.first = [("::1", over_ipv6.imap_port)]

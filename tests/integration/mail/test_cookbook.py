@@ -52,7 +52,7 @@ def errors(kind: type[WorkerError]) -> Iterator[type[WorkerError]]:
 
 
 @pytest.mark.timeout(300)
-def test_every_block_is_a_module_and_its_types_are_right(tmp_path: Path) -> None:
+def test_every_block_is_a_module_that_type_checks(tmp_path: Path) -> None:
     assert len(recipes()) == COOKBOOK.read_text().count("```python")
     configuration = str(ROOT / "pyproject.toml")
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", configuration, *map(str, write(tmp_path))]
@@ -63,10 +63,10 @@ def test_every_block_is_a_module_and_its_types_are_right(tmp_path: Path) -> None
 def test_every_code_is_explained() -> None:
     explained = set(re.findall(r"^\| `(\w+)` \| `\w+` \|", COOKBOOK.read_text(), re.MULTILINE))
     raised = {kind.code for kind in errors(WorkerError) if kind.__module__.startswith("worker.")}
-    assert raised - explained == {"failed", "account"}  # the two that are only ever subclassed
+    assert raised - explained == {"failed", "account"}  # base classes that are never raised themselves
 
 
-def test_a_user_gets_a_sentence_for_what_only_a_user_can_do() -> None:
+def test_a_user_gets_a_sentence_if_only_a_user_can_act() -> None:
     tell = module("tell").tell
     assert tell(NeedsUser(ANN, "AADSTS50173")) == "Please sign in again."
     assert tell(MailUnavailable("outlook.office365.com", "busy")) is None
@@ -89,7 +89,7 @@ def page(server: EmulatorServer, client: TokenClient) -> Iterator[Any]:
 
 
 def sent_back(server: EmulatorServer, url: str) -> str:
-    """Where Microsoft sends the browser after the sign-in."""
+    """The address to which Microsoft sends the browser after the sign-in."""
     with urllib3.PoolManager(ssl_context=create_default_context(cafile=server.ca_bundle)) as http:
         answer = http.request("GET", url, redirect=False)
     back = urlsplit(answer.headers["location"])
@@ -97,7 +97,7 @@ def sent_back(server: EmulatorServer, url: str) -> str:
 
 
 def is_kept_fresh(services: Services, emulator: Emulator) -> bool:
-    """Whether what the sign-in stored, all but expired, brings a token that lives for an hour."""
+    """Whether one refresh of the stored grant leads to a token that lives for an hour."""
     emulator.enrol(ANN, access_token_lifetime=HOUR)
     token = services.tokens.get(ANN)
     refreshes = emulator.statistics().by_account[ANN].refreshes
@@ -109,13 +109,13 @@ def test_a_user_signs_in_and_the_mailbox_is_kept_fresh(
 ) -> None:
     emulator.enrol(ANN, access_token_lifetime=timedelta(0))
     with page(server, client) as browser:
-        away = browser.get("/connect", query_string={"email": ANN})
-        home = browser.get(sent_back(server, away.location))
-    assert (home.status_code, home.text) == (200, "The mailbox is connected.")
+        redirect = browser.get("/connect", query_string={"email": ANN})
+        landed = browser.get(sent_back(server, redirect.location))
+    assert (landed.status_code, landed.text) == (200, "The mailbox is connected.")
     assert is_kept_fresh(services, emulator)
 
 
-def test_the_answer_of_another_user_is_not_taken(
+def test_the_callback_of_another_user_is_rejected(
     server: EmulatorServer, services: Services, client: TokenClient
 ) -> None:
     with page(server, client) as browser:
@@ -128,8 +128,8 @@ def test_the_answer_of_another_user_is_not_taken(
 
 def test_a_user_who_declines_sees_why(server: EmulatorServer, services: Services, client: TokenClient) -> None:
     with page(server, client) as browser:
-        away = browser.get("/connect", query_string={"email": ANN}).location
-        [state] = parse_qs(urlsplit(away).query)["state"]
+        redirect = browser.get("/connect", query_string={"email": ANN}).location
+        [state] = parse_qs(urlsplit(redirect).query)["state"]
         answer = browser.get("/connected", query_string={"error": "access_denied", "state": state})
     assert (answer.status_code, "access_denied" in answer.text) == (400, True)
 
@@ -175,7 +175,7 @@ def deliver(source: ServiceSource, mailbox: str, trust: SSLContext, subject: str
 
 @contextmanager
 def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator[Callable[..., bool]]:
-    """The watcher at work. The result says whether its last looks saw so many messages, within a minute."""
+    """The watcher at work. The result says within a minute whether its last counts of messages were these."""
     watch, stop, seen = module("watch"), threading.Event(), threading.Condition()
     counts = [-1]
 
@@ -200,20 +200,20 @@ def watching(source: ServiceSource, mailbox: str, trust: SSLContext) -> Iterator
     assert not thread.is_alive()
 
 
-def test_a_watcher_goes_from_token_to_token(office: Office, source: ServiceSource, trust: SSLContext) -> None:
+def test_a_watcher_changes_to_the_next_token(office: Office, source: ServiceSource, trust: SSLContext) -> None:
     mailbox = f"ann.{uuid4().hex}@contoso.com"
-    # The server takes the first one however slow the login is; those after it leave seconds for that.
+    # The server accepts the first token for an hour, so the login may be slow. The next tokens leave seconds for it.
     office.sign_in(mailbox, believed=timedelta(seconds=5), later=timedelta(seconds=8))
     with watching(source, mailbox, trust) as has_seen:
         assert has_seen(0)
-        assert has_seen(0, 0)  # it looks again when it comes back
+        assert has_seen(0, 0)  # it counts again after it has reconnected
         assert office.refreshes(mailbox) >= 1
         deliver(source, mailbox, trust, "Lunch?")
         assert has_seen(1)
     assert source.reported == []
 
 
-def test_a_watcher_that_is_thrown_out_comes_back(office: Office, source: ServiceSource, trust: SSLContext) -> None:
+def test_a_watcher_that_is_disconnected_reconnects(office: Office, source: ServiceSource, trust: SSLContext) -> None:
     mailbox = f"ann.{uuid4().hex}@contoso.com"
     office.sign_in(mailbox)
     with watching(source, mailbox, trust) as has_seen:

@@ -1,4 +1,4 @@
-"""The cookbook's Graph helper, run against a server that answers what Graph does."""
+"""The cookbook's Graph helper runs against a server that answers as Graph does."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ def error(status: int, code: str, message: str = "", **headers: str) -> Reply:
 
 
 class Graph(ThreadingHTTPServer):
-    """One reply per request, the last for all that follow."""
+    """Sends one reply per request. The last one repeats."""
 
     daemon_threads = True
 
@@ -71,46 +71,46 @@ def running(replies: list[Reply]) -> Iterator[Graph]:
         thread.join()
 
 
-Ask = Callable[..., tuple[Any, Graph, HeldSource]]
+Call = Callable[..., tuple[Any, Graph, HeldSource]]
 
 
-@pytest.fixture(name="ask")
-def _ask() -> Ask:
-    def ask(*replies: Reply, timeout: float = 10) -> tuple[Any, Graph, HeldSource]:
+@pytest.fixture(name="call")
+def _call() -> Call:
+    def call(*replies: Reply, timeout: float = 10) -> tuple[Any, Graph, HeldSource]:
         recipe = module("graph")
         recipe.__dict__["TIMEOUT"] = urllib3.Timeout(timeout)
         source = HeldSource(MailServers())
         with running(list(replies)) as graph, urllib3.PoolManager() as http:
             try:
                 found = recipe.newest(source, ANN, http, base=f"http://127.0.0.1:{graph.server_address[1]}")
-            except Exception as raised:  # noqa: BLE001 - it is looked at
+            except Exception as raised:  # noqa: BLE001 - the test examines it
                 found = raised
         return found, graph, source
 
-    return ask
+    return call
 
 
-def test_the_newest_messages(ask: Ask) -> None:
-    found, graph, source = ask(GOOD)
+def test_the_newest_messages_are_listed(call: Call) -> None:
+    found, graph, source = call(GOOD)
     assert (found, len(graph.tokens), source.reported) == ([{"subject": "Lunch?"}], 1, [])
 
 
-def test_a_rejected_token_is_refreshed_once(ask: Ask) -> None:
-    found, graph, source = ask(error(401, "InvalidAuthenticationToken"), GOOD)
+def test_a_rejected_token_is_refreshed_once(call: Call) -> None:
+    found, graph, source = call(error(401, "InvalidAuthenticationToken"), GOOD)
     assert (found, source.reported) == ([{"subject": "Lunch?"}], [(ANN, 1)])
     assert len(set(graph.tokens)) == 2
 
 
-def test_a_second_rejection_is_final(ask: Ask) -> None:
-    found, graph, source = ask(error(401, "InvalidAuthenticationToken", "Lifetime validation failed."))
+def test_a_second_rejection_is_final(call: Call) -> None:
+    found, graph, source = call(error(401, "InvalidAuthenticationToken", "Lifetime validation failed."))
     assert isinstance(found, LoginRejected)
     assert found.said == "InvalidAuthenticationToken Lifetime validation failed."
     assert (len(graph.tokens), source.reported) == (2, [(ANN, 1)])
 
 
-def test_a_claims_challenge_is_for_the_user(ask: Ask) -> None:
-    """What the sign-in passes on as claims_challenge."""
-    found, _, _ = ask(error(401, "InvalidAuthenticationToken", WWW_Authenticate=CHALLENGE))
+def test_a_claims_challenge_is_for_the_user(call: Call) -> None:
+    """The sign-in passes this value on as claims_challenge."""
+    found, _, _ = call(error(401, "InvalidAuthenticationToken", WWW_Authenticate=CHALLENGE))
     assert isinstance(found, NeedsUser)
     assert found.claims == CLAIMS
 
@@ -122,8 +122,8 @@ def test_a_claims_challenge_is_for_the_user(ask: Ask) -> None:
         error(404, "MailboxNotEnabledForRESTAPI", "The mailbox is either inactive, soft-deleted, or on-premise."),
     ],
 )
-def test_a_closed_mailbox(ask: Ask, reply: Reply) -> None:
-    found, graph, source = ask(reply)
+def test_a_closed_mailbox_raises_its_error(call: Call, reply: Reply) -> None:
+    found, graph, source = call(reply)
     assert isinstance(found, MailboxRefused)
     assert (len(graph.tokens), source.reported) == (1, [])
 
@@ -138,14 +138,14 @@ def test_a_closed_mailbox(ask: Ask, reply: Reply) -> None:
         ((503, {}, b""), None),
     ],
 )
-def test_a_throttle_is_raised_and_not_waited_for(ask: Ask, reply: Reply, retry_after: int | None) -> None:
-    found, graph, source = ask(reply)
+def test_a_throttle_is_raised_and_not_waited_for(call: Call, reply: Reply, retry_after: int | None) -> None:
+    found, graph, source = call(reply)
     assert isinstance(found, MailUnavailable)
     assert found.retry_after == (timedelta(seconds=retry_after) if retry_after else None)
     assert (len(graph.tokens), source.reported) == (1, [])
 
 
-def test_silence_ends(ask: Ask) -> None:
-    found, graph, _ = ask((0, {}, b""), timeout=0.5)
+def test_a_silent_server_runs_into_the_timeout(call: Call) -> None:
+    found, graph, _ = call((0, {}, b""), timeout=0.5)
     assert isinstance(found, MailUnavailable)
     assert len(graph.tokens) == 1

@@ -1,4 +1,4 @@
-"""The cookbook's watcher for many mailboxes, run."""
+"""The cookbook's watcher for many mailboxes, run against scripted servers."""
 
 import asyncio
 import ssl
@@ -31,7 +31,7 @@ def _recipe() -> ModuleType:
 
 
 class Watching:
-    """Looks and reports of a watcher."""
+    """The looks and the reports of a watcher."""
 
     def __init__(self, recipe: ModuleType, source: TokenSource, trust: ssl.SSLContext) -> None:
         self.looks: Counter[str] = Counter()
@@ -62,10 +62,10 @@ class Watching:
         await asyncio.gather(watching, return_exceptions=True)
 
 
-def test_many_mailboxes_are_watched_through_bad_moments(
+def test_many_mailboxes_are_watched_through_failed_logins(
     recipe: ModuleType, script_tls: ssl.SSLContext, script_trust: ssl.SSLContext
 ) -> None:
-    """28 % of the logins are not connected, as in one public report. Each mailbox is looked at twice all the same."""
+    """In one public report 28 % of the logins are not connected. Each mailbox is looked at twice nevertheless."""
     exchange = Exchange(verdicts=[*[NOT_CONNECTED] * 28, ""])
 
     async def watch(source: HeldSource) -> Watching:
@@ -80,7 +80,7 @@ def test_many_mailboxes_are_watched_through_bad_moments(
     assert (watching.reports, source.reported) == ([], [])
 
 
-def test_a_mailbox_that_is_thrown_out_is_watched_again(
+def test_a_mailbox_that_is_disconnected_is_watched_again(
     recipe: ModuleType, office: Office, source: ServiceSource, trust: ssl.SSLContext
 ) -> None:
     mailbox = f"ann.{uuid4().hex}@contoso.com"
@@ -102,7 +102,7 @@ def test_a_mailbox_that_is_thrown_out_is_watched_again(
     assert asyncio.run(watch()).reports == []
 
 
-def test_what_needs_a_person_is_reported_and_ends(
+def test_a_failure_that_needs_a_person_is_reported_and_ends_the_watch(
     recipe: ModuleType, script_tls: ssl.SSLContext, script_trust: ssl.SSLContext
 ) -> None:
     async def watch(source: HeldSource) -> Watching:
@@ -116,7 +116,7 @@ def test_what_needs_a_person_is_reported_and_ends(
     assert (email, type(error), watching.looks) == ("ann@contoso.com", MailboxRefused, Counter())
 
 
-def test_what_does_not_pass_is_reported_once(recipe: ModuleType, script_trust: ssl.SSLContext) -> None:
+def test_a_lasting_failure_is_reported_once(recipe: ModuleType, script_trust: ssl.SSLContext) -> None:
     recipe.__dict__["ALERT"] = timedelta(seconds=0.3)
     source = HeldSource(MailServers(imap_host="localhost", imap_port=1))
 

@@ -1,4 +1,4 @@
-"""Every way into a mailbox, at a real server that has the identity server check the token."""
+"""Every way into a mailbox, at a real server that lets the identity server check the token."""
 
 from datetime import timedelta
 from ssl import SSLContext
@@ -26,7 +26,7 @@ def test_a_live_token_opens_the_mailbox(office: Office, source: ServiceSource, t
 def test_an_expired_token_is_rejected_and_refreshed_once(
     office: Office, source: ServiceSource, trust: SSLContext, door: Door
 ) -> None:
-    """The worker believes that it lives for an hour."""
+    """The worker's expiry of the token is an hour ahead."""
     office.sign_in(lifetime=timedelta(0), believed=HOUR)
     rejected = office.services.accounts.find(ANN).version
     door(source, ANN, ssl_context=trust)
@@ -36,7 +36,7 @@ def test_an_expired_token_is_rejected_and_refreshed_once(
 
 
 def test_a_second_rejection_is_final(office: Office, source: ServiceSource, trust: SSLContext, door: Door) -> None:
-    """The token is of another user; no refresh changes that. The server's words are there the second time, too."""
+    """The token is another user's, which no refresh changes. The second error contains the server's words, too."""
     office.sign_in()
     for logins in (1, 2):
         with pytest.raises(LoginRejected, match=r"(?i)authentication failed") as caught:
@@ -45,7 +45,7 @@ def test_a_second_rejection_is_final(office: Office, source: ServiceSource, trus
         assert (office.refreshes(), len(source.reported)) == (1, logins)
 
 
-def test_a_server_that_cannot_tell_costs_no_refresh(
+def test_a_server_that_cannot_check_tokens_causes_no_refresh(
     office: Office, source: ServiceSource, server: EmulatorServer, trust: SSLContext, door: Door
 ) -> None:
     office.sign_in()

@@ -15,7 +15,7 @@ from worker.clock import utcnow
 from worker.mail import aio, imapclient, open_imap
 
 MESSAGE = b"From: bob@contoso.com\r\nSubject: Lunch?\r\n\r\nAt noon.\r\n"
-SECONDS = timedelta(seconds=6)  # less the one that `exp` may cut off, and a slow login
+SECONDS = timedelta(seconds=6)  # one second less because `exp` counts whole seconds, and time for a slow login
 
 
 def subjects(session: imaplib.IMAP4) -> list[bytes]:
@@ -44,8 +44,10 @@ def test_a_message_is_appended_listed_and_fetched(
         assert subjects(imap) == [b"Subject: Lunch?"]
 
 
-def test_a_session_outlived_by_its_mailbox(office: Office, source: ServiceSource, trust: SSLContext, ann: str) -> None:
-    """The token expires, the server ends the session, the next one lists the inbox with the next token."""
+def test_a_session_that_ends_with_its_token_is_replaced(
+    office: Office, source: ServiceSource, trust: SSLContext, ann: str
+) -> None:
+    """The token expires, the server ends the session, and the next session lists the inbox with the next token."""
     office.sign_in(ann, lifetime=SECONDS, later=HOUR)
     expiry = office.expiry(ann)
     with open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as imap:
@@ -61,7 +63,7 @@ def test_a_session_outlived_by_its_mailbox(office: Office, source: ServiceSource
     assert (office.refreshes(ann), source.reported) == (1, [])
 
 
-def test_a_client_that_leaves_in_time_is_never_thrown_out(
+def test_a_client_that_reconnects_in_time_is_never_disconnected(
     office: Office, source: ServiceSource, trust: SSLContext, ann: str
 ) -> None:
     """A client that reconnects by ``reconnect_by`` gets another token each time, and no token is rejected."""

@@ -1,4 +1,4 @@
-"""Mail fetched over POP and sent over SMTP, at real servers."""
+"""Mail is fetched over POP and sent over SMTP, at real servers."""
 
 import asyncio
 from contextlib import suppress
@@ -24,7 +24,7 @@ def message() -> EmailMessage:
     return message
 
 
-def test_what_is_deleted_stays_until_the_block_ends_well(
+def test_deleted_messages_stay_until_the_block_succeeds(
     office: Office, source: ServiceSource, trust: SSLContext
 ) -> None:
     office.sign_in(ANN)

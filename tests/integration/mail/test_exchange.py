@@ -1,4 +1,4 @@
-"""The answers of Exchange and Gmail to a login, and what follows from them in every door."""
+"""The responses of Exchange and Gmail to a login, and their effect in every door."""
 
 import asyncio
 import base64
@@ -55,13 +55,13 @@ def _trust(script_trust: ssl.SSLContext) -> ssl.SSLContext:
 
 @pytest.fixture(name="opened")
 def _opened(script_tls: ssl.SSLContext) -> Iterator[Opened]:
-    """Starts a server and returns the source of an account there."""
+    """Starts a server and returns the source of an account on it."""
     with ExitStack() as running:
         yield lambda exchange: HeldSource(running.enter_context(serving(exchange, script_tls)))
 
 
 def all_gone(exchange: Exchange, connections: int) -> bool:
-    """Whether so many connections came and all are closed. An open one makes this wait."""
+    """Whether this number of connections was opened and all are closed. It waits while one is open."""
     end = time.monotonic() + 30
     while exchange.lost < connections and time.monotonic() < end:
         time.sleep(0.01)
@@ -70,10 +70,10 @@ def all_gone(exchange: Exchange, connections: int) -> bool:
 
 @every_door
 @pytest.mark.parametrize("challenge", [None, CHALLENGE], ids=["plain", "challenge"])
-def test_a_rejected_token_is_reported_and_the_next_one_taken(
+def test_a_rejected_token_is_reported_and_the_next_one_is_used(
     opened: Opened, trust: ssl.SSLContext, door: Door, challenge: str | None
 ) -> None:
-    """Exchange rejects without a challenge; Gmail sends one and waits for an empty line."""
+    """Exchange rejects without a challenge. Gmail sends one and waits for an empty line."""
     exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=challenge)
     source = opened(exchange)
     door(source, ANN, ssl_context=trust)
@@ -85,7 +85,7 @@ def test_a_rejected_token_is_reported_and_the_next_one_taken(
 
 
 @every_door
-def test_a_second_rejection_is_the_end(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_second_rejection_is_final(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     exchange = Exchange(verdicts=[REFUSALS[door]], challenge=CHALLENGE)
     source = opened(exchange)
     with pytest.raises(TokenRefused) as caught:
@@ -96,7 +96,7 @@ def test_a_second_rejection_is_the_end(opened: Opened, trust: ssl.SSLContext, do
 
 
 @pytest.mark.parametrize("door", IMAP)
-def test_a_mailbox_that_cannot_be_opened_now_is_no_session(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_mailbox_that_cannot_be_opened_now_is_unavailable(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     """The server takes the token and fails afterwards."""
     exchange = Exchange(trouble="NO [UNAVAILABLE] Server error, try again later.")
     source = opened(exchange)
@@ -104,11 +104,11 @@ def test_a_mailbox_that_cannot_be_opened_now_is_no_session(opened: Opened, trust
         door(source, ANN, ssl_context=trust)
     assert source.reported == []
     assert all_gone(exchange, 1)
-    assert not [line for line in exchange.heard if "SELECT" in line], "no session has been handed out"
+    assert not [line for line in exchange.received if "SELECT" in line], "no session was returned"
 
 
 @pytest.mark.parametrize("door", SMTP)
-def test_smtp_that_is_switched_off_is_no_matter_of_tokens(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_disabled_smtp_causes_no_refresh(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     said = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant."
     exchange = Exchange(verdicts=[said])
     source = opened(exchange)
@@ -119,7 +119,7 @@ def test_smtp_that_is_switched_off_is_no_matter_of_tokens(opened: Opened, trust:
 
 
 @every_door
-def test_a_throttling_server_says_when_to_come_back(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_throttling_server_says_when_to_retry(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     exchange = Exchange(verdicts=[THROTTLED[door]])
     source = opened(exchange)
     with pytest.raises(MailUnavailable) as caught:
@@ -131,7 +131,9 @@ def test_a_throttling_server_says_when_to_come_back(opened: Opened, trust: ssl.S
 
 @every_door
 @pytest.mark.parametrize("verdict", [HANG_UP, "endless"])
-def test_a_server_that_goes_away_or_on_and_on(opened: Opened, trust: ssl.SSLContext, door: Door, verdict: str) -> None:
+def test_a_server_that_hangs_up_or_sends_too_much_is_unavailable(
+    opened: Opened, trust: ssl.SSLContext, door: Door, verdict: str
+) -> None:
     exchange = Exchange(verdicts=[verdict])
     source = opened(exchange)
     with pytest.raises((MailUnavailable, MailboxRefused)):
@@ -141,8 +143,8 @@ def test_a_server_that_goes_away_or_on_and_on(opened: Opened, trust: ssl.SSLCont
 
 
 @every_door
-def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
-    """It says so instead of a greeting, before any token."""
+def test_a_server_without_free_connections_is_unavailable(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """The server says so instead of a greeting, before it sees a token."""
     greeting = {
         **dict.fromkeys(IMAP, "* BYE Too many connections"),
         **dict.fromkeys(SMTP, "421 4.3.2 Too many connections"),
@@ -157,7 +159,7 @@ def test_a_server_without_room(opened: Opened, trust: ssl.SSLContext, door: Door
 
 
 @every_door
-def test_no_server_there(door: Door) -> None:
+def test_a_refused_connection_is_unavailable(door: Door) -> None:
     nowhere = MailServers(
         imap_host="localhost", imap_port=1, pop_host="localhost", pop_port=1, smtp_host="localhost", smtp_port=1
     )
@@ -166,7 +168,7 @@ def test_no_server_there(door: Door) -> None:
 
 
 @pytest.mark.parametrize("door", SMTP)
-def test_no_token_goes_over_an_open_line(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_no_token_is_sent_in_the_clear(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     exchange = Exchange(starttls=False)
     with pytest.raises(MailUnavailable, match=r"(?i)starttls"):
         door(opened(exchange), ANN, ssl_context=trust)
@@ -184,8 +186,11 @@ def test_a_shared_mailbox_is_opened_with_the_members_token(opened: Opened, trust
 
 
 @every_door
-def test_a_login_name_stands_beside_the_address(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
-    """The user principal name: SMTP takes nothing else where it is not the address (chatwoot#14522)."""
+def test_a_login_name_may_differ_from_the_address(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """The login name is the user principal name.
+
+    If it differs from the address, SMTP accepts nothing else (chatwoot#14522).
+    """
     exchange = Exchange()
     source = HeldSource(opened(exchange).servers, login_name="ann.smith@contoso.onmicrosoft.com")
     door(source, ANN, ssl_context=trust)
@@ -194,30 +199,30 @@ def test_a_login_name_stands_beside_the_address(opened: Opened, trust: ssl.SSLCo
 
 
 @every_door
-def test_a_host_that_is_not_allowed_hears_nothing(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
-    """As when the account's row was changed."""
+def test_no_connection_is_made_to_a_host_that_is_not_allowed(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+    """Example: the account's row was changed by an attacker."""
     exchange = Exchange()
     with pytest.raises(MailHostNotAllowed, match="'localhost' is not allowed"):
         door(opened(exchange), ANN, ssl_context=trust, mail_hosts=MICROSOFT_MAIL_HOSTS)
-    assert (exchange.heard, exchange.lost) == ([], 0)
+    assert (exchange.received, exchange.lost) == ([], 0)
 
 
 @pytest.mark.parametrize("door", SMTP)
 def test_the_name_of_this_machine_is_not_looked_up(
     opened: Opened, trust: ssl.SSLContext, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow reverse look-up would come on top of the time limit."""
+    """A slow reverse look-up would add to the time limit."""
     monkeypatch.setattr(socket, "getfqdn", lambda: "this.machine.example")
     exchange = Exchange()
     door(opened(exchange), ANN, ssl_context=trust)
-    greetings = {line for line in exchange.heard if line.upper().startswith("EHLO")}
+    greetings = {line for line in exchange.received if line.upper().startswith("EHLO")}
     assert {greeting.split()[1] for greeting in greetings} == {"[127.0.0.1]"}
 
 
 def test_debug_output_of_smtplib_holds_no_token(
     opened: Opened, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is switched on for all sessions by an attribute of the class."""
+    """An attribute of the class switches it on for all sessions."""
     monkeypatch.setattr(smtplib.SMTP, "debuglevel", 1)
     exchange = Exchange()
     with open_smtp(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL) as smtp:
@@ -229,7 +234,7 @@ def test_debug_output_of_smtplib_holds_no_token(
 
 
 @every_door
-def test_a_user_that_brings_fields_along_is_not_let_out(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_user_name_with_control_characters_is_not_sent(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     exchange = Exchange()
     with pytest.raises(InvalidInput):
         door(opened(exchange), ANN, ssl_context=trust, user="ann\x01auth=Bearer x")
@@ -242,11 +247,11 @@ def test_an_account_without_oauth_is_not_tried(opened: Opened, trust: ssl.SSLCon
     source = HeldSource(opened(exchange).servers, use_oauth=False)
     with pytest.raises(AccountInactive):
         door(source, ANN, ssl_context=trust)
-    assert exchange.heard == []
+    assert exchange.received == []
 
 
 def traces(exchange: Exchange) -> list[str]:
-    """Pieces of the tokens that were sent, as they are and in base64."""
+    """Parts of the sent tokens, in plain text and in base64."""
     return [spelt[60:100] for token in exchange.tokens for spelt in (token, base64.b64encode(token.encode()).decode())]
 
 
@@ -254,7 +259,7 @@ def traces(exchange: Exchange) -> list[str]:
 def test_a_token_is_in_no_log(
     opened: Opened, trust: ssl.SSLContext, door: Door, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At the libraries' most verbose level."""
+    """The libraries log at their most verbose level."""
     caplog.set_level(logging.DEBUG)
     exchange = Exchange(verdicts=[REFUSALS[door], ""], challenge=CHALLENGE)
     door(opened(exchange), ANN, ssl_context=trust)
@@ -276,44 +281,47 @@ def test_a_token_that_the_server_repeats_is_in_no_message_and_no_log(
 
 
 @every_door
-def test_a_session_ends_with_a_farewell(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
+def test_a_session_ends_with_a_logout(opened: Opened, trust: ssl.SSLContext, door: Door) -> None:
     exchange = Exchange()
     door(opened(exchange), ANN, ssl_context=trust)
     assert all_gone(exchange, 1)
-    assert exchange.farewells == 1
+    assert exchange.logouts == 1
 
 
 @pytest.mark.parametrize(
-    ("opening", "farewell"),
+    ("opening", "method"),
     [(open_imap, "logout"), (imapclient.open_imap, "logout"), (open_smtp, "quit"), (open_pop, "quit")],
 )
 def test_a_session_may_be_ended_by_hand(
-    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any], farewell: str
+    opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any], method: str
 ) -> None:
     exchange = Exchange()
     with opening(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL) as session:
-        getattr(session, farewell)()
+        getattr(session, method)()
     assert all_gone(exchange, 1)
-    assert exchange.farewells == 1
+    assert exchange.logouts == 1
 
 
 @pytest.mark.parametrize("opening", [open_imap, imapclient.open_imap, open_smtp, open_pop])
-def test_a_block_that_fails_ends_the_connection_without_one(
+def test_a_block_that_fails_ends_the_connection_without_a_logout(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
 ) -> None:
-    """A polite end would commit what was under way."""
+    """A polite end would commit the pending deletion or message."""
     exchange = Exchange()
     with pytest.raises(ZeroDivisionError), opening(opened(exchange), ANN, ssl_context=trust, mail_hosts=LOCAL):
         raise ZeroDivisionError
     assert all_gone(exchange, 1)
-    assert exchange.farewells == 0
+    assert exchange.logouts == 0
 
 
 @pytest.mark.parametrize("opening", [aio.open_imap, aio.open_smtp])
 def test_an_asyncio_block_that_is_cancelled_ends_the_connection(
     opened: Opened, trust: ssl.SSLContext, opening: Callable[..., Any]
 ) -> None:
-    """At once, because the loop may end before the server has said goodbye; what is open then is never closed."""
+    """The connection is closed at once.
+
+    The loop may end before the server responds, and an open connection would leak.
+    """
     exchange = Exchange(linger=0.5)
     source = Awaited(opened(exchange))
 
@@ -331,6 +339,6 @@ def test_an_asyncio_block_that_is_cancelled_ends_the_connection(
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancel())
-    gc.collect()  # it would warn of a connection that is still open, which fails the test
+    gc.collect()  # an open connection would warn here, which fails the test
     assert all_gone(exchange, 1)
-    assert exchange.farewells == 0
+    assert exchange.logouts == 0

@@ -22,7 +22,7 @@ def test_a_missing_extra_is_named(module: str, missing: str, extra: str) -> None
 
 
 def test_the_standard_library_is_enough() -> None:
-    """worker.mail itself loads none of the optional libraries, nor anything that asks for settings."""
+    """worker.mail itself imports neither an optional library nor a module that needs settings."""
     program = "import sys, worker.mail; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"imapclient", "aioimaplib", "aiosmtplib", "redis", "sqlalchemy", "worker.settings"} & set(loaded)

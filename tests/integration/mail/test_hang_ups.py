@@ -1,4 +1,4 @@
-"""A session whose server goes away, in asyncio: every wait ends at once, and nothing is left running."""
+"""The server closes a session in asyncio: every wait ends at once, and no task is left running."""
 
 import asyncio
 import ssl
@@ -34,7 +34,7 @@ Run = Callable[[list[str], Use], float]
 
 @pytest.fixture(name="run")
 def _run(script_tls: ssl.SSLContext, script_trust: ssl.SSLContext) -> Run:
-    """Uses a session of a server that follows the script; gives the seconds that it took, the end included."""
+    """Uses a session of a server that follows the script. Returns the seconds that it took, the end included."""
 
     def run(script: list[str], use: Use) -> float:
         async def session() -> None:
@@ -65,7 +65,7 @@ def test_a_command_ends_with_the_connection(run: Run, end: list[str]) -> None:
 
 @pytest.mark.parametrize("end", [["CLOSE"], ["RST"], [EXPIRED, "CLOSE"], [EXPIRED, "SILENT"]])
 def test_idle_ends_with_the_connection(run: Run, end: list[str]) -> None:
-    """What was pushed before is read first; then every wait raises, however often."""
+    """Lines that were pushed before are read first. Then every wait raises."""
 
     async def use(imap: AioImapSession) -> None:
         await imap.select("INBOX")
@@ -93,7 +93,7 @@ def test_commands_that_queue_behind_another_end_too(run: Run) -> None:
     assert run([*LOGGED_IN, "C*", "CLOSE"], use) < 3
 
 
-def test_a_session_that_ended_while_nothing_was_asked(run: Run) -> None:
+def test_a_session_that_ended_while_idle_raises_at_the_next_command(run: Run) -> None:
     async def use(imap: AioImapSession) -> None:
         await asyncio.sleep(0.2)
         with pytest.raises(Abort):
@@ -103,8 +103,8 @@ def test_a_session_that_ended_while_nothing_was_asked(run: Run) -> None:
 
 
 @pytest.mark.parametrize("said", ["S: A1 OK unasked", "S: * FOO {99999999999}", "RAW * " + "x" * 1_100_000])
-def test_a_server_that_talks_nonsense_is_left(run: Run, said: str, caplog: pytest.LogCaptureFixture) -> None:
-    """asyncio would log an exception of the protocol, with what the server said in it."""
+def test_a_server_that_sends_nonsense_is_disconnected(run: Run, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio would log an exception of the protocol, with the server's words in it."""
 
     async def use(imap: AioImapSession) -> None:
         with pytest.raises(Abort):
@@ -114,8 +114,8 @@ def test_a_server_that_talks_nonsense_is_left(run: Run, said: str, caplog: pytes
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
-def test_many_lines_at_once(run: Run) -> None:
-    """aioimaplib takes a line per level of recursion, and Python a thousand levels."""
+def test_many_lines_at_once_are_read(run: Run) -> None:
+    """aioimaplib needs a level of recursion per line, and Python allows a thousand."""
     lines = "|".join(f"* SEARCH {number}" for number in range(5_000))
 
     async def use(imap: AioImapSession) -> None:

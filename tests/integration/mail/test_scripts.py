@@ -37,7 +37,7 @@ REJECTED = {
 
 @dataclass(slots=True)
 class Played:
-    """How a login went."""
+    """The course of a login."""
 
     seen: Scripted
     source: HeldSource
@@ -45,7 +45,7 @@ class Played:
     raised: Exception | None = field(default=None)
 
     def is_over(self) -> bool:
-        """Whether every connection was closed; one that stays open shows by the wait."""
+        """Whether every connection was closed. It waits while one is open."""
         end = time.monotonic() + 30
         while self.seen.closed < self.seen.opened and time.monotonic() < end:
             time.sleep(0.01)
@@ -66,7 +66,7 @@ def _play(script_tls: ssl.SSLContext, script_trust: ssl.SSLContext) -> Iterator[
             begun = time.monotonic()
             try:
                 door(played.source, ANN, command="noop", ssl_context=script_trust, mail_hosts=LOCAL, timeout=timeout)
-            except Exception as error:  # noqa: BLE001 - it is looked at
+            except Exception as error:  # noqa: BLE001 - the test examines it
                 played.raised = error
             played.seconds = time.monotonic() - begun
             return played
@@ -75,12 +75,12 @@ def _play(script_tls: ssl.SSLContext, script_trust: ssl.SSLContext) -> Iterator[
 
 
 def answered(door: Door, *steps: str) -> list[list[str]]:
-    """A server that takes the token and then does as the steps say, at every connection."""
+    """A server that accepts the token and then follows the steps, at every connection."""
     spoken = protocol(door)
     return [[*BEGIN[spoken], PROMPT[spoken], "C*", *steps]]
 
 
-# What raises, how many tokens are reported, how many connections are opened, and what the error says.
+# The exception, the numbers of reported tokens and of opened connections, and a part of the message.
 Expected = tuple[type[Exception] | None, int, int, str]
 EXPECTED: dict[str, Expected] = {
     "anc-once": (None, 0, 2, ""),
@@ -102,7 +102,9 @@ GIVEN = [
 
 
 @pytest.mark.parametrize(("door", "scripts", "timeout", "expected"), GIVEN)
-def test_a_public_case(play: Play, door: Door, scripts: Scripts, timeout: float, expected: Expected) -> None:
+def test_a_public_case_ends_as_expected(
+    play: Play, door: Door, scripts: Scripts, timeout: float, expected: Expected
+) -> None:
     kind, reports, connections, words = expected
     played = play(door, scripts, timeout=timeout)
     assert type(played.raised) is (kind or type(None)), played.raised
@@ -116,7 +118,7 @@ def test_a_public_case(play: Play, door: Door, scripts: Scripts, timeout: float,
 
 @pytest.mark.parametrize("door", IMAP)
 def test_a_mailbox_that_stays_unconnected_may_still_pass(play: Play, door: Door) -> None:
-    """A new connection each time, with the same token, and longer pauses."""
+    """Each attempt opens a new connection with the same token, after a longer pause."""
     unconnected = ["S: {tag} BAD User is authenticated but not connected.", "CLOSE"]
     played = play(door, answered(door, *unconnected))
     assert isinstance(played.raised, MailboxNotConnected)
@@ -138,7 +140,7 @@ def test_a_mailbox_that_stays_unconnected_may_still_pass(play: Play, door: Door)
         ("NO IMAP access is disabled for this mailbox.", MailboxRefused),
     ],
 )
-def test_an_answer_that_judges_no_token_costs_no_refresh(
+def test_a_response_that_is_not_about_the_token_causes_no_refresh(
     play: Play, door: Door, words: str, kind: type[Exception]
 ) -> None:
     played = play(door, answered(door, "S: {tag} " + words, "SILENT"))
@@ -158,7 +160,9 @@ def test_an_answer_that_judges_no_token_costs_no_refresh(
         ("what?", MailUnavailable),
     ],
 )
-def test_nor_does_one_of_smtp(play: Play, door: Door, words: str, kind: type[Exception]) -> None:
+def test_an_smtp_response_that_is_not_about_the_token_causes_no_refresh(
+    play: Play, door: Door, words: str, kind: type[Exception]
+) -> None:
     played = play(door, answered(door, "S: " + words, "SILENT"))
     assert type(played.raised) is kind
     assert (played.source.reported, played.seen.opened) == ([], 1)
@@ -176,13 +180,13 @@ def test_nor_does_one_of_smtp(play: Play, door: Door, words: str, kind: type[Exc
         ("X9 NO AUTHENTICATE failed.", MailUnavailable),
     ],
 )
-def test_the_first_word_about_the_login_counts(play: Play, door: Door, lines: str, kind: type[Exception]) -> None:
+def test_the_first_line_about_the_login_counts(play: Play, door: Door, lines: str, kind: type[Exception]) -> None:
     played = play(door, answered(door, f"S+: {lines}", "CLOSE"))
     assert type(played.raised) is kind
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_login_that_is_rejected_before_the_token_costs_no_refresh(play: Play, door: Door) -> None:
+def test_a_login_that_is_rejected_before_the_token_causes_no_refresh(play: Play, door: Door) -> None:
     spoken = protocol(door)
     played = play(door, [[*BEGIN[spoken], REJECTED[spoken], "SILENT"]])
     assert isinstance(played.raised, MailboxRefused)
@@ -190,7 +194,7 @@ def test_a_login_that_is_rejected_before_the_token_costs_no_refresh(play: Play, 
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_the_words_stay_when_the_rejection_is_an_old_one(play: Play, door: Door) -> None:
+def test_the_servers_words_are_kept_if_no_newer_token_exists(play: Play, door: Door) -> None:
     """The source has no newer token, because the last one was rejected minutes ago."""
     played = play(door, answered(door, REJECTED[protocol(door)], "SILENT"), newest=1)
     assert isinstance(played.raised, LoginRejected)
@@ -203,8 +207,8 @@ def test_the_words_stay_when_the_rejection_is_an_old_one(play: Play, door: Door)
 ENDS = {
     "close": ["CLOSE"],
     "reset": ["RST"],
-    "farewell": ["S: * BYE Connection closed. 14", "CLOSE"],
-    "farewell that lingers": ["S: * BYE Connection closed. 14", "SILENT"],
+    "bye": ["S: * BYE Connection closed. 14", "CLOSE"],
+    "bye that lingers": ["S: * BYE Connection closed. 14", "SILENT"],
 }
 
 
@@ -226,11 +230,11 @@ def test_a_server_that_hangs_up_is_noticed_at_once(play: Play, door: Door, stage
 
 
 @pytest.mark.parametrize("door", IMAP)
-@pytest.mark.parametrize("end", ["farewell", "farewell that lingers"])
+@pytest.mark.parametrize("end", ["bye", "bye that lingers"])
 @pytest.mark.parametrize("stage", ["as the greeting", "after the token", "after the login"])
-def test_a_farewell_is_heard_at_once(play: Play, door: Door, stage: str, end: str) -> None:
-    if end == "farewell that lingers" and door is not through_aio_imap and stage != "as the greeting":
-        end = "farewell"  # imaplib reads on until the server hangs up
+def test_a_bye_ends_the_session_at_once(play: Play, door: Door, stage: str, end: str) -> None:
+    if end == "bye that lingers" and door is not through_aio_imap and stage != "as the greeting":
+        end = "bye"  # imaplib reads until the server hangs up
     accepted = [*answered(door)[0], "S: {tag} OK AUTHENTICATE completed.", *CAPABILITY * (door is through_aio_imap)]
     script = {
         "as the greeting": ENDS[end],
@@ -246,7 +250,7 @@ def test_a_farewell_is_heard_at_once(play: Play, door: Door, stage: str, end: st
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("stage", ["TLS", "greeting", "after it", "after the token"])
-def test_silence_ends_at_the_time_limit(play: Play, door: Door, stage: str) -> None:
+def test_a_silent_server_runs_into_the_time_limit(play: Play, door: Door, stage: str) -> None:
     spoken = protocol(door)
     tls = [GREETING["smtp"], *STARTTLS, "SILENT"] if door in SMTP else ["NOTLS", "SILENT"]
     script = {
@@ -266,7 +270,7 @@ def test_silence_ends_at_the_time_limit(play: Play, door: Door, stage: str) -> N
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("prompt", ["", "go ahead!", "="])
 def test_a_prompt_may_be_anything(play: Play, door: Door, prompt: str) -> None:
-    """The token is sent all the same."""
+    """The token is sent nevertheless."""
     spoken = protocol(door)
     script = [*BEGIN[spoken], (PROMPT[spoken] + prompt).rstrip(), "C*", REJECTED[spoken], "SILENT"]
     played = play(door, [script])
@@ -284,7 +288,7 @@ CHATTER = {"imap": "* OK still here", "pop": "+ ", "smtp": "334-still here"}
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("stage", ["greeting", "answer", "lines"])
-def test_a_server_that_trickles_does_not_hold_a_login(play: Play, door: Door, stage: str) -> None:
+def test_a_server_that_sends_slowly_runs_into_the_time_limit(play: Play, door: Door, stage: str) -> None:
     spoken = protocol(door)
     script = {
         "greeting": TRICKLE[spoken],
@@ -327,7 +331,7 @@ def test_no_token_goes_to_a_server_without_tls(play: Play, door: Door) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_words_of_a_server_do_not_forge_a_log(play: Play, door: Door) -> None:
+def test_the_servers_words_cannot_forge_a_log_line(play: Play, door: Door) -> None:
     spoken = protocol(door)
     played = play(door, answered(door, REJECTED[spoken] + " \x1b[2K\x0badmin logged in", "SILENT"))
     assert isinstance(played.raised, LoginRejected)
@@ -336,7 +340,7 @@ def test_words_of_a_server_do_not_forge_a_log(play: Play, door: Door) -> None:
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_token_in_pieces_is_in_no_message(play: Play, door: Door) -> None:
-    """The response is repeated, with a space after every twelfth character."""
+    """The server repeats the token with a space after every twelfth character."""
     spoken = protocol(door)
     played = play(door, answered(door, REJECTED[spoken] + " {resp:12}", "SILENT"))
     assert isinstance(played.raised, LoginRejected)

@@ -1,4 +1,4 @@
-"""A consumer beside the installation."""
+"""A consumer next to the installation."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A consumer's process of its own, as an application has many: its threads all want all mailboxes."""
+"""A consumer in a process of its own. Each of its threads reads all mailboxes."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ Results = dict[str, set[str]]  # the tokens that were served, by account
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a process is to do, and under which settings."""
+    """The work of a process, and its settings."""
 
     settings: dict[str, str]
     now: datetime
@@ -25,13 +25,16 @@ class Order:
 
 
 def consume(order: Order, start: Barrier, results: "Connection[Results]") -> None:
-    """Send the tokens that the threads got, all processes having begun together."""
+    """Send the tokens that the threads got. All processes begin at the same moment."""
     emails = order.emails
     with TokenClient(Settings.model_validate(order.settings), utcnow=lambda: order.now) as client:
-        client.get_many([])  # imports and wires everything
+        client.get_many([])  # imports and wires all services
 
         def read(first: int) -> Results:
-            """Each begins elsewhere, so that all meet everywhere; half of them in one call."""
+            """Each thread begins at another account, so that all of them meet.
+
+            Half of the accounts are read in one call.
+            """
             turned = [*emails[first:], *emails[:first]]
             if first % 2:
                 return {email: {token.value} for email, token in client.get_many(turned).items()}  # type: ignore[union-attr]  # or the test fails

@@ -1,4 +1,4 @@
-"""A consumer's process of its own, as an application has many: it reads one account with several threads at once."""
+"""A consumer in a process of its own: it reads one account with several threads at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -12,9 +12,9 @@ from worker.settings import Settings
 
 
 def read(settings: dict[str, str], now: datetime, threads: int, start: Barrier, results: "Connection[str]") -> None:
-    """Send the token of Ann's that each thread got, all processes having begun together."""
+    """Send the token of Ann's account that each thread got. All processes begin at the same moment."""
     services = bootstrap(Settings.model_validate(settings), utcnow=lambda: now)
-    services.database.ping()  # connections are open: what follows is as simultaneous as can be
+    services.database.ping()  # opens the connections before all processes begin
     services.cache.ping()
 
     def once(_number: int) -> AccessToken:

@@ -1,4 +1,4 @@
-"""Putting grants in and taking accounts out: Postgres first, then the cache, and nothing late undoes it."""
+"""Saving grants and changing accounts: Postgres is written first, then the cache, and no late write undoes a change."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ _BAD = {
 
 
 def test_a_saved_grant_is_in_postgres_and_in_redis(installation: Installation) -> None:
-    """What the storage contract says of adding an account."""
+    """The row and the entry are as the storage contract says."""
     grant = installation.grant(ANN)
 
     installation.services.accounts.save([grant])
@@ -46,7 +46,7 @@ def test_a_saved_grant_is_in_postgres_and_in_redis(installation: Installation) -
 
 
 def test_nothing_is_cached_that_postgres_has_not_committed(installation: Installation, stores: Stack) -> None:
-    """A token in Redis that no row knows would be refreshed by nobody, and end with its hour."""
+    """No row would refresh such a token, so it would end with its hour."""
     stores.postgres.stop()
 
     with pytest.raises(Unavailable):
@@ -55,8 +55,8 @@ def test_nothing_is_cached_that_postgres_has_not_committed(installation: Install
     assert installation.services.redis.keys() == []
 
 
-def test_a_grant_is_stored_while_redis_is_away(installation: Installation, stores: Stack) -> None:
-    """A sign-in must not fail for the want of a cache."""
+def test_a_grant_is_stored_while_redis_is_unavailable(installation: Installation, stores: Stack) -> None:
+    """A sign-in must not fail because of the cache."""
     stores.valkey.stop()
 
     installation.sign_in(ANN)
@@ -66,7 +66,7 @@ def test_a_grant_is_stored_while_redis_is_away(installation: Installation, store
 
 
 def test_a_grant_without_a_usable_access_token_is_due_at_once(installation: Installation) -> None:
-    """A token whose end nobody knows cannot be served; the refresh token gets a better one."""
+    """A token without a known expiry cannot be served. The refresh token gets a better one."""
     grants = [installation.grant(email) for email in (ANN, BOB, CAT)]
     installation.services.accounts.save(
         [
@@ -81,7 +81,7 @@ def test_a_grant_without_a_usable_access_token_is_due_at_once(installation: Inst
 
 
 def test_a_grant_with_an_access_token_is_due_in_the_middle_of_its_life(installation: Installation) -> None:
-    """A sign-in costs no second request."""
+    """A sign-in causes no further request."""
     installation.sign_in(ANN)
 
     due = installation.account().due_at
@@ -91,7 +91,7 @@ def test_a_grant_with_an_access_token_is_due_in_the_middle_of_its_life(installat
 
 @pytest.mark.parametrize("spoiled", _BAD.values(), ids=_BAD)
 def test_one_bad_grant_stores_none(installation: Installation, spoiled: dict[str, object]) -> None:
-    """What could never be refreshed is refused while somebody is there to read why."""
+    """A grant that could never be refreshed is rejected while a user can still read the reason."""
     good, bad = installation.grant(ANN), replace(installation.grant(BOB), **spoiled)  # type: ignore[arg-type]
 
     with pytest.raises(InvalidInput) as raised:
@@ -103,7 +103,7 @@ def test_one_bad_grant_stores_none(installation: Installation, spoiled: dict[str
 
 
 def test_of_two_grants_for_one_account_the_last_counts(installation: Installation) -> None:
-    """Spelt differently, they are still one mailbox, and the later sign-in is the newer."""
+    """Different spellings are one mailbox, and the later sign-in is the newer one."""
     first, second = installation.grant(ANN), replace(installation.grant(ANN), email="Ann@Contoso.COM")
 
     installation.services.accounts.save([first, second])
@@ -113,8 +113,8 @@ def test_of_two_grants_for_one_account_the_last_counts(installation: Installatio
 
 
 @pytest.mark.parametrize("code", ["AADSTS50173", "AADSTS53003", "AADSTS7000215", "AADSTS90033", "AADSTS999999"])
-def test_a_sign_in_heals(installation: Installation, code: str) -> None:
-    """Whatever was wrong before, it was about the old grant."""
+def test_a_sign_in_clears_failures(installation: Installation, code: str) -> None:
+    """The failure was about the old grant."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error(code), times=1)
     installation.refresh_due()
@@ -131,7 +131,7 @@ def test_a_sign_in_heals(installation: Installation, code: str) -> None:
 
 
 def test_a_sign_in_brings_a_disconnected_account_back(installation: Installation) -> None:
-    """The entry without tokens that the cache keeps of it must not outrank the new grant."""
+    """The cache keeps an entry without tokens. It must not replace the new grant."""
     installation.sign_in(ANN)
     installation.services.accounts.disconnect(ANN)
 
@@ -142,7 +142,7 @@ def test_a_sign_in_brings_a_disconnected_account_back(installation: Installation
     assert statements == []
 
 
-def test_a_sign_in_keeps_the_values_it_does_not_mention(installation: Installation) -> None:
+def test_a_sign_in_keeps_values_that_it_does_not_contain(installation: Installation) -> None:
     """A mailbox on servers of its own stays there."""
     servers = MailServers(imap_host="imap.example", imap_port=1993, smtp_host="smtp.example", smtp_port=1587)
     installation.services.accounts.save([replace(installation.grant(ANN), mail=servers)])
@@ -153,7 +153,7 @@ def test_a_sign_in_keeps_the_values_it_does_not_mention(installation: Installati
 
 
 def test_a_disconnected_account_leaves_no_token_behind(installation: Installation) -> None:
-    """Not in Postgres, not in Redis."""
+    """Neither in Postgres nor in Redis."""
     installation.sign_in(ANN, due=True)
     installation.refresh_due()
 
@@ -167,7 +167,7 @@ def test_a_disconnected_account_leaves_no_token_behind(installation: Installatio
 
 
 def test_a_late_writer_does_not_bring_a_disconnected_account_back_into_the_cache(installation: Installation) -> None:
-    """It was stopped between commit and publish, and goes on after the user has withdrawn."""
+    """The writer stopped between the commit and the write to the cache, and goes on after the disconnect."""
     installation.sign_in(ANN)
     late = installation.cached()
     assert late
@@ -182,25 +182,28 @@ def test_a_late_writer_does_not_bring_a_disconnected_account_back_into_the_cache
         installation.services.tokens.get(ANN)
 
 
-def test_a_withdrawal_that_redis_did_not_hear_of_is_not_done(installation: Installation, stores: Stack) -> None:
-    """Redis comes back with the token in it: whoever withdrew must have been told to repeat it, or be obeyed."""
+def test_a_disconnect_that_did_not_reach_redis_raises_an_error(installation: Installation, stores: Stack) -> None:
+    """Redis comes back with the token in it.
+
+    Either the caller got an error and repeats the disconnect, or it took effect.
+    """
     installation.sign_in(ANN)
     stores.valkey.stop()
-    told = False
+    failed = False
     try:
         installation.services.accounts.disconnect(ANN)
     except Unavailable:
-        told = True
+        failed = True
     stores.valkey.start()
-    if told:
+    if failed:
         installation.services.accounts.disconnect(ANN)
 
     with pytest.raises(AccountInactive):
         installation.services.tokens.get(ANN)
 
 
-def test_a_refresh_under_way_does_not_undo_a_withdrawal(installation: Installation) -> None:
-    """Its answer is the older decision, and reaches neither Postgres nor Redis."""
+def test_a_refresh_in_flight_does_not_undo_a_disconnect(installation: Installation) -> None:
+    """Its result is older than the disconnect and reaches neither Postgres nor Redis."""
     installation.sign_in(ANN, due=True)
 
     with installation.in_flight(installation.refresh_due) as refresh:
@@ -214,7 +217,7 @@ def test_a_refresh_under_way_does_not_undo_a_withdrawal(installation: Installati
 
 
 def test_a_paused_account_is_resumed_at_once(installation: Installation) -> None:
-    """Due from then on, and its failures forgiven: the operator has seen to them."""
+    """The account is due at once, and its failures are cleared."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS53003"), times=1)
     installation.refresh_due()
@@ -227,11 +230,11 @@ def test_a_paused_account_is_resumed_at_once(installation: Installation) -> None
 
 
 def test_an_account_set_aside_for_a_wrong_key_is_resumed_once_the_key_is_right(installation: Installation) -> None:
-    """Nothing was overwritten meanwhile, so nobody has to sign in."""
+    """Nothing was overwritten meanwhile, so no user has to sign in."""
     installation.sign_in(ANN, due=True)
     stranger = installation.another_process(
         encryption_keys=SecretStr(generate_key("k1"))
-    )  # the right name, and another key
+    )  # the right key id with another key
     stranger.refresher.refresh_due()
     assert installation.account().status is Status.UNREADABLE
 
@@ -241,7 +244,7 @@ def test_an_account_set_aside_for_a_wrong_key_is_resumed_once_the_key_is_right(i
 
 
 def test_a_disconnected_account_cannot_be_resumed(installation: Installation) -> None:
-    """Its tokens are gone; it must not look as if it were refreshed."""
+    """Its tokens are gone, so it must not appear as refreshed."""
     installation.sign_in(ANN)
     installation.services.accounts.disconnect(ANN)
 
@@ -252,8 +255,8 @@ def test_a_disconnected_account_cannot_be_resumed(installation: Installation) ->
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "disconnect", "find"])
-def test_an_unknown_account_cannot_be_acted_on(installation: Installation, verb: str) -> None:
-    """A misspelt address must not pass in silence."""
+def test_an_unknown_account_cannot_be_changed(installation: Installation, verb: str) -> None:
+    """A misspelt address must raise an error."""
     act: Callable[[str], object] = getattr(installation.services.accounts, verb)
 
     with pytest.raises(UnknownAccount, match=BOB):
@@ -263,7 +266,7 @@ def test_an_unknown_account_cannot_be_acted_on(installation: Installation, verb:
 
 
 def test_accounts_are_listed_across_pages(installation: Installation) -> None:
-    """In order, each once, however many."""
+    """They are in order, and each appears once."""
     emails = [f"user{number:04}@contoso.com" for number in range(1001)]
     installation.services.accounts.save([Grant(email=email, refresh_token=Secret("r")) for email in reversed(emails)])
     installation.services.accounts.pause(emails[7])

@@ -1,4 +1,4 @@
-"""The client as such: what is in memory, what it costs, and that it ends when it is closed."""
+"""The client: what its local cache holds, what a read costs, and what happens after it is closed."""
 
 import statistics
 import sys
@@ -15,14 +15,14 @@ from worker.domain.account import account_id
 from worker.domain.errors import AccountInactive
 from worker.domain.token import AccessToken
 
-_LOOSELY = 6  # times a bare GET; it is about 2, and a busy machine must not make this fail
-_SECONDS = 11  # longer than the memory's ten
+_LOOSELY = 6  # times a bare GET; it needs about 2, and a busy machine must not make this fail
+_SECONDS = 11  # longer than the ten of the local cache
 
 
 def test_a_read_is_one_command_and_the_next_is_none(installation: Installation, client: TokenClient) -> None:
-    """Mail products ask before every command they send; what was read seconds ago is still there."""
+    """Mail products read a token before every command that they send. For seconds it is served from the local cache."""
     installation.sign_in(ANN)
-    client.get(ANN)  # connects
+    client.get(ANN)  # opens the connection
     installation.clock.advance(seconds=_SECONDS)
 
     with counting.statements() as statements, counting.commands(installation.services.redis) as commands:
@@ -35,11 +35,11 @@ def test_a_read_is_one_command_and_the_next_is_none(installation: Installation, 
 
 
 def test_a_read_costs_little_more_than_a_bare_get(installation: Installation, client: TokenClient) -> None:
-    """Measured by turns, so that whatever else the machine does happens to both."""
+    """Both are measured alternately, so that other load on the machine affects both."""
     installation.sign_in(ANN)
     redis, key = installation.services.redis, f"token-worker:entry:{account_id(ANN)}"
 
-    def read() -> None:  # by services without a memory
+    def read() -> None:  # reads through services without a local cache
         installation.services.tokens.get(ANN)
 
     pairs = [(_timed(read), _timed(lambda: redis.get(key))) for _ in range(500)]
@@ -62,7 +62,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 
 def test_a_token_in_the_local_cache_is_judged_by_its_expiry(installation: Installation, client: TokenClient) -> None:
-    """A wish for more life is not answered from memory, and neither is a token that has become tight."""
+    """A requirement for a longer life is not satisfied from the local cache, nor by a token that is about to expire."""
     installation.sign_in(ANN, lifetime=8 * MINUTE)
     client.get(ANN)
     installation.clock.advance(minutes=5, seconds=59)
@@ -75,7 +75,7 @@ def test_a_token_in_the_local_cache_is_judged_by_its_expiry(installation: Instal
 
 
 def test_a_change_by_another_process_is_seen_within_seconds(installation: Installation, client: TokenClient) -> None:
-    """Until then the memory serves what was true a moment ago."""
+    """Until then the local cache serves the previous value."""
     installation.sign_in(ANN)
     client.get(ANN)
     installation.services.accounts.disconnect(ANN)
@@ -88,7 +88,7 @@ def test_a_change_by_another_process_is_seen_within_seconds(installation: Instal
 
 
 def test_a_change_by_the_client_itself_is_seen_at_once(installation: Installation, client: TokenClient) -> None:
-    """Whoever has just signed in or withdrawn looks at the result."""
+    """The caller that has just signed in or disconnected sees the result."""
     first, second = installation.grant(ANN), installation.grant(ANN)
     for grant in (first, second):
         assert grant.access_token
@@ -107,11 +107,11 @@ def test_a_change_by_the_client_itself_is_seen_at_once(installation: Installatio
 
 
 def test_an_account_is_loaded_with_its_servers(installation: Installation, client: TokenClient) -> None:
-    """All that a mail client needs, and from the cache alone."""
+    """The cache alone has all that a mail client needs."""
     servers = MailServers(imap_host="imap.example", pop_host="pop.example", pop_port=1995)
     client.save(ANN, refresh_token=installation.grant(ANN).refresh_token.reveal(), mail=servers)
     client.load(ANN)
-    installation.sign_in(ANN)  # another sign-in says nothing of servers
+    installation.sign_in(ANN)  # another sign-in, which does not contain servers
     installation.clock.advance(seconds=_SECONDS)
 
     with counting.statements() as statements:
@@ -125,7 +125,7 @@ def test_an_account_is_loaded_with_its_servers(installation: Installation, clien
 
 @pytest.mark.parametrize("refresh", ["by the schedule", "from Postgres"])
 def test_servers_survive_a_refresh_and_a_flush(installation: Installation, client: TokenClient, refresh: str) -> None:
-    """Whoever writes the entry writes all of it."""
+    """Each writer of an entry writes all of it."""
     servers = MailServers(smtp_host="smtp.example", smtp_port=2525)
     client.save(ANN, refresh_token=installation.grant(ANN).refresh_token.reveal(), mail=servers)
     installation.refresh_due()
@@ -137,7 +137,7 @@ def test_servers_survive_a_refresh_and_a_flush(installation: Installation, clien
 
 
 def test_an_account_with_a_password_is_loaded_without_a_token(installation: Installation, client: TokenClient) -> None:
-    """The product has its password elsewhere; the servers are here. It costs SQL once a minute."""
+    """The product stores the password elsewhere, and the servers are here. The read costs SQL once a minute."""
     installation.sign_in(ANN, due=True)
     installation.query("UPDATE mail_credentials SET use_oauth = false, refresh_due_at = NULL")
 
@@ -152,8 +152,8 @@ def test_an_account_with_a_password_is_loaded_without_a_token(installation: Inst
         client.load(BOB)
 
 
-def test_a_closed_client_says_so(installation: Installation) -> None:
-    """In a clear word, whatever is asked of it; closing it again is no mistake."""
+def test_a_closed_client_raises_an_error(installation: Installation) -> None:
+    """Every method raises the same error. Closing the client again is no error."""
     installation.sign_in(ANN)
     client = TokenClient(installation.settings, utcnow=installation.clock)
     client.get(ANN)
@@ -175,12 +175,12 @@ def test_a_closed_client_says_so(installation: Installation) -> None:
 
 
 def test_a_malformed_address_is_rejected(client: TokenClient) -> None:
-    """Before anything is asked."""
+    """No request is sent for it."""
     with pytest.raises(InvalidInput):
         client.get("ann")
 
 
-def test_a_token_does_not_show_itself(installation: Installation, client: TokenClient) -> None:
+def test_the_repr_of_a_token_hides_it(installation: Installation, client: TokenClient) -> None:
     """Neither in a log nor in a traceback."""
     installation.sign_in(ANN, lifetime=HOUR)
     token: AccessToken = client.get(ANN)

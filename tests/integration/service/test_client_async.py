@@ -1,4 +1,4 @@
-"""The same for asyncio: what is in memory costs no thread, and nothing else holds the loop up."""
+"""The client for asyncio: a read from the local cache needs no thread, and no other read blocks the loop."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ def _with_client(installation: Installation, use: Callable[[AsyncTokenClient], C
 
 
 def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(installation: Installation) -> None:
-    """A slow answer of Microsoft is nobody's standstill."""
+    """A slow response of Microsoft must not block the loop."""
     installation.sign_in(ANN, due=True, strict=True)
     held = installation.relay.hold(1)
 
@@ -42,7 +42,7 @@ def test_a_hundred_tasks_share_one_refresh_and_the_loop_goes_on(installation: In
 
 
 def test_a_token_in_the_local_cache_needs_no_thread(installation: Installation) -> None:
-    """Neither for a token nor for a reason why there is none."""
+    """Neither for a token nor for a cached failure."""
     installation.sign_in(ANN)
     installation.sign_in(BOB, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50173"), BOB)
@@ -53,7 +53,7 @@ def test_a_token_in_the_local_cache_needs_no_thread(installation: Installation) 
             await client.get(BOB)
         coroutine = client.get(ANN)
         with pytest.raises(StopIteration) as done:
-            coroutine.send(None)  # it would yield if it had to wait for anything
+            coroutine.send(None)  # it would yield if it had to wait
         assert done.value.value == token
         with pytest.raises(NeedsUser):
             client.get(BOB).send(None)
@@ -62,7 +62,7 @@ def test_a_token_in_the_local_cache_needs_no_thread(installation: Installation) 
 
 
 def test_every_method_does_the_same_as_in_the_synchronous_client(installation: Installation) -> None:
-    """They are the same methods, in a thread."""
+    """They are the same methods, run in a thread."""
     grant = installation.grant(ANN, lifetime=HOUR)
     installation.sign_in(BOB)
 
@@ -88,8 +88,8 @@ def test_every_method_does_the_same_as_in_the_synchronous_client(installation: I
     _with_client(installation, use)
 
 
-def test_closing_leaves_no_thread_and_says_so(installation: Installation) -> None:
-    """A web application that reloads must not gather threads."""
+def test_closing_leaves_no_thread_and_later_calls_raise(installation: Installation) -> None:
+    """A web application that reloads must not accumulate threads."""
     installation.sign_in(ANN)
 
     async def main() -> None:
@@ -110,7 +110,7 @@ def _threads() -> list[threading.Thread]:
 
 
 def test_a_listener_ends_with_its_client(installation: Installation) -> None:
-    """At once, however long it would have slept; and another loop's listener is none of this one's business."""
+    """It ends at once, even while it sleeps. Listeners of another loop go on."""
     client = AsyncTokenClient(installation.settings, utcnow=installation.clock)
 
     async def listen() -> list[str]:

@@ -1,5 +1,4 @@
-"""Sixty-four threads in four processes want a hundred mailboxes whose tokens are stale: Microsoft hears a hundred
-questions."""
+"""Sixty-four threads in four processes read a hundred stale mailboxes. Microsoft receives a hundred requests."""
 
 import multiprocessing
 
@@ -9,8 +8,8 @@ from tests.integration.service.consumers import Order, Results, consume
 _PROCESSES, _THREADS, _ACCOUNTS = 4, 16, 100
 
 
-def test_a_crowd_asks_once_for_each_account(installation: Installation) -> None:
-    """All of them are served, all with the same token, and a strict Microsoft saw no refresh token twice."""
+def test_many_readers_cause_one_request_per_account(installation: Installation) -> None:
+    """All threads get the same tokens, and a strict Microsoft sees no refresh token twice."""
     emails = [f"user{number:03}@contoso.com" for number in range(_ACCOUNTS)]
     installation.sign_in(*emails, due=True, strict=True)
 

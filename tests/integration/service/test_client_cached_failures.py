@@ -1,4 +1,4 @@
-"""A broken account costs nothing, however many ask: what is wrong with it is noted where everybody looks first."""
+"""A broken account costs nothing, no matter how many callers read it: its failure is cached."""
 
 from collections.abc import Callable
 
@@ -17,58 +17,58 @@ _MANY = 100_000
 
 
 def _ask(client: TokenClient, times: int) -> set[str]:
-    """What those who ask are told."""
-    told = set()
+    """The codes of the errors that the reads raise."""
+    codes = set()
     for _ in range(times):
         with pytest.raises(WorkerError) as raised:
             client.get(ANN)
-        told.add(raised.value.code)
-    return told
+        codes.add(raised.value.code)
+    return codes
 
 
-def test_a_dead_account_asked_a_hundred_thousand_times_is_asked_about_once(
+def test_a_hundred_thousand_reads_of_a_dead_account_cause_one_request(
     installation: Installation, client: TokenClient
 ) -> None:
-    """Ten minutes of a page that polls: one question to Microsoft, a look at Postgres a minute."""
+    """A page polls for ten minutes: one request to Microsoft, and a read of Postgres per minute."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50173"))
-    minutes, told = 10, set[str]()
+    minutes, codes = 10, set[str]()
 
     with counting.statements() as statements, counting.commands(installation.services.redis) as commands:
-        told |= _ask(client, 1)
+        codes |= _ask(client, 1)
         first = len(statements)
         for _ in range(minutes):
-            told |= _ask(client, _MANY // minutes)
+            codes |= _ask(client, _MANY // minutes)
             installation.clock.now += MINUTE
 
-    assert told == {"needs_user"}
+    assert codes == {"needs_user"}
     assert installation.requests == 1
     assert len(statements) - first <= minutes
     assert commands["get"] <= 10 * minutes
 
 
-def test_an_account_that_backs_off_is_asked_about_once_per_period(
+def test_an_account_that_backs_off_causes_one_request_per_period(
     installation: Installation, client: TokenClient
 ) -> None:
-    """The waits grow as the schedule has them, and nobody who asks meanwhile shortens them."""
+    """The waits grow with each failure, and reads in between do not shorten them."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(RawAnswer(b"", 503))
-    asked = []
+    costs = []
 
     for _ in range(6):
         with pytest.raises(BackingOff) as raised:
             client.get(ANN)
         with counting.statements() as statements:
             assert _ask(client, 2_000) == {"backing_off"}
-        asked.append((installation.requests, len(statements)))
+        costs.append((installation.requests, len(statements)))
         installation.clock.now += raised.value.retry_after
 
-    assert [number for number, _ in asked] == [1, 2, 3, 4, 5, 6]
-    assert sum(statements for _, statements in asked) <= 6
+    assert [number for number, _ in costs] == [1, 2, 3, 4, 5, 6]
+    assert sum(statements for _, statements in costs) <= 6
 
 
-def test_without_a_memory_it_is_one_look_at_redis(installation: Installation) -> None:
-    """Another process that has never heard of the account, and needs no Postgres to say what is wrong."""
+def test_without_a_local_cache_a_cached_failure_costs_one_read_of_redis(installation: Installation) -> None:
+    """Another process, which has never read the account, needs no Postgres to raise the error."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50076", claims='{"access_token":{}}'))
     installation.refresh_due()
@@ -85,8 +85,8 @@ def test_without_a_memory_it_is_one_look_at_redis(installation: Installation) ->
     assert commands == {"get": 50}
 
 
-def test_a_note_is_believed_for_a_minute(installation: Installation) -> None:
-    """Somebody may have mended the row by hand; whoever looks then notes it anew."""
+def test_a_cached_failure_is_valid_for_a_minute(installation: Installation) -> None:
+    """An operator may have repaired the row by hand. The next read caches the failure anew."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50173"))
     installation.refresh_due()
@@ -99,10 +99,10 @@ def test_a_note_is_believed_for_a_minute(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("fault", [oauth_error("AADSTS50173"), RawAnswer(b"", 503)])
-def test_a_token_that_lives_is_served_from_a_noted_entry(
+def test_a_live_token_is_served_from_an_entry_with_a_failure(
     installation: Installation, client: TokenClient, fault: Fault
 ) -> None:
-    """It was published with the failure, so a flush in between does no harm."""
+    """The token was published with the failure, so a flush in between does no harm."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=56)
     installation.services.redis.flushall()
@@ -130,10 +130,10 @@ def _pause_and_resume(installation: Installation, _client: TokenClient) -> None:
 
 
 @pytest.mark.parametrize("mend", [_resume, _sign_in, _pause_and_resume])
-def test_a_note_does_not_outlive_its_cause(
+def test_a_cached_failure_ends_with_its_cause(
     installation: Installation, client: TokenClient, mend: Callable[[Installation, TokenClient], None]
 ) -> None:
-    """Who has just been helped is served at once."""
+    """The account is served at once after a remedy."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50173"), times=1)
     with pytest.raises(NeedsUser):
@@ -144,8 +144,8 @@ def test_a_note_does_not_outlive_its_cause(
     assert installation.services.tokens.get(ANN).ttl(installation.clock()) > 50 * MINUTE
 
 
-def test_a_failure_of_one_process_is_noted_in_its_memory_alone(installation: Installation, client: TokenClient) -> None:
-    """An app registration that only this process does not know: the others go on, and Postgres is spared."""
+def test_a_failure_of_one_process_is_cached_only_locally(installation: Installation, client: TokenClient) -> None:
+    """Only this process does not know the app registration. Other processes go on, and Postgres is spared."""
     installation.sign_in(ANN, due=True)
     installation.query("UPDATE mail_credentials SET client = 'theirs'")
 
@@ -160,10 +160,10 @@ def test_a_failure_of_one_process_is_noted_in_its_memory_alone(installation: Ins
     assert client.get(ANN).version == 2
 
 
-def test_while_postgres_is_away_a_note_keeps_its_back_off(
+def test_while_postgres_is_down_a_cached_failure_keeps_its_back_off(
     installation: Installation, client: TokenClient, stores: Stack
 ) -> None:
-    """Longer than a minute: nobody can look, and asking Microsoft early would not help."""
+    """It is kept for longer than a minute, because Postgres cannot be read and an early request would not help."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS90055", retry_after=300), times=1)
     _ask(client, 1)

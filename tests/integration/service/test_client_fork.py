@@ -1,4 +1,4 @@
-"""A web server loads the application, opens the client and then forks: parent and children go on, each by itself."""
+"""A web server loads the application, opens the client and then forks. Parent and children each go on by themselves."""
 
 import gc
 import os
@@ -13,22 +13,23 @@ from tests.constants import ANN, BOB
 from tests.integration.installation import Installation
 from worker.client import ClientClosed, TokenClient
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks with threads: its subject
+# The tests fork with threads on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
-_PATIENCE = 20  # seconds
+_TIMEOUT = 20  # seconds
 
 
 def _in_child(work: Callable[[], None]) -> None:
-    """Do it after a real fork; fails here if it fails there."""
+    """Do the work after a real fork. The test fails if it fails there."""
     child = os.fork()
     if child == 0:
         status = 1
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_PATIENCE)  # what waits for a lock that nobody holds would wait for ever
+        signal.alarm(_TIMEOUT)  # a child that waits for a lost lock would wait for ever
         try:
             work()
             status = 0
-        except BaseException:  # noqa: BLE001 - nothing may get out of the child into pytest
+        except BaseException:  # noqa: BLE001 - no exception may get out of the child into pytest
             traceback.print_exc()
         finally:
             os._exit(status)
@@ -36,18 +37,18 @@ def _in_child(work: Callable[[], None]) -> None:
 
 
 def test_a_child_uses_connections_of_its_own(installation: Installation, client: TokenClient) -> None:
-    """And the parent's still work afterwards, closed client of the child or not."""
+    """The parent's connections still work afterwards, whether or not the child has closed its client."""
     installation.sign_in(ANN)
     installation.sign_in(BOB, due=True)
     installation.services.redis.flushall()
-    client.get(ANN)  # from Postgres
+    client.get(ANN)  # reads Postgres
     installation.services.redis.flushall()
     installation.clock.advance(seconds=11)
     before = _server_side(installation)
 
     def work() -> None:
         assert client.get(ANN).version == 1
-        gc.collect()  # what nobody holds on to is closed, here and by that at the parent's server
+        gc.collect()  # objects without a reference are closed, which must not close the parent's session at the server
         assert client.get(BOB).version == 2
         assert client.get_many([ANN, BOB])
         client.close()
@@ -68,15 +69,15 @@ def test_a_child_uses_connections_of_its_own(installation: Installation, client:
 
 
 def _server_side(installation: Installation) -> set[int]:
-    """The processes Postgres has for the connections to this database."""
+    """The process ids of Postgres for the connections to this database."""
     rows = installation.query(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     return {pid for (pid,) in rows}
 
 
-def test_a_fork_in_the_midst_of_work_leaves_no_lock_behind(installation: Installation, client: TokenClient) -> None:
-    """Other threads hold the client's locks at that moment, and are not there in the child to give them back."""
+def test_a_fork_while_threads_work_leaves_no_lock_behind(installation: Installation, client: TokenClient) -> None:
+    """Other threads hold the client's locks at that moment, and do not exist in the child to release them."""
     installation.sign_in(ANN)
     stopped = threading.Event()
 
@@ -105,7 +106,7 @@ def _expect(client: TokenClient) -> None:
 def test_a_client_that_was_never_used_is_opened_by_each_process(
     installation: Installation, client: TokenClient
 ) -> None:
-    """The usual case: made at import, first used by a request."""
+    """The usual case: the client is created at import and first used by a request."""
     installation.sign_in(ANN)
     _in_child(lambda: _expect(client))
     _expect(client)

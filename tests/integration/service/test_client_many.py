@@ -1,4 +1,4 @@
-"""Many accounts in one call: one look at each store, and nobody pays for another."""
+"""Many accounts in one call: one read of each store, and no account delays or fails another."""
 
 import pytest
 
@@ -11,10 +11,10 @@ from worker.devkit.stack import Stack
 
 
 def test_cached_tokens_are_read_in_one_round_trip(installation: Installation, client: TokenClient) -> None:
-    """A page lists a hundred mailboxes; asked again within seconds it costs nothing."""
+    """A page lists a hundred mailboxes. A second read within seconds costs nothing."""
     emails = [f"user{number}@contoso.com" for number in range(100)]
     installation.sign_in(*emails)
-    client.get(emails[0])  # connects
+    client.get(emails[0])  # opens the connection
     installation.clock.advance(seconds=11)
 
     with counting.statements() as statements, counting.commands(installation.services.redis) as commands:
@@ -31,7 +31,7 @@ def test_cached_tokens_are_read_in_one_round_trip(installation: Installation, cl
 def test_tokens_that_are_not_cached_cost_one_query_and_are_cached_again(
     installation: Installation, client: TokenClient
 ) -> None:
-    """Redis is flushed: not a query for each of a hundred."""
+    """After a flush of Redis, a hundred accounts do not cost a hundred queries."""
     emails = [f"user{number}@contoso.com" for number in range(100)]
     installation.sign_in(*emails)
     installation.services.redis.flushall()
@@ -46,8 +46,8 @@ def test_tokens_that_are_not_cached_cost_one_query_and_are_cached_again(
     assert installation.requests == 0
 
 
-def test_the_stale_are_refreshed_together(installation: Installation, client: TokenClient) -> None:
-    """Once each; the fresh are not asked about."""
+def test_stale_accounts_are_refreshed_together(installation: Installation, client: TokenClient) -> None:
+    """Each stale account is refreshed once, and no request is sent for the fresh ones."""
     stale = [f"stale{number}@contoso.com" for number in range(20)]
     installation.sign_in(*stale, due=True, strict=True)
     installation.sign_in(ANN)
@@ -60,8 +60,8 @@ def test_the_stale_are_refreshed_together(installation: Installation, client: To
     assert installation.requests == 20
 
 
-def test_an_account_s_trouble_is_its_own(installation: Installation, client: TokenClient) -> None:
-    """It comes as a value, under the address as it was given."""
+def test_the_error_of_one_account_does_not_affect_the_others(installation: Installation, client: TokenClient) -> None:
+    """The error is a value in the result, under the address as the caller spelt it."""
     installation.sign_in(ANN, due=True)
     installation.sign_in(BOB)
     installation.emulator.add_fault(oauth_error("AADSTS50173"), ANN)
@@ -83,7 +83,7 @@ def test_an_account_s_trouble_is_its_own(installation: Installation, client: Tok
 def test_while_postgres_is_down_each_account_gets_its_token_or_error(
     installation: Installation, client: TokenClient, stores: Stack
 ) -> None:
-    """A token from the cache while it lives, or an error that says what is unavailable."""
+    """Each account gets its cached token while that lives, or an error that says what is unavailable."""
     installation.sign_in(ANN)
     installation.sign_in(BOB, lifetime=HOUR / 2)
     installation.clock.advance(minutes=40)
@@ -98,10 +98,10 @@ def test_while_postgres_is_down_each_account_gets_its_token_or_error(
 
 
 @pytest.mark.parametrize("emails", [[ANN, BOB], [ANN]])
-def test_while_redis_is_away_postgres_answers(
+def test_while_redis_is_down_tokens_are_read_from_postgres(
     installation: Installation, client: TokenClient, stores: Stack, emails: list[str]
 ) -> None:
-    """And the memory spares it the second time."""
+    """The local cache spares Postgres the second read."""
     installation.sign_in(ANN, BOB)
     stores.valkey.stop()
 

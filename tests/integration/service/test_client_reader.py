@@ -1,4 +1,7 @@
-"""A consumer with no more than it needs: it reads, and asks the workers; no secret of the app, no refresh token."""
+"""A consumer with minimal rights: it reads, and delegates refreshes to workers.
+
+It has no app secret and no refresh token.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,14 +50,14 @@ def _reader(installation: Installation, database_url: str | None = None) -> Toke
 
 @pytest.fixture(name="reader")
 def _without_postgres(installation: Installation) -> Iterator[TokenClient]:
-    """The smallest: Redis and an access key."""
+    """The minimum: Redis and an access key."""
     with _reader(installation) as client:
         yield client
 
 
 @pytest.fixture(name="selecting")
 def _with_postgres(installation: Installation) -> Iterator[TokenClient]:
-    """With Postgres to fall back on, and the right to SELECT."""
+    """It may also fall back on Postgres, with the right to SELECT."""
     url = installation.settings.database_url.get_secret_value()
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [_SELECT]).fetchone():
@@ -65,7 +68,7 @@ def _with_postgres(installation: Installation) -> Iterator[TokenClient]:
 
 
 def test_a_cached_token_is_read_in_one_command(installation: Installation, reader: TokenClient) -> None:
-    """Token and servers; nobody is asked."""
+    """The entry has the token and the servers, so no message is sent."""
     installation.sign_in(ANN)
     reader.get(ANN)
     installation.clock.advance(seconds=11)
@@ -80,8 +83,8 @@ def test_a_cached_token_is_read_in_one_command(installation: Installation, reade
     assert queued(installation.services.redis) == []
 
 
-def test_its_key_opens_no_refresh_token(installation: Installation) -> None:
-    """Not from Postgres, not from the cache; and the key itself is not the master key."""
+def test_an_access_key_opens_no_refresh_token(installation: Installation) -> None:
+    """Neither from Postgres nor from the cache, and the access key is not the full key."""
     installation.sign_in(ANN)
     settings = ReaderSettings.model_validate(
         {"redis_url": installation.settings.redis_url, "access_keys": format_access_keys(installation.settings.keys)}
@@ -100,10 +103,8 @@ def test_its_key_opens_no_refresh_token(installation: Installation) -> None:
     assert all(master not in key.material for key in settings.keys)
 
 
-def test_a_stale_token_is_refreshed_by_a_worker_once_however_many_ask(
-    installation: Installation, reader: TokenClient
-) -> None:
-    """Threads and processes leave one message, with an id and a number in it and nothing else."""
+def test_a_stale_token_is_refreshed_by_a_worker_once(installation: Installation, reader: TokenClient) -> None:
+    """Threads and processes leave one message, which holds an id and a number and nothing else."""
     installation.sign_in(ANN, due=True, strict=True)
     with _reader(installation) as other, ThreadPoolExecutor(16) as pool:
         asking = [pool.submit((other if number % 2 else reader).get, ANN, min_ttl=1800) for number in range(16)]
@@ -111,12 +112,12 @@ def test_a_stale_token_is_refreshed_by_a_worker_once_however_many_ask(
             tokens = {future.result() for future in asking}
 
     assert {token.version for token in tokens} == {2}
-    assert workers.asked == [[str(account_id(ANN)), 1800.0, None]]
+    assert workers.received == [[str(account_id(ANN)), 1800.0, None]]
     assert installation.requests == 1
 
 
 def test_a_flushed_cache_is_filled_by_a_worker(installation: Installation, reader: TokenClient) -> None:
-    """Without a refresh: Postgres has what was lost."""
+    """No refresh is needed, because Postgres has the lost entry."""
     installation.sign_in(ANN)
     installation.services.redis.flushall()
 
@@ -126,7 +127,7 @@ def test_a_flushed_cache_is_filled_by_a_worker(installation: Installation, reade
 
 
 def test_with_select_alone_it_falls_back_on_postgres(installation: Installation, selecting: TokenClient) -> None:
-    """And fills the cache itself; the workers need not know."""
+    """The reader fills the cache itself, without the workers."""
     installation.sign_in(ANN)
     installation.sign_in(BOB, due=True)
     installation.services.accounts.pause(BOB)
@@ -139,8 +140,8 @@ def test_with_select_alone_it_falls_back_on_postgres(installation: Installation,
     assert queued(installation.services.redis) == []
 
 
-def test_a_refused_token_is_replaced_by_a_worker(installation: Installation, reader: TokenClient) -> None:
-    """With the version in the message; and the second refusal is told as what it is."""
+def test_a_rejected_token_is_replaced_by_a_worker(installation: Installation, reader: TokenClient) -> None:
+    """The message has the version. The second rejection raises an error of its own."""
     installation.sign_in(ANN)
     with working(installation.services) as workers:
         token = reader.report_rejected(ANN, 1)
@@ -149,12 +150,12 @@ def test_a_refused_token_is_replaced_by_a_worker(installation: Installation, rea
             reader.report_rejected(ANN, token.version)
 
     assert token.version == 2
-    assert workers.asked == [[str(account_id(ANN)), None, 1], [str(account_id(ANN)), None, 2]]
+    assert workers.received == [[str(account_id(ANN)), None, 1], [str(account_id(ANN)), None, 2]]
     assert installation.requests == 1
 
 
 def test_a_failure_reaches_the_reader_as_the_same_error(installation: Installation, reader: TokenClient) -> None:
-    """Whatever it is: of the account, of the app, or of the process that was to ask."""
+    """The same holds for a failure of the account, of the app registration, and of the worker's process."""
     installation.sign_in(ANN, BOB, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50076", claims="{}"), ANN)
     installation.emulator.add_fault(oauth_error("AADSTS90055", retry_after=90), BOB)
@@ -168,12 +169,12 @@ def test_a_failure_reaches_the_reader_as_the_same_error(installation: Installati
             reader.get("nobody@contoso.com")
 
     assert raised.value.claims == "{}"
-    assert len(workers.asked) == 3
+    assert len(workers.received) == 3
     assert installation.requests == 2
 
 
 def test_an_open_breaker_is_reported_at_once(installation: Installation, reader: TokenClient) -> None:
-    """It stands on no row; the worker notes it for a few seconds, and a token that lives is served meanwhile."""
+    """It is in no row. The worker caches it for a few seconds, and a live token is served meanwhile."""
     others = [f"user{number}@contoso.com" for number in range(3)]
     installation.sign_in(BOB)
     installation.clock.advance(minutes=30)
@@ -188,13 +189,13 @@ def test_an_open_breaker_is_reported_at_once(installation: Installation, reader:
             with pytest.raises(ClientMisconfigured):
                 reader.get(ANN)
             assert reader.get(BOB, min_ttl=3000).version == 1
-    assert len(workers.asked) == 2
+    assert len(workers.received) == 2
 
 
-def test_without_a_worker_a_token_that_lives_is_served_after_a_moment(
+def test_without_a_worker_a_live_token_is_served_after_a_moment(
     installation: Installation, reader: TokenClient
 ) -> None:
-    """And asking leaves one message, that ends by itself."""
+    """The request leaves one message, which expires."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=57)
 
@@ -203,8 +204,8 @@ def test_without_a_worker_a_token_that_lives_is_served_after_a_moment(
     assert queued(installation.services.redis) == [[str(account_id(ANN)), None, None]]
 
 
-def test_a_question_that_could_not_be_sent_is_asked_again(installation: Installation, reader: TokenClient) -> None:
-    """By whoever comes next, and not only when the note of it has ended."""
+def test_a_message_that_could_not_be_sent_is_sent_again(installation: Installation, reader: TokenClient) -> None:
+    """The next caller sends it again, without waiting for the request's mark to expire."""
     installation.sign_in(ANN, due=True)
     installation.services.redis.set(ON_DEMAND, "no queue")
     with pytest.raises(Unavailable, match="cannot be asked"):
@@ -213,13 +214,13 @@ def test_a_question_that_could_not_be_sent_is_asked_again(installation: Installa
 
     with working(installation.services) as workers:
         assert reader.get(ANN).version == 2
-    assert len(workers.asked) == 1
+    assert len(workers.received) == 1
 
 
 def test_while_redis_is_down_postgres_serves_and_no_worker_can_be_reached(
     installation: Installation, selecting: TokenClient, reader: TokenClient, stores: Stack
 ) -> None:
-    """Each says in seconds what it can."""
+    """Each of them reports within seconds what is possible."""
     installation.sign_in(ANN)
     installation.sign_in(BOB, due=True)
     stores.valkey.stop()
@@ -230,10 +231,10 @@ def test_while_redis_is_down_postgres_serves_and_no_worker_can_be_reached(
             client.get(email)
 
 
-def test_while_postgres_is_away_the_old_token_is_served(
+def test_while_postgres_is_down_the_old_token_is_served(
     installation: Installation, selecting: TokenClient, stores: Stack
 ) -> None:
-    """No worker can refresh either, and none is asked twice."""
+    """Workers cannot refresh either, and get no second message."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=58)
     stores.postgres.stop()
@@ -243,8 +244,8 @@ def test_while_postgres_is_away_the_old_token_is_served(
     assert installation.requests == 0
 
 
-def test_an_error_names_the_setting_that_a_method_needs(installation: Installation, reader: TokenClient) -> None:
-    """Before anything is changed."""
+def test_the_error_names_the_setting_that_a_method_needs(installation: Installation, reader: TokenClient) -> None:
+    """The error is raised before anything is changed."""
     installation.sign_in(ANN)
 
     with pytest.raises(ConfigurationError, match="WORKER_ENCRYPTION_KEYS"):
@@ -256,8 +257,8 @@ def test_an_error_names_the_setting_that_a_method_needs(installation: Installati
     assert reader.get(ANN).version == 1
 
 
-def test_it_listens_if_it_has_postgres(installation: Installation, selecting: TokenClient) -> None:
-    """Who shows users what to do need not be who refreshes."""
+def test_a_reader_with_postgres_can_watch(installation: Installation, selecting: TokenClient) -> None:
+    """A process that shows users what to do need not be able to refresh."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50173"))
     installation.refresh_due()

@@ -1,4 +1,4 @@
-"""A mail server has refused a token that seemed to live: one refresh for all who report it, and no storm."""
+"""A mail server has rejected a live token: one refresh for all callers that report it, and no storm of requests."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -23,10 +23,8 @@ from worker.service.tokens.on_demand import Lookup
 _REPORTERS = 32
 
 
-def test_a_refused_token_is_replaced_once_however_many_report_it(
-    installation: Installation, client: TokenClient
-) -> None:
-    """Thirty connections of two processes to one mailbox, all thrown out in the same second."""
+def test_a_rejected_token_is_replaced_once(installation: Installation, client: TokenClient) -> None:
+    """Thirty connections of two processes to one mailbox are closed in the same second."""
     installation.sign_in(ANN, strict=True)
     other = installation.another_process()
     start = Barrier(_REPORTERS)
@@ -45,16 +43,16 @@ def test_a_refused_token_is_replaced_once_however_many_report_it(
     assert (line["trigger"], line["outcome"]) == ("rejected", "refreshed")
 
 
-def test_a_reader_that_saw_the_old_row_does_not_hear_that_the_new_token_is_rejected(
+def test_a_caller_that_saw_the_old_row_gets_the_new_token(
     installation: Installation,
 ) -> None:
-    """The replacement is in the ledger by then, and must not pass for the token that the reporter means."""
+    """The replacement is already in refresh_events, and must not be taken for the token that the caller reports."""
     installation.sign_in(ANN)
     ann = account_id(ANN)
     with installation.services.database.begin() as connection:
         read_before = accounts.find(connection, ann)
     installation.services.tokens.report_rejected(ANN, 1)
-    installation.services.redis.flushall()  # as it is between the commit and the write to the cache
+    installation.services.redis.flushall()  # the state between the commit and the write to the cache
 
     assert read_before
     seen = Lookup(CacheEntry.of(read_before), read_before)
@@ -70,7 +68,7 @@ def test_a_reader_that_saw_the_old_row_does_not_hear_that_the_new_token_is_rejec
 def test_a_report_of_an_old_token_causes_no_request(
     installation: Installation, client: TokenClient, *, flushed: bool
 ) -> None:
-    """Somebody's stale copy was refused, which is no wonder: the newer token is in the cache, or in Postgres."""
+    """The reported token was outdated, so its rejection means nothing. The newer one is in the cache or in Postgres."""
     installation.sign_in(ANN)
     client.get(ANN)
     installation.clock.advance(minutes=40)
@@ -86,10 +84,8 @@ def test_a_report_of_an_old_token_causes_no_request(
     assert client.get(ANN).version == 2
 
 
-def test_a_fresh_token_that_is_refused_too_is_no_matter_of_tokens(
-    installation: Installation, client: TokenClient
-) -> None:
-    """The mailbox, its rights or the scope: Microsoft is left alone, and those who report it learn it from a note."""
+def test_a_second_rejection_causes_no_refresh(installation: Installation, client: TokenClient) -> None:
+    """The cause is the mailbox, its rights or the scope. No request is sent, and callers get the cached failure."""
     installation.sign_in(ANN)
     second = client.report_rejected(ANN, 1)
     installation.clock.advance(minutes=4)
@@ -107,8 +103,8 @@ def test_a_fresh_token_that_is_refused_too_is_no_matter_of_tokens(
     assert client.get(ANN) == second, "who only reads is not concerned"
 
 
-def test_after_ten_minutes_a_refusal_is_news_again(installation: Installation, client: TokenClient) -> None:
-    """Whatever it was then may be over."""
+def test_after_ten_minutes_a_rejection_causes_a_refresh_again(installation: Installation, client: TokenClient) -> None:
+    """The earlier cause may be gone by then."""
     installation.sign_in(ANN)
     version = client.report_rejected(ANN, 1).version
     installation.clock.advance(minutes=10)
@@ -117,10 +113,8 @@ def test_after_ten_minutes_a_refusal_is_news_again(installation: Installation, c
     assert installation.requests == 2
 
 
-def test_a_token_of_the_schedule_in_between_does_not_start_it_anew(
-    installation: Installation, client: TokenClient
-) -> None:
-    """Ten minutes are ten minutes: the third token would be refused as well."""
+def test_a_scheduled_refresh_does_not_restart_the_ten_minutes(installation: Installation, client: TokenClient) -> None:
+    """A third token would be rejected as well, so a scheduled refresh does not start the ten minutes anew."""
     installation.sign_in(ANN)
     client.report_rejected(ANN, 1)
     installation.services.on_demand.refresh_now(account_id(ANN))
@@ -131,7 +125,7 @@ def test_a_token_of_the_schedule_in_between_does_not_start_it_anew(
 
 
 def test_a_refresh_that_failed_does_not_count(installation: Installation, client: TokenClient) -> None:
-    """It brought no token that could be refused; the back-off is what holds the next."""
+    """It issued no token that could be rejected. The back-off delays the next refresh."""
     installation.sign_in(ANN)
     installation.emulator.add_fault(RawAnswer(b"", 503), times=1)
     for _ in range(2):
@@ -146,8 +140,8 @@ def test_a_refresh_that_failed_does_not_count(installation: Installation, client
     assert client.report_rejected(ANN, 1).version == 2
 
 
-def test_a_refresh_under_way_is_waited_for(installation: Installation, client: TokenClient) -> None:
-    """A token that lives would do for a reader, but not if it is the refused one."""
+def test_a_report_waits_for_a_refresh_in_flight(installation: Installation, client: TokenClient) -> None:
+    """A reader would get the live token meanwhile, but not if it is the rejected one."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=40)
 
@@ -158,10 +152,10 @@ def test_a_refresh_under_way_is_waited_for(installation: Installation, client: T
     assert installation.requests == 1
 
 
-def test_while_postgres_is_away_nothing_is_asked(
+def test_while_postgres_is_down_a_report_causes_no_request(
     installation: Installation, client: TokenClient, stores: Stack
 ) -> None:
-    """Whether it was refused before, only Postgres knows; a newer token in the cache is another matter."""
+    """Only Postgres knows whether an earlier token was rejected. A newer token in the cache is still served."""
     installation.sign_in(ANN, BOB)
     installation.clock.advance(minutes=40)
     installation.services.on_demand.refresh_now(account_id(BOB))
@@ -175,7 +169,7 @@ def test_while_postgres_is_away_nothing_is_asked(
 
 
 def test_a_report_for_a_failing_account_raises_its_failure(installation: Installation, client: TokenClient) -> None:
-    """And its refused token is not handed out again in place of an answer."""
+    """Its rejected token is not served again in place of an error."""
     installation.sign_in(ANN, BOB, lifetime=HOUR)
     installation.services.accounts.pause(ANN)
     installation.query(

@@ -1,4 +1,4 @@
-"""Who listens for accounts that need somebody hears of each once, and misses none."""
+"""A listener for accounts that need attention receives each event once, and misses none."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ _OFTEN = 0.02  # seconds
 
 
 def _lose(installation: Installation, email: str, code: str = "AADSTS50173", claims: str | None = None) -> None:
-    """The account's grant comes to its end."""
+    """Microsoft ends the account's grant."""
     installation.emulator.add_fault(oauth_error(code, claims=claims), email, times=1)
     installation.query(
         "UPDATE mail_credentials SET refresh_due_at = :now WHERE email = :email", now=installation.clock(), email=email
@@ -28,10 +28,10 @@ def _lose(installation: Installation, email: str, code: str = "AADSTS50173", cla
     installation.refresh_due()
 
 
-def test_accounts_in_need_come_first_and_later_ones_as_it_happens(
+def test_current_events_come_first_and_later_ones_as_they_happen(
     installation: Installation, client: TokenClient
 ) -> None:
-    """With all that a message to the user needs."""
+    """The events have all that a message to the user needs."""
     installation.sign_in(ANN, BOB, CAT, due=True)
     _lose(installation, ANN, claims='{"access_token":{}}')
     events = client.watch(every=_OFTEN)
@@ -56,7 +56,7 @@ def test_accounts_in_need_come_first_and_later_ones_as_it_happens(
 
 
 def test_a_tenant_that_is_gone_is_reported_after_a_day(installation: Installation) -> None:
-    """Until then it may come back by itself; when it does, its mailbox is read again."""
+    """Until then the tenant may come back by itself. When it does, its mailboxes are read again."""
     installation.sign_in(ANN, due=True)
     watch = AccountWatch(installation.services.database, None)
     _lose(installation, ANN, "AADSTS90002")
@@ -72,8 +72,8 @@ def test_a_tenant_that_is_gone_is_reported_after_a_day(installation: Installatio
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_each_account_is_reported_once_until_it_happens_again(installation: Installation) -> None:
-    """A daily re-check that fails again is no news; a second death after a sign-in is."""
+def test_each_account_is_reported_once_per_event(installation: Installation) -> None:
+    """A daily refresh that fails again is no event, but a second end of the grant after a sign-in is one."""
     installation.sign_in(ANN, due=True)
     _lose(installation, ANN)
     watch = AccountWatch(installation.services.database, None)
@@ -91,8 +91,8 @@ def test_each_account_is_reported_once_until_it_happens_again(installation: Inst
     assert watch.poll() == []
 
 
-def test_a_listener_that_was_away_goes_on_from_where_it_was(installation: Installation) -> None:
-    """It keeps the time of the last event; the latest may come again, an older one does not."""
+def test_a_listener_can_resume_after_its_last_event(installation: Installation) -> None:
+    """It keeps the time of the last event. The latest event may be delivered again, an older one is not."""
     installation.sign_in(ANN, BOB, CAT, due=True)
     _lose(installation, ANN)
     installation.clock.advance(hours=1)
@@ -105,7 +105,7 @@ def test_a_listener_that_was_away_goes_on_from_where_it_was(installation: Instal
 
 
 def test_a_change_that_is_committed_late_is_not_missed(installation: Installation) -> None:
-    """Its time is that of the decision, and others may have been told of later ones before."""
+    """The event's time is that of the decision, and listeners may have received later events before."""
     installation.sign_in(ANN, BOB, due=True)
     watch = AccountWatch(installation.services.database, None)
     installation.clock.advance(minutes=2)
@@ -119,8 +119,8 @@ def test_a_change_that_is_committed_late_is_not_missed(installation: Installatio
     assert watch.poll() == []
 
 
-def test_an_account_that_died_under_an_older_version_is_reported_too(installation: Installation) -> None:
-    """The column came with a migration; old workers do not fill it."""
+def test_an_account_that_an_older_version_has_marked_is_reported(installation: Installation) -> None:
+    """A migration has added the column, and workers of the older version do not fill it."""
     installation.sign_in(ANN, BOB, due=True)
     _lose(installation, BOB)
     watch = AccountWatch(installation.services.database, installation.clock())
@@ -131,8 +131,8 @@ def test_an_account_that_died_under_an_older_version_is_reported_too(installatio
     assert watch.poll() == []
 
 
-def test_an_account_whose_key_is_lost_needs_an_operator(installation: Installation) -> None:
-    """No user can help, but somebody must."""
+def test_an_account_with_a_lost_key_needs_an_operator(installation: Installation) -> None:
+    """No user can help, but an operator must."""
     installation.sign_in(ANN, due=True)
     installation.query("UPDATE mail_credentials SET refresh_token = '\\x0102'")
     installation.refresh_due()
@@ -145,7 +145,7 @@ def test_an_account_whose_key_is_lost_needs_an_operator(installation: Installati
 def test_a_listener_outlives_an_outage_of_postgres(
     installation: Installation, client: TokenClient, stores: Stack
 ) -> None:
-    """It says that it cannot look, and goes on when it can."""
+    """It reports that it cannot read, and goes on when it can."""
     installation.sign_in(ANN, BOB, due=True)
     _lose(installation, ANN)
     events = client.watch(every=_OFTEN)
@@ -156,14 +156,14 @@ def test_a_listener_outlives_an_outage_of_postgres(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, events)
         wait_for(
-            lambda: any("cannot be looked up" in line["event"] for line in installation.logs), about="a word of it"
+            lambda: any("cannot be looked up" in line["event"] for line in installation.logs), about="the log line"
         )
         stores.postgres.start()
         assert waiting.result(30).email == BOB
 
 
 def test_a_listener_ends_with_its_client(installation: Installation) -> None:
-    """At once, however long it would have slept."""
+    """It ends at once, even while it sleeps."""
     client = TokenClient(installation.settings, utcnow=installation.clock)
     events: Iterator[AttentionNeeded] = client.watch(every=3600)
 

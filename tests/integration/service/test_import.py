@@ -1,4 +1,4 @@
-"""Bringing many accounts in from a file: every line counts for itself, and none is repeated back."""
+"""Importing many accounts from a file: each line is valid or invalid by itself, and no message quotes a line."""
 
 import json
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def _import(installation: Installation, *lines: str) -> tuple[int, list[BadLine]
 
 @pytest.mark.parametrize("line", _BAD.values(), ids=_BAD)
 def test_a_bad_line_is_reported_by_its_number_and_the_others_are_stored(installation: Installation, line: str) -> None:
-    """A file of thousands is mended line by line; what the report quotes ends in tickets and chats."""
+    """Users correct a file of thousands line by line. A report that quoted a token would end in tickets and chats."""
     bad = line.replace("AUTHORITY", installation.settings.authority.rpartition("/")[0])
 
     stored, reported = _import(installation, _line(BOB), bad, _line(CAT))
@@ -122,8 +122,8 @@ def test_bytes_that_are_not_utf_8_are_called_so(installation: Installation) -> N
     assert (stored, bad.number, bad.reason) == (1, 1, "not UTF-8; save the file in this encoding")
 
 
-def test_everything_a_line_says_is_stored(installation: Installation) -> None:
-    """An export from elsewhere comes with its tokens, and nobody has to wait for a refresh."""
+def test_all_fields_of_a_line_are_stored(installation: Installation) -> None:
+    """An export from another system has access tokens, so no refresh is needed."""
     expires_at = installation.clock() + HOUR
     tenant = installation.settings.authority.replace("/common", "/contoso.com")
     line = _line(ANN, access_token="an-access-token", expires_at=expires_at.isoformat(), authority=tenant, scopes="a b")
@@ -138,8 +138,8 @@ def test_everything_a_line_says_is_stored(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["seconds", "fraction", "Z", "offset"])
-def test_a_time_may_be_spelt_as_usual(installation: Installation, spelling: str) -> None:
-    """Every exporter has its own idea of one."""
+def test_usual_formats_of_times_are_accepted(installation: Installation, spelling: str) -> None:
+    """Exporters write times in different formats."""
     at = installation.clock() + HOUR
     spelt: dict[str, object] = {
         "seconds": int(at.timestamp()),
@@ -153,8 +153,8 @@ def test_a_time_may_be_spelt_as_usual(installation: Installation, spelling: str)
     assert installation.account().expires_at == at
 
 
-def test_empty_lines_are_passed_over(installation: Installation) -> None:
-    """Files end with one, and the numbers still fit what an editor shows."""
+def test_empty_lines_are_skipped(installation: Installation) -> None:
+    """Files end with an empty line, and the numbers must match those of an editor."""
     stored, reported = _import(installation, "", _line(ANN), "  \n", "x", _line(BOB), "")
 
     assert stored == 2
@@ -162,7 +162,7 @@ def test_empty_lines_are_passed_over(installation: Installation) -> None:
 
 
 def test_of_two_lines_for_one_account_the_last_counts(installation: Installation) -> None:
-    """Exports overlap; within one group and across groups the later line is the newer."""
+    """Exports overlap. Within a group and across groups, the later line is the newer one."""
     filler = [_line(f"user{number:03}@contoso.com") for number in range(600)]
 
     _import(installation, _line(ANN), _line("Ann@Contoso.com", refresh_token="second"), *filler, _line(BOB))
@@ -173,16 +173,16 @@ def test_of_two_lines_for_one_account_the_last_counts(installation: Installation
     assert len(list(installation.services.accounts.list())) == 602
 
 
-def test_an_import_repeated_is_an_import_once(installation: Installation) -> None:
-    """Whoever is not sure that it went through runs it again."""
+def test_a_repeated_import_changes_nothing(installation: Installation) -> None:
+    """An operator may repeat an import after an interruption."""
     for _ in range(2):
         assert _import(installation, _line(ANN), _line(BOB)) == (2, [])
 
     assert [account.version for account in installation.services.accounts.list()] == [2, 2]
 
 
-def test_an_import_that_is_cut_off_keeps_what_was_stored(installation: Installation, stores: Stack) -> None:
-    """Progress tells how far it came; the rest fails aloud, not in silence."""
+def test_an_interrupted_import_keeps_the_stored_accounts(installation: Installation, stores: Stack) -> None:
+    """The progress shows how far the import got, and the rest raises an error."""
     lines = [_line(f"user{number:03}@contoso.com") for number in range(1000)]
     done = list[int]()
 
@@ -199,8 +199,8 @@ def test_an_import_that_is_cut_off_keeps_what_was_stored(installation: Installat
     assert len(list(installation.services.accounts.list())) == 500
 
 
-def test_ten_thousand_lines_are_a_matter_of_seconds(installation: Installation) -> None:
-    """Whole companies move at once; a transaction per line would take minutes."""
+def test_ten_thousand_lines_take_seconds(installation: Installation) -> None:
+    """Whole companies are imported at once. A transaction per line would take minutes."""
     lines = [_line(f"user{number:05}@contoso.com") for number in range(10_000)]
     lines[4321] = "nonsense"
     done = list[int]()
@@ -217,8 +217,8 @@ def test_ten_thousand_lines_are_a_matter_of_seconds(installation: Installation) 
     ]
 
 
-def test_an_import_repeated_after_a_crash_brings_the_rest(installation: Installation, stores: Stack) -> None:
-    """What was stored is whole groups, what is in the cache is of these, and the second time nothing is left out."""
+def test_an_import_repeated_after_a_crash_stores_the_rest(installation: Installation, stores: Stack) -> None:
+    """Whole groups were stored, and the cache holds only their accounts. The second import stores the rest."""
     lines = [_line(f"user{number:04}@contoso.com") for number in range(1200)]
 
     def interrupted() -> Iterator[str]:
@@ -248,7 +248,7 @@ def test_an_import_repeated_after_a_crash_brings_the_rest(installation: Installa
 
 
 def test_an_import_goes_on_without_redis(installation: Installation, stores: Stack) -> None:
-    """The cache is filled from Postgres when it is back."""
+    """The cache is filled from Postgres when Redis is back."""
     stores.valkey.stop()
     lines = [_line(f"user{number:03}@contoso.com", access_token="a", expires_at=4_102_444_800) for number in range(600)]
 

@@ -1,4 +1,4 @@
-"""A new key, while everything runs: each value is re-sealed, none is lost, and the old key can go."""
+"""A new key while everything runs: each value is re-sealed, none is lost, and the old key can be removed."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ _NEW = generate_key("k2")
 
 
 def _with_both(installation: Installation) -> Services:
-    """A process that has been given the new key, with the old one behind it."""
+    """A process with the new key in front of the old one."""
     return installation.another_process(
         encryption_keys=SecretStr(f"{_NEW},{installation.settings.encryption_keys.get_secret_value()}")
     )
@@ -46,7 +46,7 @@ def _store(installation: Installation, *emails: str) -> None:
 
 
 def test_after_a_rotation_the_old_key_can_go(installation: Installation) -> None:
-    """A process that never saw the old key serves, refreshes and spends every token, without the cache's help."""
+    """A process without the old key serves, refreshes and uses every token, without the help of the cache."""
     installation.sign_in(ANN, BOB, due=True, strict=True)
     installation.refresh_due()
     installation.sign_in(CAT)
@@ -62,7 +62,7 @@ def test_after_a_rotation_the_old_key_can_go(installation: Installation) -> None
 
 
 def test_before_a_rotation_the_old_key_is_needed(installation: Installation) -> None:
-    """The counter-proof: what is not re-sealed is lost to who has only the new key."""
+    """The counter-proof: a process with only the new key cannot open values that were not re-sealed."""
     installation.sign_in(ANN)
     installation.services.redis.flushall()
 
@@ -71,7 +71,7 @@ def test_before_a_rotation_the_old_key_is_needed(installation: Installation) -> 
 
 
 def test_an_entry_in_redis_under_the_old_key_is_a_miss(installation: Installation) -> None:
-    """The cache is not re-sealed: who cannot open an entry writes a new one."""
+    """The cache is not re-sealed. A process that cannot open an entry writes a new one."""
     installation.sign_in(ANN)
     before = installation.services.tokens.get(ANN)
     _rotate(_with_both(installation))
@@ -83,8 +83,8 @@ def test_an_entry_in_redis_under_the_old_key_is_a_miss(installation: Installatio
     assert statements == []
 
 
-def test_a_rotation_done_is_done(installation: Installation) -> None:
-    """Run again, it finds nothing; run without a new key, neither."""
+def test_a_second_rotation_finds_nothing(installation: Installation) -> None:
+    """A second rotation finds nothing, and neither does one without a new key."""
     installation.sign_in(ANN)
     both = _with_both(installation)
 
@@ -93,8 +93,8 @@ def test_a_rotation_done_is_done(installation: Installation) -> None:
     assert _rotate(both) == KeyRotationReport(0, 0, 0)
 
 
-def test_a_rotation_goes_through_every_page_and_says_how_far_it_is(installation: Installation) -> None:
-    """A million rows take a while; whoever waits wants to see that it moves."""
+def test_a_rotation_covers_every_page_and_reports_progress(installation: Installation) -> None:
+    """A million rows take a while, and the operator must see progress."""
     _store(installation, *_emails(1001))
     steps = list[int]()
 
@@ -104,8 +104,8 @@ def test_a_rotation_goes_through_every_page_and_says_how_far_it_is(installation:
     assert steps == [*range(100, 1001, 100), 1001]
 
 
-def test_an_interrupted_rotation_goes_on_where_it_stopped(installation: Installation) -> None:
-    """What is done is done: it is committed page by page."""
+def test_an_interrupted_rotation_continues_where_it_stopped(installation: Installation) -> None:
+    """Each page is committed by itself."""
     _store(installation, *_emails(1001))
     both = _with_both(installation)
 
@@ -118,8 +118,8 @@ def test_an_interrupted_rotation_goes_on_where_it_stopped(installation: Installa
     assert _rotate(both) == KeyRotationReport(rotated=901, unreadable=0, remaining=0)
 
 
-def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(installation: Installation) -> None:
-    """Whoever deploys with the wrong keys wants to know before a refresh is due."""
+def test_a_check_finds_missing_keys_and_damaged_values(installation: Installation) -> None:
+    """An operator with the wrong keys must learn it before a refresh is due."""
     installation.sign_in(ANN, BOB, due=True)
     installation.services.accounts.disconnect(BOB)
     installation.services.key_rotation.check()
@@ -135,11 +135,11 @@ def test_a_check_finds_a_key_that_is_missing_and_a_value_that_is_damaged(install
 
     installation.refresh_due()
     assert installation.account().status is Status.UNREADABLE
-    installation.services.key_rotation.check()  # `status` tells of it
+    installation.services.key_rotation.check()  # `status` reports it
 
 
 def test_a_token_that_no_key_opens_is_counted_and_left_as_it_is(installation: Installation) -> None:
-    """Its key may be found in an old backup; until then the old ones must stay, and the report says so."""
+    """Its key may be found in an old backup. Until then the old keys must stay, and the report says so."""
     installation.sign_in(ANN, BOB, CAT, due=True)
     lost = installation.another_process(encryption_keys=SecretStr(generate_key("lost")))
     lost.accounts.save([installation.grant(BOB)])
@@ -156,7 +156,7 @@ def test_a_token_that_no_key_opens_is_counted_and_left_as_it_is(installation: In
 
 
 def test_a_result_that_waits_in_the_outbox_is_counted(installation: Installation) -> None:
-    """It may be sealed under the old key, and comes home some day: that key must not go."""
+    """It may be sealed under the old key and is delivered later, so that key must not be removed."""
     installation.sign_in(ANN)
     installation.services.outbox.add([pending(account_id(BOB))])
 
@@ -164,7 +164,7 @@ def test_a_result_that_waits_in_the_outbox_is_counted(installation: Installation
 
 
 def test_without_redis_the_entries_under_the_old_key_are_unknown(installation: Installation, stores: Stack) -> None:
-    """So it is not claimed that nothing is."""
+    """The report must not say that there are none."""
     installation.sign_in(ANN)
     stores.valkey.stop()
 
@@ -173,14 +173,14 @@ def test_without_redis_the_entries_under_the_old_key_are_unknown(installation: I
 
 
 def test_refreshes_go_on_while_keys_are_rotated(installation: Installation) -> None:
-    """Neither undoes the other: a refresh token replaced meanwhile must not come back, nor a new one be lost.
+    """A refresh token that is replaced meanwhile must not be restored, and a new one must not be lost.
 
-    Microsoft is strict here: whoever spends a refresh token twice has lost the account.
+    Microsoft is strict here: a second use of a refresh token ends the grant.
     """
     installation.sign_in(ANN, due=True, strict=True)
     installation.refresh_due()
     both, rotated = _with_both(installation), 0
-    # It still seals under the old key, so that there is always something to rotate.
+    # It still seals under the old key, so that the rotation always has work to do.
     old_first = installation.another_process(
         encryption_keys=SecretStr(f"{installation.settings.encryption_keys.get_secret_value()},{_NEW}")
     )
@@ -207,7 +207,7 @@ def test_refreshes_go_on_while_keys_are_rotated(installation: Installation) -> N
 
 
 def test_a_rolling_restart_with_a_new_key_costs_no_account(installation: Installation) -> None:
-    """For some minutes there are processes that do not know the new key yet, and what it seals is not lost."""
+    """For some minutes some processes lack the new key. No value that it seals is lost."""
     installation.sign_in(ANN, due=True)
     _with_both(installation).refresher.refresh_due()
     installation.clock.advance(hours=2)
@@ -221,7 +221,7 @@ def test_a_rolling_restart_with_a_new_key_costs_no_account(installation: Install
 
 
 def test_a_refresh_in_flight_survives_a_rotation(installation: Installation) -> None:
-    """Re-sealing is no change of the account: the answer on its way is not dropped for it."""
+    """Re-sealing does not change the account, so the result in flight must not be dropped."""
     installation.sign_in(ANN, due=True, strict=True)
 
     with installation.in_flight(installation.refresh_due) as refresh:
@@ -232,8 +232,8 @@ def test_a_refresh_in_flight_survives_a_rotation(installation: Installation) -> 
     assert _with_both(installation).refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_fingerprints_still_match_in_the_ledger_under_one_key(installation: Installation) -> None:
-    """They are made with the newest key: a rotation starts a new chain, and says which key it is of."""
+def test_fingerprints_of_events_match_under_one_key(installation: Installation) -> None:
+    """The newest key makes them. A rotation starts a new chain, and each fingerprint names its key."""
     installation.sign_in(ANN, due=True)
     installation.refresh_due()
     installation.clock.advance(hours=2)

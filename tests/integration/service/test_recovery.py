@@ -1,4 +1,4 @@
-"""Postgres goes away between Microsoft's answer and the commit: what was given waits in the outbox, and comes home."""
+"""Postgres fails between Microsoft's response and the commit: the result waits in the outbox and is stored later."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -22,7 +22,7 @@ _DROPPED = "Token from the outbox dropped: a newer one is stored"
 
 
 def _refresh_into_the_outbox(installation: Installation, stores: Stack, *, answers: int = 1) -> dict[str, int]:
-    """Microsoft answers, Postgres is gone when the answers come, and back afterwards."""
+    """Postgres is down when Microsoft's responses arrive, and runs again afterwards."""
     with installation.in_flight(installation.refresh_due, responses=answers) as refresh:
         stores.postgres.stop()
     tally = refresh.result()
@@ -34,10 +34,10 @@ def _outbox(installation: Installation) -> set[str]:
     return {str(account) for account in kept(OutboxStore(installation.services.redis))}
 
 
-def test_what_postgres_could_not_take_comes_home_with_the_next_batch(installation: Installation, stores: Stack) -> None:
-    """The tokens before are spent, and Microsoft is strict here: nothing is asked for again, and nothing is lost.
+def test_the_next_batch_stores_results_that_postgres_missed(installation: Installation, stores: Stack) -> None:
+    """The old tokens are used up and Microsoft is strict here, so no request is repeated and no token is lost.
 
-    A refusal is not kept: it gave nothing, and will be heard again.
+    A refusal is not kept, because it issued no token and the next request gets it again.
     """
     installation.sign_in(ANN, BOB, CAT, due=True, strict=True)
     installation.emulator.add_fault(RawAnswer(b"", 503), CAT, times=1)
@@ -67,8 +67,8 @@ def test_what_postgres_could_not_take_comes_home_with_the_next_batch(installatio
     assert installation.emulator.statistics().refreshes == 5
 
 
-def test_nothing_secret_waits_in_the_clear(installation: Installation, stores: Stack) -> None:
-    """The outbox is written to disk with the rest of Redis."""
+def test_no_secret_is_in_the_outbox_in_plain_text(installation: Installation, stores: Stack) -> None:
+    """Redis writes the outbox to disk with its other data."""
     installation.sign_in(ANN, due=True)
     _refresh_into_the_outbox(installation, stores)
 
@@ -77,13 +77,13 @@ def test_nothing_secret_waits_in_the_clear(installation: Installation, stores: S
     assert installation.services.redis.ttl(_OUTBOX) == -1
 
 
-def test_a_reader_may_be_the_one_who_brings_it_home(installation: Installation, stores: Stack) -> None:
-    """Whoever is about to spend the account's token looks into the outbox first."""
+def test_a_reader_can_deliver_a_pending_result(installation: Installation, stores: Stack) -> None:
+    """A reader checks the outbox before it uses the account's refresh token."""
     installation.sign_in(ANN, due=True, strict=True)
     _refresh_into_the_outbox(installation, stores)
     expected = installation.cached()
     installation.services.redis.delete(f"token-worker:entry:{account_id(ANN)}")
-    installation.clock.advance(minutes=3)  # the lease has run out, and the account is free for all
+    installation.clock.advance(minutes=3)  # the lease has expired, so any process may lease the account
 
     token = installation.services.tokens.get(ANN)
 
@@ -93,8 +93,8 @@ def test_a_reader_may_be_the_one_who_brings_it_home(installation: Installation, 
     assert _outbox(installation) == set()
 
 
-def test_a_sign_in_since_then_wins(installation: Installation, stores: Stack) -> None:
-    """What waits in the outbox is the older grant's, and must not come over the new one."""
+def test_a_later_sign_in_wins_over_a_pending_result(installation: Installation, stores: Stack) -> None:
+    """The pending result belongs to the old grant, and must not replace the new one."""
     installation.sign_in(ANN, due=True)
     _refresh_into_the_outbox(installation, stores)
 
@@ -109,8 +109,8 @@ def test_a_sign_in_since_then_wins(installation: Installation, stores: Stack) ->
     assert installation.services.tokens.get(ANN).secret == grant.access_token
 
 
-def test_a_disconnected_account_stays_so(installation: Installation, stores: Stack) -> None:
-    """Its user has withdrawn meanwhile; late tokens are thrown away."""
+def test_a_disconnected_account_stays_disconnected(installation: Installation, stores: Stack) -> None:
+    """The user has disconnected the account meanwhile, so late tokens are dropped."""
     installation.sign_in(ANN, due=True)
     _refresh_into_the_outbox(installation, stores)
     installation.services.accounts.disconnect(ANN)
@@ -124,8 +124,8 @@ def test_a_disconnected_account_stays_so(installation: Installation, stores: Sta
 
 
 @pytest.mark.parametrize("field", ["not-an-id", "\u00fc", ""])
-def test_a_field_that_is_no_account_holds_up_nobody(installation: Installation, field: str) -> None:
-    """A stray key in a shared Redis must not end all refreshing."""
+def test_a_field_that_is_no_account_stops_no_refresh(installation: Installation, field: str) -> None:
+    """An unknown field in a shared Redis must not stop the refreshes."""
     installation.sign_in(ANN, due=True)
     installation.services.redis.hset(_OUTBOX, field, "x")
 
@@ -133,7 +133,7 @@ def test_a_field_that_is_no_account_holds_up_nobody(installation: Installation, 
 
 
 def test_a_value_of_an_account_without_a_row_stays(installation: Installation, stores: Stack) -> None:
-    """Two fleets may share one Redis by mistake. Neither may drop the other's tokens."""
+    """Two installations may share one Redis by mistake. Neither may drop the other's tokens."""
     installation.sign_in(ANN, BOB, due=True)
     _refresh_into_the_outbox(installation, stores, answers=2)
     installation.query("DELETE FROM mail_credentials WHERE email = :email", email=ANN)
@@ -145,14 +145,14 @@ def test_a_value_of_an_account_without_a_row_stays(installation: Installation, s
     assert installation.account(BOB).version == 2
 
 
-def test_without_redis_too_the_answer_waits_for_postgres(installation: Installation, stores: Stack) -> None:
-    """Nowhere to put it down: whoever has it holds on, because there is no other copy in the world."""
+def test_without_redis_the_worker_waits_for_postgres(installation: Installation, stores: Stack) -> None:
+    """The worker cannot put the result into the outbox. It keeps retrying, because it has the only copy."""
     installation.sign_in(ANN, due=True, strict=True)
 
     with ThreadPoolExecutor(1) as pool, installation.in_flight(installation.refresh_due) as refresh:
         stores.valkey.stop()
         stores.postgres.stop()
-        operator = pool.submit(_start_when_the_outbox_is_missed, installation, stores)
+        operator = pool.submit(_start_after_a_failed_write_to_the_outbox, installation, stores)
     operator.result()
 
     assert refresh.result() == {"claimed": 1, "refreshed": 1}
@@ -163,8 +163,8 @@ def test_without_redis_too_the_answer_waits_for_postgres(installation: Installat
     assert installation.requests == 1
 
 
-def test_what_cannot_be_put_anywhere_is_asked_for_no_more(installation: Installation, stores: Stack) -> None:
-    """Both stores stay away until all patience is used up: that costs what was under way, and not a batch."""
+def test_no_further_request_is_sent_while_no_result_can_be_stored(installation: Installation, stores: Stack) -> None:
+    """Both stores stay down until the retries end. Only the requests in flight are lost, not a whole batch."""
     emails = [f"user{number}@contoso.com" for number in range(6)]
     installation.sign_in(*emails, due=True, strict=True)
     two = installation.another_process(connections=2)
@@ -181,21 +181,21 @@ def test_what_cannot_be_put_anywhere_is_asked_for_no_more(installation: Installa
     assert installation.requests == 2
     stores.valkey.start()
     stores.postgres.start()
-    installation.clock.advance(minutes=3)  # nobody could give back what had been claimed
+    installation.clock.advance(minutes=3)  # the leases could not be released
     assert installation.refresh_due()["refreshed"] == 4
 
 
-def _start_when_the_outbox_is_missed(installation: Installation, stores: Stack) -> None:
+def _start_after_a_failed_write_to_the_outbox(installation: Installation, stores: Stack) -> None:
     wait_for(
         lambda: any(entry["event"] == "Outbox cannot be written" for entry in list(installation.logs)),
-        about="the outbox to be missed",
+        about="the failed write to the outbox",
         seconds=20,
     )
     stores.postgres.start()
 
 
 def test_a_restart_of_postgres_meanwhile_costs_nothing(installation: Installation, stores: Stack) -> None:
-    """All connections in the pool are dead then, and none of them is written to in vain."""
+    """All connections in the pool are dead then, and no write may fail because of that."""
     installation.sign_in(ANN, due=True)
 
     with installation.in_flight(installation.refresh_due) as refresh:
@@ -207,8 +207,8 @@ def test_a_restart_of_postgres_meanwhile_costs_nothing(installation: Installatio
     assert installation.account().version == 2
 
 
-def test_while_postgres_is_away_nothing_is_spent(installation: Installation, stores: Stack) -> None:
-    """Without a claim there is no question."""
+def test_while_postgres_is_down_no_request_is_sent(installation: Installation, stores: Stack) -> None:
+    """No lease can be taken, so no request is sent."""
     installation.sign_in(ANN, due=True)
     stores.postgres.stop()
 
@@ -218,8 +218,8 @@ def test_while_postgres_is_away_nothing_is_spent(installation: Installation, sto
     assert installation.requests == 0
 
 
-def test_while_redis_is_away_refreshing_goes_on(installation: Installation, stores: Stack) -> None:
-    """The outbox cannot be looked into and the cache not written, and neither is a reason to let tokens expire."""
+def test_while_redis_is_down_refreshes_go_on(installation: Installation, stores: Stack) -> None:
+    """The outbox cannot be read and the cache cannot be written. Neither is a reason to let tokens expire."""
     installation.sign_in(ANN, due=True)
     stores.valkey.stop()
 
@@ -231,9 +231,9 @@ def test_while_redis_is_away_refreshing_goes_on(installation: Installation, stor
 
 
 def test_a_backup_of_postgres_can_be_restored(installation: Installation) -> None:
-    """As docs/operating.md says: with Redis emptied, an old backup serves and refreshes all, and nobody signs in.
+    """As docs/operating.md says, with an empty Redis an old backup serves and refreshes all accounts without a sign-in.
 
-    The counter-proof is the entry from before: Redis does not replace it by an older one.
+    The counter-proof is an entry from before, which Redis does not replace by an older one.
     """
     installation.sign_in(ANN, due=True)
     installation.refresh_due()

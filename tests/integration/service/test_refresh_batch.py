@@ -1,4 +1,4 @@
-"""One batch of due accounts: who is in it, and that nothing one of them holds can stop the others."""
+"""One batch of due accounts: which accounts are in it, and that no value of one account stops the others."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from worker.vault import Purpose
 
 
 def test_a_due_account_is_refreshed_and_readable(installation: Installation) -> None:
-    """From a stored refresh token to an access token in a consumer's hand."""
+    """From a stored refresh token to an access token that a consumer can use."""
     installation.sign_in(ANN, due=True)
 
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
@@ -36,8 +36,8 @@ def test_a_due_account_is_refreshed_and_readable(installation: Installation) -> 
     assert installation.requests == 1
 
 
-def test_nothing_due_is_nothing_asked(installation: Installation) -> None:
-    """Also where there is nobody at all."""
+def test_no_request_is_sent_if_no_account_is_due(installation: Installation) -> None:
+    """The same holds without any account."""
     assert installation.refresh_due() == {"claimed": 0}
     installation.sign_in(ANN)
 
@@ -45,8 +45,8 @@ def test_nothing_due_is_nothing_asked(installation: Installation) -> None:
     assert installation.services.refresher.batches_due(limit=5) == []
 
 
-def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(installation: Installation) -> None:
-    """After an outage those are served first whose tokens ended first."""
+def test_a_batch_leases_the_longest_overdue_up_to_its_size(installation: Installation) -> None:
+    """After an outage, the accounts whose tokens expired first are refreshed first."""
     for email in (CAT, ANN, BOB):
         installation.sign_in(email, due=True)
         installation.clock.advance(minutes=1)
@@ -64,7 +64,10 @@ def test_a_batch_takes_the_longest_overdue_and_no_more_than_its_size(installatio
 def test_accounts_are_spread_anew_if_more_are_due_than_fit_into_a_batch(
     installation: Installation, batch_size: int, *, in_backlog: bool
 ) -> None:
-    """As those of an import, who would all come back together. That one or two fit says nothing about a fleet."""
+    """Otherwise imported accounts would all be due together again.
+
+    A batch of one or two says nothing about the fleet.
+    """
     installation.sign_in(ANN, BOB, CAT, "dan@contoso.com", due=True)
 
     assert installation.another_process(batch_size=batch_size).refresher.refresh_due()["refreshed"] == batch_size
@@ -81,8 +84,8 @@ def _refreshed(account: Account) -> Refreshed:
     return make_refreshed(obtained_at=account.obtained_at, expires_at=account.expires_at)
 
 
-def test_a_batch_larger_than_its_threads_is_worked_off(installation: Installation) -> None:
-    """Each answer with its own account."""
+def test_a_batch_may_be_larger_than_the_number_of_threads(installation: Installation) -> None:
+    """Each response is stored for its own account."""
     emails = [f"user{number:02}@contoso.com" for number in range(40)]
     installation.sign_in(*emails, due=True, strict=True)
     few = installation.another_process(connections=3)
@@ -95,8 +98,8 @@ def test_a_batch_larger_than_its_threads_is_worked_off(installation: Installatio
         )
 
 
-def test_an_account_that_does_not_open_is_set_aside(installation: Installation) -> None:
-    """Its ciphertext stays as it is, and nobody trips over it a second time."""
+def test_an_account_that_cannot_be_opened_is_set_aside(installation: Installation) -> None:
+    """Its ciphertext is unchanged, and the next batch does not lease it."""
     installation.sign_in(ANN, BOB, CAT, due=True)
     installation.query("UPDATE mail_credentials SET refresh_token = '\\xdead' WHERE email = :email", email=BOB)
 
@@ -111,8 +114,8 @@ def test_an_account_that_does_not_open_is_set_aside(installation: Installation) 
     assert installation.services.events.latest(account_id(BOB)) == []
 
 
-def test_ciphertexts_swapped_between_accounts_do_not_open(installation: Installation) -> None:
-    """Who can write to the table must not be able to have one user's mail read under another's name."""
+def test_ciphertexts_swapped_between_accounts_cannot_be_opened(installation: Installation) -> None:
+    """A writer to the table must not be able to make one user's mail readable under another user's name."""
     installation.sign_in(ANN, BOB, due=True)
     installation.query("""
         UPDATE mail_credentials AS a SET refresh_token = b.refresh_token
@@ -132,10 +135,10 @@ def test_ciphertexts_swapped_between_accounts_do_not_open(installation: Installa
         ("authority", "https://evil.example/contoso.com", "misconfigured", "authority_refused"),
     ],
 )
-def test_an_account_that_cannot_be_asked_for_backs_off(
+def test_an_account_with_an_invalid_row_backs_off(
     installation: Installation, column: str, value: str, kind: str, code: str
 ) -> None:
-    """A row that no import would have let in: it waits like a failing one, and the others go on."""
+    """No import would have accepted the row. The account waits like a failing one, and the others go on."""
     installation.sign_in(ANN, BOB, CAT, due=True)
     installation.query(f"UPDATE mail_credentials SET {column} = :value WHERE email = :email", value=value, email=BOB)
 
@@ -149,8 +152,8 @@ def test_an_account_that_cannot_be_asked_for_backs_off(
     assert installation.requests == 2
 
 
-def test_an_answer_that_postgres_refuses_costs_no_other_account(installation: Installation, unwanted: None) -> None:
-    """Answers are written together; one that spoils the statement is taken out of it and waits in the outbox."""
+def test_a_result_that_postgres_rejects_affects_no_other_account(installation: Installation, unwanted: None) -> None:
+    """Results are written together. One that makes the statement fail is written by itself and waits in the outbox."""
     others = [f"user{number}@contoso.com" for number in range(7)]
     installation.sign_in(BOB, *others, due=True, strict=True)
 
@@ -164,16 +167,16 @@ def test_an_answer_that_postgres_refuses_costs_no_other_account(installation: In
     assert installation.refresh_due() == {"claimed": 7, "refreshed": 7}
     assert installation.emulator.statistics().failures == 0
 
-    _want_again(installation)
+    _accept_again(installation)
 
     installation.refresh_due()
     assert installation.stored_secret(Purpose.REFRESH_TOKEN, BOB) == installation.emulator.newest_refresh_token(BOB)
 
 
-def test_no_further_request_is_sent_once_an_answer_could_not_be_stored(
+def test_no_further_request_is_sent_once_a_result_could_not_be_stored(
     installation: Installation, stores: Stack, unwanted: None
 ) -> None:
-    """Their tokens would be spent for nothing too. Those who wait for their turn are due again at once."""
+    """Their tokens would be used for nothing, too. Accounts without a request so far are due again at once."""
     for email in (BOB, ANN, CAT):
         installation.sign_in(email, due=True)
         installation.clock.advance(minutes=1)
@@ -185,15 +188,15 @@ def test_no_further_request_is_sent_once_an_answer_could_not_be_stored(
         batch.result()
 
     assert installation.requests == 1
-    _want_again(installation)
+    _accept_again(installation)
     assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
     assert {row.email: row.version for row in installation.services.accounts.list()} == {BOB: 1, ANN: 2, CAT: 2}
 
 
-def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(
+def test_a_result_that_cannot_be_stored_anywhere_affects_no_other_account(
     installation: Installation, stores: Stack, unwanted: None
 ) -> None:
-    """Not even where the outbox is away as well; and whoever started the batch is told."""
+    """This holds even while the outbox is unavailable, and the batch raises an error."""
     refused = [f"user{number}@fabrikam.com" for number in range(4)]
     others = [f"user{number}@contoso.com" for number in range(4)]
     installation.sign_in(*refused, *others, due=True, strict=True)
@@ -209,39 +212,39 @@ def test_an_answer_that_can_be_kept_nowhere_costs_no_other_account(
 def _answered_together(
     installation: Installation, answers: int, *, meanwhile: Callable[[], None] = lambda: None
 ) -> dict[str, int]:
-    """A batch whose first answer finds Postgres busy, so that the others gather behind it."""
+    """Run a batch whose first result finds Postgres busy, so that the other results gather behind it."""
     with (
         ThreadPoolExecutor(1) as pool,
         installation.in_flight(installation.refresh_due, responses=answers) as batch,
     ):
         meanwhile()
-        not_busy_any_more = pool.submit(_let_gather, installation, installation.lock_accounts())
-    not_busy_any_more.result()
+        released = pool.submit(_let_gather, installation, installation.lock_accounts())
+    released.result()
     return batch.result()
 
 
 def _let_gather(installation: Installation, busy: psycopg.Connection) -> None:
     with closing(busy):
-        wait_for(installation.blocked_statements, about="the first answer to come to the table")
-        time.sleep(0.3)  # all have been sent at the same moment
+        wait_for(installation.blocked_statements, about="the first result to wait for the table")
+        time.sleep(0.3)  # all responses were sent at the same moment
 
 
 @pytest.fixture(name="unwanted")
 def _unwanted(installation: Installation) -> Iterator[None]:
-    """Postgres refuses every change of Bob's and his colleagues' rows but the claim on them."""
+    """Postgres rejects every change of accounts at fabrikam.com, except their lease."""
     installation.query(
         "ALTER TABLE mail_credentials ADD CONSTRAINT unwanted CHECK (version = 1 OR email NOT LIKE '%@fabrikam.com')"
     )
     yield
-    _want_again(installation)
+    _accept_again(installation)
 
 
-def _want_again(installation: Installation) -> None:
+def _accept_again(installation: Installation) -> None:
     installation.query("ALTER TABLE mail_credentials DROP CONSTRAINT IF EXISTS unwanted")
 
 
-def test_an_account_whose_turn_comes_too_late_is_not_asked_for(installation: Installation) -> None:
-    """Its lease might end before the answer comes, and then two would ask: it is left to the next holder."""
+def test_no_request_is_sent_shortly_before_the_lease_ends(installation: Installation) -> None:
+    """Its lease might end before the response arrives, and another worker would send a second request."""
     installation.sign_in(ANN, BOB, due=True, strict=True)
     slow = installation.another_process(connections=1, lease=60.0)
 
@@ -256,8 +259,8 @@ def test_an_account_whose_turn_comes_too_late_is_not_asked_for(installation: Ins
     assert slow.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_a_worker_that_dies_costs_a_lease_and_no_account(installation: Installation) -> None:
-    """It has claimed, and never writes: the rows become due again by themselves."""
+def test_the_accounts_of_a_dead_worker_are_due_again_after_the_lease(installation: Installation) -> None:
+    """It has leased the account and never writes. The row becomes due again by itself."""
     installation.sign_in(ANN, due=True)
     with installation.services.database.begin() as connection:
         lease, now = timedelta(seconds=installation.settings.lease), installation.clock()
@@ -269,8 +272,8 @@ def test_a_worker_that_dies_costs_a_lease_and_no_account(installation: Installat
     assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
 
 
-def test_answers_are_written_as_they_come(installation: Installation) -> None:
-    """One account that hangs must not keep the tokens of its whole batch out of Postgres."""
+def test_results_are_written_as_they_arrive(installation: Installation) -> None:
+    """One account whose request hangs must not keep the other tokens of its batch out of Postgres."""
     installation.sign_in(ANN, BOB, CAT, due=True)
 
     with installation.in_flight(installation.refresh_due) as batch:

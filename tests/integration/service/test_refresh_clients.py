@@ -1,4 +1,5 @@
-"""Several app registrations: each has its turn, whoever has a backlog, and is refreshed by those who know it."""
+"""Several app registrations: each has its share, even if another has a backlog, and only workers that know it refresh
+it."""
 
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from worker.settings.clients import ClientSettings
 
 @pytest.fixture(name="both")
 def _both(installation: Installation) -> Services:
-    """A process with another app registration beside the default one, and batches of two."""
+    """A process with a second app registration and batches of two."""
     installation.emulator.registrations.register(Registration(client_id="other-app", secrets=("other",)))
     other = ClientSettings(
         client_id="other-app", client_secret=SecretStr("other"), authority=installation.settings.authority
@@ -23,12 +24,15 @@ def _both(installation: Installation) -> Services:
 
 
 def sign_in_at_other(installation: Installation, both: Services, *emails: str) -> None:
-    """The users sign in at the other app registration, and their accounts are due."""
+    """The users sign in at the second app registration, and their accounts are due."""
     replace(installation, services=both).sign_in(*emails, due=True, client="other", client_id="other-app")
 
 
-def test_a_backlog_leaves_the_others_their_share(installation: Installation, both: Services) -> None:
-    """A million imported accounts of one wait for half an hour; the other's tokens must not end meanwhile."""
+def test_a_backlog_leaves_other_registrations_their_share(installation: Installation, both: Services) -> None:
+    """A million imported accounts of one registration take half an hour.
+
+    The tokens of the other must not expire meanwhile.
+    """
     installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
     sign_in_at_other(installation, both, "ann@fabrikam.com", "bob@fabrikam.com", "cat@fabrikam.com")
 
@@ -36,7 +40,7 @@ def test_a_backlog_leaves_the_others_their_share(installation: Installation, bot
 
 
 def test_registrations_take_turns_if_one_batch_fits_at_a_time(installation: Installation, both: Services) -> None:
-    """At a low rate hardly more than one batch is worked off from sweep to sweep."""
+    """At a low rate hardly more than one batch is finished between two sweeps."""
     installation.sign_in(*[f"user{number:02}@contoso.com" for number in range(30)], due=True)
     sign_in_at_other(installation, both, "ann@fabrikam.com")
 
@@ -48,7 +52,7 @@ def test_registrations_take_turns_if_one_batch_fits_at_a_time(installation: Inst
 def test_a_batch_of_an_unknown_registration_is_left_to_other_workers(
     installation: Installation, both: Services
 ) -> None:
-    """As while workers are restarted one by one with a new registration: the old ones must not note failures for it."""
+    """While workers restart one by one with a new registration, the old ones must not record failures for it."""
     sign_in_at_other(installation, both, ANN)
 
     assert installation.refresh_due("other") == {"claimed": 0}

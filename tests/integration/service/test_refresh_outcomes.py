@@ -1,4 +1,4 @@
-"""What each of the six outcomes leaves behind: in the row, in the ledger and in the cache."""
+"""The effect of each of the six outcomes on the row, on refresh_events and on the cache."""
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ _CLAIMS = '{"access_token":{"essential":true}}'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """A refusal and what it comes to; ``wait`` is the least and the most until the next attempt."""
+    """A refusal and its effect. ``wait`` is the shortest and the longest time until the next attempt."""
 
     fault: Fault
     kind: str
@@ -69,8 +69,8 @@ def _due_in(installation: Installation, account: Account) -> timedelta:
     return account.due_at - installation.clock()
 
 
-def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(installation: Installation) -> None:
-    """The storage contract of a refresh, line by line."""
+def test_new_tokens_are_in_the_row_the_event_and_the_cache(installation: Installation) -> None:
+    """The result is as the storage contract of a refresh says."""
     installation.sign_in(ANN, due=True)
     spent = installation.emulator.newest_refresh_token(ANN)
 
@@ -96,7 +96,7 @@ def test_new_tokens_are_in_the_row_in_the_ledger_and_in_the_cache(installation: 
 
 
 def test_a_refreshed_account_is_due_in_the_middle_of_its_token_s_life(installation: Installation) -> None:
-    """And not before: the next sweep finds nothing."""
+    """The next sweep finds nothing due."""
     installation.sign_in(ANN, due=True, lifetime=HOUR)
     installation.refresh_due()
 
@@ -104,8 +104,8 @@ def test_a_refreshed_account_is_due_in_the_middle_of_its_token_s_life(installati
     assert installation.refresh_due() == {"claimed": 0}
 
 
-def test_the_ledger_tells_of_a_refresh_without_a_secret(installation: Installation) -> None:
-    """What is needed to follow a token's life with Microsoft's support, and nothing to steal."""
+def test_an_event_describes_a_refresh_without_a_secret(installation: Installation) -> None:
+    """The event has what Microsoft's support needs to trace a token, and no secret."""
     installation.sign_in(ANN, due=True)
     for _ in range(2):
         installation.refresh_due()
@@ -121,8 +121,8 @@ def test_the_ledger_tells_of_a_refresh_without_a_secret(installation: Installati
     assert installation.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
 
 
-def test_latency_is_how_long_microsoft_took(installation: Installation) -> None:
-    """An operator who sees minutes there looks at the network, not at the database."""
+def test_latency_is_the_time_that_microsoft_took(installation: Installation) -> None:
+    """An operator who sees minutes there checks the network, not the database."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(Hang(0.2))
 
@@ -133,8 +133,11 @@ def test_latency_is_how_long_microsoft_took(installation: Installation) -> None:
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
-def test_a_refusal_changes_the_state_and_no_token(installation: Installation, failed: Failed) -> None:
-    """State, reason and due time move; tokens and version stay, because nothing was given. The cache tells why."""
+def test_a_refusal_changes_the_status_and_no_token(installation: Installation, failed: Failed) -> None:
+    """Status, reason and due time change. Tokens and version stay, because nothing was issued.
+
+    The cache contains the reason.
+    """
     installation.sign_in(ANN)
     installation.clock.advance(minutes=50)
     before, cached = installation.account(), installation.cached()
@@ -157,8 +160,8 @@ def test_a_refusal_changes_the_state_and_no_token(installation: Installation, fa
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
-def test_a_refusal_is_in_the_ledger(installation: Installation, failed: Failed) -> None:
-    """With the code to look up and the correlation id to ask about, and the token that was refused."""
+def test_a_refusal_is_recorded_as_an_event(installation: Installation, failed: Failed) -> None:
+    """The event has the code, the correlation id, and the fingerprint of the refused token."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(failed.fault, times=1)
     installation.refresh_due()
@@ -172,8 +175,8 @@ def test_a_refusal_is_in_the_ledger(installation: Installation, failed: Failed) 
 
 
 @pytest.mark.parametrize("failed", FAILED, ids=_name)
-def test_a_refusal_is_over_with_the_next_success(installation: Installation, failed: Failed) -> None:
-    """At its due time, by itself, whatever it was: Microsoft has changed its mind."""
+def test_a_refusal_ends_with_the_next_success(installation: Installation, failed: Failed) -> None:
+    """The account is refreshed at its due time, once Microsoft accepts the request."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(failed.fault, times=1)
     installation.refresh_due()
@@ -188,7 +191,7 @@ def test_a_refusal_is_over_with_the_next_success(installation: Installation, fai
 
 
 def test_the_summary_of_the_fleet_agrees_with_the_rows(installation: Installation) -> None:
-    """It is what an operator looks at first in the morning."""
+    """It is the first value that an operator checks."""
     installation.sign_in("due@contoso.com", "blocked@contoso.com", due=True)
     installation.sign_in(ANN)
     installation.emulator.add_fault(oauth_error("AADSTS53003"), "blocked@contoso.com")
@@ -202,8 +205,8 @@ def test_the_summary_of_the_fleet_agrees_with_the_rows(installation: Installatio
     assert (summary["due"], summary["failing"], summary["expired"], summary["in_flight"]) == (1, 2, 0, 0)
 
 
-def test_old_lines_of_the_ledger_are_pruned(installation: Installation) -> None:
-    """Thirty days are kept: longer than any support case, shorter than the disk."""
+def test_old_events_are_pruned(installation: Installation) -> None:
+    """Thirty days are kept, which is longer than any support case."""
     installation.sign_in(ANN, due=True)
     installation.refresh_due()
     installation.clock.advance(days=20)

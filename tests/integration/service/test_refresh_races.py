@@ -1,4 +1,4 @@
-"""Two who work on one account: the newer decision stays, and the older reaches neither Postgres nor Redis."""
+"""Two processes work on one account: the newer decision stays, and the older one reaches neither Postgres nor Redis."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +19,8 @@ from worker.vault import Purpose
 _DROPPED = "Answer dropped: another worker got there first"
 
 
-def test_two_workers_ask_once_for_each_account(installation: Installation) -> None:
-    """Any number of beats and workers is safe; Microsoft is strict here, and takes each refresh token once."""
+def test_two_workers_send_one_request_per_account(installation: Installation) -> None:
+    """Any number of beats and workers is safe. Microsoft is strict here and accepts each refresh token once."""
     emails = [f"user{number:03}@contoso.com" for number in range(120)]
     installation.sign_in(*emails, due=True, strict=True)
     workers = [
@@ -48,8 +48,8 @@ def test_two_workers_ask_once_for_each_account(installation: Installation) -> No
     assert {account.version for account in installation.services.accounts.list()} == {2}
 
 
-def test_a_sign_in_while_a_refresh_is_under_way_wins(installation: Installation) -> None:
-    """The user's newest word counts: the answer to the old grant must not overwrite the new one."""
+def test_a_sign_in_wins_over_a_refresh_in_flight(installation: Installation) -> None:
+    """The response to the old grant must not overwrite the new grant."""
     installation.sign_in(ANN, due=True)
 
     with installation.in_flight(installation.refresh_due) as refresh:
@@ -68,8 +68,8 @@ def test_a_sign_in_while_a_refresh_is_under_way_wins(installation: Installation)
     assert entry.refresh_token == as_text(stored)
 
 
-def test_a_death_sentence_for_the_old_grant_does_not_reach_the_new_one(installation: Installation) -> None:
-    """The user signed in because the old one was dead; hearing so again must not log the user out."""
+def test_a_refusal_of_the_old_grant_does_not_affect_the_new_one(installation: Installation) -> None:
+    """The user signed in because the old grant was dead. Its refusal must not require another sign-in."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50173"), times=1)
 
@@ -81,8 +81,8 @@ def test_a_death_sentence_for_the_old_grant_does_not_reach_the_new_one(installat
     assert installation.services.tokens.get(ANN).version == 2
 
 
-def test_an_answer_that_outlives_its_lease_is_dropped(installation: Installation) -> None:
-    """Another worker took the account over and is done: an older token must not replace its newer one."""
+def test_a_result_after_the_lease_is_dropped_if_another_worker_refreshed(installation: Installation) -> None:
+    """Another worker has leased and refreshed the account. The older token must not replace its newer one."""
     installation.sign_in(ANN, due=True)
     other = installation.another_process()
 
@@ -98,8 +98,8 @@ def test_an_answer_that_outlives_its_lease_is_dropped(installation: Installation
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
-def test_an_answer_that_outlives_its_lease_counts_if_no_worker_took_over(installation: Installation) -> None:
-    """It is the newest there is, and may be the only one that Microsoft still takes."""
+def test_a_result_after_the_lease_is_stored_if_no_worker_took_over(installation: Installation) -> None:
+    """The token is the newest, and may be the only one that Microsoft still accepts."""
     installation.sign_in(ANN, due=True, strict=True)
 
     with installation.in_flight(installation.refresh_due) as late:
@@ -110,11 +110,13 @@ def test_an_answer_that_outlives_its_lease_counts_if_no_worker_took_over(install
 
 
 @pytest.mark.parametrize("verbs", [("pause",), ("pause", "resume"), ("resume",)])
-def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(
+def test_an_operators_command_during_a_refresh_does_not_end_the_grant(
     installation: Installation, verbs: tuple[str, ...]
 ) -> None:
-    """The state is as the operator said; the tokens are stored, because the one that is has been spent. Microsoft is
-    strict here."""
+    """The status is the operator's. The tokens are stored, because the stored refresh token has been used.
+
+    Microsoft is strict here.
+    """
     installation.sign_in(ANN, due=True, strict=True)
 
     with installation.in_flight(installation.refresh_due) as late:
@@ -133,9 +135,11 @@ def test_an_operator_while_a_refresh_is_under_way_does_not_end_the_grant(
     assert installation.emulator.accepts(installation.emulator.newest_refresh_token(ANN))
 
 
-def test_an_answer_that_outlives_its_lease_counts_if_it_was_given_back(installation: Installation) -> None:
-    """Another worker took the account over, and returned it unasked: what is stored is what was spent. Microsoft is
-    strict here."""
+def test_a_result_after_the_lease_is_stored_if_the_next_lease_was_released(installation: Installation) -> None:
+    """Another worker leased the account and released it without a request, so the stored token is still the used one.
+
+    Microsoft is strict here.
+    """
     installation.sign_in(ANN, due=True, strict=True)
 
     with installation.in_flight(installation.refresh_due) as late:
@@ -147,8 +151,8 @@ def test_an_answer_that_outlives_its_lease_counts_if_it_was_given_back(installat
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
-def test_a_lost_answer_is_in_the_ledger_all_the_same(installation: Installation) -> None:
-    """Microsoft was asked, and counts that; who looks for a stray refresh must find it."""
+def test_a_dropped_result_is_recorded_as_an_event(installation: Installation) -> None:
+    """Microsoft has received the request and counts it, so an operator must find it."""
     installation.sign_in(ANN, due=True)
 
     with installation.in_flight(installation.refresh_due):
@@ -159,8 +163,8 @@ def test_a_lost_answer_is_in_the_ledger_all_the_same(installation: Installation)
 
 
 @pytest.mark.parametrize("trigger", list(Trigger))
-def test_one_account_is_refreshed_by_one_at_a_time(installation: Installation, trigger: Trigger) -> None:
-    """Whoever comes second is told that there is nothing to do, and asks nobody."""
+def test_one_account_is_refreshed_by_one_process_at_a_time(installation: Installation, trigger: Trigger) -> None:
+    """The second caller gets the result of the first and sends no request."""
     installation.sign_in(ANN, due=True)
     seen = installation.account()
     other = installation.another_process()
@@ -178,7 +182,7 @@ def test_one_account_is_refreshed_by_one_at_a_time(installation: Installation, t
 def test_a_process_that_read_the_row_before_a_refusal_does_not_repeat_the_request(
     installation: Installation, code: str
 ) -> None:
-    """A dozen processes meet at a stale account: the first is refused, and that is an answer to all of them."""
+    """Twelve processes read one stale account. The refusal of the first request applies to all of them."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error(code))
     seen = installation.account()
@@ -190,7 +194,7 @@ def test_a_process_that_read_the_row_before_a_refusal_does_not_repeat_the_reques
 
 
 def test_an_account_may_be_refreshed_before_it_is_due(installation: Installation) -> None:
-    """And the schedule goes on from the new token."""
+    """The schedule continues from the new token."""
     installation.sign_in(ANN)
 
     entry = installation.services.refresher.refresh_one(installation.account(), Trigger.OPERATOR)

@@ -1,4 +1,4 @@
-"""How failures in a row add up: strikes before a death sentence, and waits that grow."""
+"""Failures in a row: strikes until a grant counts as dead, and waits that grow."""
 
 from datetime import timedelta
 from itertools import pairwise
@@ -12,12 +12,12 @@ from worker.domain.account import Status, account_id
 from worker.domain.errors import AccountError
 
 _UNPROVEN = oauth_error("AADSTS999999")
-_PERSONAL = oauth_error("AADSTS700016")  # not about the whole app, so the breaker stays closed
+_PERSONAL = oauth_error("AADSTS700016")  # is not about the whole app, so the breaker stays closed
 _BUSY = RawAnswer(b"", 503)
 
 
 def _refresh(installation: Installation, fault: Fault | None = None, *, after: timedelta = timedelta(0)) -> Status:
-    """Let time pass, and the schedule ask, if the account is due by then."""
+    """Let time pass, and run a batch if the account is due by then."""
     installation.clock.now += after
     installation.emulator.clear_faults()
     if fault:
@@ -27,7 +27,10 @@ def _refresh(installation: Installation, fault: Fault | None = None, *, after: t
 
 
 def test_three_unproven_refusals_over_ten_minutes_are_proof(installation: Installation) -> None:
-    """Entra says invalid_grant for much that passes: one is no reason to bother a user, three in a row are."""
+    """Entra sends invalid_grant for many temporary failures.
+
+    One strike must not bother a user, but three in a row count.
+    """
     installation.sign_in(ANN, due=True)
 
     states = [_refresh(installation, _UNPROVEN, after=after) for after in (0 * MINUTE, 5 * MINUTE, 5 * MINUTE)]
@@ -40,7 +43,8 @@ def test_three_unproven_refusals_over_ten_minutes_are_proof(installation: Instal
 
 
 def test_three_unproven_refusals_within_ten_minutes_are_none(installation: Installation) -> None:
-    """An operator's impatience, or many readers, must not condemn an account for one bad minute of Microsoft's."""
+    """Repeated refreshes by an operator or by readers must not end an account because of one bad minute at
+    Microsoft."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(_UNPROVEN)
 
@@ -53,7 +57,7 @@ def test_three_unproven_refusals_within_ten_minutes_are_none(installation: Insta
     assert installation.account().status is Status.ACTIVE
 
 
-def test_a_success_in_between_forgives_the_strikes(installation: Installation) -> None:
+def test_a_success_in_between_clears_the_strikes(installation: Installation) -> None:
     """The grant was not dead then."""
     installation.sign_in(ANN, due=True)
     _refresh(installation, _UNPROVEN)
@@ -67,7 +71,7 @@ def test_a_success_in_between_forgives_the_strikes(installation: Installation) -
 
 
 def test_waits_double_up_to_a_quarter_of_an_hour(installation: Installation) -> None:
-    """From Microsoft's five seconds on; the spread of a half keeps a failing fleet from marching in step."""
+    """They start at Microsoft's five seconds. A spread of a half keeps failing accounts from retrying together."""
     installation.sign_in(ANN, due=True)
     waits = []
     for _ in range(12):
@@ -84,8 +88,8 @@ def test_waits_double_up_to_a_quarter_of_an_hour(installation: Installation) -> 
     assert installation.requests == 12
 
 
-def test_accounts_that_fail_together_do_not_come_back_together(installation: Installation) -> None:
-    """An outage gathers the whole fleet at one instant; the retries must not repeat that."""
+def test_accounts_that_fail_together_are_not_retried_together(installation: Installation) -> None:
+    """An outage makes the whole fleet due at one instant, and the retries must not repeat that."""
     emails = [f"user{number}@contoso.com" for number in range(20)]
     installation.sign_in(*emails, due=True)
 
@@ -95,8 +99,8 @@ def test_accounts_that_fail_together_do_not_come_back_together(installation: Ins
     assert len({account.due_at for account in installation.services.accounts.list()}) == 20
 
 
-def test_retry_after_wins_over_our_own_patience(installation: Installation) -> None:
-    """Microsoft counts what comes too early, and prolongs the punishment."""
+def test_retry_after_wins_over_the_back_off(installation: Installation) -> None:
+    """Microsoft counts early requests and prolongs the throttling."""
     installation.sign_in(ANN, due=True)
     wait = timedelta(seconds=1234)
     _refresh(installation, oauth_error("AADSTS90055", retry_after=1234))
@@ -107,8 +111,8 @@ def test_retry_after_wins_over_our_own_patience(installation: Installation) -> N
     assert installation.requests == 2
 
 
-def test_one_account_s_wait_is_its_own(installation: Installation) -> None:
-    """The others of the batch go on in time."""
+def test_a_wait_affects_only_its_account(installation: Installation) -> None:
+    """The other accounts of the batch go on in time."""
     installation.sign_in(ANN, BOB, due=True)
     installation.emulator.add_fault(_BUSY, ANN)
 
@@ -119,7 +123,7 @@ def test_one_account_s_wait_is_its_own(installation: Installation) -> None:
 
 
 def test_the_wait_grows_with_each_failure_of_any_process(installation: Installation) -> None:
-    """A consumer's failed refresh is a failed refresh: the schedule goes on from there."""
+    """A consumer's failed refresh counts like one of the schedule."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(_BUSY)
     with pytest.raises(AccountError):

@@ -1,4 +1,4 @@
-"""The token cache while Redis cannot take writes: a read is a miss or an old entry, and the next write counts."""
+"""The token cache while Redis cannot take writes: a read is a miss or an old entry, and the next write succeeds."""
 
 from dataclasses import replace
 
@@ -13,18 +13,21 @@ from worker.vault import Vault
 
 
 def _cache(installation: Installation) -> TokenCache:
-    """As another process has it."""
+    """The token cache of another process."""
     return TokenCache(installation.services.cache, Vault(installation.settings.keys))
 
 
 def _after(entry: CacheEntry) -> CacheEntry:
-    """The same after one more refresh."""
+    """The same entry after one more refresh."""
     assert entry.token
     return replace(entry, version=entry.version + 1, token=replace(entry.token, version=entry.version + 1))
 
 
 def test_a_failed_write_costs_one_read_of_postgres(installation: Installation, stores: Stack) -> None:
-    """The cache keeps the older token. When that will do no longer, the newer one is found and put into Redis."""
+    """The cache keeps the older token.
+
+    Once that is too old, the newer one is read from Postgres and written to Redis.
+    """
     installation.sign_in(ANN)
     stale = installation.cached()
     assert stale
@@ -46,8 +49,8 @@ def test_a_failed_write_costs_one_read_of_postgres(installation: Installation, s
     assert installation.requests == 1
 
 
-def test_that_redis_is_away_is_logged_once_and_that_it_is_back(installation: Installation, stores: Stack) -> None:
-    """A thousand readers would fill the disk with one and the same line."""
+def test_an_outage_of_redis_is_logged_once_and_so_is_its_end(installation: Installation, stores: Stack) -> None:
+    """Thousands of readers must not fill the disk with one log line."""
     cache = _cache(installation)
     stores.valkey.stop()
     for _ in range(3):
@@ -60,8 +63,8 @@ def test_that_redis_is_away_is_logged_once_and_that_it_is_back(installation: Ins
     assert lines == ["Cache cannot be used", "Cache can be used again"]
 
 
-def test_a_redis_that_is_full_is_read_all_the_same(installation: Installation) -> None:
-    """What it could not take is missing, and everything else is there to be read."""
+def test_a_full_redis_can_still_be_read(installation: Installation) -> None:
+    """The entry that could not be written is missing, and all others can be read."""
     cache = _cache(installation)
     installation.sign_in(ANN)
     cached = installation.cached()

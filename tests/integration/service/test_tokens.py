@@ -1,4 +1,4 @@
-"""A live access token for whoever asks: from Redis, else from Postgres, else by one refresh."""
+"""A live access token comes from Redis, else from Postgres, else from one refresh."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ def _entry_key(email: str = ANN) -> str:
 
 
 def test_a_token_in_redis_costs_no_sql(installation: Installation) -> None:
-    """Consumers ask before every mailbox they open; Postgres must not notice."""
+    """Consumers read a token before every mailbox that they open, which must not reach Postgres."""
     installation.sign_in(ANN)
 
     with counting.statements() as statements:
@@ -31,7 +31,7 @@ def test_a_token_in_redis_costs_no_sql(installation: Installation) -> None:
 
 
 def test_a_miss_is_rebuilt_from_postgres_and_logged(installation: Installation) -> None:
-    """Redis is flushed: the caller does not notice, the operator does, and once is enough."""
+    """After a flush of Redis the caller notices nothing, and the operator sees one log line."""
     installation.sign_in(ANN)
     before = installation.services.tokens.get(ANN)
     installation.services.redis.flushall()
@@ -46,7 +46,7 @@ def test_a_miss_is_rebuilt_from_postgres_and_logged(installation: Installation) 
 
 
 def test_an_entry_lives_for_a_day_and_its_token_by_its_own_expiry(installation: Installation) -> None:
-    """What Redis forgets and what is stale are two things: an entry that is still there may hold a dead token."""
+    """Expiry in Redis and the token's expiry are independent. An entry that still exists may hold an expired token."""
     installation.sign_in(ANN)
     lifetime = installation.services.redis.pttl(_entry_key())
     assert 86_390_000 < lifetime <= 86_400_000
@@ -59,7 +59,7 @@ def test_an_entry_lives_for_a_day_and_its_token_by_its_own_expiry(installation: 
 
 
 def test_a_stale_token_is_refreshed_once_and_by_a_consumer(installation: Installation) -> None:
-    """The ledger tells who wanted it, and the next to ask gets it from Redis."""
+    """The event names the consumer as the trigger, and the next caller reads the token from Redis."""
     installation.sign_in(ANN, due=True)
 
     token = installation.services.tokens.get(ANN)
@@ -73,7 +73,7 @@ def test_a_stale_token_is_refreshed_once_and_by_a_consumer(installation: Install
 
 
 def test_a_refresh_is_not_logged_as_a_recovery(installation: Installation) -> None:
-    """The line is what operators count after a flush of Redis; here nothing was lost."""
+    """Operators count this log line after a flush of Redis. Here nothing was lost."""
     installation.sign_in(ANN, due=True)
 
     installation.services.tokens.get(ANN)
@@ -91,10 +91,10 @@ def test_a_refresh_is_not_logged_as_a_recovery(installation: Installation) -> No
         pytest.param(8 * MINUTE, 1 * MINUTE, False, id="short-lived, less than a quarter"),
     ],
 )
-def test_without_a_wish_a_token_is_good_until_it_gets_tight(
+def test_by_default_a_token_is_served_until_it_is_about_to_expire(
     installation: Installation, lifetime: timedelta, left: timedelta, fresh: bool
 ) -> None:
-    """Five minutes to work with, or a quarter of a life that is shorter: else each read would be a refresh."""
+    """Five minutes must be left, or a quarter of a shorter life. Otherwise each read would be a refresh."""
     installation.sign_in(ANN, lifetime=lifetime)
     installation.clock.now += lifetime - left
 
@@ -104,8 +104,8 @@ def test_without_a_wish_a_token_is_good_until_it_gets_tight(
     assert token.ttl(installation.clock()) == (left if fresh else lifetime)
 
 
-def test_a_wish_for_more_life_is_granted_by_a_refresh(installation: Installation) -> None:
-    """Who is about to download for half an hour asks for half an hour."""
+def test_a_longer_min_ttl_causes_a_refresh(installation: Installation) -> None:
+    """A caller that downloads for half an hour requires half an hour."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=31)
 
@@ -117,8 +117,8 @@ def test_a_wish_for_more_life_is_granted_by_a_refresh(installation: Installation
     assert installation.requests == 1
 
 
-def test_a_wish_that_no_token_can_grant_costs_one_refresh_and_not_one_per_read(installation: Installation) -> None:
-    """Asking for more than a lifetime gets the newest there is."""
+def test_a_min_ttl_that_no_token_has_causes_one_refresh(installation: Installation) -> None:
+    """The caller gets the newest token if it requires more than a whole lifetime."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=31)
 
@@ -129,7 +129,7 @@ def test_a_wish_that_no_token_can_grant_costs_one_refresh_and_not_one_per_read(i
 
 
 def test_a_min_ttl_of_zero_is_served_any_live_token(installation: Installation) -> None:
-    """A caller who is quick may use a token to its last second, never beyond."""
+    """A fast caller may use a token up to its last second, but never beyond."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=59, seconds=59)
     installation.services.tokens.get(ANN, min_ttl=timedelta(0))
@@ -141,8 +141,8 @@ def test_a_min_ttl_of_zero_is_served_any_live_token(installation: Installation) 
     assert installation.requests == 1
 
 
-def test_an_answer_without_a_refresh_token_keeps_the_old_one_in_the_cache_too(installation: Installation) -> None:
-    """An entry is whole, whoever wrote it: with it a consumer could go on while Postgres is away."""
+def test_a_response_without_a_refresh_token_keeps_the_old_one_in_the_entry(installation: Installation) -> None:
+    """Each write replaces the whole entry."""
     installation.sign_in(ANN, due=True, rotate=False)
     before = installation.account().refresh_token
 
@@ -156,14 +156,14 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one_in_the_cache_too(in
 
 
 def test_any_spelling_of_the_address_is_the_same_account(installation: Installation) -> None:
-    """Sign-in pages and mail programs do not agree on capitals."""
+    """Sign-in pages and mail programs capitalize addresses differently."""
     installation.sign_in(ANN)
 
     assert installation.services.tokens.get("  Ann@CONTOSO.com ") == installation.services.tokens.get(ANN)
 
 
 def test_an_account_that_was_never_stored_is_unknown(installation: Installation) -> None:
-    """The caller learns which, and Microsoft nothing."""
+    """The error says which account, and Microsoft receives no request."""
     with pytest.raises(UnknownAccount, match=BOB):
         installation.services.tokens.get(BOB)
     with pytest.raises(InvalidInput):
@@ -178,7 +178,7 @@ def test_an_account_that_was_never_stored_is_unknown(installation: Installation)
     [b"", b"garbage", b"1 00000000000000000001 ", b"2 00000000000000000009 sealed", b"1 99999999999999999999 x"],
 )
 def test_a_malformed_entry_is_a_miss(installation: Installation, value: bytes) -> None:
-    """Redis is shared with others and restored from anywhere: what it holds is believed only if it opens."""
+    """Other programs may write to Redis. A value counts only if it can be opened."""
     installation.sign_in(ANN)
     token = installation.services.tokens.get(ANN)
     installation.services.redis.set(_entry_key(), value)
@@ -187,17 +187,17 @@ def test_a_malformed_entry_is_a_miss(installation: Installation, value: bytes) -
 
 
 def test_a_key_of_another_type_is_a_miss(installation: Installation) -> None:
-    """Whoever put a list there must not keep an account from its mail."""
+    """A list under the key must not block the account."""
     installation.sign_in(ANN)
     installation.services.redis.delete(_entry_key())
     installation.services.redis.lpush(_entry_key(), "x")
 
     assert installation.services.tokens.get(ANN).email == ANN
-    assert installation.logged(RECOVERED) == []  # nothing was cached, and it is not claimed
+    assert installation.logged(RECOVERED) == []  # nothing was cached, and no log line says otherwise
 
 
 def test_another_account_s_entry_is_a_miss(installation: Installation) -> None:
-    """Who can write to Redis must not be able to hand one user another user's mailbox."""
+    """A writer to Redis must not be able to give one user access to another user's mailbox."""
     installation.sign_in(ANN, BOB)
     bobs = installation.services.redis.get(_entry_key(BOB))
     assert isinstance(bobs, bytes)
@@ -207,7 +207,7 @@ def test_another_account_s_entry_is_a_miss(installation: Installation) -> None:
 
 
 def test_an_old_entry_with_a_new_number_in_front_is_a_miss(installation: Installation) -> None:
-    """The number in front is not sealed; believed, it would let a replayed entry outlive every newer one."""
+    """The version in front is not sealed. If it counted, a replayed entry would replace every newer one."""
     installation.sign_in(ANN)
     old = installation.services.redis.get(_entry_key())
     assert isinstance(old, bytes)

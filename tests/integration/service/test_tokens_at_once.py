@@ -1,4 +1,4 @@
-"""However many ask at once, Microsoft is asked once."""
+"""Many concurrent callers cause one request to Microsoft."""
 
 import multiprocessing
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +19,7 @@ from worker.domain.errors import NeedsUser
 from worker.domain.token import AccessToken
 
 _THREADS = 32
-_SLOWLY = Hang(0.3, after=True)  # seconds; everybody arrives while the answer is on its way
+_SLOWLY = Hang(0.3, after=True)  # seconds; all callers arrive before the response
 
 
 def _all_at_once(services: Services) -> list[Future[AccessToken]]:
@@ -45,7 +45,7 @@ def test_threads_of_one_process_share_one_refresh(installation: Installation) ->
 
 
 def test_processes_on_one_machine_share_one_refresh(installation: Installation) -> None:
-    """Between processes the lease in Postgres decides; who does not hold it waits for who does."""
+    """Between processes the lease in Postgres decides. A process without the lease waits for the holder."""
     installation.sign_in(ANN, due=True, strict=True)
     installation.emulator.add_fault(_SLOWLY)
 
@@ -77,7 +77,7 @@ def _read_by_processes(installation: Installation, *, processes: int, threads: i
 
 
 def test_consumers_and_the_schedule_share_one_refresh(installation: Installation) -> None:
-    """The sweep meets the reader at the very account: one of them asks."""
+    """The sweep and a reader reach the same account at once, and one of them sends the request."""
     installation.sign_in(ANN, due=True, strict=True)
     sweeper = installation.another_process()
 
@@ -95,7 +95,7 @@ def test_consumers_and_the_schedule_share_one_refresh(installation: Installation
 
 
 def test_a_refusal_is_shared_too(installation: Installation) -> None:
-    """It is Microsoft's answer to all of them; each asking for itself would be the loop that it punishes."""
+    """Microsoft's refusal applies to all callers. A request of each would be the loop that Microsoft punishes."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50173"))
 
@@ -107,7 +107,7 @@ def test_a_refusal_is_shared_too(installation: Installation) -> None:
 
 
 def test_a_live_token_is_served_while_another_process_refreshes(installation: Installation) -> None:
-    """Nobody waits for Microsoft who need not."""
+    """No caller waits for Microsoft without need."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=57)
     before = installation.cached()
@@ -123,7 +123,7 @@ def test_a_live_token_is_served_while_another_process_refreshes(installation: In
 
 
 def test_accounts_do_not_wait_for_each_other(installation: Installation) -> None:
-    """A mailbox that is slow to refresh holds up its own readers."""
+    """A slow refresh delays only the readers of its own mailbox."""
     installation.sign_in(ANN, due=True)
     installation.sign_in(BOB)
     installation.services.redis.flushall()
@@ -133,7 +133,7 @@ def test_accounts_do_not_wait_for_each_other(installation: Installation) -> None
 
 
 def test_an_operator_waits_for_a_refresh_in_flight_and_gets_its_token(installation: Installation) -> None:
-    """Two refreshes within a second would only tell Microsoft that something loops here."""
+    """Two refreshes within a second would only look like a loop to Microsoft."""
     installation.sign_in(ANN, due=True)
     reader = installation.another_process()
 
@@ -149,19 +149,19 @@ def test_an_operator_waits_for_a_refresh_in_flight_and_gets_its_token(installati
     assert installation.requests == 1
 
 
-def test_a_wish_is_not_lost_in_company(installation: Installation) -> None:
-    """Whoever joins somebody who wished for less must still get what it wished for."""
+def test_the_higher_min_ttl_of_a_joining_reader_is_met(installation: Installation) -> None:
+    """A caller that joins a refresh with a lower requirement must still get a token that meets its own."""
     installation.sign_in(ANN)
     installation.clock.advance(minutes=20)
     installation.services.redis.flushall()
 
     with ThreadPoolExecutor(2) as pool, closing(installation.lock_accounts()):
         modest = pool.submit(installation.services.tokens.get, ANN)
-        wait_for(lambda: installation.blocked_statements() >= 1, about="the first reader to come to the table")
+        wait_for(lambda: installation.blocked_statements() >= 1, about="the first reader to wait for the table")
         looks = _looks_at_the_cache(installation)
         demanding = pool.submit(installation.services.tokens.get, ANN, min_ttl=45 * MINUTE)
         wait_for(lambda: _looks_at_the_cache(installation) > looks, about="the second reader")
-        with suppress(AssertionError):  # unless it has joined the first now, which only its result tells
+        with suppress(AssertionError):  # unless the second reader has joined the first, which only its result shows
             wait_for(
                 lambda: installation.blocked_statements() >= 2, about="the second reader at the table", seconds=0.5
             )

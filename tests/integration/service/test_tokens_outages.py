@@ -1,4 +1,4 @@
-"""What a reader gets while a store is away: from the other one, in a second or two, or a clear word."""
+"""A reader during the outage of a store gets its token from the other store, or a clear error, within seconds."""
 
 import time
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from worker.domain.errors import AccountInactive, Unavailable
 
 @contextmanager
 def _no_longer_than(seconds: float) -> Iterator[None]:
-    """Generous, because the machine may be busy; who does not give up a store waits for three quarters of a minute."""
+    """The limit is generous for a busy machine. A reader that does not give a store up waits for 45 seconds."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds
 
 
-def test_while_redis_is_away_postgres_serves(installation: Installation, stores: Stack) -> None:
-    """And keeps serving at a database's pace; back again, Redis gets the entry by the next read."""
+def test_while_redis_is_down_tokens_are_read_from_postgres(installation: Installation, stores: Stack) -> None:
+    """Each read costs a query. When Redis is back, the next read writes the entry."""
     installation.sign_in(ANN)
     stores.valkey.stop()
 
@@ -37,8 +37,8 @@ def test_while_redis_is_away_postgres_serves(installation: Installation, stores:
     assert installation.requests == 0
 
 
-def test_while_redis_is_away_a_reader_refreshes_under_the_lease(installation: Installation, stores: Stack) -> None:
-    """No broker, so no schedule: who needs a token gets it himself, once, and Postgres keeps it."""
+def test_while_redis_is_down_a_reader_refreshes_under_the_lease(installation: Installation, stores: Stack) -> None:
+    """Without a broker there is no schedule. The reader refreshes the token itself, once, and Postgres stores it."""
     installation.sign_in(ANN, due=True, strict=True)
     stores.valkey.stop()
 
@@ -49,8 +49,8 @@ def test_while_redis_is_away_a_reader_refreshes_under_the_lease(installation: In
     assert installation.account().version == 2
 
 
-def test_a_redis_that_hangs_holds_a_reader_up_for_seconds_at_most(installation: Installation, stores: Stack) -> None:
-    """A network that swallows packets refuses nothing; only patience that ends does."""
+def test_a_redis_that_hangs_delays_a_reader_for_seconds_at_most(installation: Installation, stores: Stack) -> None:
+    """A network that drops packets refuses no connection, so only a timeout ends the wait."""
     installation.sign_in(ANN)
     stores.valkey.pause()
     try:
@@ -62,8 +62,8 @@ def test_a_redis_that_hangs_holds_a_reader_up_for_seconds_at_most(installation: 
     assert token.email == ANN
 
 
-def test_while_postgres_is_away_redis_serves(installation: Installation, stores: Stack) -> None:
-    """A fail-over takes a minute; mail goes on."""
+def test_while_postgres_is_down_tokens_are_read_from_redis(installation: Installation, stores: Stack) -> None:
+    """A fail-over of Postgres takes a minute, and mail must go on."""
     installation.sign_in(ANN)
     stores.postgres.stop()
 
@@ -73,8 +73,11 @@ def test_while_postgres_is_away_redis_serves(installation: Installation, stores:
     assert token.email == ANN
 
 
-def test_while_postgres_is_away_a_token_is_served_to_its_end(installation: Installation, stores: Stack) -> None:
-    """No refresh happens ahead of Postgres. A dead token is never served: the error says what is unavailable."""
+def test_while_postgres_is_down_a_token_is_served_until_it_expires(installation: Installation, stores: Stack) -> None:
+    """No refresh is possible without Postgres. An expired token is never served.
+
+    The error says what is unavailable.
+    """
     installation.sign_in(ANN)
     stores.postgres.stop()
 
@@ -90,8 +93,8 @@ def test_while_postgres_is_away_a_token_is_served_to_its_end(installation: Insta
     assert installation.requests == 1
 
 
-def test_while_postgres_is_away_a_rejected_token_is_not_replaced(installation: Installation, stores: Stack) -> None:
-    """Whether it is rejected again and again only the ledger says."""
+def test_while_postgres_is_down_a_rejected_token_is_not_replaced(installation: Installation, stores: Stack) -> None:
+    """Only refresh_events shows whether tokens are rejected repeatedly."""
     installation.sign_in(ANN)
     stores.postgres.stop()
 
@@ -101,8 +104,10 @@ def test_while_postgres_is_away_a_rejected_token_is_not_replaced(installation: I
     assert installation.requests == 0
 
 
-def test_while_postgres_is_away_what_is_not_cached_is_unavailable(installation: Installation, stores: Stack) -> None:
-    """Not unknown, which would make an application forget the account."""
+def test_while_postgres_is_down_an_account_without_an_entry_is_unavailable(
+    installation: Installation, stores: Stack
+) -> None:
+    """The error must not say that the account is unknown, or an application would forget it."""
     installation.sign_in(ANN)
     installation.services.redis.flushall()
     stores.postgres.stop()
@@ -113,8 +118,8 @@ def test_while_postgres_is_away_what_is_not_cached_is_unavailable(installation: 
         assert "app:" not in str(raised.value)
 
 
-def test_while_both_are_away_a_reader_learns_it_quickly(installation: Installation, stores: Stack) -> None:
-    """A page that hangs is worse than one that says so."""
+def test_while_both_stores_are_down_a_reader_gets_an_error_quickly(installation: Installation, stores: Stack) -> None:
+    """A slow page is worse than an error."""
     installation.sign_in(ANN)
     stores.postgres.stop()
     stores.valkey.stop()
@@ -127,10 +132,8 @@ def test_while_both_are_away_a_reader_learns_it_quickly(installation: Installati
     assert installation.services.tokens.get(ANN).email == ANN
 
 
-def test_a_disconnected_account_gives_no_token_while_postgres_is_away(
-    installation: Installation, stores: Stack
-) -> None:
-    """The cache alone must know that its user has withdrawn."""
+def test_a_disconnected_account_has_no_token_while_postgres_is_down(installation: Installation, stores: Stack) -> None:
+    """The cache alone must know that the user has disconnected the account."""
     installation.sign_in(ANN)
     installation.services.accounts.disconnect(ANN)
     stores.postgres.stop()
@@ -138,11 +141,11 @@ def test_a_disconnected_account_gives_no_token_while_postgres_is_away(
     for _ in range(2):
         with pytest.raises(AccountInactive):
             installation.services.tokens.get(ANN)
-        installation.clock.advance(hours=1)  # a note that nobody can refresh is still the best there is
+        installation.clock.advance(hours=1)  # the cached failure stays valid while Postgres cannot be read
 
 
-def test_a_reader_whose_answer_postgres_cannot_take_gets_its_token(installation: Installation, stores: Stack) -> None:
-    """It was granted, it is safe in the outbox, and the reader has waited long enough."""
+def test_a_reader_gets_its_token_although_postgres_cannot_store_it(installation: Installation, stores: Stack) -> None:
+    """The token was issued and is safe in the outbox, and the reader has waited long enough."""
     installation.sign_in(ANN, due=True, strict=True)
 
     with installation.in_flight(lambda: installation.services.tokens.get(ANN)) as reading:

@@ -1,4 +1,4 @@
-"""When no new token can be had: the old one for as long as it lives, and after that the reason."""
+"""No new token can be had: callers get the old token while it lives, and after that an error with the reason."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -34,7 +34,7 @@ REFUSALS = [
 
 
 def _leave_oauth(installation: Installation) -> None:
-    """As the mail product does when a mailbox goes back to a password."""
+    """The mail product does this when a mailbox changes back to a password."""
     installation.query("UPDATE mail_credentials SET use_oauth = false, refresh_due_at = NULL")
 
 
@@ -58,7 +58,7 @@ def _refresh(installation: Installation) -> AccessToken:
 def test_each_refusal_raises_its_own_error(
     installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
-    """The application shows a sign-in button, waits, or calls an administrator: it must know which."""
+    """The application shows a sign-in button, waits, or calls an administrator, so it must know the reason."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(fault)
 
@@ -74,7 +74,7 @@ def test_each_refusal_raises_its_own_error(
 def test_no_request_is_sent_while_a_refusal_stands(
     installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
-    """However often the application reads, the pace is the schedule's: Microsoft punishes loops."""
+    """Only the schedule decides when the next request is sent, because Microsoft punishes loops."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(fault)
 
@@ -90,7 +90,7 @@ def test_no_request_is_sent_while_a_refusal_stands(
 def test_the_old_token_is_served_while_it_lives(
     installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
-    """A refresh that fails early does not take away what still works."""
+    """A refresh that fails early does not end a token that still works."""
     installation.sign_in(ANN)
     installation.emulator.add_fault(fault)
     installation.clock.advance(minutes=57)
@@ -105,21 +105,21 @@ def test_the_old_token_is_served_while_it_lives(
 
 
 @pytest.mark.parametrize(("fault", "error", "reason"), REFUSALS)
-def test_an_operator_s_refresh_asks_and_tells_the_outcome(
+def test_an_operators_refresh_sends_a_request_and_raises_its_failure(
     installation: Installation, fault: Fault, error: type[AccountError], reason: str
 ) -> None:
-    """Whatever the schedule says; and a token that still lives must not hide that it failed."""
+    """The request is sent regardless of the schedule, and a live token must not hide the failure."""
     installation.sign_in(ANN)
     installation.emulator.add_fault(fault)
 
-    for asked in (1, 2):
+    for requests in (1, 2):
         with pytest.raises(error, match=reason):
             _refresh(installation)
-        assert installation.requests == asked
+        assert installation.requests == requests
 
 
-def test_a_back_off_says_how_long_and_then_ends(installation: Installation) -> None:
-    """The application can tell its user when to come back."""
+def test_the_error_of_a_back_off_has_its_duration(installation: Installation) -> None:
+    """The application can show its user when to try again."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS90055", retry_after=90), times=1)
 
@@ -136,8 +136,8 @@ def test_a_back_off_says_how_long_and_then_ends(installation: Installation) -> N
     assert installation.requests == 2
 
 
-def test_an_account_that_needs_its_user_passes_the_challenge_on(installation: Installation) -> None:
-    """Without the claims the sign-in that follows would be refused for the same reason."""
+def test_the_error_has_the_claims_that_the_user_must_satisfy(installation: Installation) -> None:
+    """Without the claims the following sign-in would be refused for the same reason."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS50076", claims='{"access_token":{}}'))
 
@@ -148,10 +148,10 @@ def test_an_account_that_needs_its_user_passes_the_challenge_on(installation: In
 
 
 @pytest.mark.parametrize("aside", [_pause, _leave_oauth])
-def test_an_account_set_aside_lives_on_its_last_token(
+def test_an_account_set_aside_is_served_its_last_token(
     installation: Installation, aside: Callable[[Installation], None]
 ) -> None:
-    """Nobody asks for it any more, and what it has is used up."""
+    """No request is sent for it, and its last token is served until it expires."""
     installation.sign_in(ANN)
     aside(installation)
 
@@ -168,10 +168,10 @@ def test_an_account_set_aside_lives_on_its_last_token(
 
 @pytest.mark.parametrize("aside", [_pause, _leave_oauth, _disconnect])
 @pytest.mark.parametrize("ask", [_read, _refresh])
-def test_an_account_set_aside_is_not_asked_about(
+def test_no_request_is_sent_for_an_account_set_aside(
     installation: Installation, aside: Callable[[Installation], None], ask: Callable[[Installation], AccessToken]
 ) -> None:
-    """Neither by a consumer nor by an operator who has forgotten."""
+    """Neither a consumer nor an operator causes a request."""
     installation.sign_in(ANN, due=True)
     aside(installation)
     installation.clock.advance(days=2)
@@ -183,8 +183,8 @@ def test_an_account_set_aside_is_not_asked_about(
     assert installation.requests == 0
 
 
-def test_a_disconnected_account_gives_no_token_at_once(installation: Installation) -> None:
-    """Its user has withdrawn: the last token may live, and is not handed out."""
+def test_a_disconnected_account_has_no_token_at_once(installation: Installation) -> None:
+    """Its user has disconnected it, so even a live token is not served."""
     installation.sign_in(ANN)
 
     _disconnect(installation)
@@ -193,8 +193,8 @@ def test_a_disconnected_account_gives_no_token_at_once(installation: Installatio
         _read(installation)
 
 
-def test_an_account_that_needs_its_user_is_looked_at_daily(installation: Installation) -> None:
-    """Administrators undo what they did, and then nobody has to sign in."""
+def test_an_account_that_needs_its_user_is_refreshed_daily(installation: Installation) -> None:
+    """Administrators may lift a restriction, and then no sign-in is needed."""
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(oauth_error("AADSTS53003"), times=1)
     with pytest.raises(BlockedByAdmin):
@@ -206,8 +206,8 @@ def test_an_account_that_needs_its_user_is_looked_at_daily(installation: Install
     assert _read(installation).version == 2
 
 
-def test_a_token_sealed_under_a_lost_key_names_its_account(installation: Installation) -> None:
-    """One account of many is in trouble: a message without its name would be a day's search."""
+def test_the_error_of_a_token_under_a_lost_key_names_the_account(installation: Installation) -> None:
+    """One account of many is affected, so a message without its address would cost a long search."""
     installation.sign_in(ANN)
     stranger = installation.another_process(encryption_keys=SecretStr(generate_key("other")))
 
@@ -219,8 +219,8 @@ def test_a_token_sealed_under_a_lost_key_names_its_account(installation: Install
     assert _read(installation).email == ANN
 
 
-def test_a_refresh_token_sealed_under_a_lost_key_names_its_account(installation: Installation) -> None:
-    """Likewise where there is no access token yet; the account is fine, it is this process that lacks something."""
+def test_the_error_of_a_refresh_token_under_a_lost_key_names_the_account(installation: Installation) -> None:
+    """The same holds without an access token. The account is valid, and only this process lacks the key."""
     installation.sign_in(ANN, due=True)
     before = installation.account().refresh_token
     stranger = installation.another_process(encryption_keys=SecretStr(generate_key("other")))
@@ -234,8 +234,11 @@ def test_a_refresh_token_sealed_under_a_lost_key_names_its_account(installation:
     assert _read(installation).version == 2
 
 
-def test_an_answer_without_a_lifetime_that_suits_is_still_an_answer(installation: Installation) -> None:
-    """Microsoft's newest is what there is, even if it is short of the wish: no loop, no error."""
+def test_a_token_with_a_shorter_lifetime_than_required_is_served(installation: Installation) -> None:
+    """Microsoft's newest token is served even if its lifetime is below the requirement.
+
+    Neither a loop nor an error follows.
+    """
     installation.sign_in(ANN, due=True, lifetime=timedelta(seconds=2))
 
     token = installation.services.tokens.get(ANN, min_ttl=HOUR)
@@ -244,8 +247,8 @@ def test_an_answer_without_a_lifetime_that_suits_is_still_an_answer(installation
     assert installation.requests == 1
 
 
-def test_a_token_that_is_dead_on_arrival_is_not_served(installation: Installation) -> None:
-    """The platform was slower than its token: what a caller gets is live or an error."""
+def test_a_token_that_has_expired_on_arrival_is_not_served(installation: Installation) -> None:
+    """The response took longer than the token lives. A caller gets a live token or an error."""
     installation.sign_in(ANN, due=True, lifetime=timedelta(seconds=2))
 
     with installation.in_flight(lambda: _read(installation)) as reading:

@@ -1,4 +1,4 @@
-"""A worker for on-demand refreshes in a thread of the test, under its clock: real messages, real services."""
+"""A worker for on-demand refreshes in a thread of the test, on its clock, with real messages and real services."""
 
 import base64
 import json
@@ -21,22 +21,22 @@ from worker.domain.token import TokenRequirement
 
 @dataclass(slots=True)
 class Workers:
-    """What it was asked."""
+    """Records the arguments of the messages that the worker received."""
 
-    asked: list[list[Any]] = field(default_factory=list)
+    received: list[list[Any]] = field(default_factory=list)
 
 
 @contextmanager
 def working(services: Services) -> Iterator[Workers]:
-    """Inside the block, messages are taken from the queue and answered by these services."""
+    """Inside the block, these services handle the messages of the queue."""
     workers, stopped = Workers(), threading.Event()
 
     def work() -> None:
         while not stopped.is_set():
             for arguments in queued(services.redis, take=True):
-                workers.asked.append(arguments)
+                workers.received.append(arguments)
                 with suppress(AccountError):
-                    services.tokens.serve(AccountId(UUID(arguments[0])), _wish(*arguments[1:]))
+                    services.tokens.serve(AccountId(UUID(arguments[0])), _requirement(*arguments[1:]))
             stopped.wait(0.01)
 
     thread = threading.Thread(target=work)
@@ -49,12 +49,12 @@ def working(services: Services) -> Iterator[Workers]:
 
 
 def queued(redis: Redis, *, take: bool = False) -> list[list[Any]]:
-    """The arguments of the tasks that wait in the queue, oldest first."""
+    """The arguments of the tasks in the queue, oldest first."""
     messages: Any = redis.lrange(ON_DEMAND, 0, -1)
     if take and messages:
         redis.ltrim(ON_DEMAND, 0, -1 - len(messages))
     return [json.loads(base64.b64decode(json.loads(message)["body"]))[0] for message in reversed(messages)]
 
 
-def _wish(min_ttl: float | None, rejected: int | None) -> TokenRequirement:
+def _requirement(min_ttl: float | None, rejected: int | None) -> TokenRequirement:
     return TokenRequirement(min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl), newer_than=rejected)

@@ -1,4 +1,4 @@
-"""What the time-travel tests read, and what must be true after any journey."""
+"""Reads and assertions of the time-travel tests."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -17,7 +17,7 @@ USUAL = (60 * MINUTE, 90 * MINUTE)  # Entra's range of default lifetimes of an a
 def read(installation: Installation, *emails: str) -> list[AccessToken]:
     """Read tokens as the application does before it opens a mailbox.
 
-    By Microsoft's clock each token is live, for as long as it claims to be.
+    By Microsoft's clock each token is live for as long as its expiry says.
     """
     tokens = [installation.services.tokens.get(email) for email in emails]
     for token in tokens:
@@ -33,12 +33,12 @@ def refreshed_at(installation: Installation, email: str) -> tuple[datetime, ...]
 
 
 def triggers(installation: Installation) -> set[str]:
-    """What has caused refreshes so far: the schedule, a consumer, or an operator."""
+    """The causes of all refreshes so far: the schedule, a consumer, or an operator."""
     return {row[0] for row in installation.query("SELECT DISTINCT trigger FROM refresh_events")}
 
 
 def assert_signed_in_once(installation: Installation, *emails: str) -> None:
-    """No user signed in again, and Microsoft refused nothing.
+    """No user signed in again, and Microsoft refused no request.
 
     Microsoft's newest refresh token is in Postgres, and in no log line.
     """
@@ -53,8 +53,8 @@ def assert_signed_in_once(installation: Installation, *emails: str) -> None:
         assert newest not in logged
 
 
-def assert_unattended(installation: Installation, *emails: str) -> None:
-    """Besides, the schedule caused every refresh, and Postgres took each answer at once."""
+def assert_refreshed_by_schedule(installation: Installation, *emails: str) -> None:
+    """Besides, the schedule caused every refresh, and Postgres stored each result at once."""
     assert_signed_in_once(installation, *emails)
     assert triggers(installation) <= {"schedule"}
     assert installation.logged(NOT_PERSISTED) == []

@@ -1,4 +1,4 @@
-"""The installation on freezegun's clock, and a machine that travels in its time."""
+"""The installation on freezegun's clock, and a machine that moves the clock forward."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,7 +23,7 @@ def _clock(request: pytest.FixtureRequest) -> FrozenClock:
 
 @pytest.fixture(name="installation")
 def _installation(installation: Installation, clock: FrozenClock) -> Iterator[Installation]:
-    """Time is frozen from here on. The servers have started, and made their certificates, before."""
+    """Time is frozen from here on. The servers have started and made their certificates before."""
     with clock:
         yield installation
 
@@ -32,9 +32,9 @@ def _installation(installation: Installation, clock: FrozenClock) -> Iterator[In
 def _start(
     installation: Installation, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[timedelta], Machine]]:
-    """Starts beat and a worker, configured from the environment as their processes are, with this sweep interval.
+    """Starts beat and a worker with this sweep interval, configured from the environment as in production.
 
-    Sign in first: a machine travels as soon as it is told to.
+    Tests sign in first, because the schedule begins when the machine is started.
     """
 
     def start(sweep: timedelta) -> Machine:

@@ -1,7 +1,7 @@
-"""The product's proof: an hour, a day, 90 days and a year pass, and nobody signs in again.
+"""The product's proof: an hour, a day, 90 days and a year pass without a new sign-in.
 
-freezegun's time and Celery beat's own schedule, on real Postgres, Valkey, MSAL and TLS. The clocks of Postgres and
-Valkey cannot be frozen and are wrong by months all the while, which must not matter either.
+freezegun's time and Celery beat's own schedule run on real Postgres, Valkey, MSAL and TLS. The clocks of Postgres and
+Valkey cannot be frozen. They are wrong by months meanwhile, which must have no effect either.
 """
 
 from collections import Counter
@@ -13,15 +13,15 @@ import pytest
 from tests.constants import ANN, BOB, DAY, HOUR, MINUTE, NOT_PERSISTED, PERSISTED, RECOVERED
 from tests.factories import NOW
 from tests.integration.installation import Installation
-from tests.integration.time_travel.checks import USUAL, assert_unattended, read, refreshed_at
+from tests.integration.time_travel.checks import USUAL, assert_refreshed_by_schedule, read, refreshed_at
 from tests.integration.time_travel.travel import Start
 from worker.domain.account import Status
 from worker.domain.errors import NeedsUser
 from worker.vault import Purpose
 
 
-def test_nothing_is_asked_while_nothing_is_due(installation: Installation, start: Start) -> None:
-    """An account that comes with a live access token costs no request for the first half of its life."""
+def test_no_request_is_sent_while_no_account_is_due(installation: Installation, start: Start) -> None:
+    """An account with a live access token causes no request for the first half of the token's life."""
     installation.sign_in(ANN, lifetime=HOUR)
     machine = start(MINUTE)
 
@@ -32,7 +32,7 @@ def test_nothing_is_asked_while_nothing_is_due(installation: Installation, start
 
 
 def test_a_due_account_is_refreshed_before_its_token_expires(installation: Installation, start: Start) -> None:
-    """Due between half and seven tenths of the lifetime, done at the next sweep."""
+    """It is due between half and seven tenths of the lifetime, and refreshed at the next sweep."""
     installation.sign_in(ANN, lifetime=HOUR)
     [first] = read(installation, ANN)
     machine = start(MINUTE)
@@ -43,7 +43,7 @@ def test_a_due_account_is_refreshed_before_its_token_expires(installation: Insta
     assert NOW + 30 * MINUTE <= at <= NOW + 43 * MINUTE
     [second] = read(installation, ANN)
     assert second.expires_at == at + HOUR > first.expires_at
-    assert_unattended(installation, ANN)
+    assert_refreshed_by_schedule(installation, ANN)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,10 @@ def test_a_due_account_is_refreshed_before_its_token_expires(installation: Insta
 def test_time_passes_without_a_new_sign_in(
     installation: Installation, start: Start, *, span: timedelta, sweep: timedelta, lifetime: timedelta, at_least: int
 ) -> None:
-    """Ann's token is live whenever it is read. Bob's is read at the end only: being refreshed is what keeps an idle
-    account alive when the refresh token it began with is long dead."""
+    """Ann's token is live whenever it is read.
+
+    Bob's is read only at the end. Refreshes keep an idle account alive when its first refresh token is long dead.
+    """
     installation.sign_in(ANN, BOB, lifetime=lifetime)
     first = installation.emulator.newest_refresh_token(BOB)
     machine = start(sweep)
@@ -68,14 +70,14 @@ def test_time_passes_without_a_new_sign_in(
 
     assert installation.emulator.accepts(first) == (span < 90 * DAY)
     read(installation, ANN, BOB)
-    assert_unattended(installation, ANN, BOB)
+    assert_refreshed_by_schedule(installation, ANN, BOB)
     assert len(refreshed_at(installation, ANN)) >= at_least
     assert machine.ran["worker.prune_events"] == span // (6 * HOUR)
     assert not machine.failed
 
 
-def test_an_account_left_alone_for_91_days_needs_its_user(installation: Installation, start: Start) -> None:
-    """The counter-proof: without the worker the 90 days do end."""
+def test_an_account_without_a_refresh_for_91_days_needs_its_user(installation: Installation, start: Start) -> None:
+    """The counter-proof: without the worker the grant ends after 90 days."""
     installation.sign_in(ANN, lifetime=HOUR)
     machine = start(MINUTE)
     machine.travel(HOUR)
@@ -88,8 +90,8 @@ def test_an_account_left_alone_for_91_days_needs_its_user(installation: Installa
         read(installation, ANN)
 
 
-def test_an_account_left_alone_for_89_days_comes_back_by_itself(installation: Installation, start: Start) -> None:
-    """A worker that was away for a whole season resumes at its first sweep."""
+def test_an_account_without_a_refresh_for_89_days_recovers_by_itself(installation: Installation, start: Start) -> None:
+    """A worker that was stopped for a whole season resumes at its first sweep."""
     installation.sign_in(ANN, BOB, lifetime=HOUR)
     machine = start(MINUTE)
     machine.travel(HOUR)
@@ -98,11 +100,11 @@ def test_an_account_left_alone_for_89_days_comes_back_by_itself(installation: In
     machine.travel(2 * MINUTE)
 
     read(installation, ANN, BOB)
-    assert_unattended(installation, ANN, BOB)
+    assert_refreshed_by_schedule(installation, ANN, BOB)
 
 
-def test_a_rotated_refresh_token_is_stored_and_spent(installation: Installation, start: Start) -> None:
-    """Microsoft's newest is what Postgres keeps; here a second use of an older one would end the sign-in."""
+def test_a_rotated_refresh_token_is_stored_and_used(installation: Installation, start: Start) -> None:
+    """Postgres stores Microsoft's newest refresh token. Here a second use of an older one would end the sign-in."""
     installation.sign_in(ANN, lifetime=HOUR, strict=True)
     machine = start(10 * MINUTE)
 
@@ -111,11 +113,11 @@ def test_a_rotated_refresh_token_is_stored_and_spent(installation: Installation,
     assert len(refreshed_at(installation, ANN)) > 12
     chain = installation.query("SELECT fingerprint_before, fingerprint_after FROM refresh_events ORDER BY id")
     assert all(earlier[1] == later[0] != later[1] for earlier, later in pairwise(chain))
-    assert_unattended(installation, ANN)
+    assert_refreshed_by_schedule(installation, ANN)
 
 
-def test_an_answer_without_a_refresh_token_keeps_the_old_one(installation: Installation, start: Start) -> None:
-    """Absence is not an instruction: the token in use stays in use, cycle after cycle."""
+def test_a_response_without_a_refresh_token_keeps_the_old_one(installation: Installation, start: Start) -> None:
+    """A missing refresh token in the response means that the old one stays valid, cycle after cycle."""
     installation.sign_in(ANN, lifetime=HOUR, rotate=False)
     only, issued_at = (
         installation.stored_secret(Purpose.REFRESH_TOKEN, ANN),
@@ -132,11 +134,11 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one(installation: Insta
         == installation.emulator.newest_refresh_token(ANN)
     )
     assert installation.account(ANN).refresh_token_issued_at == issued_at
-    assert_unattended(installation, ANN)
+    assert_refreshed_by_schedule(installation, ANN)
 
 
 def test_each_refresh_is_logged_once_with_its_account(installation: Installation, start: Start) -> None:
-    """Operators search for the line by a mailbox's address; the others would say that a store had failed."""
+    """Operators search this line by a mailbox's address. Further lines would report that a store had failed."""
     installation.sign_in(ANN, BOB, lifetime=HOUR)
     machine = start(10 * MINUTE)
 

@@ -1,4 +1,4 @@
-"""Time that passes unevenly: clocks that disagree with Microsoft's, daylight saving time, and a leap day."""
+"""Irregular time: clocks that differ from Microsoft's, daylight saving time, and a leap day."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ import pytest
 
 from tests.constants import ANN, BOB, DAY, HOUR, MINUTE
 from tests.integration.installation import Installation
-from tests.integration.time_travel.checks import USUAL, assert_unattended, read, refreshed_at
+from tests.integration.time_travel.checks import USUAL, assert_refreshed_by_schedule, read, refreshed_at
 from tests.integration.time_travel.travel import Machine, Start
 
 SWEEP = 10 * MINUTE
-PRUNED_AT = {"00:17", "06:17", "12:17", "18:17"}  # by UTC, as the schedule has it
+PRUNED_AT = {"00:17", "06:17", "12:17", "18:17"}  # in UTC, as in the schedule
 
-EVE = timedelta(hours=9)  # long enough before a change for a token to be refreshed by the old offset
+EVE = timedelta(hours=9)  # long enough before a change for a refresh under the old offset
 CHANGES = [
     pytest.param("America/New_York", datetime(2026, 3, 8, 7, tzinfo=UTC) - EVE, id="New York in spring"),
     pytest.param("America/New_York", datetime(2026, 11, 1, 6, tzinfo=UTC) - EVE, id="New York in autumn"),
@@ -26,7 +26,7 @@ CHANGES = [
 
 @pytest.fixture(name="local_time")
 def _local_time(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The machine's own time zone."""
+    """The time zone of the machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TZ", request.param)
         time.tzset()
@@ -35,7 +35,7 @@ def _local_time(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def assert_even(installation: Installation, machine: Machine, *emails: str) -> None:
-    """No sweep was early, late or left out, nor any refresh, and what runs by the hour ran by UTC's."""
+    """No sweep and no refresh was early, late or left out, and the hourly tasks ran by UTC."""
     assert all(timedelta(0) <= gap - SWEEP < timedelta(seconds=1) for gap in gaps(machine.sent("sweep")))
     prunes = machine.sent("prune-events")
     assert {f"{at:%H:%M}" for at in prunes} <= PRUNED_AT
@@ -45,7 +45,7 @@ def assert_even(installation: Installation, machine: Machine, *emails: str) -> N
         between = gaps(refreshed_at(installation, email))
         assert shortest * 0.5 <= min(between)
         assert max(between) <= longest * 0.7 + SWEEP
-    assert_unattended(installation, *emails)
+    assert_refreshed_by_schedule(installation, *emails)
 
 
 def gaps(instants: Sequence[datetime]) -> list[timedelta]:
@@ -54,7 +54,7 @@ def gaps(instants: Sequence[datetime]) -> list[timedelta]:
 
 @pytest.mark.parametrize("error", [-5 * MINUTE, 5 * MINUTE], ids=["behind", "ahead"])
 def test_microsofts_clock_may_be_five_minutes_off(installation: Installation, start: Start, error: timedelta) -> None:
-    """An expiry is counted from when we asked, by our own clock; no time in a token is compared with it."""
+    """An expiry is counted from the request on the worker's own clock. No time in a token is compared with it."""
     installation.emulator.clock = lambda: installation.clock() + error
     installation.sign_in(ANN, BOB, lifetime=USUAL)
     machine = start(SWEEP)
@@ -66,7 +66,7 @@ def test_microsofts_clock_may_be_five_minutes_off(installation: Installation, st
 
 @pytest.mark.parametrize(("local_time", "clock"), CHANGES, indirect=True)
 def test_daylight_saving_time_changes_nothing(local_time: str, installation: Installation, start: Start) -> None:
-    """No hour is skipped or lived twice, wherever the machine stands."""
+    """No hour is skipped or repeated in any time zone of the machine."""
     installation.sign_in(ANN, lifetime=USUAL)
     machine, before = start(SWEEP), installation.clock().astimezone().utcoffset()
 
@@ -78,7 +78,7 @@ def test_daylight_saving_time_changes_nothing(local_time: str, installation: Ins
 
 @pytest.mark.parametrize("clock", [datetime(2028, 2, 28, 22, tzinfo=UTC)], ids=["from its eve"], indirect=True)
 def test_a_leap_day_is_a_day_like_any_other(installation: Installation, start: Start) -> None:
-    """Expiries are reckoned in seconds, never in parts of a calendar."""
+    """Expiries are computed in seconds, never in units of a calendar."""
     installation.sign_in(ANN, lifetime=USUAL)
     machine = start(SWEEP)
 

@@ -1,6 +1,6 @@
-"""Time travel: freezegun's clock, Celery beat ticking in it, and the broker's queues worked off by hand.
+"""Time travel: freezegun's clock, Celery beat that ticks on it, and the messages of the broker's queues.
 
-Nothing is stubbed: beat's own scheduler publishes to Redis, and whatever Redis then holds is run, as a worker would.
+Nothing is stubbed. Beat's own scheduler publishes to Redis, and the messages are run from there, as a worker does.
 """
 
 from collections import Counter
@@ -19,11 +19,12 @@ from worker.broker import REFRESH, SWEEP
 from worker.celery import Worker
 from worker.domain.errors import Unavailable
 
-# These wait by the clock, for ever if it stands still. Celery is not among them: beat and the tasks must travel.
+# These wait by the clock, and for ever if it stands still. Celery is not among them, because beat and the tasks use the
+# frozen clock.
 _NOT_FROZEN = ["_pytest.timing", "kombu", "psycopg", "redis", "sqlalchemy.pool", "sqlalchemy.util.queue", "urllib3"]
 
-_EARLY_WAKE = timedelta(milliseconds=10)  # beat wakes this much early, and then spins until it is time
-_A_MONTH = 30 * 86_400  # seconds; in real life beat also looks up every few seconds, and sees that nothing is due
+_EARLY_WAKE = timedelta(milliseconds=10)  # beat wakes this much early, and then polls until it is time
+_A_MONTH = 30 * 86_400  # seconds; real beats also wake every few seconds and find nothing due
 
 
 class FrozenClock(TurnedClock):
@@ -57,7 +58,7 @@ class FrozenClock(TurnedClock):
 
 
 class Beat(Scheduler):
-    """Celery's own, keeping a diary of what it sent, or tried to."""
+    """Celery's own scheduler. It records the messages that it sent, or tried to send."""
 
     def __init__(self, app: Worker, clock: Callable[[], datetime]) -> None:
         super().__init__(app, max_interval=_A_MONTH)
@@ -77,7 +78,7 @@ class Machine:
         self._app = app
         self._clock = clock
         self._beat = Beat(app, clock)
-        # Nothing is sent with a priority, and looking for it would be most of the looking.
+        # No message has a priority, and looking for priorities would take most of the time.
         self._broker = app.connection_for_read(transport_options={"priority_steps": [0]})
         self._channel: Any = None
         self._lost: tuple[type[BaseException], ...] = (OperationalError, *self._broker.connection_errors)
@@ -86,12 +87,14 @@ class Machine:
         self.failed = Counter[str]()
 
     def sent(self, entry: str) -> list[datetime]:
-        """When beat sent an entry of its schedule."""
+        """The times at which beat sent an entry of its schedule."""
         return [at for name, at in self._beat.sent if name == entry]
 
     def travel(self, span: timedelta, *, stop: Callable[[], object] = lambda: None, every: int = 1) -> None:
-        """Let ``span`` pass. After every so many sweeps sent, ``stop`` before they run: it is then that the tokens are
-        oldest."""
+        """Let ``span`` pass.
+
+        After every so many sweeps ``stop`` is called, before they run, when the tokens are oldest.
+        """
         end, sweeps = self._clock() + span, 0
         while (left := end - self._clock()) > timedelta(0):
             sent, pause = len(self._beat.sent), self._beat.tick()
@@ -105,7 +108,7 @@ class Machine:
             self.work()
 
     def work(self, *queues: str) -> None:
-        """Run every message in these queues, or in all, and those that these send there."""
+        """Run every message in these queues, or in all, and the messages that these send there."""
         for queue in queues or (SWEEP, REFRESH):
             while message := self._take(queue):
                 self._run(message.headers, *message.payload[:2])
@@ -120,14 +123,14 @@ class Machine:
             self._channel = self._channel or self._broker.channel()
             message: Message | None = self._app.amqp.queues[queue](self._channel).get(no_ack=True)
         except self._lost:
-            self._channel = None  # what was being read is lost; connect anew next time, as a worker does
+            self._channel = None  # the message is lost; connect again next time, as a worker does
             return None
         return message
 
     def _run(self, headers: dict[str, str], arguments: list[Any], keywords: dict[str, object]) -> None:
         task = headers["task"]
         if datetime.fromisoformat(headers["expires"]) <= self._clock():
-            return  # a worker would revoke it
+            return  # a worker would revoke it, too
         try:
             self._app.tasks[task].apply(tuple(arguments), keywords, task_id=headers["id"], throw=True)
         except self._outages:
