@@ -56,7 +56,7 @@ format: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
-#	$(BIN)/python -m bench.prose
+	$(BIN)/python -m bench.prose
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -42,6 +42,11 @@ class AsyncTokenClient:
         """A client configured by WORKER_* variables. Raises ConfigurationError."""
         return cls(load_consumer())
 
+    @property
+    def mail_hosts(self) -> frozenset[str]:
+        """The hosts to which worker.mail sends a token: Microsoft's and those of WORKER_MAIL_HOSTS."""
+        return self._client.mail_hosts
+
     async def get(self, email: str, *, min_ttl: float | None = None) -> AccessToken:
         """An access token that lives for at least ``min_ttl`` more seconds, if one can be obtained.
 

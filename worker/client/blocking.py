@@ -11,6 +11,7 @@ from worker.client.process import PerProcess
 from worker.domain.account import DEFAULT_CLIENT, Grant, MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import ConfigurationError, WorkerError
+from worker.domain.mail_hosts import parse_mail_hosts
 from worker.domain.token import AccessToken, Secret
 from worker.service.accounts.manager import AccountManager
 from worker.service.accounts.watch import AccountWatch, AttentionNeeded
@@ -30,11 +31,17 @@ class TokenClient:
 
     def __init__(self, settings: Settings | ReaderSettings, *, utcnow: Callable[[], datetime] = clock.utcnow) -> None:
         self._process = PerProcess(lambda: bootstrap_consumer(settings, utcnow=utcnow))
+        self._mail_hosts = parse_mail_hosts(settings.mail_hosts or "")
 
     @classmethod
     def from_env(cls) -> Self:
         """A client configured by WORKER_* variables. Raises ConfigurationError."""
         return cls(load_consumer())
+
+    @property
+    def mail_hosts(self) -> frozenset[str]:
+        """The hosts to which worker.mail sends a token: Microsoft's and those of WORKER_MAIL_HOSTS."""
+        return self._mail_hosts
 
     def get(self, email: str, *, min_ttl: float | None = None) -> AccessToken:
         """An access token that lives for at least ``min_ttl`` more seconds, if one can be obtained.

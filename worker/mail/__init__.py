@@ -15,7 +15,6 @@ from worker.mail.errors import (
     MailHostNotAllowed,
     MailUnavailable,
 )
-from worker.mail.hosts import MICROSOFT_MAIL_HOSTS, parse_mail_hosts
 from worker.mail.imap import ImapSession, open_imap
 from worker.mail.login import LoginOptions
 from worker.mail.pop import PopSession, open_pop
@@ -23,7 +22,6 @@ from worker.mail.smtp import SmtpSession, open_smtp
 from worker.mail.source import AsyncTokenSource, TokenSource
 
 __all__ = [
-    "MICROSOFT_MAIL_HOSTS",
     "AsyncTokenSource",
     "ImapSession",
     "LoginOptions",
@@ -39,5 +37,4 @@ __all__ = [
     "open_imap",
     "open_pop",
     "open_smtp",
-    "parse_mail_hosts",
 ]

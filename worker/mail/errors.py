@@ -82,5 +82,7 @@ class MailHostNotAllowed(InvalidInput):
     code = "mail_host_not_allowed"
 
     def __init__(self, host: str) -> None:
-        super().__init__(f"mail host {host[:80]!r} is not allowed: correct the account, or add it to WORKER_MAIL_HOSTS")
+        super().__init__(
+            f"mail host {host[:80]!r} is not allowed: correct the account, or add the host to WORKER_MAIL_HOSTS"
+        )
         self.host = host

@@ -14,11 +14,11 @@ from typing import Any, TypedDict, TypeVar
 from worker.domain.account import MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import AccountInactive, TokenRefused, WorkerError
+from worker.domain.mail_hosts import is_host_name, is_mail_host
 from worker.domain.token import AccessToken
 from worker.mail.answers import Answer, MailProtocol, Verdict
 from worker.mail.deadline import Deadline
-from worker.mail.errors import LoginRejected, MailboxNotConnected, MailboxRefused, MailUnavailable
-from worker.mail.hosts import MICROSOFT_MAIL_HOSTS, check_mail_host, is_host_name
+from worker.mail.errors import LoginRejected, MailboxNotConnected, MailboxRefused, MailHostNotAllowed, MailUnavailable
 from worker.mail.source import AsyncTokenSource, TokenSource
 from worker.mail.xoauth2 import Conversation, EndlessChallenge
 
@@ -44,7 +44,7 @@ class LoginOptions(TypedDict, total=False):
     timeout: float
     #: None: the system's certificate authorities.
     ssl_context: ssl.SSLContext | None
-    #: Hosts that may receive the token; worker.mail.hosts.parse_mail_hosts adds to Microsoft's.
+    #: Hosts that may receive the token; without it, the source's, which are Microsoft's and WORKER_MAIL_HOSTS.
     mail_hosts: Collection[str]
 
 
@@ -107,7 +107,7 @@ def log_in(source: TokenSource | AsyncTokenSource, email: str, options: LoginOpt
     MailHostNotAllowed; InvalidInput for a malformed ``user``.
     """
     account = yield partial(source.load, email, min_ttl=options.get("min_ttl"))
-    login = _prepared(account, options, means.protocol)
+    login = _prepared(account, {"mail_hosts": source.mail_hosts, **options}, means.protocol)
     try:
         return (yield from _connected(login, means))
     except TokenRejected as rejection:
@@ -124,7 +124,8 @@ def _prepared(account: MailAccount, options: LoginOptions, protocol: MailProtoco
     host, port = _address(account.servers, protocol)
     if not is_host_name(host) or port not in _PORTS:
         raise MailUnavailable(ascii(host)[1:80], f"not a host name and port: {ascii(host)[:80]}, {port}")
-    check_mail_host(host, options.get("mail_hosts", MICROSOFT_MAIL_HOSTS))
+    if not is_mail_host(host, options["mail_hosts"]):
+        raise MailHostNotAllowed(host)
     timeout = options.get("timeout", TIMEOUT)
     return Login(
         protocol=protocol,

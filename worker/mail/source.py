@@ -1,5 +1,6 @@
 """The source of a login's tokens: TokenClient and AsyncTokenClient are such sources."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from worker.domain.cache_entry import MailAccount
@@ -8,6 +9,11 @@ from worker.domain.token import AccessToken
 
 class TokenSource(Protocol):
     """Both methods raise an AccountError, UnreadableSecret or Unavailable."""
+
+    @property
+    def mail_hosts(self) -> Collection[str]:
+        """The hosts that may receive a token."""
+        ...
 
     def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
         """Where the mailbox is, its login name, and a token.
@@ -23,6 +29,9 @@ class TokenSource(Protocol):
 
 class AsyncTokenSource(Protocol):
     """The same, awaited."""
+
+    @property
+    def mail_hosts(self) -> Collection[str]: ...
 
     async def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount: ...
 

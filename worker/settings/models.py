@@ -18,6 +18,7 @@ from worker.settings.renamed import move_old_names
 from worker.settings.values import (
     BrokerUrl,
     Certificates,
+    MailHosts,
     OptionalPostgresUrl,
     PostgresUrl,
     RedisUrl,
@@ -89,6 +90,7 @@ class Settings(DatabaseSettings, BrokerSettings):
     lease: float = Field(default=150.0, ge=60, le=170)
     min_lead: float = Field(default=300.0, ge=0, le=86_400)
     cache_ttl: Seconds = 86_400.0
+    mail_hosts: MailHosts | None = None
     events_retention_days: int = Field(default=30, ge=1, le=36_500)
 
     _default: ClassVar[tuple[str, ...]] = (
@@ -148,6 +150,7 @@ class ReaderSettings(_FromEnvironment):
     database_url: OptionalPostgresUrl = None
     access_keys: SecretStr
     cache_ttl: Seconds = 86_400.0
+    mail_hosts: MailHosts | None = None
 
     @property
     def policy(self) -> RefreshPolicy:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.domain.errors import InvalidInput
+from worker.domain.mail_hosts import parse_mail_hosts
 from worker.identity.registration import check_scopes
 
 _NOT_OF_URLS = re.compile(r"[^!-~]")
@@ -122,11 +123,20 @@ def _scopes(value: str) -> str:
     return " ".join(words)
 
 
+def _mail_hosts(value: str) -> str:
+    try:
+        parse_mail_hosts(value)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _none_if_empty(value: object) -> object:
     """Containers pass an unset variable as an empty one."""
     return value or None
 
 
+MailHosts = Annotated[str, AfterValidator(_mail_hosts)]
 Scopes = Annotated[str, AfterValidator(_scopes)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 OptionalPostgresUrl = Annotated[PostgresUrl | None, BeforeValidator(_none_if_empty)]

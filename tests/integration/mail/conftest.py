@@ -117,7 +117,7 @@ def _trust(dovecot: Dovecot) -> ssl.SSLContext:
 
 @pytest.fixture(name="source")
 def _source(settings: Settings) -> Iterator[ServiceSource]:
-    with ServiceSource(settings) as client:
+    with ServiceSource(settings.model_copy(update={"mail_hosts": "localhost"})) as client:
         yield client
 
 

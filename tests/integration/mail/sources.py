@@ -1,6 +1,7 @@
 """Sources of tokens: a TokenClient, and a source that makes its tokens itself."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -9,6 +10,7 @@ from worker.client import TokenClient
 from worker.domain.account import MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import TokenRefused
+from worker.domain.mail_hosts import MICROSOFT_MAIL_HOSTS
 from worker.domain.token import AccessToken, Secret
 from worker.mail import TokenSource
 
@@ -36,6 +38,7 @@ class HeldSource:
     use_oauth: bool = True
     login_name: str | None = None
     newest: int = 99  # version; a report of this one is refused, as if it repeated another process's
+    mail_hosts: frozenset[str] = MICROSOFT_MAIL_HOSTS
     wanted: list[float | None] = field(default_factory=list)
     reported: list[tuple[str, int]] = field(default_factory=list)
 
@@ -64,6 +67,10 @@ class Awaited:
     """A HeldSource for asyncio."""
 
     source: TokenSource
+
+    @property
+    def mail_hosts(self) -> Collection[str]:
+        return self.source.mail_hosts
 
     async def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
         return await asyncio.to_thread(self.source.load, email, min_ttl=min_ttl)

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.integration.mail.office import HOUR, Office
-from tests.integration.mail.sources import LOCAL, Awaited, ServiceSource
+from tests.integration.mail.sources import Awaited, ServiceSource
 from worker.clock import utcnow
 from worker.mail import aio, imapclient, open_imap
 
@@ -39,7 +39,7 @@ def test_a_message_is_appended_listed_and_fetched(
     office: Office, source: ServiceSource, trust: SSLContext, ann: str
 ) -> None:
     office.sign_in(ann)
-    with open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as imap:
+    with open_imap(source, ann, ssl_context=trust) as imap:
         imap.append("INBOX", "", "", MESSAGE)
         assert subjects(imap) == [b"Subject: Lunch?"]
 
@@ -50,14 +50,14 @@ def test_a_session_that_ends_with_its_token_is_replaced(
     """The token expires, the server ends the session, and the next session lists the inbox with the next token."""
     office.sign_in(ann, lifetime=SECONDS, later=HOUR)
     expiry = office.expiry(ann)
-    with open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as imap:
+    with open_imap(source, ann, ssl_context=trust) as imap:
         imap.append("INBOX", "", "", MESSAGE)
         assert utcnow() < imap.reconnect_by < expiry
         wait_until(expiry)
         office.dovecot.kick(ann)
         with pytest.raises(imaplib.IMAP4.abort):
             imap.noop()
-    with open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as imap:
+    with open_imap(source, ann, ssl_context=trust) as imap:
         assert subjects(imap) == [b"Subject: Lunch?"]
         assert imap.reconnect_by > utcnow() + HOUR - timedelta(minutes=2)
     assert (office.refreshes(ann), source.reported) == (1, [])
@@ -69,7 +69,7 @@ def test_a_client_that_reconnects_in_time_is_never_disconnected(
     """A client that reconnects by ``reconnect_by`` gets another token each time, and no token is rejected."""
     office.sign_in(ann, lifetime=SECONDS, later=SECONDS)
     for _ in range(2):
-        with open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as imap:
+        with open_imap(source, ann, ssl_context=trust) as imap:
             imap.noop()
             wait_until(imap.reconnect_by)
             imap.noop()
@@ -78,10 +78,10 @@ def test_a_client_that_reconnects_in_time_is_never_disconnected(
 
 def test_imapclient_waits_for_mail(office: Office, source: ServiceSource, trust: SSLContext, ann: str) -> None:
     office.sign_in(ann)
-    with imapclient.open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as watching:
+    with imapclient.open_imap(source, ann, ssl_context=trust) as watching:
         watching.select_folder("INBOX")
         watching.idle()
-        with open_imap(source, ann, ssl_context=trust, mail_hosts=LOCAL) as writing:
+        with open_imap(source, ann, ssl_context=trust) as writing:
             writing.append("INBOX", "", "", MESSAGE)
         assert (1, b"EXISTS") in watching.idle_check(timeout=30)
         watching.idle_done()
@@ -90,10 +90,10 @@ def test_imapclient_waits_for_mail(office: Office, source: ServiceSource, trust:
 def test_aioimaplib_waits_for_mail(office: Office, source: ServiceSource, trust: SSLContext, ann: str) -> None:
 
     async def wait() -> list[bytes]:
-        async with aio.open_imap(Awaited(source), ann, ssl_context=trust, mail_hosts=LOCAL) as watching:
+        async with aio.open_imap(Awaited(source), ann, ssl_context=trust) as watching:
             await watching.select("INBOX")
             idle = await watching.idle_start(timeout=30)
-            async with aio.open_imap(Awaited(source), ann, ssl_context=trust, mail_hosts=LOCAL) as writing:
+            async with aio.open_imap(Awaited(source), ann, ssl_context=trust) as writing:
                 await writing.append(MESSAGE)
             pushed: list[bytes] = await watching.wait_server_push()
             watching.idle_done()

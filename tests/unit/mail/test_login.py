@@ -10,6 +10,7 @@ from tests.factories import NOW
 from worker.domain.account import MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import AccountInactive, BackingOff, TokenRefused
+from worker.domain.mail_hosts import MICROSOFT_MAIL_HOSTS
 from worker.domain.token import AccessToken, Secret
 from worker.mail import LoginOptions, LoginRejected, MailboxNotConnected, MailHostNotAllowed, MailUnavailable
 from worker.mail.answers import MailProtocol
@@ -23,6 +24,8 @@ NOT_CONNECTED = MailboxNotConnected("outlook.office365.com", "User is authentica
 
 
 class Source:
+    mail_hosts = MICROSOFT_MAIL_HOSTS
+
     def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount: ...  # type: ignore[empty-body]
 
     def report_rejected(self, email: str, version: int) -> AccessToken: ...  # type: ignore[empty-body]

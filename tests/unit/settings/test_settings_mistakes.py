@@ -31,6 +31,11 @@ def test_the_error_for_a_missing_setting_says_what_to_set(environment: Environme
     assert advice in sentence
 
 
+def test_a_malformed_mail_host_is_refused(environment: Environment) -> None:
+    environment.setenv("WORKER_MAIL_HOSTS", "https://imap.contoso.com")
+    assert complaint().startswith("WORKER_MAIL_HOSTS must be host names")
+
+
 def test_all_missing_settings_are_named_at_once(environment: Environment) -> None:
     """An operator should not have to start once per missing setting."""
     for name in COMPLETE:

@@ -3,38 +3,34 @@
 import pytest
 
 from worker.domain.account import MailServers
-from worker.domain.errors import ConfigurationError, InvalidInput
-from worker.mail import MICROSOFT_MAIL_HOSTS, MailHostNotAllowed, parse_mail_hosts
-from worker.mail.hosts import check_mail_host, is_host_name
+from worker.domain.errors import InvalidInput
+from worker.domain.mail_hosts import MICROSOFT_MAIL_HOSTS, is_host_name, is_mail_host, parse_mail_hosts
 
 
 def test_the_hosts_of_a_new_account_are_allowed() -> None:
     servers = MailServers()
     for host in (servers.imap_host, servers.pop_host, servers.smtp_host):
-        check_mail_host(host)
-        check_mail_host(f"{host.upper()}.")
+        assert is_mail_host(host, MICROSOFT_MAIL_HOSTS)
+        assert is_mail_host(f"{host.upper()}.", MICROSOFT_MAIL_HOSTS)
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "outlook.office365.com.evil.example", "office365.com", "169.254.169.254", "", "a\nb"]
 )
 def test_other_hosts_are_refused(host: str) -> None:
-    with pytest.raises(MailHostNotAllowed, match="WORKER_MAIL_HOSTS") as caught:
-        check_mail_host(host)
-    assert isinstance(caught.value, InvalidInput)
-    assert "\n" not in str(caught.value)
+    assert not is_mail_host(host, MICROSOFT_MAIL_HOSTS)
 
 
 def test_an_operator_adds_hosts() -> None:
     hosts = parse_mail_hosts("imap.gmail.com, Mail.Contoso.com.,")
     assert hosts == MICROSOFT_MAIL_HOSTS | {"imap.gmail.com", "mail.contoso.com"}
-    check_mail_host("IMAP.gmail.com", hosts)
+    assert is_mail_host("IMAP.gmail.com", hosts)
     assert parse_mail_hosts("") == MICROSOFT_MAIL_HOSTS
 
 
 @pytest.mark.parametrize("setting", ["outlook..office365.com", "https://imap.gmail.com", "a b", "x" * 64])
 def test_a_malformed_host_of_the_operator_is_an_error(setting: str) -> None:
-    with pytest.raises(ConfigurationError, match="WORKER_MAIL_HOSTS"):
+    with pytest.raises(InvalidInput, match="must be host names"):
         parse_mail_hosts(setting)
 
 

@@ -7,8 +7,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 
-from worker.domain.errors import ConfigurationError
-from worker.mail.errors import MailHostNotAllowed
+from worker.domain.errors import InvalidInput
 
 #: Microsoft's. Sources: learn.microsoft.com, "POP, IMAP, and SMTP settings for Outlook.com", "Authenticate an IMAP, POP
 #: or SMTP connection using OAuth", "Manage high volume emails"; for the national clouds "Office 365 U.S. Government GCC
@@ -48,18 +47,17 @@ def is_host_name(host: str) -> bool:
     return True
 
 
-def check_mail_host(host: str, allowed: Collection[str] = MICROSOFT_MAIL_HOSTS) -> None:
-    """Raises MailHostNotAllowed unless ``host`` is one of ``allowed``, exactly but for case and a final dot."""
-    if _normal(host) not in {_normal(each) for each in allowed}:
-        raise MailHostNotAllowed(host)
+def is_mail_host(host: str, allowed: Collection[str]) -> bool:
+    """Whether ``host`` is one of ``allowed``. Case and a final dot do not matter."""
+    return _normal(host) in {_normal(each) for each in allowed}
 
 
-def parse_mail_hosts(setting: str) -> frozenset[str]:
-    """Microsoft's hosts and those of WORKER_MAIL_HOSTS, comma separated. Raises ConfigurationError."""
-    added = {_normal(host.strip()) for host in setting.split(",") if host.strip()}
-    for host in sorted(added):
-        if not is_host_name(host):
-            raise ConfigurationError(f"WORKER_MAIL_HOSTS: {host!r} is not a host name; write names with commas between")
+def parse_mail_hosts(names: str) -> frozenset[str]:
+    """Microsoft's hosts and those in ``names``, which commas separate. Raises InvalidInput."""
+    added = {_normal(name.strip()) for name in names.split(",") if name.strip()}
+    if not all(map(is_host_name, added)):
+        msg = "must be host names with commas between them, such as imap.contoso.com,smtp.contoso.com"
+        raise InvalidInput(msg)
     return MICROSOFT_MAIL_HOSTS | added
 
 
