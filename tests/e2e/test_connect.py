@@ -32,3 +32,14 @@ def test_the_mailbox_that_was_named_is_stored_under_any_user_name(
     assert process.wait(HANG_LIMIT) == 0, process.output()
     assert process.output()[shown.end() :] == f"{note}{ANN} is connected.\n"
     assert list(deployment.accounts()) == [ANN]
+
+
+def test_the_login_name_of_the_mailbox_is_stored(deployment: Deployment) -> None:
+    process = deployment.start([sys.executable, "-m", "worker", "connect", ANN, "--login-name", "ann@corp.example"])
+    shown = wait_for(
+        lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]
+    )
+    deployment.emulator.approve_device(shown[1], ANN)
+
+    assert process.wait(HANG_LIMIT) == 0, process.output()
+    assert deployment.accounts()[ANN].mail.login_name == "ann@corp.example"

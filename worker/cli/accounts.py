@@ -57,7 +57,8 @@ def _renamed(new: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 @click.command()
 @click.argument("email")
 @click.option("--client", default=DEFAULT_CLIENT, show_default=True, help="Which app registration to sign in to.")
-def connect(email: str, client: str) -> None:
+@click.option("--login-name", help="The user principal name, if the mail servers expect it instead of EMAIL.")
+def connect(email: str, client: str, login_name: str | None) -> None:
     """Sign a mailbox in, with a code entered on any device.
 
     The app registration must allow public client flows.
@@ -80,6 +81,7 @@ def connect(email: str, client: str) -> None:
                     refresh_token=signed_in.refresh_token,
                     access_token=granted.access_token,
                     expires_at=granted.expires_at,
+                    login_name=login_name,
                 )
             ]
         )
@@ -93,8 +95,9 @@ def connect(email: str, client: str) -> None:
 def import_(file: IO[str]) -> None:
     """Store accounts from JSON lines; "-" reads standard input.
 
-    Each line: {"email": ..., "refresh_token": ...} and optionally "scopes", "authority", "client", "access_token" and
-    "expires_at". An account that is already stored gets the new grant. Bad lines are reported and the others stored.
+    Each line: {"email": ..., "refresh_token": ...} and optionally "scopes", "authority", "client", "access_token",
+    "expires_at" and "login_name" (if it is not the address). An account that is already stored gets the new grant. Bad
+    lines are reported and the others stored.
     """
 
     def progress(done: int) -> None:
@@ -284,4 +287,5 @@ def _describe(account: Account) -> dict[str, Any]:
         "failing_since": failure and failure.since,
         "imap": f"{account.mail.imap_host}:{account.mail.imap_port}",
         "smtp": f"{account.mail.smtp_host}:{account.mail.smtp_port}",
+        "login_name": account.mail.login_name,
     }

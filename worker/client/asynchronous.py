@@ -90,6 +90,7 @@ class AsyncTokenClient:
         authority: str | None = None,
         scopes: tuple[str, ...] = (),
         mail: MailServers | None = None,
+        login_name: str | None = None,
     ) -> None:
         """Store the result of a sign-in; every earlier failure of the account ends.
 
@@ -106,6 +107,7 @@ class AsyncTokenClient:
             authority=authority,
             scopes=scopes,
             mail=mail,
+            login_name=login_name,
         )
 
     async def disconnect(self, email: str) -> None:

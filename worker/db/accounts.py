@@ -12,7 +12,7 @@ from worker.domain.token import Sealed
 
 _ACCOUNT_COLUMNS = f"""
     id, email, client, authority, scopes, use_oauth,
-    imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
+    imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port, login_name,
     access_token, refresh_token, token_obtained_at, token_expiry, refresh_token_issued_at, version,
     status, refresh_due_at, {LEASE_UNTIL} AS lease_until,
     failure_kind, failure_code, failure_count, failing_since, failure_claims, last_refreshed_at,

@@ -1,7 +1,7 @@
 """Grants on their way in: a few of them by one statement, many by COPY. Callers own the transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ _TYPES = {
     "smtp_port": "int4",
     "pop_host": "text",
     "pop_port": "int4",
+    "login_name": "text",
     "access_token": "bytea",
     "token_obtained_at": "timestamptz",
     "token_expiry": "timestamptz",
@@ -38,10 +39,10 @@ _COLUMNS = Columns(_TYPES)
 _SAVE = text(f"""
     INSERT INTO mail_credentials AS c (
         id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
-        access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at, refresh_due_at,
-        signed_in_at, created_at, updated_at)
+        login_name, access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at,
+        refresh_due_at, signed_in_at, created_at, updated_at)
     SELECT n.id, n.email, n.client, n.authority, n.scopes,
-           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port,
+           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port, n.login_name,
            n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, :now, n.refresh_due_at,
            :now, :now, :now
     FROM {_COLUMNS}
@@ -50,6 +51,7 @@ _SAVE = text(f"""
         imap_host = coalesce(excluded.imap_host, c.imap_host), imap_port = coalesce(excluded.imap_port, c.imap_port),
         smtp_host = coalesce(excluded.smtp_host, c.smtp_host), smtp_port = coalesce(excluded.smtp_port, c.smtp_port),
         pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
+        login_name = coalesce(excluded.login_name, c.login_name),
         access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
         token_expiry = excluded.token_expiry,
         refresh_token = excluded.refresh_token,
@@ -59,7 +61,7 @@ _SAVE = text(f"""
         lease_id = NULL, lease_until = NULL,
         {FORGIVEN}, signed_in_at = excluded.signed_in_at,
         updated_at = excluded.updated_at
-    RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
+    RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port, c.login_name
 """)
 
 # COPY cannot replace, so this is for new accounts alone: a temporary table in between would cost Postgres half as much
@@ -118,7 +120,13 @@ def _copy(connection: Connection, grants: Sequence[SealedGrant], *, now: datetim
                 copy.write_row((*_row(grant).values(), *(now for _ in _MOMENTS)))
     except UniqueViolation:
         return {}
-    return {grant.account_id: Saved(1, grant.grant.mail or MICROSOFT) for grant in grants}
+    return {grant.account_id: Saved(1, _mail(grant.grant)) for grant in grants}
+
+
+def _mail(grant: Grant) -> MailServers:
+    """The mail servers of a new account, with its login name."""
+    mail = grant.mail or MICROSOFT
+    return replace(mail, login_name=grant.login_name) if grant.login_name else mail
 
 
 def _row(sealed: SealedGrant) -> dict[str, Any]:
@@ -136,6 +144,7 @@ def _row(sealed: SealedGrant) -> dict[str, Any]:
         "smtp_port": mail and mail.smtp_port,
         "pop_host": mail and mail.pop_host,
         "pop_port": mail and mail.pop_port,
+        "login_name": _mail(grant).login_name,
         "access_token": sealed.access_token,
         "token_obtained_at": sealed.obtained_at,
         "token_expiry": grant.expires_at if sealed.access_token else None,

@@ -14,7 +14,7 @@ from worker.domain.token import Sealed
 _LEASE_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.status,
     c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at,
-    c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port
+    c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port, c.login_name
 """
 
 # Rows are joined by ctid, the place of a row: a locked row cannot move, and the primary key would cost a look-up. A

@@ -94,6 +94,7 @@ class MailCredential(Base):
     smtp_port: Mapped[int | None]
     pop_host: Mapped[str | None]
     pop_port: Mapped[int | None]
+    login_name: Mapped[str | None]  # NULL: the address
 
     access_token: Mapped[bytes | None]
     refresh_token: Mapped[bytes | None]

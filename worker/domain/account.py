@@ -72,7 +72,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailServers:
-    """Where the mailbox is. Microsoft's hosts, the same for work and personal accounts.
+    """Where the mailbox is, and the user name there. Microsoft's hosts, the same for work and personal accounts.
+
+    ``login_name`` is the user principal name where that is not the address; None: the address.
 
     Source: learn.microsoft.com, "Authenticate an IMAP, POP or SMTP connection using OAuth".
     """
@@ -83,6 +85,7 @@ class MailServers:
     smtp_port: int = 587  # STARTTLS
     pop_host: str = "outlook.office365.com"
     pop_port: int = 995  # implicit TLS
+    login_name: str | None = None
 
 
 MICROSOFT = MailServers()
@@ -121,6 +124,7 @@ class Grant:
     access_token: Secret | None = None
     expires_at: datetime | None = None
     mail: MailServers | None = None  # None: as stored, and Microsoft's for a new account
+    login_name: str | None = None  # None: that of ``mail``, else as stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

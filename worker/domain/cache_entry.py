@@ -68,19 +68,20 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailAccount:
-    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth.
-
-    ``login_name`` is the user name for the mail server where it is not the address; None: the address.
-    """
+    """Everything a mail client needs to log in; ``token`` is None for an account that does not use OAuth."""
 
     email: str
     servers: MailServers
     use_oauth: bool
     token: AccessToken | None
-    login_name: str | None = None
+
+    @property
+    def login_name(self) -> str:
+        """The user name for the mail server: the user principal name where it is known and differs from the address."""
+        return self.servers.login_name or self.email
 
 
-_SERVERS = tuple(field.name for field in fields(MailServers))
+_SERVERS = tuple(field.name for field in fields(MailServers) if field.name != "login_name")
 _SERVER_VALUES = itemgetter(*_SERVERS)
 _REQUIRED = {"email": str, "status": str, "version": int, "client": str, "scopes": str, "use_oauth": bool, "mail": dict}
 _OPTIONAL = {"authority": str, "access_token": str, "refresh_token": str, "problem": dict}
@@ -127,7 +128,8 @@ def _common(client: str, authority: str | None, scopes: tuple[str, ...], use_oau
             "authority": authority,
             "scopes": " ".join(scopes),
             "use_oauth": use_oauth,
-            "mail": {name: getattr(mail, name) for name in _SERVERS},
+            "mail": {name: getattr(mail, name) for name in _SERVERS}
+            | ({"login_name": mail.login_name} if mail.login_name else {}),
         }
     )
 
@@ -153,14 +155,14 @@ def _entry(data: Mapping[str, Any], account: AccountId) -> CacheEntry:
         token=_token(data, access_token) if access_token is not None else None,
         refresh_token=refresh_token,
         use_oauth=use_oauth,
-        mail=_mail(*_SERVER_VALUES(servers)),
+        mail=_mail(*_SERVER_VALUES(servers), servers.get("login_name")),
         failure=_failure(failure) if failure is not None else None,
     )
 
 
 @lru_cache(maxsize=256, typed=True)  # a fleet has few different ones
 def _mail(*values: Any) -> MailServers:
-    data = dict(zip(_SERVERS, values, strict=True))
+    data = dict(zip((*_SERVERS, "login_name"), values, strict=True))
     return MailServers(
         imap_host=_text(data, "imap_host"),
         imap_port=int(data["imap_port"]),
@@ -168,6 +170,7 @@ def _mail(*values: Any) -> MailServers:
         smtp_port=int(data["smtp_port"]),
         pop_host=_text(data, "pop_host"),
         pop_port=int(data["pop_port"]),
+        login_name=_optional(data, "login_name"),
     )
 
 

@@ -130,7 +130,7 @@ def _prepared(account: MailAccount, options: LoginOptions, protocol: MailProtoco
     return Login(
         protocol=protocol,
         email=account.email,
-        user=options.get("user") or account.login_name or account.email,
+        user=options.get("user") or account.login_name,
         host=host,
         port=port,
         token=account.token,

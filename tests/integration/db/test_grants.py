@@ -23,7 +23,7 @@ from worker.domain.token import Sealed
 
 _FILLER = [grant(f"user{number:02}@contoso.com") for number in range(60)]
 _SERVERS = MailServers(
-    imap_host="imap", imap_port=1, smtp_host="smtp", smtp_port=2, pop_host="pop", pop_port=65_535
+    imap_host="imap", imap_port=1, smtp_host="smtp", smtp_port=2, pop_host="pop", pop_port=65_535, login_name="ann"
 )  # fmt: skip
 _WAITING = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COPY%' AND wait_event_type = 'Lock'"
 
@@ -35,6 +35,7 @@ def _with(sealed: SealedGrant, **terms: object) -> SealedGrant:
 _ODD = {
     "nothing optional": grant(access_token=None, obtained_at=None),
     "everything": _with(grant(), authority="https://a/b", client="eu", scopes=("a", "b"), mail=_SERVERS),
+    "a login name": _with(grant(), login_name="ann@contoso.onmicrosoft.com"),
     "what COPY as text would take for its own": _with(grant(r"o'b\\n\n\.,\"{}%s:x@contoso.com"), scopes=(r"\N", r"\.")),
     "letters beyond ASCII": grant("żółć.😀@exämple.com"),
     "every byte there is": grant(refresh_token=Sealed(bytes(range(256)) * 40), access_token=Sealed(b"")),

@@ -36,7 +36,6 @@ class HeldSource:
     servers: MailServers
     lifetime: timedelta = timedelta(hours=1)
     use_oauth: bool = True
-    login_name: str | None = None
     newest: int = 99  # version; a report of this one is refused, as if it repeated another process's
     mail_hosts: frozenset[str] = MICROSOFT_MAIL_HOSTS
     wanted: list[float | None] = field(default_factory=list)
@@ -45,9 +44,7 @@ class HeldSource:
     def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount:
         self.wanted.append(min_ttl)
         token = self.token(email, 1) if self.use_oauth else None
-        return MailAccount(
-            email=email, servers=self.servers, use_oauth=self.use_oauth, token=token, login_name=self.login_name
-        )
+        return MailAccount(email=email, servers=self.servers, use_oauth=self.use_oauth, token=token)
 
     def report_rejected(self, email: str, version: int) -> AccessToken:
         self.reported.append((email, version))

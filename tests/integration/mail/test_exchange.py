@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -192,7 +193,7 @@ def test_a_login_name_may_differ_from_the_address(opened: Opened, trust: ssl.SSL
     If it differs from the address, SMTP accepts nothing else (chatwoot#14522).
     """
     exchange = Exchange()
-    source = HeldSource(opened(exchange).servers, login_name="ann.smith@contoso.onmicrosoft.com")
+    source = HeldSource(replace(opened(exchange).servers, login_name="ann.smith@contoso.onmicrosoft.com"))
     door(source, ANN, ssl_context=trust)
     assert exchange.tokens[0].startswith("user=ann.smith@contoso.onmicrosoft.com\x01")
     assert source.reported == []

@@ -123,10 +123,37 @@ def test_an_account_is_loaded_with_its_servers(installation: Installation, clien
     assert statements == []
 
 
+def test_a_login_name_is_stored_beside_the_address_and_kept(installation: Installation, client: TokenClient) -> None:
+    """Mail servers expect the user principal name, which may differ from the address."""
+    servers = MailServers(imap_host="imap.example")
+    token = installation.grant(ANN).refresh_token.reveal()
+    client.save(ANN, refresh_token=token, mail=servers)
+    client.save(ANN, refresh_token=token, login_name="ann@example.onmicrosoft.com")
+    client.save(ANN, refresh_token=token)
+
+    account = client.load(ANN)
+
+    assert account.login_name == "ann@example.onmicrosoft.com"
+    assert account.servers.imap_host == "imap.example"
+
+
+def test_without_a_login_name_it_is_the_address(installation: Installation, client: TokenClient) -> None:
+    installation.sign_in(ANN)
+    assert client.load(ANN).login_name == ANN
+
+
+@pytest.mark.parametrize("name", ["ann\x01auth=x", "ann\nsmith", "x" * 321, "änn@contoso.com"])
+def test_a_malformed_login_name_is_refused(installation: Installation, client: TokenClient, name: str) -> None:
+    token = installation.grant(ANN).refresh_token.reveal()
+    with pytest.raises(InvalidInput, match="login_name") as caught:
+        client.save(ANN, refresh_token=token, login_name=name)
+    assert name not in str(caught.value)
+
+
 @pytest.mark.parametrize("refresh", ["by the schedule", "from Postgres"])
 def test_servers_survive_a_refresh_and_a_flush(installation: Installation, client: TokenClient, refresh: str) -> None:
     """Each writer of an entry writes all of it."""
-    servers = MailServers(smtp_host="smtp.example", smtp_port=2525)
+    servers = MailServers(smtp_host="smtp.example", smtp_port=2525, login_name="ann@example.onmicrosoft.com")
     client.save(ANN, refresh_token=installation.grant(ANN).refresh_token.reveal(), mail=servers)
     installation.refresh_due()
     if refresh == "from Postgres":

@@ -126,12 +126,20 @@ def test_all_fields_of_a_line_are_stored(installation: Installation) -> None:
     """An export from another system has access tokens, so no refresh is needed."""
     expires_at = installation.clock() + HOUR
     tenant = installation.settings.authority.replace("/common", "/contoso.com")
-    line = _line(ANN, access_token="an-access-token", expires_at=expires_at.isoformat(), authority=tenant, scopes="a b")
+    line = _line(
+        ANN,
+        access_token="an-access-token",
+        expires_at=expires_at.isoformat(),
+        authority=tenant,
+        scopes="a b",
+        login_name="ann",
+    )
 
     assert _import(installation, line) == (1, [])
 
     account = installation.account()
     assert (account.authority, account.scopes, account.expires_at) == (tenant, ("a", "b"), expires_at)
+    assert account.mail.login_name == "ann"
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == f"{_SECRET}-{ANN}"
     assert installation.services.tokens.get(ANN).value == "an-access-token"
     assert installation.requests == 0

@@ -128,7 +128,7 @@ def test_an_account_without_oauth_has_nothing_to_log_in_with() -> None:
 def test_the_user_name_is_the_login_name_unless_the_caller_says_otherwise(
     login_name: str | None, user: str | None, expected: str
 ) -> None:
-    assert first_login(replace(ACCOUNT, login_name=login_name), {"user": user}).user == expected
+    assert first_login(replace(ACCOUNT, servers=MailServers(login_name=login_name)), {"user": user}).user == expected
 
 
 def test_a_token_goes_to_allowed_hosts_only() -> None:

@@ -9,7 +9,9 @@ from worker.domain.account import DEFAULT_CLIENT, Grant, normalize_email
 from worker.domain.errors import InvalidInput
 from worker.domain.token import Secret, is_visible
 
-_FIELDS = frozenset({"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at"})
+_FIELDS = frozenset(
+    {"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at", "login_name"}
+)
 
 _BYTE_ORDER_MARK = "\ufeff"  # some editors write it at the start of a file
 _NOT_UTF_8 = re.compile(r"[\udc80-\udcff]")  # a byte that could not be decoded (PEP 383)
@@ -31,6 +33,7 @@ def parse_grant(line: str) -> Grant:
         scopes=_scopes(data.get("scopes")),
         access_token=Secret(access_token) if access_token else None,
         expires_at=_instant(data.get("expires_at")),
+        login_name=_text(data, "login_name"),
     )
 
 

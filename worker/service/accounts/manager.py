@@ -23,6 +23,7 @@ from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault
 
 _IMPORT_GROUP = 500
+_LOGIN_NAME_LIMIT = 320  # characters, as of an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,9 @@ class AccountManager:
         for name, token in (("refresh_token", grant.refresh_token), ("access_token", grant.access_token)):
             if token is not None and not (token.reveal() and is_visible(token.reveal())):
                 raise InvalidInput(f"{name} is empty, or not visible ASCII characters")
+        login_names = (grant.login_name, grant.mail and grant.mail.login_name)
+        if any(name and not (len(name) <= _LOGIN_NAME_LIMIT and is_visible(name)) for name in login_names):
+            raise InvalidInput(f"login_name is longer than {_LOGIN_NAME_LIMIT}, or not visible ASCII characters")
         email = normalize_email(grant.email)
         return grant if grant.email == email else replace(grant, email=email)
 
