@@ -17,7 +17,7 @@ from celery import Celery
 from celery.schedules import crontab
 from kombu.exceptions import ChannelError
 
-from worker.broker import ON_DEMAND, REFRESH, SWEEP, queue, repair, tls_options
+from worker.broker import ON_DEMAND, REFRESH, SWEEP, leave_read_only_servers, queue, repair, tls_options
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
@@ -219,6 +219,7 @@ def _secure_flower() -> None:
 
 
 repair()
+leave_read_only_servers()
 app = Worker()
 if "flower" in sys.argv[1:]:
     _secure_flower()

@@ -3,6 +3,7 @@
 from tests.integration.conftest import (
     _clock,
     _emulator,
+    _installation,
     _relay,
     _relay_server,
     _services,
@@ -10,4 +11,13 @@ from tests.integration.conftest import (
     _shared_server,
 )
 
-__all__ = ["_clock", "_emulator", "_relay", "_relay_server", "_services", "_settings", "_shared_server"]
+__all__ = [
+    "_clock",
+    "_emulator",
+    "_installation",
+    "_relay",
+    "_relay_server",
+    "_services",
+    "_settings",
+    "_shared_server",
+]

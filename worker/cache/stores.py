@@ -9,7 +9,7 @@ from uuid import UUID
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, NoScriptError, RedisError  # noqa: A004 - redis names it so
+from redis.exceptions import ConnectionError, NoScriptError, ReadOnlyError, RedisError  # noqa: A004 - redis names it so
 from redis.retry import Retry
 
 from worker.domain.account import AccountId
@@ -25,7 +25,8 @@ def connect(url: str) -> Redis:
         url,
         socket_timeout=_TIMEOUT,
         socket_connect_timeout=_TIMEOUT,
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),  # one had gone stale in the pool
+        # A pooled connection may have died, or lead to a server that is a replica now. The client closes it.
+        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError, ReadOnlyError)),
         health_check_interval=30,
     )
 

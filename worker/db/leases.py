@@ -52,6 +52,9 @@ _COUNT_DUE = text(f"""
     ) AS due
 """)
 
+# Locks no row. A read-only server refuses it, as it would refuse a lease.
+_CHECK_WRITABLE = text("SELECT FROM mail_credentials LIMIT 0 FOR UPDATE")
+
 _RELEASED = Columns({"id": "uuid", "version": "bigint", "lease_id": "uuid", "due_at": "timestamptz"})
 _RELEASE = text(f"""
     UPDATE mail_credentials AS c SET lease_id = NULL, lease_until = NULL, refresh_due_at = n.due_at FROM {_RELEASED}
@@ -109,6 +112,11 @@ def lease_one(
 def count_due(connection: Connection, *, client: str, limit: int, now: datetime) -> int:
     """How many accounts of one app registration are due, counting no further than ``limit``."""
     return int(connection.execute(_COUNT_DUE, {"client": client, "now": now, "limit": limit}).scalar_one())
+
+
+def check_writable(connection: Connection) -> None:
+    """Make a read-only server refuse the transaction, although nothing is written."""
+    connection.execute(_CHECK_WRITABLE)
 
 
 def release(connection: Connection, waits: Mapping[Lease, timedelta], *, now: datetime) -> None:

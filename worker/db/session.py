@@ -20,7 +20,7 @@ _ANSWER_TIMEOUT = 12.0  # seconds; longer than any statement may run: a server t
 _POOL_TIMEOUT = 10  # seconds to wait for a free connection
 
 # SQLSTATE
-_READ_ONLY = "25006"  # a standby that has not been promoted yet
+_READ_ONLY = "25006"  # a standby, or a primary that was demoted
 _UNKNOWN_NAMES = ("42P01", "42703")  # undefined table, undefined column
 
 _T = TypeVar("_T")
@@ -96,7 +96,7 @@ class Database:
         not migrated, StorageError for anything else that it refuses.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._engine.begin() as connection, self._dropped_if_read_only(connection):
                 yield connection
         except (DBAPIError, psycopg.Error, PoolTimeout) as error:
             if _is_outage(error):
@@ -106,6 +106,21 @@ class Database:
                     "the database's tables are missing or old; run: token-worker migrate"
                 ) from None
             raise StorageError(f"the database refused a statement: {_reason(error)}") from None
+
+    @contextmanager
+    def _dropped_if_read_only(self, connection: Connection) -> Iterator[None]:
+        """Drop all pooled connections if a write meets a read-only server.
+
+        The name of the server may point to another one by now, but a pooled connection stays where it is, and pre-ping
+        finds nothing wrong with a replica. SQLAlchemy's ``handle_error`` would not see an error during COPY.
+        """
+        try:
+            yield
+        except (DBAPIError, psycopg.Error) as error:
+            if _sqlstate(error) == _READ_ONLY:
+                connection.invalidate()
+                self._engine.dispose()
+            raise
 
     def ping(self) -> None:
         """Ask the server for one row. Raises DatabaseUnavailable."""
@@ -149,5 +164,7 @@ def _cause(error: Exception) -> BaseException:
 
 def _reason(error: Exception) -> str:
     """The driver's first line: the rest may repeat statement and parameters."""
+    if _sqlstate(error) == _READ_ONLY:
+        return "Postgres is read-only, as a replica is; WORKER_DATABASE_URL must lead to the primary"
     cause = _cause(error)
     return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__

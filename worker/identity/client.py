@@ -163,7 +163,7 @@ class Identity:
             raise InvalidInput(msg)
         if authority is not None:
             registration.check_authority(authority)
-        check_scopes(scopes)
+        check_scopes(scopes, oidc=registration.oidc)
 
     def check(self, client: str) -> None:
         """Fetch the registration's OpenID metadata, as a diagnosis. Raises ConfigurationError saying what failed."""

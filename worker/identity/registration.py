@@ -6,10 +6,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worker.domain.errors import ConfigurationError, InvalidInput
+from worker.domain.scopes import OPENID_SCOPES, resources, shown
 from worker.domain.token import Secret
 
 _AUTHORITY = re.compile(r"[A-Za-z0-9._~:/-]+")
-_RESERVED_SCOPES = frozenset({"openid", "profile", "offline_access"})  # MSAL adds them and refuses them as input
+_RESERVED_SCOPES = OPENID_SCOPES - {"email"}  # MSAL adds them and refuses them as input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +73,18 @@ class Registration:
             raise InvalidInput(msg)
 
 
-def check_scopes(scopes: tuple[str, ...]) -> None:
-    """Raises InvalidInput for a scope that MSAL adds."""
+def check_scopes(scopes: tuple[str, ...], *, oidc: bool) -> None:
+    """Raises InvalidInput for a scope that MSAL adds, and for scopes of two resources.
+
+    Microsoft refuses the latter, or issues a token for the first resource alone. ``oidc``: the authority is another
+    issuer's, to which a scope is only a word.
+    """
     for scope in scopes:
         if scope in _RESERVED_SCOPES:
             msg = f"scope {scope!r} is added by itself; leave it out"
             raise InvalidInput(msg)
+    named = resources(scopes)
+    if len(named) > 1 and not oidc:
+        both = " and ".join(map(shown, named[:2]))
+        msg = f"scopes must be of one resource, not of {both}; Microsoft issues a token for one resource only"
+        raise InvalidInput(msg)

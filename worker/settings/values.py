@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 
 from worker.domain.errors import InvalidInput
 from worker.domain.mail_hosts import parse_mail_hosts
@@ -111,15 +111,15 @@ def _key_and_certificate(value: Path) -> Path:
     return value
 
 
-def _scopes(value: str) -> str:
+def _scopes(value: str, info: ValidationInfo) -> str:
     words = value.replace(",", " ").split()
     if not words:
         msg = "is empty; leave it out for IMAP and SMTP"
         raise ValueError(msg)
     try:
-        check_scopes(tuple(words))
+        check_scopes(tuple(words), oidc=info.data.get("oidc_authority") is not None)
     except InvalidInput as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).removeprefix("scopes ")) from None
     return " ".join(words)
 
 

@@ -21,6 +21,7 @@ from worker.devkit.emulator.registrations import DEFAULT_CLIENT_ID, Registration
 from worker.devkit.emulator.signins import AuthorizationCode, DeviceCode, SignIns
 from worker.devkit.emulator.statistics import Ledger, Statistics
 from worker.devkit.emulator.tokens import Issue, Issuer
+from worker.domain.scopes import resources
 
 DEFAULT_SCOPE = (
     "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
@@ -199,6 +200,8 @@ class Emulator:
         token = form.get("refresh_token")
         if not token:
             raise refused("900144", message="The request body must contain the parameter 'refresh_token'.")
+        if len(resources(form.get("scope", "").split())) > 1:
+            raise refused("28000")
         sign_in = self._accounts.redeem(token, client.client_id, now, proven=proven)
         account = sign_in.account
         rotated = self._accounts.issue(sign_in, now) if account.terms.rotate else None

@@ -171,6 +171,10 @@ _BLOCKED = {
     "90095": _dead("An administrator must consent; a request was sent.", "consent_required"),
 }
 _APPLICATION = {
+    "28000": _Usual(
+        "invalid_request",
+        "Provided value for the input parameter scope is not valid because it contains more than one resource.",
+    ),
     "50012": _app("Authentication of the client failed."),
     "50013": _app("The client assertion failed signature validation."),
     "50194": _Usual("invalid_request", "The application is not a multi-tenant application; /common is not for it."),

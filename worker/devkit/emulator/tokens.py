@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from worker.devkit.emulator.keys import SigningKey
+from worker.domain.scopes import OPENID_SCOPES
 
 TENANT_ID = "72f1c1c4-3c57-4d0a-9d2b-6b1f0c5e8a11"
 CONSUMERS_ID = "9188040d-6c67-4c5b-b112-36a304b66dad"
-OIDC_SCOPES = frozenset({"openid", "profile", "email", "offline_access"})
 _GRAPH = "00000003-0000-0000-c000-000000000000"
 _ACCESS_TOKEN_CLAIMS_BYTES = 1010  # they make an access token of about 1.8 KB
 
@@ -33,7 +33,7 @@ class Issue:
 
     @property
     def resource_scopes(self) -> list[str]:
-        return [scope for scope in self.scope.split() if scope not in OIDC_SCOPES]
+        return [scope for scope in self.scope.split() if scope not in OPENID_SCOPES]
 
     @property
     def granted_scope(self) -> str:

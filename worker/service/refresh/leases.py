@@ -52,6 +52,11 @@ class Leases:
         """Write the results that wait in the outbox. Their accounts may stay leased until then."""
         self._outbox.deliver()
 
+    def check_writable(self) -> None:
+        """Raise DatabaseUnavailable if Postgres is read-only: no account could be leased there."""
+        with self._database.begin() as connection:
+            rows.check_writable(connection)
+
     def count_due(self, client: str, limit: int) -> int:
         """How many accounts of an app registration are due, counting no further than ``limit``."""
         with self._database.begin() as connection:

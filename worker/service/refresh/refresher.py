@@ -62,7 +62,9 @@ class Refresher:
         or one backlog would delay all others.
 
         Delivers the outbox first: the accounts of its results stay leased, so no batch may come to do it.
+        Raises DatabaseUnavailable if Postgres is read-only, where a replica might show nothing due.
         """
+        self._leases.check_writable()
         self._leases.deliver_pending()
         batches: dict[str, int] = {}
         for client in self._identity.clients:

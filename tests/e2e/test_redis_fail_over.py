@@ -1,0 +1,72 @@
+"""The name of Redis leads to a replica for some seconds, as after a fail-over. Each process finds the primary again."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import make_url
+
+from tests.e2e.deployment import Deployment
+from tests.factories import emails
+from tests.moving_proxy import MovingProxy
+from tests.waiting import wait_for
+from worker.cache.stores import OutboxStore, connect
+from worker.devkit.stack import Stack, ValkeyServer
+from worker.domain.account import account_id
+from worker.domain.errors import Unavailable
+
+AT_REPLICA = 5.0  # seconds
+RECOVERY = 10.0  # seconds from the end of the fault to the refresh of an account that is due
+
+
+@pytest.fixture(name="replica")
+def _replica(stack: Stack, tmp_path: Path) -> Iterator[str]:
+    """The URL of a replica of the session's Redis. It has the same password, as replicas do."""
+    primary = make_url(stack.redis_url)
+    directory = tmp_path / "replica"
+    directory.mkdir()
+    (directory / "password").write_text(str(primary.password))
+    server = ValkeyServer(directory, durable=False)
+    server.start()
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("masterauth", str(primary.password))
+        client.replicaof(primary.host, primary.port)
+        wait_for(lambda: client.info("replication")["master_link_status"] == "up", about="the replica to follow")
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(name="proxy")
+def _proxy(redis_url: str) -> Iterator[MovingProxy]:
+    with MovingProxy(redis_url) as proxy:
+        yield proxy
+
+
+def test_a_client_that_meets_a_replica_connects_anew(proxy: MovingProxy, redis_url: str, replica: str) -> None:
+    """The connection itself is sound, so redis-py would keep it for ever."""
+    with connect(proxy.url) as client:
+        outbox, value = OutboxStore(client), {account_id("ann@contoso.com"): b"value"}
+        proxy.point_to(replica)
+        with pytest.raises(Unavailable, match="ReadOnlyError"):
+            outbox.put(value)
+        proxy.point_to(redis_url)
+
+        outbox.put(value)
+
+
+def test_beat_and_worker_recover(deployment: Deployment, proxy: MovingProxy, redis_url: str, replica: str) -> None:
+    """Both connect while the name leads to the replica. Beat would stay there, and the worker would exit."""
+    deployment.environment["WORKER_REDIS_URL"] = proxy.url
+    processes = [deployment.worker(), deployment.celery("beat")]
+    deployment.add_due_accounts(*emails(2))
+    wait_for(deployment.all_refreshed, about="the first refresh", processes=processes)
+
+    proxy.point_to(replica)
+    proxy.cut()
+    time.sleep(AT_REPLICA)
+    proxy.point_to(redis_url)
+    deployment.add_due_accounts("later@contoso.com")
+
+    wait_for(deployment.all_refreshed, about="work after the fault", processes=processes, seconds=RECOVERY)
