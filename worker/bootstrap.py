@@ -10,6 +10,7 @@ from worker import clock
 from worker.cache import Cache, OutboxStore, RateLimiter, RequestDedup, TenantThrottle, connect
 from worker.db.session import Database
 from worker.identity import Identity
+from worker.identity.endpoints import parse_endpoint_hosts
 from worker.observability import logging
 from worker.service.accounts.events import Ledger
 from worker.service.accounts.key_rotation import KeyRotation
@@ -79,7 +80,12 @@ def bootstrap(
     """Build the services. Opens no connection. Raises ConfigurationError."""
     database, redis = Database(settings.database_url.get_secret_value()), connect(settings.redis_url.get_secret_value())
     vault, policy = Vault(settings.keys), settings.policy
-    identity = Identity(settings.registrations, ca_bundle=settings.ca_bundle, connections=settings.connections)
+    identity = Identity(
+        settings.registrations,
+        ca_bundle=settings.ca_bundle,
+        connections=settings.connections,
+        endpoint_hosts=parse_endpoint_hosts(settings.endpoint_hosts or ""),
+    )
     entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
     cache = TokenCache(entries, vault, local=local)
     reader = AccountReader(database=database, vault=vault, utcnow=utcnow)

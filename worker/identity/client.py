@@ -1,11 +1,12 @@
 """Refreshes tokens: TokenRequests in, ended RefreshAttempts out, many at once."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.http import HttpResponse
 from worker.domain.outcome import Outcome, Scope, Transient
@@ -129,11 +130,16 @@ class Identity:
     """The identity platform for all app registrations of this process. Thread-safe; create it after a fork."""
 
     def __init__(
-        self, registrations: Sequence[Registration], *, ca_bundle: Path | None = None, connections: int = 32
+        self,
+        registrations: Sequence[Registration],
+        *,
+        ca_bundle: Path | None = None,
+        connections: int = 32,
+        endpoint_hosts: Collection[str] = (),
     ) -> None:
         self._registrations = {registration.name: registration for registration in registrations}
         self._pool = CurlPool(ca_bundle=ca_bundle, connections=connections)
-        self._apps = MsalApps(self._registrations, self._pool)
+        self._apps = MsalApps(self._registrations, self._pool, endpoint_hosts=endpoint_hosts)
         self._window = ConcurrencyWindow(connections)
         self._order = CredentialOrder(self._registrations)
 
@@ -171,7 +177,7 @@ class Identity:
         try:
             self._apps.get((client, 0, registration.authority))
         except DiscoveryFailed as error:
-            msg = f"{registration.authority} does not answer OpenID discovery ({error.outcome.code})"
+            msg = _unusable(registration.authority, error)
             raise ConfigurationError(msg) from None
 
     @property
@@ -184,9 +190,17 @@ class Identity:
         try:
             app = self._apps.get((client, PUBLIC_CLIENT, registration.authority))
             return DeviceFlow.start(app, registration.scopes)
-        except (DiscoveryFailed, TransferError, ValueError) as error:
+        except DiscoveryFailed as error:
+            msg = f"the device code flow cannot be started: {_unusable(registration.authority, error)}"
+            raise ConfigurationError(msg) from error
+        except (TransferError, ValueError) as error:
             msg = f"the device code flow cannot be started: {registration.authority} does not answer as it should"
             raise ConfigurationError(msg) from error
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _unusable(authority: str, error: DiscoveryFailed) -> str:
+    code = error.outcome.code
+    return f"the OpenID metadata of {authority} cannot be used ({code}). {hint(code)}"

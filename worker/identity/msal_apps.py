@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -13,6 +13,7 @@ import msal
 from worker.domain.errors import InvalidInput
 from worker.domain.outcome import Misconfigured, Outcome, Scope, Transient
 from worker.identity.curl import CurlPool, TransferError
+from worker.identity.endpoints import EndpointRefused
 from worker.identity.msal_transport import MsalTransport
 from worker.identity.registration import Registration
 
@@ -28,7 +29,7 @@ AppKey = tuple[str, int, str]  # client, number of its credential or PUBLIC_CLIE
 
 
 class DiscoveryFailed(Exception):
-    """The metadata of an authority are not available; ``outcome`` is what that means for its accounts."""
+    """The metadata of an authority are not available or not usable; ``outcome`` is what that means for its accounts."""
 
     def __init__(self, outcome: Transient | Misconfigured) -> None:
         super().__init__(outcome.code)
@@ -38,9 +39,12 @@ class DiscoveryFailed(Exception):
 class MsalApps:
     """Thread-safe."""
 
-    def __init__(self, registrations: Mapping[str, Registration], pool: CurlPool) -> None:
+    def __init__(
+        self, registrations: Mapping[str, Registration], pool: CurlPool, *, endpoint_hosts: Collection[str]
+    ) -> None:
         self._registrations = registrations
         self._pool = pool
+        self._endpoint_hosts = endpoint_hosts
         self._apps: OrderedDict[AppKey, Future[msal.ClientApplication]] = OrderedDict()
         self._max_apps = _MAX_APPS
         self._lock = threading.Lock()
@@ -107,7 +111,7 @@ class MsalApps:
         if number != PUBLIC_CLIENT:
             credential = registration.credentials[number].for_msal()
             kind = partial(msal.ConfidentialClientApplication, client_credential=credential)
-        transport = MsalTransport(self._pool)
+        transport = MsalTransport(self._pool, authority=authority, endpoint_hosts=self._endpoint_hosts)
         try:
             return kind(
                 registration.client_id,
@@ -118,6 +122,8 @@ class MsalApps:
             )
         except TransferError as error:
             raise DiscoveryFailed(Transient(code=error.code, scope=Scope.NETWORK)) from None
+        except EndpointRefused:
+            raise DiscoveryFailed(Misconfigured(code="endpoint_refused", scope=Scope.TENANT)) from None
         except Exception as error:  # MSAL raises TypeError, RecursionError and others for a page that is no metadata
             raise DiscoveryFailed(transport.discovery_outcome()) from error
 

@@ -1,7 +1,7 @@
 """The HTTP client that MSAL is given. It sends what MSAL asks for itself: metadata, and the device code flow."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from worker.domain.http import HttpResponse
 from worker.domain.outcome import Misconfigured, Scope, Transient
 from worker.identity.curl import FORM_TYPE, CurlPool, HttpRequest, header_lines, with_query
+from worker.identity.endpoints import check_endpoints
 
 
 class HttpStatusError(Exception):
@@ -30,10 +31,13 @@ class MsalResponse:
 
 
 class MsalTransport:
-    """MSAL's ``http_client``, one for each app. Raises TransferError if there is no response."""
+    """MSAL's ``http_client``, one for each app. Raises TransferError if there is no response, and EndpointRefused for
+    metadata whose endpoints are neither on the authority's host nor on one of ``endpoint_hosts``."""
 
-    def __init__(self, pool: CurlPool) -> None:
+    def __init__(self, pool: CurlPool, *, authority: str, endpoint_hosts: Collection[str]) -> None:
         self._pool = pool
+        self._authority = authority
+        self._endpoint_hosts = endpoint_hosts
         self._discovery_status: int | None = None
 
     def discovery_outcome(self) -> Transient | Misconfigured:
@@ -49,6 +53,8 @@ class MsalTransport:
     ) -> MsalResponse:
         response = self._pool.request(HttpRequest(with_query(url, params), header_lines(headers or {})))
         self._discovery_status = response.status
+        metadata = response.json_object() or {}
+        check_endpoints(metadata, authority=self._authority, allowed=self._endpoint_hosts)
         return _for_msal(response)
 
     def post(

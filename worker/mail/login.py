@@ -14,7 +14,8 @@ from typing import Any, TypedDict, TypeVar
 from worker.domain.account import MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import AccountInactive, TokenRefused, WorkerError
-from worker.domain.mail_hosts import is_host_name, is_mail_host
+from worker.domain.host_names import is_host_name
+from worker.domain.mail_hosts import is_mail_host
 from worker.domain.token import AccessToken
 from worker.mail.answers import Answer, MailProtocol, Verdict
 from worker.mail.deadline import Deadline

@@ -18,6 +18,7 @@ from worker.settings.renamed import move_old_names
 from worker.settings.values import (
     BrokerUrl,
     Certificates,
+    EndpointHosts,
     MailHosts,
     OptionalPostgresUrl,
     PostgresUrl,
@@ -81,6 +82,7 @@ class Settings(DatabaseSettings, BrokerSettings):
     oidc_authority: str | None = None
     scopes: str = MAIL_SCOPES
     clients: dict[str, ClientSettings] = {}
+    endpoint_hosts: EndpointHosts | None = None
     ca_bundle: Certificates | None = None
 
     batch_size: int = Field(default=250, ge=1, le=1000)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 
 from worker.domain.errors import InvalidInput
 from worker.domain.mail_hosts import parse_mail_hosts
+from worker.identity.endpoints import parse_endpoint_hosts
 from worker.identity.registration import check_scopes
 
 _NOT_OF_URLS = re.compile(r"[^!-~]")
@@ -131,11 +132,20 @@ def _mail_hosts(value: str) -> str:
     return value
 
 
+def _endpoint_hosts(value: str) -> str:
+    try:
+        parse_endpoint_hosts(value)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 def _none_if_empty(value: object) -> object:
     """Containers pass an unset variable as an empty one."""
     return value or None
 
 
+EndpointHosts = Annotated[str, AfterValidator(_endpoint_hosts)]
 MailHosts = Annotated[str, AfterValidator(_mail_hosts)]
 Scopes = Annotated[str, AfterValidator(_scopes)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]

@@ -1,6 +1,6 @@
 """Identities for tests, and refreshes through them as the refresher makes them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,16 @@ from worker.identity import Identity, RefreshAttempt, TokenRequest
 
 @contextmanager
 def open_identity(
-    authority: str, ca_bundle: Path | None, *, connections: int = 4, **registration: Any
+    authority: str,
+    ca_bundle: Path | None,
+    *,
+    connections: int = 4,
+    endpoint_hosts: Collection[str] = (),
+    **registration: Any,
 ) -> Iterator[Identity]:
     """An Identity with one registration, closed at the end of the block."""
     registrations = [make_registration(authority=authority, **registration)]
-    identity = Identity(registrations, ca_bundle=ca_bundle, connections=connections)
+    identity = Identity(registrations, ca_bundle=ca_bundle, connections=connections, endpoint_hosts=endpoint_hosts)
     try:
         yield identity
     finally:

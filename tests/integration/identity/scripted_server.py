@@ -62,7 +62,7 @@ class ScriptedServer:
         self.accepts = threading.Event()
         self.accepts.set()
         self.token = RawResponse(http_response(200, token_body()))
-        self.discovery = RawResponse(http_response(200, json.dumps(self.document()).encode()))
+        self.publish()
 
     @property
     def base_url(self) -> str:
@@ -78,19 +78,23 @@ class ScriptedServer:
         endpoints = {"token_endpoint": f"{root}/token", "authorization_endpoint": f"{root}/authorize"}
         return {**endpoints, "issuer": self.authority, **changes}
 
+    def publish(self, **changes: object) -> None:
+        """Serve the OpenID metadata with these changes."""
+        self.discovery = RawResponse(http_response(200, json.dumps(self.document(**changes)).encode()))
+
     def posts(self) -> list[ReceivedRequest]:
         return [request for request in self.requests if request.method == "POST"]
 
 
 @contextmanager
-def scripted_servers(directory: Path) -> Iterator[Callable[[], ScriptedServer]]:
+def scripted_servers(directory: Path, *names: str) -> Iterator[Callable[[], ScriptedServer]]:
     """Serves until the end of the block, and starts a new script at each call of what it yields.
 
-    ``directory`` receives the certificate authority's PEM.
+    ``directory`` receives the certificate authority's PEM. The certificate is for localhost and ``names``.
     """
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(tls)
+    authority.issue_cert("localhost", *names).configure_cert(tls)
     server = _Server(tls)
     ca_bundle = directory / "scripted-ca.pem"
     authority.cert_pem.write_to_path(ca_bundle)

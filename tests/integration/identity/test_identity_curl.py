@@ -1,6 +1,5 @@
 """Responses and errors of the transport once the metadata are known."""
 
-import json
 import time
 
 import pytest
@@ -10,10 +9,6 @@ from tests.integration.identity.scripted_server import RawResponse, ScriptedServ
 from worker.devkit.emulator import EmulatorServer
 from worker.domain.outcome import Refreshed, Scope, Transient
 from worker.identity import Identity
-
-
-def _move_token_endpoint(scripted: ScriptedServer, url: str) -> None:
-    scripted.discovery = RawResponse(http_response(200, json.dumps(scripted.document(token_endpoint=url)).encode()))
 
 
 def test_a_platform_that_goes_down_is_transient(server: EmulatorServer) -> None:
@@ -34,12 +29,13 @@ def test_a_platform_that_goes_down_is_transient(server: EmulatorServer) -> None:
     ("host", "code"), [("127.0.0.1", "tls"), ("login.invalid", "dns")], ids=["of another name", "unknown"]
 )
 def test_a_token_endpoint_on_another_host_needs_a_valid_certificate(
-    scripted: ScriptedServer, identity: Identity, host: str, code: str
+    scripted: ScriptedServer, host: str, code: str
 ) -> None:
-    """The metadata may name any host, which must have a certificate for its own name."""
-    _move_token_endpoint(scripted, f"https://{host}:{scripted.port}/common/oauth2/v2.0/token")
+    """A host that is allowed must have a certificate for its own name."""
+    scripted.publish(token_endpoint=f"https://{host}:{scripted.port}/common/oauth2/v2.0/token")
 
-    assert refresh(identity) == Transient(code=code, scope=Scope.NETWORK)
+    with open_identity(scripted.authority, scripted.ca_bundle, endpoint_hosts=[host]) as identity:
+        assert refresh(identity) == Transient(code=code, scope=Scope.NETWORK)
     assert scripted.posts() == []
 
 

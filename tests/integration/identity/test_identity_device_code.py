@@ -111,8 +111,7 @@ def test_a_sign_in_that_cannot_start_is_one_sentence(
 def begin(scripted: ScriptedServer, identity: Identity, *, expires_in: int) -> DeviceFlow:
     """A sign-in at a scripted platform, polled every second."""
     code = {"user_code": "ABC", "device_code": "a-device-code", "message": "Enter it.", "interval": 1}
-    document = scripted.document(device_authorization_endpoint=f"{scripted.authority}/oauth2/v2.0/devicecode")
-    scripted.discovery = RawResponse(http_response(200, json.dumps(document).encode()))
+    scripted.publish(device_authorization_endpoint=f"{scripted.authority}/oauth2/v2.0/devicecode")
     scripted.token = RawResponse(http_response(200, json.dumps({**code, "expires_in": expires_in}).encode()))
     return identity.start_device_flow("default")
 

@@ -1,6 +1,5 @@
 """Metadata are fetched before a token is used. A failed discovery uses no token and results in an outcome."""
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,16 +53,21 @@ def test_unusable_metadata_are_transient(scripted: ScriptedServer, identity: Ide
     assert scripted.posts() == []
 
 
-@pytest.mark.parametrize("endpoint", [None, 7, "", "http://localhost/token", "/token", "https://"])
-def test_metadata_with_an_unusable_token_endpoint_are_transient(
+def test_metadata_without_a_token_endpoint_are_transient(scripted: ScriptedServer, identity: Identity) -> None:
+    scripted.publish(token_endpoint=None)
+
+    assert refresh(identity) == Transient(code="discovery_failed", scope=Scope.SERVICE)
+    assert scripted.posts() == []
+
+
+@pytest.mark.parametrize("endpoint", [7, "", "http://localhost/token", "/token", "https://"])
+def test_metadata_with_an_unusable_token_endpoint_are_a_misconfiguration(
     scripted: ScriptedServer, identity: Identity, endpoint: object
 ) -> None:
     """Nothing is sent to it, because plain HTTP would disclose the client secret."""
-    scripted.discovery = RawResponse(
-        http_response(200, json.dumps(scripted.document(token_endpoint=endpoint)).encode())
-    )
+    scripted.publish(token_endpoint=endpoint)
 
-    assert refresh(identity) == Transient(code="discovery_failed", scope=Scope.SERVICE)
+    assert refresh(identity) == Misconfigured(code="endpoint_refused", scope=Scope.TENANT)
     assert scripted.posts() == []
 
 
@@ -105,8 +109,7 @@ def test_an_account_chooses_its_tenant(server: EmulatorServer) -> None:
 
 def test_the_token_request_goes_to_the_tenant(scripted: ScriptedServer, identity: Identity) -> None:
     """A token of the wrong tenant opens no mailbox."""
-    document = scripted.document(token_endpoint=f"{scripted.base_url}/contoso.com/oauth2/v2.0/token")
-    scripted.discovery = RawResponse(http_response(200, json.dumps(document).encode()))
+    scripted.publish(token_endpoint=f"{scripted.base_url}/contoso.com/oauth2/v2.0/token")
 
     refresh(identity, authority=f"{scripted.base_url}/contoso.com")
 
@@ -179,9 +182,7 @@ def test_the_metadata_of_a_plain_openid_issuer_have_no_v2(scripted: ScriptedServ
 
 def test_an_issuer_of_another_host_is_refused(scripted: ScriptedServer) -> None:
     """Metadata copied from another host would send the client secret there."""
-    scripted.discovery = RawResponse(
-        http_response(200, json.dumps(scripted.document(issuer="https://login.example")).encode())
-    )
+    scripted.publish(issuer="https://login.example")
 
     with open_identity(scripted.authority, scripted.ca_bundle, oidc=True) as identity:
         assert not isinstance(refresh(identity), Refreshed)

@@ -44,7 +44,7 @@ def test_every_request_is_as_msal_would_write_it(scripted: ScriptedServer) -> No
         DEFAULT_CLIENT_ID,
         client_credential=DEFAULT_CLIENT_SECRET,
         authority=scripted.authority,
-        http_client=MsalTransport(pool),
+        http_client=MsalTransport(pool, authority=scripted.authority, endpoint_hosts=()),
         instance_discovery=False,
     )
     for token in _TOKENS:

@@ -4,7 +4,8 @@ import pytest
 
 from worker.domain.account import MailServers
 from worker.domain.errors import InvalidInput
-from worker.domain.mail_hosts import MICROSOFT_MAIL_HOSTS, is_host_name, is_mail_host, parse_mail_hosts
+from worker.domain.host_names import is_host_name
+from worker.domain.mail_hosts import MICROSOFT_MAIL_HOSTS, is_mail_host, parse_mail_hosts
 
 
 def test_the_hosts_of_a_new_account_are_allowed() -> None:

@@ -31,9 +31,10 @@ def test_the_error_for_a_missing_setting_says_what_to_set(environment: Environme
     assert advice in sentence
 
 
-def test_a_malformed_mail_host_is_refused(environment: Environment) -> None:
-    environment.setenv("WORKER_MAIL_HOSTS", "https://imap.contoso.com")
-    assert complaint().startswith("WORKER_MAIL_HOSTS must be host names")
+@pytest.mark.parametrize("name", ["WORKER_MAIL_HOSTS", "WORKER_ENDPOINT_HOSTS"])
+def test_a_malformed_host_is_refused(environment: Environment, name: str) -> None:
+    environment.setenv(name, "https://imap.contoso.com")
+    assert complaint().startswith(f"{name} must be host names")
 
 
 def test_all_missing_settings_are_named_at_once(environment: Environment) -> None:
