@@ -18,6 +18,7 @@ from celery.schedules import crontab
 from kombu.exceptions import ChannelError
 
 from worker.broker import ON_DEMAND, REFRESH, SWEEP, leave_read_only_servers, queue, repair, tls_options
+from worker.broker.messages import check_deliveries
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
@@ -137,6 +138,7 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_max_retries": None,  # the worker exits after 100 by default
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # a batch needs no broker to finish
         "worker_send_task_events": True,  # for Flower; there are few, because a task is a batch
+        "worker_consumer": "worker.broker.messages:CheckedConsumer",
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "beat_max_loop_interval": 5,  # seconds until beat notices that Redis is back
@@ -220,6 +222,7 @@ def _secure_flower() -> None:
 
 repair()
 leave_read_only_servers()
+check_deliveries()
 app = Worker()
 if "flower" in sys.argv[1:]:
     _secure_flower()

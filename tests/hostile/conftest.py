@@ -1,5 +1,6 @@
 """The installation of the integration tests, with an attacker who controls one of its parts."""
 
+from tests.e2e.conftest import _commands, _deployment, _server
 from tests.integration.conftest import (
     _clock,
     _emulator,
@@ -13,10 +14,13 @@ from tests.integration.conftest import (
 
 __all__ = [
     "_clock",
+    "_commands",
+    "_deployment",
     "_emulator",
     "_installation",
     "_relay",
     "_relay_server",
+    "_server",
     "_services",
     "_settings",
     "_shared_server",
