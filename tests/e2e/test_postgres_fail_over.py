@@ -20,7 +20,7 @@ def _fail_over(tmp_path: Path) -> Iterator[FailOver]:
 
 
 def test_a_worker_recovers(deployment: Deployment, fail_over: FailOver) -> None:
-    """Its sweeps fail while nothing can be leased. With a pool that keeps its connections it would never lease again."""
+    """Its sweeps fail while nothing can be leased. With a pool that keeps connections it never leases again."""
     deployment.environment["WORKER_DATABASE_URL"] = fail_over.proxy.url
     processes = [worker, _beat] = [deployment.worker(), deployment.celery("beat")]
     deployment.add_due_accounts(*emails(2))
