@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.constants import ANN
+from tests.constants import ANN, BOB
 from tests.e2e.conftest import _commands, _deployment, _server
 from tests.e2e.deployment import Deployment
 from tests.e2e.terminal import in_terminal
@@ -22,9 +22,10 @@ HOSTILE = {
 @pytest.mark.parametrize("address", HOSTILE, ids=range(len(HOSTILE)))
 def test_an_address_is_shown_as_text(deployment: Deployment, address: str) -> None:
     """In a terminal and in a pipe; a character that does not print is shown as its escape sequence."""
-    deployment.add_due_accounts(address, ANN)
+    deployment.add_due_accounts(BOB, ANN)
+    deployment.sql("UPDATE mail_credentials SET email = %s WHERE email = %s", address, BOB)  # as earlier versions did
 
-    for command in (["list"], ["show", address]):
+    for command in (["list"], ["show", BOB]):
         status, output = in_terminal(deployment, *command)
         assert (status, HOSTILE[address] in output) == (0, True), output
         assert is_harmless(output)
@@ -57,11 +58,12 @@ def test_a_ledger_line_is_shown_as_text(deployment: Deployment) -> None:
 
 
 def test_an_error_is_shown_as_text(deployment: Deployment) -> None:
-    """It repeats the address that was typed or pasted."""
-    status, output = in_terminal(deployment, "show", "no\u202ebody\u009b2j@evil.example")
+    """It repeats the address that was typed or pasted, if that can be mistaken for no other."""
+    status, output = in_terminal(deployment, "show", "[/x]@evil.example")
+    assert (status, "[/x]@evil.example: no such account" in output) == (1, True), output
 
-    assert status == 1
-    assert r"no\u202ebody\x9b2j@evil.example" in output
+    status, output = in_terminal(deployment, "show", "no\u202ebody\u009b2j@evil.example")
+    assert (status, "not an e-mail address" in output, "evil" in output) == (2, True, False), output
     assert is_harmless(output)
 
 

@@ -2,6 +2,7 @@
 
 import enum
 import re
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -43,15 +44,32 @@ REFRESHABLE = frozenset({Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED})
 
 
 def normalize_email(email: str) -> str:
-    """The one spelling an account is stored under. Raises InvalidInput if it cannot be an e-mail address.
+    """The one spelling an account is stored under, which Postgres' lower() leaves as it is.
 
-    The error repeats the text only if that looks like an address, because it may be a token in the wrong place.
+    Raises InvalidInput if it cannot be an e-mail address, or may be mistaken for another one. The error repeats the
+    text only if that looks like an address, because it may be a token in the wrong place.
     """
-    normal = email.strip().lower()
+    given = email.strip()
+    normal = given.lower()
     if len(normal) > _EMAIL_LIMIT or not _EMAIL.fullmatch(normal):
-        is_like_one = "@" in email and len(email) <= _EMAIL_LIMIT
+        is_like_one = "@" in email and len(email) <= _EMAIL_LIMIT and _is_unambiguous(given)
         raise InvalidInput(f"not an e-mail address: {email!r}" if is_like_one else "not an e-mail address")
+    if not _is_unambiguous(given):
+        raise InvalidInput(
+            "not an e-mail address: it has an invisible character, or a letter that stands for others;"
+            " write it in Unicode's form NFKC"
+        )
     return normal
+
+
+def _is_unambiguous(address: str) -> bool:
+    """Whether each character prints and is in form NFKC, and no foreign letter becomes an ASCII one in lower case.
+
+    For example, the sign of the unit kelvin would become the k of another mailbox.
+    """
+    if not address.isprintable() or not unicodedata.is_normalized("NFKC", address):
+        return False
+    return not any(not letter.isascii() and letter.lower()[0].isascii() for letter in address)
 
 
 @lru_cache(maxsize=4096)  # it is most of what a token from memory would cost

@@ -99,12 +99,25 @@ def test_an_address_has_one_spelling(spelling: str, normal: str) -> None:
         "ann@contoso.com\x7f.",
         "a@" + "b" * 319,
         "ann\ud800@contoso.com",
+        "an\u200bn@contoso.com",
+        "mi\u212ae@contoso.com",
+        "m\u0130ke@contoso.com",
+        "a\u030ake@contoso.com",
     ],
 )
 def test_a_text_that_is_no_address_is_refused(spelling: str) -> None:
     """This includes a lone surrogate, which cannot be encoded in UTF-8, hashed or stored."""
     with pytest.raises(InvalidInput):
         account_id(spelling)
+
+
+@pytest.mark.parametrize("text", ["an\u200bn@contoso.com", "an\u200bn smith@contoso.com", "\u212ae@@contoso.com"])
+def test_the_error_does_not_repeat_an_ambiguous_address(text: str) -> None:
+    """It would look like another address."""
+    with pytest.raises(InvalidInput, match="not an e-mail address") as refusal:
+        normalize_email(text)
+
+    assert "contoso" not in str(refusal.value)
 
 
 def test_the_error_does_not_repeat_pages_of_input() -> None:
