@@ -18,6 +18,7 @@ from celery.schedules import crontab
 from kombu.exceptions import ChannelError
 
 from worker.broker import ON_DEMAND, REFRESH, SWEEP, leave_read_only_servers, queue, repair, tls_options
+from worker.broker.control import restrict_commands
 from worker.broker.messages import check_deliveries
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
@@ -175,7 +176,8 @@ def _configure_logging(**_: object) -> None:
 @celery.signals.celeryd_init.connect
 def _check_settings(**_: object) -> None:
     """Called before the first fork. A worker that cannot refresh must not start."""
-    _load_or_exit(Settings)
+    if not _load_or_exit(Settings).remote_control:
+        restrict_commands()
     importlib.import_module("worker.bootstrap")  # once for all children
     gc.freeze()  # a garbage collection in a child would write to the shared pages, and so copy them
 

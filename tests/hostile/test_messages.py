@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -209,3 +210,73 @@ def test_only_known_tasks_with_known_arguments_start(deployment: Deployment, wor
     assert MARKER not in worker.output()
     assert " received" not in worker.output()
     assert deployment.emulator.statistics().requests == 0
+
+
+SWITCHED_OFF: dict[str, dict[str, Any]] = {
+    "shutdown": {},
+    "pool_restart": {},
+    "rate_limit": {"task_name": "worker.refresh_account", "rate_limit": "1/h"},
+    "time_limit": {"task_name": "worker.refresh_account", "hard": 1, "soft": 1},
+    "cancel_consumer": {"queue": "ondemand"},
+    "add_consumer": {"queue": MARKER},
+    "revoke": {"task_id": MARKER},
+    "revoke_by_stamped_headers": {"headers": {"x": "y"}},
+    "terminate": {"task_id": MARKER, "signal": "KILL"},
+    "pool_grow": {"n": 50},
+    "pool_shrink": {"n": 1},
+    "autoscale": {"max": 0, "min": 0},
+    "disable_events": {},
+    "election": {"id": "1", "topic": "task", "action": {"task": MARKER}},
+    "hello": {"from_node": "eve@host", "revoked": {MARKER: 0}},
+    "objgraph": {},
+    "memdump": {},
+}
+
+
+def test_broadcasts_change_no_worker(deployment: Deployment, worker: Process, redis: Redis) -> None:
+    for junk in (
+        b"",
+        b"\xff",
+        MARKER,
+        DEEP,
+        "[]",
+        "{}",
+        json.dumps(message(body=DEEP)),
+        json.dumps(message(body="[]")),
+    ):
+        redis.publish("/0.celery.pidbox", junk)
+    with deployment.broker() as app:
+        for command, arguments in SWITCHED_OFF.items():
+            app.control.broadcast(command, arguments=arguments)
+        [active_queues] = (app.control.inspect(timeout=5, limit=1).active_queues() or {}).values()
+        [revoked] = (app.control.inspect(timeout=5, limit=1).revoked() or {}).values()
+        [stats] = (app.control.inspect(timeout=5, limit=1).stats() or {}).values()
+    assert {each["name"] for each in active_queues} == {"ondemand", "sweep", "refresh"}
+    assert revoked == []
+    assert stats["pool"]["max-concurrency"] == 1
+
+    deployment.add_due_accounts(ANN)
+    deployment.emulator.add_fault(Hang(3), times=1)
+    deployment.send("worker.refresh_account", str(account_id(ANN)), queue="ondemand")
+    wait_for(deployment.all_refreshed, about="the refresh", processes=[worker])
+    assert deployment.emulator.statistics().requests == 1
+
+
+def test_inspection_shows_no_password(deployment: Deployment, worker: Process, redis_url: str) -> None:
+    password = str(urlsplit(redis_url).password)
+    with deployment.broker() as app:
+        for command in ("ping", "conf", "report", "stats", "active_queues", "registered", "active", "reserved"):
+            arguments = {"with_defaults": True} if command == "conf" else {}
+            answers = app.control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=1)
+            [answer] = answers or []
+            assert "error" not in next(iter(answer.values())), command
+            assert password not in json.dumps(answer), command
+    assert password not in worker.output()
+
+
+def test_an_operator_may_switch_remote_control_on(deployment: Deployment) -> None:
+    worker = deployment.worker(WORKER_REMOTE_CONTROL="true")
+    with deployment.broker() as app:
+        app.control.broadcast("shutdown")
+
+    wait_for(lambda: not worker.alive(), about="the worker to end")

@@ -63,6 +63,7 @@ class BrokerSettings(_FromEnvironment):
     redis_url: RedisUrl
     broker_url: BrokerUrl | None = None
     sweep_interval: Seconds = 5.0
+    remote_control: bool = False
 
     @property
     def broker(self) -> str:

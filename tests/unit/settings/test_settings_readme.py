@@ -53,4 +53,6 @@ def test_the_readme_gives_the_defaults_there_are(environment: Environment) -> No
 
 
 def _as_written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) and value < 10_000 else str(value).removesuffix(".0")
