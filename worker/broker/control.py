@@ -24,8 +24,7 @@ _OF_FLOWER = frozenset({"enable_events"})
 
 def restrict_commands() -> None:
     """Forget all commands that change a worker, in this process."""
+    kept = _READ_ONLY | _OF_FLOWER
     for name, command in tuple(Panel.data.items()):
-        if (
-            command.__name__ not in _READ_ONLY | _OF_FLOWER
-        ):  # an alias such as `dump_active` has the name of the command
+        if command.__name__ not in kept:  # an alias such as `dump_active` has its command's function
             del Panel.data[name]
