@@ -67,6 +67,7 @@ FAULTS = [
     Fault(name="Redis flushed", inject=stores.redis_flushed, per_round=2, short=True),
     Fault(name="Redis killed", inject=stores.redis_killed, per_round=2, short=True),
     Fault(name="Redis paused", inject=stores.redis_paused),
+    Fault(name="Redis demoted", inject=stores.redis_demoted),
     Fault(name="Redis restarted empty", inject=stores.redis_restarted_empty),
     Fault(name="broker and cache gone for a minute", inject=stores.broker_gone_for_a_minute, per_round=0),
     Fault(

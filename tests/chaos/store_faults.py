@@ -65,6 +65,17 @@ def redis_restarted_empty(fleet: Fleet) -> int:
     return 1
 
 
+def redis_demoted(fleet: Fleet) -> int:
+    """It becomes a replica under open connections, and the primary again."""
+    fleet.until_requested(1)
+    fleet.services.redis.replicaof("127.0.0.1", 1)
+    try:
+        fleet.pass_time(_SHORT_OUTAGE)
+    finally:
+        fleet.services.redis.replicaof("NO", "ONE")
+    return 1
+
+
 def broker_gone_for_a_minute(fleet: Fleet) -> int:
     """The cache is lost as well, and every token expires meanwhile, more than once."""
     fleet.stack.valkey.kill()
@@ -116,6 +127,7 @@ def postgres_drops_connections(fleet: Fleet) -> int:
 
 
 def postgres_read_only(fleet: Fleet) -> int:
+    """New connections can write again afterwards, but those that are open cannot, as after a fail-over."""
     fleet.until_requested(1)
     with _read_only(fleet):
         fleet.read_by_all()
@@ -213,7 +225,7 @@ def _read_only(fleet: Fleet) -> Iterator[None]:
             yield
         finally:
             connection.execute("ALTER DATABASE app RESET default_transaction_read_only")
-            _drop_others(connection)
+            fleet.services.database.close()  # the observer's connections, which no process of the fleet has
 
 
 def _drop_others(connection: psycopg.Connection) -> None:

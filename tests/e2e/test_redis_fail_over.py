@@ -44,6 +44,15 @@ def _proxy(redis_url: str) -> Iterator[MovingProxy]:
         yield proxy
 
 
+@pytest.fixture(name="orphan")
+def _orphan(replica: str) -> str:
+    """A replica that has lost its primary, and refuses reads for it."""
+    with redis.Redis.from_url(replica) as client:
+        client.config_set("replica-serve-stale-data", "no")
+        client.replicaof("127.0.0.1", 1)
+    return replica
+
+
 def test_a_client_that_meets_a_replica_connects_anew(proxy: MovingProxy, redis_url: str, replica: str) -> None:
     """The connection itself is sound, so redis-py would keep it for ever."""
     with connect(proxy.url) as client:
@@ -54,6 +63,18 @@ def test_a_client_that_meets_a_replica_connects_anew(proxy: MovingProxy, redis_u
         proxy.point_to(redis_url)
 
         outbox.put(value)
+
+
+def test_a_client_that_may_not_even_read_connects_anew(proxy: MovingProxy, redis_url: str, orphan: str) -> None:
+    """The replica answers MASTERDOWN to all reads."""
+    with connect(proxy.url) as client:
+        outbox, accounts = OutboxStore(client), [account_id("ann@contoso.com")]
+        proxy.point_to(orphan)
+        with pytest.raises(Unavailable, match="MasterDownError"):
+            outbox.get_many(accounts)
+        proxy.point_to(redis_url)
+
+        assert outbox.get_many(accounts) == {}
 
 
 def test_beat_and_worker_recover(deployment: Deployment, proxy: MovingProxy, redis_url: str, replica: str) -> None:
@@ -67,6 +88,23 @@ def test_beat_and_worker_recover(deployment: Deployment, proxy: MovingProxy, red
     proxy.cut()
     time.sleep(AT_REPLICA)
     proxy.point_to(redis_url)
+    deployment.add_due_accounts("later@contoso.com")
+
+    wait_for(deployment.all_refreshed, about="work after the fault", processes=processes, seconds=RECOVERY)
+
+
+def test_they_survive_a_demotion(deployment: Deployment, redis_url: str) -> None:
+    """Redis becomes a replica under open connections, and ends the worker's blocking read with an error of its own."""
+    processes = [deployment.worker(), deployment.celery("beat")]
+    deployment.add_due_accounts(*emails(2))
+    wait_for(deployment.all_refreshed, about="the first refresh", processes=processes)
+
+    with redis.Redis.from_url(redis_url) as client:
+        client.replicaof("127.0.0.1", 1)
+        try:
+            time.sleep(AT_REPLICA)
+        finally:
+            client.replicaof("NO", "ONE")
     deployment.add_due_accounts("later@contoso.com")
 
     wait_for(deployment.all_refreshed, about="work after the fault", processes=processes, seconds=RECOVERY)

@@ -9,20 +9,27 @@ from typing import Any
 
 import redis
 from kombu.transport import redis as transport
-from redis.exceptions import ConnectionError, ReadOnlyError  # noqa: A004 - redis names it so
+from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError  # noqa: A004 - redis names it so
 
 
 def leave_read_only_servers() -> None:
-    """Let the broker connections of this process end at a READONLY reply, so that the next use connects anew."""
+    """Let broker connections to a replica end at its first refusal, so that the next use connects anew."""
     transport.Channel.connection_class = _Connection
     transport.Channel.connection_class_ssl = _TlsConnection
+
+
+def _says_replica(error: ResponseError) -> bool:
+    """Whether a write was refused, or a BRPOP ended because the server has just become a replica."""
+    return isinstance(error, ReadOnlyError) or str(error).startswith("UNBLOCKED")
 
 
 class _Connection(redis.Connection):
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             return super().read_response(*args, **options)
-        except ReadOnlyError:
+        except ResponseError as error:
+            if not _says_replica(error):
+                raise
             self.disconnect()  # type: ignore[no-untyped-call]
             raise ConnectionError(
                 "Redis is read-only, as a replica is; the broker's URL must lead to the primary"

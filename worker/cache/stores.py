@@ -9,7 +9,7 @@ from uuid import UUID
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, NoScriptError, ReadOnlyError, RedisError  # noqa: A004 - redis names it so
+from redis.exceptions import ConnectionError, MasterDownError, NoScriptError, ReadOnlyError, RedisError  # noqa: A004
 from redis.retry import Retry
 
 from worker.domain.account import AccountId
@@ -26,7 +26,7 @@ def connect(url: str) -> Redis:
         socket_timeout=_TIMEOUT,
         socket_connect_timeout=_TIMEOUT,
         # A pooled connection may have died, or lead to a server that is a replica now. The client closes it.
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError, ReadOnlyError)),
+        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError, ReadOnlyError, MasterDownError)),
         health_check_interval=30,
     )
 
