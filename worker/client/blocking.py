@@ -96,11 +96,11 @@ class TokenClient:
     ) -> None:
         """Store the result of a sign-in; every earlier failure of the account ends. Call it in your redirect handler.
 
-        ``expires_at`` is the end of ``access_token``, an aware datetime. Without it the access token is not kept, and a
-        worker fetches a new one at once. ``client`` is the name of the app registration that the user signed in to.
-        ``authority`` is the URL of another tenant on the host of that registration; None means the registration's own.
-        ``scopes`` are those of the sign-in; empty means the registration's own. ``mail`` are the mail servers; None
-        keeps the stored ones, and means Microsoft's for a new account.
+        ``expires_at`` is the end of ``access_token``, an aware datetime at most 48 hours away. Without it the access
+        token is not kept, and a worker fetches a new one at once. ``client`` is the name of the app registration that
+        the user signed in to. ``authority`` is the URL of another tenant on the host of that registration; None means
+        the registration's own. ``scopes`` are those of the sign-in; empty means the registration's own. ``mail`` are
+        the mail servers; None keeps the stored ones, and means Microsoft's for a new account.
 
         Raises InvalidInput or Unavailable, and ConfigurationError in a process that only reads.
         """

@@ -9,7 +9,7 @@ from worker.db import accounts as rows
 from worker.db import grants as incoming
 from worker.db.grants import Saved, SealedGrant
 from worker.db.session import Database
-from worker.domain.account import Account, AccountId, Grant, Status, account_id, normalize_email
+from worker.domain.account import Account, AccountId, Grant, Status, account_id, check_expiry, normalize_email
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import failure_of
 from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
@@ -149,6 +149,8 @@ class AccountManager:
         for name, token in (("refresh_token", grant.refresh_token), ("access_token", grant.access_token)):
             if token is not None and not (token.reveal() and is_visible(token.reveal())):
                 raise InvalidInput(f"{name} is empty, or not visible ASCII characters")
+        if grant.expires_at is not None:
+            check_expiry(grant.expires_at, self._utcnow())
         email = normalize_email(grant.email)
         return grant if grant.email == email else replace(grant, email=email)
 
