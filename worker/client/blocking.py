@@ -97,13 +97,13 @@ class TokenClient:
     ) -> None:
         """Store the result of a sign-in; every earlier failure of the account ends. Call it in your redirect handler.
 
-        ``expires_at`` is the end of ``access_token``, an aware datetime. Without it the access token is not kept, and a
-        worker fetches a new one at once. ``client`` is the name of the app registration that the user signed in to.
-        ``authority`` is the URL of another tenant on the host of that registration; None means the registration's own.
-        ``scopes`` are those of the sign-in; empty means the registration's own. ``mail`` are the mail servers; None
-        keeps the stored ones, and means Microsoft's for a new account. ``login_name`` is the user's name there: pass
-        the ``preferred_username`` of the ID token, because mail servers expect it where it is not the address. None
-        keeps the stored one.
+        ``expires_at`` is the end of ``access_token``, an aware datetime at most 48 hours away. Without it the access
+        token is not kept, and a worker fetches a new one at once. ``client`` is the name of the app registration that
+        the user signed in to. ``authority`` is the URL of another tenant on the host of that registration; None means
+        the registration's own. ``scopes`` are those of the sign-in; empty means the registration's own. ``mail`` are
+        the mail servers; None keeps the stored ones, and means Microsoft's for a new account. ``login_name`` is the
+        user's name there: pass the ``preferred_username`` of the ID token, because mail servers expect it where it is
+        not the address. None keeps the stored one.
 
         Raises InvalidInput or Unavailable, and ConfigurationError in a process that only reads.
         """

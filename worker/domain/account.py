@@ -10,7 +10,7 @@ from typing import NewType
 from uuid import UUID, uuid5
 
 from worker.domain.errors import InvalidInput
-from worker.domain.token import Sealed, Secret
+from worker.domain.token import LONGEST_LIFETIME, Sealed, Secret
 
 AccountId = NewType("AccountId", UUID)
 LeaseId = NewType("LeaseId", UUID)
@@ -76,6 +76,14 @@ def _is_unambiguous(address: str) -> bool:
 def account_id(email: str) -> AccountId:
     """The account's id, derived from its normalized e-mail. Raises InvalidInput."""
     return AccountId(uuid5(_ACCOUNTS, normalize_email(email)))
+
+
+def check_expiry(expires_at: datetime, now: datetime) -> None:
+    """Raises InvalidInput for the end of an access token that lives too long: it would never be refreshed."""
+    if expires_at.utcoffset() is None:
+        raise InvalidInput("expires_at has no time zone")
+    if expires_at - now > LONGEST_LIFETIME:
+        raise InvalidInput("expires_at is more than 48 hours away; no access token lives so long")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from worker.domain.outcome import (
     Throttled,
     Transient,
 )
-from worker.domain.token import Secret, is_visible
+from worker.domain.token import LONGEST_LIFETIME, Secret, is_visible
 
 __all__ = [
     "ABANDONED",
@@ -48,7 +48,6 @@ _LONGEST_NAME = 64  # characters; longer than any registered error name
 
 # RFC 6749 5.1 makes expires_in optional. A short guess costs an early refresh; a long one would serve a dead token.
 _LIFETIME_IF_UNSTATED = timedelta(minutes=5)
-_LONGEST_LIFETIME = 48 * 3600  # seconds; continuous access evaluation reaches 28 h; more is a garbled answer
 _LONG_WAIT = timedelta(minutes=30)  # the lock-out and the loop detector count in tens of minutes, not seconds
 
 #: The client secret, certificate or assertion is refused: not the app, and not the account.
@@ -227,4 +226,4 @@ def _seconds(value: object) -> timedelta | None:
         return None
     if not seconds > 0:  # also NaN
         return None
-    return timedelta(seconds=min(seconds, _LONGEST_LIFETIME))
+    return timedelta(seconds=min(seconds, LONGEST_LIFETIME.total_seconds()))

@@ -20,7 +20,7 @@ from worker.domain.outcome import (
     Throttled,
     Transient,
 )
-from worker.domain.token import AccessToken, Sealed, TokenRequirement
+from worker.domain.token import LONGEST_LIFETIME, AccessToken, Sealed, TokenRequirement
 
 # An unknown invalid_grant counts as proof after this many in a row over this long: Entra also sends it for failures
 # that end by themselves.
@@ -84,10 +84,11 @@ class RefreshPolicy:
 
         Without ``min_ttl`` the bound is a quarter of the lifetime at most, so that reads do not race the schedule. A
         ``min_ttl`` counts up to 0.9 of the lifetime: beyond that each read would cost a refresh and still not get it.
+        A token that lives longer than any has a wrong expiry, so it may be dead.
         """
         lifetime = token.expires_at - token.obtained_at
         wanted = min(self.comfortable, lifetime / 4) if min_ttl is None else min(min_ttl, lifetime * 0.9)
-        return token.expires_at - now > max(wanted, _NO_TIME)
+        return max(wanted, _NO_TIME) < token.expires_at - now <= LONGEST_LIFETIME
 
     def satisfies(self, token: AccessToken | None, requirement: TokenRequirement, *, now: datetime) -> bool:
         """Whether ``token`` meets the requirement, as far as any token can."""

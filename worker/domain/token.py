@@ -8,6 +8,9 @@ from typing import NewType
 Sealed = NewType("Sealed", bytes)
 SealedText = NewType("SealedText", str)  # in base64, as JSON carries it
 
+#: No access token lives longer. Continuous access evaluation reaches 28 h; the rest allows for clocks that differ.
+LONGEST_LIFETIME = timedelta(hours=48)
+
 _VISIBLE = bytes(range(0x20, 0x7F))
 
 

@@ -258,7 +258,8 @@ def test_an_import_repeated_after_a_crash_stores_the_rest(installation: Installa
 def test_an_import_goes_on_without_redis(installation: Installation, stores: Stack) -> None:
     """The cache is filled from Postgres when Redis is back."""
     stores.valkey.stop()
-    lines = [_line(f"user{number:03}@contoso.com", access_token="a", expires_at=4_102_444_800) for number in range(600)]
+    end = (installation.clock() + HOUR).timestamp()
+    lines = [_line(f"user{number:03}@contoso.com", access_token="a", expires_at=end) for number in range(600)]
 
     assert _import(installation, *lines) == (600, [])
 

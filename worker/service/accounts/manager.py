@@ -9,7 +9,7 @@ from worker.db import accounts as rows
 from worker.db import grants as incoming
 from worker.db.grants import Saved, SealedGrant
 from worker.db.session import Database
-from worker.domain.account import Account, AccountId, Grant, Status, account_id, normalize_email
+from worker.domain.account import Account, AccountId, Grant, Status, account_id, check_expiry, normalize_email
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import failure_of
 from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
@@ -153,6 +153,8 @@ class AccountManager:
         login_names = (grant.login_name, grant.mail and grant.mail.login_name)
         if any(name and not (len(name) <= _LOGIN_NAME_LIMIT and is_visible(name)) for name in login_names):
             raise InvalidInput(f"login_name is longer than {_LOGIN_NAME_LIMIT}, or not visible ASCII characters")
+        if grant.expires_at is not None:
+            check_expiry(grant.expires_at, self._utcnow())
         email = normalize_email(grant.email)
         return grant if grant.email == email else replace(grant, email=email)
 
