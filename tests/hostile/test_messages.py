@@ -125,6 +125,17 @@ def test_undecodable_messages_are_dropped(deployment: Deployment, worker: Proces
     assert redis.hlen("unacked") == 0
 
 
+def test_a_key_under_the_name_of_a_queue_stops_no_worker(deployment: Deployment, worker: Process, redis: Redis) -> None:
+    deployment.add_due_accounts(ANN)
+    redis.mset({"ondemand": MARKER, "sweep\x06\x163": MARKER})
+    wait_for(lambda: not redis.exists("ondemand", "sweep\x06\x163"), about="the keys to be gone", processes=[worker])
+    deployment.send("worker.refresh_account", str(account_id(ANN)), queue="ondemand")
+
+    wait_for(deployment.all_refreshed, about="the refresh", processes=[worker])
+
+    assert MARKER not in worker.output()
+
+
 HEADERS: dict[str, dict[str, Any]] = {
     "a time limit": {"timelimit": [1, 1]},
     "a time limit of another type": {"timelimit": MARKER},
