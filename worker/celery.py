@@ -9,29 +9,36 @@ import os
 import secrets
 import signal
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import celery.signals
 import click
+import structlog
 from celery import Celery
 from celery.schedules import crontab
 from kombu.exceptions import ChannelError
 
+from worker import clock
 from worker.broker import ON_DEMAND, REFRESH, SWEEP, leave_read_only_servers, queue, repair, tls_options
 from worker.broker.control import restrict_commands
 from worker.broker.messages import check_deliveries
-from worker.domain.errors import ConfigurationError
+from worker.cache import server_time
+from worker.domain.errors import ConfigurationError, Unavailable
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load
-from worker.tasks import EXPIRES
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
 
 _QUEUE_LIMIT = 64  # batches; a batch leases its accounts when it starts, so more of them would only wait
 _TIME_LIMIT = 300  # seconds until Celery kills a task; a batch ends with its lease, so only a bug takes as long
+_MAX_SKEW = timedelta(minutes=1)
 _EXIT_DELAY = 0.2  # seconds
 _CONFIGURATION_ERROR = 4  # exit code, the same as of token-worker
+
+
+_log = structlog.get_logger(__name__)
 
 
 class Worker(Celery):
@@ -93,6 +100,12 @@ class Worker(Celery):
             raise SystemExit(0)
         self.services.refresher.stop()
 
+    def drop_queued_sweeps(self) -> None:
+        """Remove the sweeps that were sent before this one started, which does their work."""
+        with self.connection_or_acquire() as connection:
+            channel: Any = connection.default_channel
+            channel.queue_purge(SWEEP)
+
     def queue_room(self) -> int:
         """How many more batches may be queued."""
         with self.connection_or_acquire() as connection:
@@ -149,12 +162,8 @@ def _configuration() -> dict[str, Any]:
 
 def _schedule(sweep_interval: float) -> dict[str, dict[str, Any]]:
     return {
-        "sweep": {"task": "worker.sweep", "schedule": sweep_interval, "options": {"expires": EXPIRES}},
-        "prune-events": {
-            "task": "worker.prune_events",
-            "schedule": crontab(minute="17", hour="*/6"),
-            "options": {"expires": EXPIRES},
-        },
+        "sweep": {"task": "worker.sweep", "schedule": sweep_interval},
+        "prune-events": {"task": "worker.prune_events", "schedule": crontab(minute="17", hour="*/6")},
     }
 
 
@@ -180,6 +189,17 @@ def _check_settings(**_: object) -> None:
         restrict_commands()
     importlib.import_module("worker.bootstrap")  # once for all children
     gc.freeze()  # a garbage collection in a child would write to the shared pages, and so copy them
+
+
+@celery.signals.worker_ready.connect
+def _warn_of_clock_skew(sender: Any, **_: object) -> None:
+    """Called once per worker. Its clock decides which accounts are due and which leases have ended."""
+    try:
+        skew = clock.utcnow() - server_time(_load_or_exit(Settings).redis_url.get_secret_value())
+    except Unavailable:
+        return
+    if abs(skew) > _MAX_SKEW:
+        _log.warning("Clock differs from that of Redis", host=sender.hostname, seconds=round(skew.total_seconds()))
 
 
 @celery.signals.worker_process_init.connect

@@ -10,9 +10,6 @@ from worker.domain.account import DEFAULT_CLIENT, AccountId
 from worker.domain.errors import AccountError
 from worker.domain.token import TokenRequirement
 
-# An old message may be skipped, because the next sweep sends new ones. Clocks of beat and workers may differ by less.
-EXPIRES = 600  # seconds
-
 if TYPE_CHECKING:
     from worker.celery import Worker
 
@@ -25,10 +22,11 @@ def _app(task: "Task[..., object]") -> "Worker":
 def sweep(self: "Task[[], int]") -> int:
     """Send as many batches as the due accounts fill and the queue has room for. Returns their number."""
     app = _app(self)
+    app.drop_queued_sweeps()
     room = app.queue_room()
     batches = app.services.refresher.batches_due(limit=room) if room > 0 else []
     for client in batches:
-        refresh_batch.apply_async((client,), expires=EXPIRES)
+        refresh_batch.apply_async((client,))
     return len(batches)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from tests.constants import ANN
 from tests.e2e.deployment import Deployment
 from tests.factories import emails
 from tests.waiting import wait_for
+from worker.broker import TaskSender
 from worker.cache import connect
 from worker.devkit.emulator import Hang
 from worker.devkit.stack.process import Process
@@ -121,6 +123,17 @@ def test_undecodable_messages_are_dropped(deployment: Deployment, worker: Proces
     assert "Traceback" not in worker.output()
     assert redis.llen("ondemand") == 0
     assert redis.hlen("unacked") == 0
+
+
+def test_a_key_under_the_name_of_a_queue_stops_no_worker(deployment: Deployment, worker: Process, redis: Redis) -> None:
+    deployment.add_due_accounts(ANN)
+    redis.mset({"ondemand": MARKER, "sweep\x06\x163": MARKER})
+    wait_for(lambda: not redis.exists("ondemand", "sweep\x06\x163"), about="the keys to be gone", processes=[worker])
+    deployment.send("worker.refresh_account", str(account_id(ANN)), queue="ondemand")
+
+    wait_for(deployment.all_refreshed, about="the refresh", processes=[worker])
+
+    assert MARKER not in worker.output()
 
 
 HEADERS: dict[str, dict[str, Any]] = {
@@ -280,3 +293,51 @@ def test_an_operator_may_switch_remote_control_on(deployment: Deployment) -> Non
         app.control.broadcast("shutdown")
 
     wait_for(lambda: not worker.alive(), about="the worker to end")
+
+
+def test_a_clock_that_is_wrong_stops_no_task(deployment: Deployment, worker: Process, redis: Redis) -> None:
+    """The clock of beat is ten minutes behind. Celery discards what it sends, by the header `expires`."""
+    deployment.add_due_accounts(ANN)
+    past = "2001-01-01T00:00:00+00:00"
+    redis.lpush("sweep", *(json.dumps(message("worker.sweep", expires=past)) for _ in range(300)))
+
+    wait_for(deployment.all_refreshed, about="the refresh", processes=[worker])
+    wait_for(lambda: redis.llen("sweep") == 0, about="the sweeps to be gone", processes=[worker])
+
+    assert worker.output().count("Task worker.sweep") < 30, "one sweep does the work of those that wait"
+
+
+def test_beat_and_consumers_send_no_expiry(deployment: Deployment, redis: Redis) -> None:
+    beat = deployment.celery("beat")
+    sender = TaskSender(deployment.environment["WORKER_REDIS_URL"])
+    sender.request_refresh(account_id(ANN), min_ttl=None, rejected=None)
+    sender.close()
+    wait_for(lambda: redis.llen("sweep"), about="a sweep", processes=[beat])
+
+    for queue in ("sweep", "ondemand"):
+        sent: Any = redis.lindex(queue, 0)
+        assert json.loads(sent)["headers"]["expires"] is None
+
+
+AHEAD = """
+import sys
+from datetime import timedelta
+from worker import clock
+utcnow = clock.utcnow
+clock.utcnow = lambda: utcnow() + timedelta(minutes=10)
+from celery.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_a_wrong_clock_is_logged_once_with_its_host(deployment: Deployment, worker: Process) -> None:
+    deployment.add_due_accounts(ANN)
+    argv = ["-A", "worker", "worker", "--concurrency", "2", "--hostname", "ahead@here"]
+    ahead = deployment.start([sys.executable, "-c", AHEAD, *argv])
+    wait_for(lambda: "Clock differs" in ahead.output(), about="the warning", processes=[ahead])
+    beat = deployment.celery("beat")
+    wait_for(deployment.all_refreshed, about="the refresh", processes=[ahead, beat])
+
+    [line] = [json.loads(line) for line in ahead.output().splitlines() if "Clock differs" in line]
+    assert (line["host"], line["seconds"], line["level"]) == ("ahead@here", 600, "warning")
+    assert "Clock differs" not in worker.output()

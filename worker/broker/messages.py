@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from queue import Empty
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from celery.worker.consumer import Consumer
 from kombu.transport import redis as transport
 from kombu.transport.virtual import Channel, Message
 from kombu.utils.json import loads
+from redis.exceptions import ResponseError
 
 _LONGEST_TEXT = 100  # characters of an id or a name
 _GREATEST = 2**53  # the numbers that every JSON library reads exactly; logical clocks, versions and seconds are smaller
@@ -39,9 +41,32 @@ def check_deliveries() -> None:
         else:
             _log_dropped()
 
+    channel_class: Any = transport.Channel
+    read = channel_class._brpop_read
+
+    def read_or_delete(channel: Any, **options: Any) -> Any:
+        try:
+            return read(channel, **options)
+        except ResponseError:
+            if not _delete_foreign_keys(channel):
+                raise
+            _log_dropped()
+            raise Empty from None
+
+    channel_class._brpop_read = read_or_delete
     deliver_if_valid.checked = True  # type: ignore[attr-defined]
     transport_class._deliver = deliver_if_valid
     vars(transport)["loads"] = _loads_or_none
+
+
+def _delete_foreign_keys(channel: Any) -> bool:
+    """Delete the keys under the names of queues that are no lists, and return whether there were any."""
+    keys = [
+        channel._q_for_pri(queue, priority) for queue in channel.active_queues for priority in channel.priority_steps
+    ]
+    with channel.conn_or_acquire() as client:
+        foreign = [key for key in keys if client.type(key) not in {b"list", b"none"}]
+        return bool(foreign and client.delete(*foreign))
 
 
 class CheckedConsumer(Consumer):

@@ -14,7 +14,6 @@ from worker.domain.account import AccountId
 from worker.domain.errors import Unavailable
 
 _TASK = "worker.refresh_account"
-_EXPIRES = 60  # seconds; the consumer has given up by then
 _TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
 
 
@@ -40,7 +39,6 @@ class TaskSender:
                     _TASK,
                     (str(account), min_ttl, rejected),
                     queue=ON_DEMAND,
-                    expires=_EXPIRES,
                     retry=False,
                     ignore_result=True,
                     connection=self._connected(),

@@ -1,7 +1,7 @@
 """The values in Redis: cache entries, results that wait for Postgres, records of requests. Opens no sealed value."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from hashlib import blake2b, sha1
 from typing import ParamSpec, TypeAlias, TypeVar, cast
@@ -46,6 +46,14 @@ def raises_unavailable(call: Callable[P, T]) -> Callable[P, T]:
             raise unavailable(error) from None
 
     return translated
+
+
+@raises_unavailable
+def server_time(url: str) -> datetime:
+    """The time of Redis. Raises Unavailable."""
+    with connect(url) as client:
+        seconds, microseconds = cast("tuple[int, int]", client.time())
+    return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
 
 
 def unavailable(error: RedisError) -> Unavailable:

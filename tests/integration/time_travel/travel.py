@@ -129,8 +129,6 @@ class Machine:
 
     def _run(self, headers: dict[str, str], arguments: list[Any], keywords: dict[str, object]) -> None:
         task = headers["task"]
-        if datetime.fromisoformat(headers["expires"]) <= self._clock():
-            return  # a worker would revoke it, too
         try:
             self._app.tasks[task].apply(tuple(arguments), keywords, task_id=headers["id"], throw=True)
         except self._outages:
