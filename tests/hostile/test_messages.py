@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from celery import Celery
 from redis import Redis
 
 from tests.constants import ANN
 from tests.e2e.deployment import Deployment
 from tests.factories import emails
-from tests.waiting import wait_for
+from tests.waiting import HANG_LIMIT, wait_for
 from worker.broker import TaskSender
 from worker.cache import connect
 from worker.devkit.emulator import Hang
@@ -246,6 +247,13 @@ SWITCHED_OFF: dict[str, dict[str, Any]] = {
 }
 
 
+def _inspect(app: Celery, command: str, worker: Process) -> dict[str, Any]:
+    """The worker's reply. The test repeats the command, because the broker stores no broadcast and a reply may be lost."""
+    inspect = app.control.inspect(timeout=2, limit=1)
+    reply: dict[str, Any] = wait_for(getattr(inspect, command), about=f"a reply to {command}", processes=[worker])
+    return reply
+
+
 def test_broadcasts_change_no_worker(deployment: Deployment, worker: Process, redis: Redis) -> None:
     for junk in (
         b"",
@@ -261,9 +269,9 @@ def test_broadcasts_change_no_worker(deployment: Deployment, worker: Process, re
     with deployment.broker() as app:
         for command, arguments in SWITCHED_OFF.items():
             app.control.broadcast(command, arguments=arguments)
-        [active_queues] = (app.control.inspect(timeout=5, limit=1).active_queues() or {}).values()
-        [revoked] = (app.control.inspect(timeout=5, limit=1).revoked() or {}).values()
-        [stats] = (app.control.inspect(timeout=5, limit=1).stats() or {}).values()
+        [active_queues] = _inspect(app, "active_queues", worker).values()
+        [revoked] = _inspect(app, "revoked", worker).values()
+        [stats] = _inspect(app, "stats", worker).values()
     assert {each["name"] for each in active_queues} == {"ondemand", "sweep", "refresh"}
     assert revoked == []
     assert stats["pool"]["max-concurrency"] == 1
@@ -280,7 +288,7 @@ def test_inspection_shows_no_password(deployment: Deployment, worker: Process, r
     with deployment.broker() as app:
         for command in ("ping", "conf", "report", "stats", "active_queues", "registered", "active", "reserved"):
             arguments = {"with_defaults": True} if command == "conf" else {}
-            answers = app.control.broadcast(command, arguments=arguments, reply=True, timeout=10, limit=1)
+            answers = app.control.broadcast(command, arguments=arguments, reply=True, timeout=HANG_LIMIT, limit=1)
             [answer] = answers or []
             assert "error" not in next(iter(answer.values())), command
             assert password not in json.dumps(answer), command
