@@ -248,7 +248,7 @@ SWITCHED_OFF: dict[str, dict[str, Any]] = {
 
 
 def _inspect(app: Celery, command: str, worker: Process) -> dict[str, Any]:
-    """The worker's reply. The test repeats the command, because the broker stores no broadcast and a reply may be lost."""
+    """The worker's reply. The test repeats the command, because a broadcast or a reply may be lost."""
     inspect = app.control.inspect(timeout=2, limit=1)
     reply: dict[str, Any] = wait_for(getattr(inspect, command), about=f"a reply to {command}", processes=[worker])
     return reply
