@@ -133,14 +133,14 @@ def test_the_tenant_of_a_thief_stops_no_other(
     """The administrator of one tenant controls its metadata. Three of its accounts would open a breaker."""
     with _process(settings, authority=platform.authority, ca_bundle=ca_bundle) as services:
         services.accounts.save([_grant(BOB)])
-        assert services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+        assert services.refresher.refresh_due() == {"leased": 1, "refreshed": 1}
         platform.publish(token_endpoint=f"https://127.0.0.1:{thief.port}/t")
         stolen = [f"user{number}@evil.example" for number in range(4)]
         services.accounts.save(
             [_grant(email, authority=f"{platform.base_url}/evil.example") for email in stolen] + [_grant(ANN)]
         )
 
-        assert services.refresher.refresh_due() == {"claimed": 5, "refreshed": 1, "misconfigured": 4}
+        assert services.refresher.refresh_due() == {"leased": 5, "refreshed": 1, "misconfigured": 4}
 
         failures = {(each := services.accounts.find(email).failure) and each.code for email in stolen}
         assert failures == {"endpoint_refused"}
@@ -155,7 +155,7 @@ def test_the_setting_reaches_the_worker(
     changes = {"authority": platform.authority, "ca_bundle": ca_bundle, "endpoint_hosts": "127.0.0.1"}
     with _process(settings, **changes) as services:
         services.accounts.save([_grant(ANN)])
-        assert services.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+        assert services.refresher.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def _endpoints(platform: ScriptedServer) -> dict[str, str]:

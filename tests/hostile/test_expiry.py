@@ -73,7 +73,7 @@ def test_a_lifetime_from_the_identity_server_is_capped(installation: Installatio
     installation.sign_in(ANN, due=True)
     installation.emulator.add_fault(Tampered({"expires_in": seconds}))
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
     account = installation.account()
     assert account.expires_at == installation.clock() + LONGEST_LIFETIME

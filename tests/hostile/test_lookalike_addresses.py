@@ -121,5 +121,5 @@ def test_an_account_of_an_earlier_version_stays_alive(installation: Installation
     installation.sign_in(ANN, BOB, due=True)
     installation.query("UPDATE mail_credentials SET email = :email WHERE email = :ann", ann=ANN, email="csi\u009b@x.y")
 
-    assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert installation.refresh_due() == {"leased": 2, "refreshed": 2}
     assert [account.email for account in installation.accounts()] == [BOB, "csi\u009b@x.y"]

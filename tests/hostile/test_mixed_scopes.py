@@ -52,7 +52,7 @@ def test_scopes_that_an_earlier_version_has_stored_cost_one_account_only(install
     installation.sign_in(ANN, BOB, due=True)
     installation.query("UPDATE mail_credentials SET scopes = :scopes WHERE email = :email", scopes=MIXED, email=ANN)
 
-    assert installation.refresh_due() == {"claimed": 2, "misconfigured": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 2, "misconfigured": 1, "refreshed": 1}
 
     account = installation.account(ANN)
     assert account.status is Status.ACTIVE

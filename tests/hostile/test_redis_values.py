@@ -35,7 +35,7 @@ def test_no_outbox_value_stops_a_batch(services: Services, emulator: Emulator, r
     redis.hset("token-worker:outbox", mapping={str(account_id("eve@contoso.com")): value, "x": value})
 
     assert services.refresher.batches_due(limit=1) == ["default"]
-    assert services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert services.refresher.refresh_due() == {"leased": 2, "refreshed": 2}
 
 
 @pytest.mark.parametrize("value", TIMES, ids=lambda value: repr(value[:12]))
@@ -43,7 +43,7 @@ def test_no_throttle_value_stops_a_batch(services: Services, emulator: Emulator,
     sign_in(services, emulator, ANN, BOB)
     redis.set("token-worker:pause:default:contoso.com", value)
 
-    assert services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert services.refresher.refresh_due() == {"leased": 2, "refreshed": 2}
 
 
 def test_a_throttle_ends_after_a_day_for_every_value_in_redis(
@@ -53,4 +53,4 @@ def test_a_throttle_ends_after_a_day_for_every_value_in_redis(
     sign_in(services, emulator, ANN, BOB)
     redis.set("token-worker:pause:default:contoso.com", b"99999999999")
 
-    assert services.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert services.refresher.refresh_due() == {"leased": 2, "refreshed": 2}

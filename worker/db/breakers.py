@@ -58,7 +58,7 @@ def store(connection: Connection, breaker: Breaker, *, now: datetime) -> None:
     )
 
 
-def claim_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> bool:
+def take_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> bool:
     """Take the right to send the one probe; if its sender dies, the next may be sent from ``until`` on."""
     statement = text("""
         UPDATE oauth_clients SET open_until = :until, updated_at = :now

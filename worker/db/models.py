@@ -75,7 +75,7 @@ class MailCredential(Base):
                 "autovacuum_vacuum_scale_factor": "0.02",
                 "autovacuum_vacuum_insert_scale_factor": "0.05",
                 "autovacuum_analyze_scale_factor": "0.05",
-                # A claim reads and rewrites rows, of which tokens would be nine tenths: all of them are kept aside.
+                # A lease reads and rewrites rows, of which tokens would be nine tenths: all of them are kept aside.
                 "toast_tuple_target": "128",
             },
         },

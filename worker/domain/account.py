@@ -39,7 +39,7 @@ class Status(enum.StrEnum):
 #: The states that end only by a person's help: the user's, an administrator's or an operator's.
 NEEDS_ATTENTION = frozenset({Status.REAUTH_REQUIRED, Status.BLOCKED, Status.UNREADABLE})
 
-#: The states in which a claim is possible; the others have no due time.
+#: The states in which a lease is possible; the others have no due time.
 REFRESHABLE = frozenset({Status.ACTIVE, Status.REAUTH_REQUIRED, Status.BLOCKED})
 
 

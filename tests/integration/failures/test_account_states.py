@@ -46,9 +46,9 @@ def test_strikes_are_counted_across_processes(installation: Installation) -> Non
     installation.emulator.add_fault(oauth_error(UNKNOWN), ANN)
     seen = []
     for _ in range(3):
-        assert installation.another_process().refresher.refresh_due() == {"claimed": 1, "reauth_required": 1}
+        assert installation.another_process().refresher.refresh_due() == {"leased": 1, "reauth_required": 1}
         seen.append(state(installation))
-        assert installation.another_process().refresher.refresh_due() == {"claimed": 0}
+        assert installation.another_process().refresher.refresh_due() == {"leased": 0}
         installation.clock.advance(minutes=5)
 
     assert seen == [(Status.ACTIVE, 1), (Status.ACTIVE, 2), (Status.REAUTH_REQUIRED, 3)]
@@ -79,7 +79,7 @@ def test_other_failures_neither_count_as_strikes_nor_clear_them(installation: In
 
 def by_sign_in(installation: Installation) -> None:
     installation.sign_in(ANN, due=True)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def by_hand(installation: Installation) -> None:
@@ -88,14 +88,14 @@ def by_hand(installation: Installation) -> None:
 
 def by_resuming(installation: Installation) -> None:
     installation.services.accounts.resume(ANN)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def by_the_daily_recheck(installation: Installation) -> None:
     installation.clock.advance(hours=23, minutes=59)
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     installation.clock.advance(hours=2.5)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 @pytest.mark.parametrize("code", ENDED)
@@ -149,13 +149,13 @@ def test_an_unreadable_account_is_active_again_after_a_repair_and_a_resume(
     sealed = installation.account(ANN).refresh_token
     installation.query("UPDATE mail_credentials SET refresh_token = '\\x00'")
 
-    assert installation.refresh_due() == {"claimed": 1}
+    assert installation.refresh_due() == {"leased": 1}
 
     account = installation.account(ANN)
     assert (account.status, account.due_at, account.refresh_token) == (Status.UNREADABLE, None, b"\x00")
     assert installation.requests == 0
     clock.advance(days=2)
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     with pytest.raises(AccountInactive):
         installation.services.tokens.get(ANN)
 
@@ -230,7 +230,7 @@ def test_a_refusal_of_the_old_grant_does_not_affect_the_new_one(installation: In
         account = installation.account(email)
         assert (account.version, account.failure, account.grant_lifetime) == (2, None, None)
         assert state(installation, email) == (Status.ACTIVE, 0)
-    assert installation.refresh_due() == {"claimed": len(codes), "refreshed": len(codes)}
+    assert installation.refresh_due() == {"leased": len(codes), "refreshed": len(codes)}
     for email in users:
         assert_well(installation, email)
 
@@ -269,7 +269,7 @@ def test_one_dead_account_does_not_affect_the_others(installation: Installation)
     installation.sign_in(ANN, BOB, due=True)
     installation.emulator.revoke(ANN)
 
-    assert installation.refresh_due() == {"claimed": 2, "refreshed": 1, "reauth_required": 1}
+    assert installation.refresh_due() == {"leased": 2, "refreshed": 1, "reauth_required": 1}
 
     assert_well(installation, BOB)
     with pytest.raises(NeedsUser):

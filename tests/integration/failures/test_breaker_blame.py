@@ -23,13 +23,13 @@ def test_damaged_refresh_tokens_do_not_stop_other_accounts(installation: Install
     installation.clock.advance(seconds=1)
     installation.sign_in(*emails(10), due=True)
 
-    assert installation.refresh_due() == {"claimed": 50, "reauth_required": 40, "refreshed": 10}
+    assert installation.refresh_due() == {"leased": 50, "reauth_required": 40, "refreshed": 10}
     assert installation.breaker_rows() == []
     assert installation.account(DAMAGED[0]).status is Status.ACTIVE
 
     for _ in range(2):
         installation.clock.advance(minutes=5)
-        assert installation.refresh_due() == {"claimed": 40, "reauth_required": 40}
+        assert installation.refresh_due() == {"leased": 40, "reauth_required": 40}
     assert {installation.account(email).status for email in DAMAGED} == {Status.REAUTH_REQUIRED}
 
 
@@ -40,7 +40,7 @@ def test_accounts_with_wrong_scopes_do_not_stop_other_accounts(installation: Ins
     installation.clock.advance(seconds=1)
     installation.sign_in(*emails(10), due=True)
 
-    assert installation.refresh_due() == {"claimed": 50, "misconfigured": 40, "refreshed": 10}
+    assert installation.refresh_due() == {"leased": 50, "misconfigured": 40, "refreshed": 10}
     assert installation.breaker_rows() == []
 
 
@@ -79,7 +79,7 @@ def test_refusals_of_a_few_accounts_do_not_stop_other_accounts(installation: Ins
 
     counts = installation.refresh_due()
 
-    assert (counts["claimed"], counts["refreshed"]) == (50, 10)
+    assert (counts["leased"], counts["refreshed"]) == (50, 10)
     assert installation.breaker_rows() == []
 
 
@@ -91,7 +91,7 @@ def test_accounts_with_a_wrong_authority_do_not_stop_other_accounts(installation
     installation.clock.advance(seconds=1)
     installation.sign_in(*emails(10), due=True)
 
-    assert installation.refresh_due() == {"claimed": 50, "misconfigured": 40, "refreshed": 10}
+    assert installation.refresh_due() == {"leased": 50, "misconfigured": 40, "refreshed": 10}
     assert installation.breaker_rows() == []
 
 

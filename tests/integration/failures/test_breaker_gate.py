@@ -16,7 +16,7 @@ from worker.domain.account import Status
 from worker.domain.errors import BackingOff, WorkerError
 from worker.settings.clients import ClientSettings
 
-NONE = {"claimed": 0}
+NONE = {"leased": 0}
 
 
 def test_a_rejected_secret_costs_few_requests_and_blames_no_account(
@@ -29,7 +29,7 @@ def test_a_rejected_secret_costs_few_requests_and_blames_no_account(
 
     sent = installation.requests
     assert 3 <= sent <= installation.requests_until_open
-    assert tally == {"claimed": 50, "misconfigured": sent, "returned": 50 - sent}
+    assert tally == {"leased": 50, "misconfigured": sent, "returned": 50 - sent}
     assert installation.blamed_accounts() == []
     assert {account.version for account in installation.accounts()} == {1}
     without_request = [account for account in installation.accounts() if account.failure is None]
@@ -143,7 +143,7 @@ def test_detected_loops_never_open_the_breaker(installation: Installation, fifty
     for email in fifty[:40]:
         installation.emulator.add_fault(oauth_error("50196"), email)
 
-    assert installation.refresh_due() == {"claimed": 50, "throttled": 40, "refreshed": 10}
+    assert installation.refresh_due() == {"leased": 50, "throttled": 40, "refreshed": 10}
 
     assert installation.breaker_rows() == []
     assert installation.blamed_accounts() == []
@@ -156,7 +156,7 @@ def test_a_tenant_that_is_gone_does_not_stop_the_others(installation: Installati
     for email in gone:
         installation.emulator.add_fault(oauth_error("90002"), email)
 
-    assert installation.refresh_due() == {"claimed": 80, "misconfigured": 30, "refreshed": 50}
+    assert installation.refresh_due() == {"leased": 80, "misconfigured": 30, "refreshed": 50}
 
     assert installation.breaker_rows() == []
     assert installation.blamed_accounts() == []
@@ -175,7 +175,7 @@ def test_another_app_registration_goes_on(installation: Installation) -> None:
 
     assert both.refresh_due()["returned"] > 0
     assert services.refresher.batches_due(limit=64) == ["other"]
-    assert both.refresh_due("other") == {"claimed": 20, "refreshed": 20}
+    assert both.refresh_due("other") == {"leased": 20, "refreshed": 20}
     assert [(breaker.client, breaker.failures) for breaker in services.events.breakers()] == [("default", 1)]
 
 
@@ -194,7 +194,7 @@ def test_a_machine_without_a_network_stops_only_its_own_requests(
     assert installation.breaker_rows() == []
     assert installation.blamed_accounts() == []
 
-    assert installation.refresh_due() == {"claimed": tally["returned"], "refreshed": tally["returned"]}
+    assert installation.refresh_due() == {"leased": tally["returned"], "refreshed": tally["returned"]}
 
 
 def test_a_probe_that_cannot_reach_microsoft_is_released(
@@ -206,9 +206,9 @@ def test_a_probe_that_cannot_reach_microsoft_is_released(
     installation.accept_secret()
     installation.clock.advance(seconds=10)
 
-    assert without_microsoft.refresher.refresh_due() == {"claimed": 1, "transient": 1}
+    assert without_microsoft.refresher.refresh_due() == {"leased": 1, "transient": 1}
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_a_probe_that_is_not_sent_is_released(

@@ -81,7 +81,7 @@ def test_a_whole_batch_changes_to_the_next_secret_without_a_failure(installation
     installation.sign_in(*emails(60), due=True)
     accept(installation, NEW)
 
-    assert installation.refresh_due() == {"claimed": 60, "refreshed": 60}
+    assert installation.refresh_due() == {"leased": 60, "refreshed": 60}
 
     assert 61 <= installation.requests <= 60 + installation.settings.connections
     assert installation.query("SELECT count(*) FROM oauth_clients") == [(0,)]
@@ -101,7 +101,7 @@ def test_two_refused_secrets_open_the_breaker(installation: Installation, other_
     assert installation.blamed_accounts() == []
     accept(installation, NEW)
     installation.clock.advance(seconds=10)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_a_failure_that_is_not_about_the_secret_is_requested_once(installation: Installation) -> None:
@@ -122,7 +122,7 @@ def test_a_dead_grant_is_reported_with_the_next_secret(installation: Installatio
     accept(installation, NEW)
     installation.emulator.revoke(ANN)
 
-    assert installation.refresh_due() == {"claimed": 2, "refreshed": 1, "reauth_required": 1}
+    assert installation.refresh_due() == {"leased": 2, "refreshed": 1, "reauth_required": 1}
 
     with pytest.raises(NeedsUser, match="AADSTS50173"):
         installation.services.tokens.get(ANN)

@@ -25,10 +25,10 @@ def live(installation: Installation, days: int, code: str) -> None:
     """Refresh the account for so many days, then let Microsoft end its grant with this code."""
     for _ in range(days * 2):
         installation.clock.advance(hours=12)
-        assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+        assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
     installation.clock.advance(hours=2)
     installation.emulator.add_fault(oauth_error(code), ANN, times=1)
-    assert installation.refresh_due() == {"claimed": 1, "reauth_required": 1}
+    assert installation.refresh_due() == {"leased": 1, "reauth_required": 1}
 
 
 @pytest.mark.parametrize(("days", "code"), [(7, "70043"), (1, "700084")])

@@ -69,7 +69,7 @@ def _poisoned(installation: Installation) -> Installation:
     """Twenty mailboxes are refreshed, and Postgres stores all but Ann's."""
     installation.sign_in(ANN, *emails(19), due=True, strict=True)
     poison(installation)
-    assert installation.refresh_due() == {"claimed": 20, "refreshed": 20}
+    assert installation.refresh_due() == {"leased": 20, "refreshed": 20}
     return installation
 
 
@@ -82,7 +82,7 @@ def test_a_row_that_postgres_rejects_does_not_affect_its_group(installation: Ins
     installation.emulator.add_fault(Hang(0.2), ANN)
     poison(installation, seconds=0.03)
 
-    assert installation.refresh_due() == {"claimed": 20, "refreshed": 20}
+    assert installation.refresh_due() == {"leased": 20, "refreshed": 20}
 
     for email in emails(19):
         assert_stored(installation, email, version=2)
@@ -104,7 +104,7 @@ def test_no_request_is_sent_for_an_account_in_the_outbox(poisoned: Installation,
     """
     poisoned.clock.advance(hours=2)
 
-    assert other_process.refresher.refresh_due() == {"claimed": 19, "refreshed": 19}
+    assert other_process.refresher.refresh_due() == {"leased": 19, "refreshed": 19}
     poisoned.clock.advance(minutes=5)
     poisoned.refresh_due()
 
@@ -121,12 +121,12 @@ def test_a_pending_result_is_stored_once_postgres_accepts_it(poisoned: Installat
     assert waiting(poisoned) == {str(account_id(ANN))}
 
     cure(poisoned)
-    assert other_process.refresher.refresh_due() == {"claimed": 0}
+    assert other_process.refresher.refresh_due() == {"leased": 0}
 
     assert waiting(poisoned) == set()
     assert_stored(poisoned, ANN, version=2)
     poisoned.clock.advance(hours=2)
-    assert poisoned.refresh_due() == {"claimed": 20, "refreshed": 20}
+    assert poisoned.refresh_due() == {"leased": 20, "refreshed": 20}
     assert_stored(poisoned, ANN, version=3)
 
 
@@ -158,7 +158,7 @@ def test_a_pending_result_is_stored_after_its_lease_has_expired(
     """Another worker has leased the row since and released it without a request, so the waiting token is newer than its
     own."""
     poisoned.clock.advance(minutes=3)
-    assert other_process.refresher.refresh_due() == {"claimed": 0}
+    assert other_process.refresher.refresh_due() == {"leased": 0}
 
     cure(poisoned)
     other_process.refresher.refresh_due()
@@ -185,7 +185,7 @@ def test_a_sign_in_while_it_waits_wins(poisoned: Installation) -> None:
     poisoned.sign_in(ANN, due=True, strict=True)
     granted = poisoned.emulator.newest_refresh_token(ANN)
 
-    assert poisoned.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert poisoned.refresh_due() == {"leased": 1, "refreshed": 1}
 
     assert waiting(poisoned) == set()
     assert not poisoned.emulator.accepts(granted)  # the new one has been used
@@ -223,7 +223,7 @@ def test_values_that_cannot_be_opened_are_set_aside_and_block_no_account(install
     store = OutboxStore(installation.services.redis)
     store.put({account_id(email): value for email, value in zip(victims, GARBAGE, strict=True)})
 
-    assert installation.refresh_due() == {"claimed": len(victims) + 1, "refreshed": len(victims) + 1}
+    assert installation.refresh_due() == {"leased": len(victims) + 1, "refreshed": len(victims) + 1}
 
     assert kept(store) == {}
     assert installation.services.redis.hlen(f"{OUTBOX}:unreadable") == len(GARBAGE)
@@ -236,7 +236,7 @@ def test_a_value_under_another_key_waits_for_a_worker_with_that_key(installation
     store = OutboxStore(installation.services.redis)
     store.put({account_id(ANN): (value := b"\x01\x03new" + bytes(60))})
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
     assert kept(store) == {account_id(ANN): value}
 
@@ -250,7 +250,7 @@ def test_a_value_of_another_account_is_ignored(installation: Installation) -> No
     store.discard({account_id(ANN): value})
     store.put({account_id(BOB): value})
 
-    assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert installation.refresh_due() == {"leased": 2, "refreshed": 2}
 
     assert installation.account(BOB).version == 2
     assert installation.stored_secret(Purpose.REFRESH_TOKEN, BOB) == installation.emulator.newest_refresh_token(BOB)
@@ -293,16 +293,16 @@ def test_a_missing_table_of_events_loses_no_token(installation: Installation, ot
     installation.sign_in(ANN, *emails(5), due=True, strict=True)
     installation.query("ALTER TABLE refresh_events RENAME TO elsewhere")
 
-    assert installation.refresh_due() == {"claimed": 6, "refreshed": 6}
+    assert installation.refresh_due() == {"leased": 6, "refreshed": 6}
     assert len(waiting(installation)) == 6
-    assert other_process.refresher.refresh_due() == {"claimed": 0}
+    assert other_process.refresher.refresh_due() == {"leased": 0}
 
     assert waiting(installation) == set()
     for email in (ANN, *emails(5)):
         assert_stored(installation, email, version=2)
     installation.query("ALTER TABLE elsewhere RENAME TO refresh_events")
     installation.clock.advance(hours=2)
-    assert installation.refresh_due() == {"claimed": 6, "refreshed": 6}
+    assert installation.refresh_due() == {"leased": 6, "refreshed": 6}
     assert installation.query("SELECT count(*) FROM refresh_events") == [(6,)]
 
 
@@ -314,7 +314,7 @@ def test_a_row_that_postgres_rejects_does_not_delay_others(installation: Install
     assert len(waiting(installation)) == 20
     poison(installation)
 
-    assert other_process.refresher.refresh_due() == {"claimed": 0}
+    assert other_process.refresher.refresh_due() == {"leased": 0}
 
     assert waiting(installation) == {str(account_id(ANN))}
     for email in emails(19):
@@ -327,12 +327,12 @@ def test_a_failure_that_cannot_be_stored_is_requested_again(installation: Instal
     installation.emulator.add_fault(oauth_error("50173"), ANN)
     installation.query("ALTER TABLE refresh_events RENAME TO elsewhere")
 
-    assert installation.refresh_due() == {"claimed": 2, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 2, "refreshed": 1}
     assert installation.account(ANN).status is Status.ACTIVE
     installation.query("ALTER TABLE elsewhere RENAME TO refresh_events")
     clock.advance(minutes=3)
 
-    assert installation.refresh_due() == {"claimed": 1, "reauth_required": 1}
+    assert installation.refresh_due() == {"leased": 1, "reauth_required": 1}
     assert installation.account(ANN).status is Status.REAUTH_REQUIRED
 
 

@@ -39,7 +39,7 @@ def test_a_big_outbox_is_delivered_to_its_last_value(installation: Installation)
     store = put_garbage(installation, GARBAGE)
     installation.services.outbox.add([pending(account_id(email)) for email in emails(50)])
 
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
 
     assert kept(store) == {}
     assert {account.version for account in installation.accounts()} == {2}

@@ -70,7 +70,7 @@ def test_a_batch_larger_than_the_rate_is_finished(installation: Installation) ->
     """It waits for the rate repeatedly, and leaves nothing to the next sweep."""
     installation.sign_in(*emails(30), due=True)
 
-    assert installation.another_process(rate=RATE).refresher.refresh_due() == {"claimed": 30, "refreshed": 30}
+    assert installation.another_process(rate=RATE).refresher.refresh_due() == {"leased": 30, "refreshed": 30}
 
 
 def test_a_batch_takes_no_more_of_the_rate_than_is_due(
@@ -79,7 +79,7 @@ def test_a_batch_takes_no_more_of_the_rate_than_is_due(
     """A consumer or another batch may need the rest at this moment."""
     installation.sign_in(*emails(3), due=True)
 
-    assert installation.another_process(rate=RATE).refresher.refresh_due() == {"claimed": 3, "refreshed": 3}
+    assert installation.another_process(rate=RATE).refresher.refresh_due() == {"leased": 3, "refreshed": 3}
 
     assert limiter().acquire("default", RATE) >= RATE - 3
 
@@ -151,7 +151,7 @@ def test_all_processes_honour_the_tenants_retry_after(throttled: Installation, o
     throttled.sign_in("new@contoso.com", "new@fabrikam.com", due=True)
 
     def sweep_and_read() -> None:
-        assert other_process.refresher.refresh_due() == {"claimed": 2, "refreshed": 1, "returned": 1}
+        assert other_process.refresher.refresh_due() == {"leased": 2, "refreshed": 1, "returned": 1}
         with pytest.raises(BackingOff, match="tenant_throttled") as caught:
             other_process.tokens.get("new@contoso.com")
         assert timedelta(0) < caught.value.retry_after <= MINUTE
@@ -175,7 +175,7 @@ def test_requests_to_the_tenant_resume_after_its_retry_after(installation: Insta
     assert set(paused(redis_url)) == {"contoso.com"}
 
     assert paused(redis_url, at=installation.clock.advance(minutes=2)) == {}
-    assert installation.refresh_due() == {"claimed": 3, "refreshed": 3}
+    assert installation.refresh_due() == {"leased": 3, "refreshed": 3}
 
 
 def test_a_late_response_does_not_shorten_a_throttle(redis_url: str) -> None:

@@ -77,7 +77,7 @@ def test_a_grant_without_a_usable_access_token_is_due_at_once(installation: Inst
     )
 
     assert [account.access_token for account in installation.services.accounts.list()] == [None] * 3
-    assert installation.refresh_due() == {"claimed": 3, "refreshed": 3}
+    assert installation.refresh_due() == {"leased": 3, "refreshed": 3}
 
 
 def test_a_grant_with_an_access_token_is_due_in_the_middle_of_its_life(installation: Installation) -> None:
@@ -127,7 +127,7 @@ def test_a_sign_in_clears_failures(installation: Installation, code: str) -> Non
     token = installation.services.tokens.get(ANN)
     assert token.version == account.version
     installation.clock.advance(hours=2)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_a_sign_in_brings_a_disconnected_account_back(installation: Installation) -> None:
@@ -209,7 +209,7 @@ def test_a_refresh_in_flight_does_not_undo_a_disconnect(installation: Installati
     with installation.in_flight(installation.refresh_due) as refresh:
         installation.services.accounts.disconnect(ANN)
 
-    assert refresh.result() == {"claimed": 1}
+    assert refresh.result() == {"leased": 1}
     after = installation.account()
     assert (after.status, after.access_token, after.due_at) == (Status.DISCONNECTED, None, None)
     entry = installation.cached()
@@ -226,7 +226,7 @@ def test_a_paused_account_is_resumed_at_once(installation: Installation) -> None
     installation.services.accounts.resume(ANN)
 
     assert (installation.account().status, installation.account().failure) == (Status.ACTIVE, None)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_an_account_set_aside_for_a_wrong_key_is_resumed_once_the_key_is_right(installation: Installation) -> None:
@@ -240,7 +240,7 @@ def test_an_account_set_aside_for_a_wrong_key_is_resumed_once_the_key_is_right(i
 
     installation.services.accounts.resume(ANN)
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_a_disconnected_account_cannot_be_resumed(installation: Installation) -> None:

@@ -69,7 +69,7 @@ def test_a_tenant_that_is_gone_is_reported_after_a_day(installation: Installatio
     assert (event.email, event.status, event.reason) == (ANN, Status.BLOCKED, "AADSTS90002")
     assert "does not know your organization" in event.advice
     installation.clock.advance(days=1.1)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_each_account_is_reported_once_per_event(installation: Installation) -> None:

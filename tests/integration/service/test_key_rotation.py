@@ -57,7 +57,7 @@ def test_after_a_rotation_the_old_key_can_go(installation: Installation) -> None
     installation.services.redis.flushall()
     assert [new.tokens.get(email).email for email in (ANN, BOB, CAT)] == [ANN, BOB, CAT]
     installation.clock.advance(hours=2)
-    assert new.refresher.refresh_due() == {"claimed": 3, "refreshed": 3}
+    assert new.refresher.refresh_due() == {"leased": 3, "refreshed": 3}
     assert installation.emulator.statistics().failures == 0
 
 
@@ -201,7 +201,7 @@ def test_refreshes_go_on_while_keys_are_rotated(installation: Installation) -> N
     _rotate(both)
     assert rotated > 10
     installation.clock.advance(hours=2)
-    assert _with_new(installation).refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert _with_new(installation).refresher.refresh_due() == {"leased": 1, "refreshed": 1}
     assert installation.emulator.statistics().failures == 0
     assert _rotate(both).remaining == 0
 
@@ -227,9 +227,9 @@ def test_a_refresh_in_flight_survives_a_rotation(installation: Installation) -> 
     with installation.in_flight(installation.refresh_due) as refresh:
         assert _rotate(_with_both(installation)).rotated == 1
 
-    assert refresh.result() == {"claimed": 1, "refreshed": 1}
+    assert refresh.result() == {"leased": 1, "refreshed": 1}
     installation.clock.advance(hours=2)
-    assert _with_both(installation).refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert _with_both(installation).refresher.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_fingerprints_of_events_match_under_one_key(installation: Installation) -> None:

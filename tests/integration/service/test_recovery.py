@@ -42,12 +42,12 @@ def test_the_next_batch_stores_results_that_postgres_missed(installation: Instal
     installation.sign_in(ANN, BOB, CAT, due=True, strict=True)
     installation.emulator.add_fault(RawAnswer(b"", 503), CAT, times=1)
 
-    assert _refresh_into_the_outbox(installation, stores, answers=3) == {"claimed": 3, "refreshed": 2}
+    assert _refresh_into_the_outbox(installation, stores, answers=3) == {"leased": 3, "refreshed": 2}
     assert sorted(installation.logged(NOT_PERSISTED)) == [ANN, BOB, CAT]
     assert _outbox(installation) == {str(account_id(email)) for email in (ANN, BOB)}
     assert installation.logged(PERSISTED) == []
 
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     assert _outbox(installation) == set()
     assert sorted(installation.logged(PERSISTED)) == [ANN, BOB]
     for email in (ANN, BOB):
@@ -63,7 +63,7 @@ def test_the_next_batch_stores_results_that_postgres_missed(installation: Instal
             entry.version,
         )
     installation.clock.advance(hours=2)
-    assert installation.refresh_due() == {"claimed": 3, "refreshed": 3}
+    assert installation.refresh_due() == {"leased": 3, "refreshed": 3}
     assert installation.emulator.statistics().refreshes == 5
 
 
@@ -129,7 +129,7 @@ def test_a_field_that_is_no_account_stops_no_refresh(installation: Installation,
     installation.sign_in(ANN, due=True)
     installation.services.redis.hset(_OUTBOX, field, "x")
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_a_value_of_an_account_without_a_row_stays(installation: Installation, stores: Stack) -> None:
@@ -155,7 +155,7 @@ def test_without_redis_the_worker_waits_for_postgres(installation: Installation,
         operator = pool.submit(_start_after_a_failed_write_to_the_outbox, installation, stores)
     operator.result()
 
-    assert refresh.result() == {"claimed": 1, "refreshed": 1}
+    assert refresh.result() == {"leased": 1, "refreshed": 1}
     assert installation.logged(PERSISTED) == [ANN]
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
     stores.valkey.start()
@@ -202,7 +202,7 @@ def test_a_restart_of_postgres_meanwhile_costs_nothing(installation: Installatio
         stores.postgres.stop()
         stores.postgres.start()
 
-    assert refresh.result() == {"claimed": 1, "refreshed": 1}
+    assert refresh.result() == {"leased": 1, "refreshed": 1}
     assert installation.logged(NOT_PERSISTED) == []
     assert installation.account().version == 2
 
@@ -223,7 +223,7 @@ def test_while_redis_is_down_refreshes_go_on(installation: Installation, stores:
     installation.sign_in(ANN, due=True)
     stores.valkey.stop()
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
     stores.valkey.start()
 
     assert installation.services.tokens.get(ANN).version == 2
@@ -256,5 +256,5 @@ def test_a_backup_of_postgres_can_be_restored(installation: Installation) -> Non
         True,
     )
     installation.clock.advance(hours=2)
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
     assert installation.emulator.statistics().failures == 0

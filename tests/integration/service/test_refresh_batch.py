@@ -28,7 +28,7 @@ def test_a_due_account_is_refreshed_and_readable(installation: Installation) -> 
     """From a stored refresh token to an access token that a consumer can use."""
     installation.sign_in(ANN, due=True)
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
     token = installation.services.tokens.get("Ann@contoso.com")
     assert token.version == 2
@@ -38,10 +38,10 @@ def test_a_due_account_is_refreshed_and_readable(installation: Installation) -> 
 
 def test_no_request_is_sent_if_no_account_is_due(installation: Installation) -> None:
     """The same holds without any account."""
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     installation.sign_in(ANN)
 
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     assert installation.services.refresher.batches_due(limit=5) == []
 
 
@@ -53,7 +53,7 @@ def test_a_batch_leases_the_longest_overdue_up_to_its_size(installation: Install
     small = installation.another_process(batch_size=2)
     assert [len(small.refresher.batches_due(limit=most)) for most in (0, 1, 5)] == [0, 1, 2]
 
-    assert small.refresher.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert small.refresher.refresh_due() == {"leased": 2, "refreshed": 2}
 
     versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == {CAT: 2, ANN: 2, BOB: 1}
@@ -90,7 +90,7 @@ def test_a_batch_may_be_larger_than_the_number_of_threads(installation: Installa
     installation.sign_in(*emails, due=True, strict=True)
     few = installation.another_process(connections=3)
 
-    assert few.refresher.refresh_due() == {"claimed": 40, "refreshed": 40}
+    assert few.refresher.refresh_due() == {"leased": 40, "refreshed": 40}
 
     for email in emails:
         assert installation.stored_secret(Purpose.REFRESH_TOKEN, email) == installation.emulator.newest_refresh_token(
@@ -103,14 +103,14 @@ def test_an_account_that_cannot_be_opened_is_set_aside(installation: Installatio
     installation.sign_in(ANN, BOB, CAT, due=True)
     installation.query("UPDATE mail_credentials SET refresh_token = '\\xdead' WHERE email = :email", email=BOB)
 
-    assert installation.refresh_due() == {"claimed": 3, "refreshed": 2}
+    assert installation.refresh_due() == {"leased": 3, "refreshed": 2}
 
     row = installation.account(BOB)
     assert (row.status, row.refresh_token, row.due_at, row.lease_until) == (Status.UNREADABLE, b"\xde\xad", None, None)
     assert row.failure
     assert row.failure.kind == "unreadable"
     installation.clock.advance(days=30)
-    assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert installation.refresh_due() == {"leased": 2, "refreshed": 2}
     assert installation.services.events.latest(account_id(BOB)) == []
 
 
@@ -122,7 +122,7 @@ def test_ciphertexts_swapped_between_accounts_cannot_be_opened(installation: Ins
         FROM mail_credentials AS b WHERE a.id <> b.id
     """)
 
-    assert installation.refresh_due() == {"claimed": 2}
+    assert installation.refresh_due() == {"leased": 2}
 
     assert [row.status for row in installation.services.accounts.list()] == [Status.UNREADABLE] * 2
     assert installation.requests == 0
@@ -142,7 +142,7 @@ def test_an_account_with_an_invalid_row_backs_off(
     installation.sign_in(ANN, BOB, CAT, due=True)
     installation.query(f"UPDATE mail_credentials SET {column} = :value WHERE email = :email", value=value, email=BOB)
 
-    assert installation.refresh_due() == {"claimed": 3, "refreshed": 2, kind: 1}
+    assert installation.refresh_due() == {"leased": 3, "refreshed": 2, kind: 1}
 
     row = installation.account(BOB)
     assert row.failure
@@ -157,14 +157,14 @@ def test_a_result_that_postgres_rejects_affects_no_other_account(installation: I
     others = [f"user{number}@contoso.com" for number in range(7)]
     installation.sign_in(BOB, *others, due=True, strict=True)
 
-    assert _answered_together(installation, 8) == {"claimed": 8, "refreshed": 8}
+    assert _answered_together(installation, 8) == {"leased": 8, "refreshed": 8}
 
     versions = {account.email: account.version for account in installation.services.accounts.list()}
     assert versions == {BOB: 1} | dict.fromkeys(others, 2)
     assert installation.logged(NOT_PERSISTED) == [BOB]
     assert sorted(installation.logged(PERSISTED)) == others
     installation.clock.advance(hours=2)
-    assert installation.refresh_due() == {"claimed": 7, "refreshed": 7}
+    assert installation.refresh_due() == {"leased": 7, "refreshed": 7}
     assert installation.emulator.statistics().failures == 0
 
     _accept_again(installation)
@@ -189,7 +189,7 @@ def test_no_further_request_is_sent_once_a_result_could_not_be_stored(
 
     assert installation.requests == 1
     _accept_again(installation)
-    assert installation.refresh_due() == {"claimed": 2, "refreshed": 2}
+    assert installation.refresh_due() == {"leased": 2, "refreshed": 2}
     assert {row.email: row.version for row in installation.services.accounts.list()} == {BOB: 1, ANN: 2, CAT: 2}
 
 
@@ -251,12 +251,12 @@ def test_no_request_is_sent_shortly_before_the_lease_ends(installation: Installa
     with installation.in_flight(slow.refresher.refresh_due) as batch:
         installation.clock.advance(seconds=21)
 
-    assert batch.result() == {"claimed": 2, "refreshed": 1}
+    assert batch.result() == {"leased": 2, "refreshed": 1}
     assert installation.requests == 1
     installation.clock.advance(seconds=38)
-    assert slow.refresher.refresh_due() == {"claimed": 0}
+    assert slow.refresher.refresh_due() == {"leased": 0}
     installation.clock.advance(seconds=1)
-    assert slow.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert slow.refresher.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_the_accounts_of_a_dead_worker_are_due_again_after_the_lease(installation: Installation) -> None:
@@ -266,10 +266,10 @@ def test_the_accounts_of_a_dead_worker_are_due_again_after_the_lease(installatio
         lease, now = timedelta(seconds=installation.settings.lease), installation.clock()
         assert leases.lease_due(connection, client="default", lease_id=LeaseId(uuid4()), limit=1, lease=lease, now=now)
     installation.clock.advance(seconds=149)
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     installation.clock.advance(seconds=1)
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
 
 def test_results_are_written_as_they_arrive(installation: Installation) -> None:
@@ -281,4 +281,4 @@ def test_results_are_written_as_they_arrive(installation: Installation) -> None:
         versions = sorted(account.version for account in installation.services.accounts.list())
 
     assert versions == [1, 2, 2]
-    assert batch.result() == {"claimed": 3, "refreshed": 3}
+    assert batch.result() == {"leased": 3, "refreshed": 3}

@@ -55,9 +55,9 @@ def test_a_batch_of_an_unknown_registration_is_left_to_other_workers(
     """While workers restart one by one with a new registration, the old ones must not record failures for it."""
     sign_in_at_other(installation, both, ANN)
 
-    assert installation.refresh_due("other") == {"claimed": 0}
+    assert installation.refresh_due("other") == {"leased": 0}
 
     account = installation.account(ANN)
     assert (account.failure, account.due_at) == (None, installation.clock())
     assert [entry["client"] for entry in installation.logs if entry["log_level"] == "warning"] == ["other"]
-    assert both.refresher.refresh_due("other") == {"claimed": 1, "refreshed": 1}
+    assert both.refresher.refresh_due("other") == {"leased": 1, "refreshed": 1}

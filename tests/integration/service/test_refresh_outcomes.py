@@ -74,7 +74,7 @@ def test_new_tokens_are_in_the_row_the_event_and_the_cache(installation: Install
     installation.sign_in(ANN, due=True)
     spent = installation.emulator.newest_refresh_token(ANN)
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
     row = installation.account()
     assert (row.status, row.version, row.lease_until, row.failure) == (Status.ACTIVE, 2, None, None)
@@ -101,7 +101,7 @@ def test_a_refreshed_account_is_due_in_the_middle_of_its_token_s_life(installati
     installation.refresh_due()
 
     assert 30 * MINUTE <= _due_in(installation, installation.account()) <= 42 * MINUTE
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
 
 
 def test_an_event_describes_a_refresh_without_a_secret(installation: Installation) -> None:
@@ -146,7 +146,7 @@ def test_a_refusal_changes_the_status_and_no_token(installation: Installation, f
     tally = installation.refresh_due()
 
     row = installation.account()
-    assert tally == {"claimed": 1, failed.kind: 1}
+    assert tally == {"leased": 1, failed.kind: 1}
     assert (row.status, row.claims, row.lease_until) == (failed.status, failed.claims, None)
     assert row.failure == Failure(kind=failed.kind, code=failed.code, count=1, since=installation.clock())
     assert failed.wait[0] <= _due_in(installation, row) <= failed.wait[1]
@@ -181,10 +181,10 @@ def test_a_refusal_ends_with_the_next_success(installation: Installation, failed
     installation.emulator.add_fault(failed.fault, times=1)
     installation.refresh_due()
     installation.clock.now += _due_in(installation, installation.account()) - SECOND
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     installation.clock.now += SECOND
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
 
     row = installation.account()
     assert (row.status, row.failure, row.claims) == (Status.ACTIVE, None, None)

@@ -34,7 +34,7 @@ def test_two_workers_send_one_request_per_account(installation: Installation) ->
         start.wait(HANG_LIMIT)
         tally = Counter[str]()
         while batch := Counter(services.refresher.refresh_due()):
-            if not batch["claimed"]:
+            if not batch["leased"]:
                 break
             tally += batch
         return tally
@@ -42,7 +42,7 @@ def test_two_workers_send_one_request_per_account(installation: Installation) ->
     with ThreadPoolExecutor(len(workers)) as pool:
         tallies = list(pool.map(work, workers))
 
-    assert sum(tallies, Counter()) == {"claimed": 120, "refreshed": 120}
+    assert sum(tallies, Counter()) == {"leased": 120, "refreshed": 120}
     seen = installation.emulator.statistics()
     assert (seen.requests, seen.failures) == (120, 0)
     assert {account.version for account in installation.services.accounts.list()} == {2}
@@ -56,7 +56,7 @@ def test_a_sign_in_wins_over_a_refresh_in_flight(installation: Installation) -> 
         grant = installation.grant(ANN)
         installation.services.accounts.save([grant])
 
-    assert refresh.result() == {"claimed": 1}
+    assert refresh.result() == {"leased": 1}
     assert installation.logged(_DROPPED) == [ANN]
     assert installation.logged(PERSISTED) == []
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == grant.refresh_token.reveal()
@@ -76,7 +76,7 @@ def test_a_refusal_of_the_old_grant_does_not_affect_the_new_one(installation: In
     with installation.in_flight(installation.refresh_due) as refresh:
         installation.sign_in(ANN)
 
-    assert refresh.result() == {"claimed": 1}
+    assert refresh.result() == {"leased": 1}
     assert (installation.account().status, installation.account().failure) == (Status.ACTIVE, None)
     assert installation.services.tokens.get(ANN).version == 2
 
@@ -88,10 +88,10 @@ def test_a_result_after_the_lease_is_dropped_if_another_worker_refreshed(install
 
     with installation.in_flight(installation.refresh_due) as late:
         installation.clock.advance(seconds=150)
-        assert other.refresher.refresh_due() == {"claimed": 1, "refreshed": 1}
+        assert other.refresher.refresh_due() == {"leased": 1, "refreshed": 1}
         entry = installation.cached()
 
-    assert late.result() == {"claimed": 1}
+    assert late.result() == {"leased": 1}
     assert installation.logged(_DROPPED) == [ANN]
     assert installation.cached() == entry
     assert installation.account().version == 2
@@ -105,7 +105,7 @@ def test_a_result_after_the_lease_is_stored_if_no_worker_took_over(installation:
     with installation.in_flight(installation.refresh_due) as late:
         installation.clock.advance(seconds=600)
 
-    assert late.result() == {"claimed": 1, "refreshed": 1}
+    assert late.result() == {"leased": 1, "refreshed": 1}
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
@@ -124,7 +124,7 @@ def test_an_operators_command_during_a_refresh_does_not_end_the_grant(
             getattr(installation.services.accounts, verb)(ANN)
         status = installation.account().status
 
-    assert late.result() == {"claimed": 1, "refreshed": 1}
+    assert late.result() == {"leased": 1, "refreshed": 1}
     account, entry = installation.account(), installation.cached()
     assert entry
     assert account.status is entry.status is status
@@ -147,7 +147,7 @@ def test_a_result_after_the_lease_is_stored_if_the_next_lease_was_released(insta
             "UPDATE mail_credentials SET lease_id = NULL, refresh_due_at = :now", now=installation.clock()
         )
 
-    assert late.result() == {"claimed": 1, "refreshed": 1}
+    assert late.result() == {"leased": 1, "refreshed": 1}
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == installation.emulator.newest_refresh_token(ANN)
 
 
@@ -171,7 +171,7 @@ def test_one_account_is_refreshed_by_one_process_at_a_time(installation: Install
 
     with installation.in_flight(installation.refresh_due) as first:
         assert other.refresher.refresh_one(installation.account(), trigger) is None
-        assert other.refresher.refresh_due() == {"claimed": 0}
+        assert other.refresher.refresh_due() == {"leased": 0}
     first.result()
 
     assert other.refresher.refresh_one(seen, trigger) is None

@@ -118,7 +118,7 @@ def test_a_wait_affects_only_its_account(installation: Installation) -> None:
 
     tally = installation.refresh_due()
 
-    assert tally == {"claimed": 2, "transient": 1, "refreshed": 1}
+    assert tally == {"leased": 2, "transient": 1, "refreshed": 1}
     assert installation.account(BOB).failure is None
 
 

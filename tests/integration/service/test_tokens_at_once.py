@@ -89,7 +89,7 @@ def test_consumers_and_the_schedule_share_one_refresh(installation: Installation
         reading = pool.submit(installation.services.tokens.get, ANN)
         wait_for(lambda: len(statements) >= 2, about="the reader to find the account leased")
 
-    assert sweep.result() == {"claimed": 1, "refreshed": 1}
+    assert sweep.result() == {"leased": 1, "refreshed": 1}
     assert reading.result().version == 2
     assert installation.requests == 1
 

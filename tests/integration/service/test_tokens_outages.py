@@ -153,7 +153,7 @@ def test_a_reader_gets_its_token_although_postgres_cannot_store_it(installation:
 
     assert reading.result().ttl(installation.clock()) > 50 * MINUTE
     stores.postgres.start()
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     installation.services.redis.flushall()
     assert installation.services.tokens.get(ANN) == reading.result()
     assert installation.requests == 1

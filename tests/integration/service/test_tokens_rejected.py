@@ -179,7 +179,7 @@ def test_no_request_is_sent_for_an_account_set_aside(
     with pytest.raises(AccountInactive):
         ask(installation)
 
-    assert installation.refresh_due() == {"claimed": 0}
+    assert installation.refresh_due() == {"leased": 0}
     assert installation.requests == 0
 
 
@@ -202,7 +202,7 @@ def test_an_account_that_needs_its_user_is_refreshed_daily(installation: Install
 
     installation.clock.now += DAY * 1.1
 
-    assert installation.refresh_due() == {"claimed": 1, "refreshed": 1}
+    assert installation.refresh_due() == {"leased": 1, "refreshed": 1}
     assert _read(installation).version == 2
 
 

@@ -60,7 +60,7 @@ class CircuitBreakers:
             stored = rows.find(connection, client)
             allowed = stored.allowance(state.network.allowance(wanted, now=now), now=now)
             is_probe = allowed > 0 and stored.open_until is not None
-            if is_probe and not rows.claim_probe(connection, client, until=until, now=now):
+            if is_probe and not rows.take_probe(connection, client, until=until, now=now):
                 stored, allowed, is_probe = rows.find(connection, client), 0, False
         with self._lock:
             if is_probe:

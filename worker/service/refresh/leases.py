@@ -158,7 +158,7 @@ class Batch:
         self._requested: set[AccountId] = set()
         self.waits: dict[Lease, timedelta] = {}  # of the leases to be released
         self.throttled: dict[str, timedelta] = {}
-        self.tally: Counter[str] = Counter(claimed=len(leases))
+        self.tally: Counter[str] = Counter(leased=len(leases))
         self.error: Exception | None = None
 
     @property

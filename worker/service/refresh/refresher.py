@@ -75,7 +75,7 @@ class Refresher:
     def refresh_due(self, client: str = DEFAULT_CLIENT) -> dict[str, int]:
         """Refresh one batch of due accounts of an app registration. Returns how many leases ended how."""
         self._leases.deliver_pending()
-        tally: Counter[str] = Counter(claimed=0)
+        tally: Counter[str] = Counter(leased=0)
         if client not in self._identity.clients:
             log.warning("App registration is not known here; its accounts are left to other workers", client=client)
             return dict(tally)
