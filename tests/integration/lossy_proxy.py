@@ -4,47 +4,29 @@ import selectors
 import socket
 import threading
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from sqlalchemy import make_url
 
+from tests.proxy import CHUNK, Proxy
+
 _COMMIT = b"COMMIT\x00"  # the end of a simple query message
-_CHUNK = 65_536  # bytes
 
 
-class LossyProxy:
+class LossyProxy(Proxy):
     """Passes bytes both ways, for any number of connections."""
 
     def __init__(self, database_url: str) -> None:
+        super().__init__()
         target = make_url(database_url)
         self._target = target.host or "127.0.0.1", target.port or 5432
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self._armed = threading.Event()
         self.lost = 0
-        host, port = self._listener.getsockname()
-        self.url = target.set(host=host, port=port).render_as_string(hide_password=False)
+        self.url = target.set(host="127.0.0.1", port=self.port).render_as_string(hide_password=False)
 
     def lose_next_confirmation(self) -> None:
         self._armed.set()
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(self._target) as server, selectors.DefaultSelector() as ready:
             ready.register(client, selectors.EVENT_READ, server)
             ready.register(server, selectors.EVENT_READ, client)
@@ -55,13 +37,13 @@ class LossyProxy:
     def _pass_on(self, ready: selectors.BaseSelector, client: socket.socket, server: socket.socket) -> bool:
         for key, _ in ready.select():
             source: socket.socket = key.fileobj  # type: ignore[assignment]  # the registered object
-            chunk = source.recv(_CHUNK)
+            chunk = source.recv(CHUNK)
             if not chunk:
                 return False
             key.data.sendall(chunk)
             if source is client and chunk.endswith(_COMMIT) and self._armed.is_set():
                 self._armed.clear()
-                server.recv(_CHUNK)  # the transaction is committed now
+                server.recv(CHUNK)  # the transaction is committed now
                 self.lost += 1
                 return False
         return True
