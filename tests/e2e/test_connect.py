@@ -34,8 +34,10 @@ def test_the_mailbox_that_was_named_is_stored_under_any_user_name(
     assert list(deployment.accounts()) == [ANN]
 
 
-def test_the_login_name_of_the_mailbox_is_stored(deployment: Deployment) -> None:
-    process = deployment.start([sys.executable, "-m", "worker", "connect", ANN, "--login-name", "ann@corp.example"])
+def test_the_login_name_and_the_labels_of_the_mailbox_are_stored(deployment: Deployment) -> None:
+    process = deployment.start(
+        [sys.executable, "-m", "worker", "connect", ANN, "--login-name", "ann@corp.example", "--label", "EU"]
+    )
     shown = wait_for(
         lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]
     )
@@ -43,3 +45,4 @@ def test_the_login_name_of_the_mailbox_is_stored(deployment: Deployment) -> None
 
     assert process.wait(HANG_LIMIT) == 0, process.output()
     assert deployment.accounts()[ANN].mail.login_name == "ann@corp.example"
+    assert deployment.accounts()[ANN].labels == ("eu",)

@@ -17,6 +17,7 @@ from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import as_error, failure_of
 from worker.domain.codes import hint
 from worker.domain.errors import AccountError
+from worker.domain.labels import parse_labels
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
@@ -58,12 +59,13 @@ def _renamed(new: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 @click.argument("email")
 @click.option("--client", default=DEFAULT_CLIENT, show_default=True, help="Which app registration to sign in to.")
 @click.option("--login-name", help="The user principal name, if the mail servers expect it instead of EMAIL.")
-def connect(email: str, client: str, login_name: str | None) -> None:
+@click.option("--label", "labels", multiple=True, help="A label of the account, such as customer=42; may be repeated.")
+def connect(email: str, client: str, login_name: str | None, labels: tuple[str, ...]) -> None:
     """Sign a mailbox in, with a code entered on any device.
 
     The app registration must allow public client flows.
     """
-    email = normalize_email(email)
+    email, parsed = normalize_email(email), parse_labels(labels) if labels else None
     with services() as opened:
         opened.identity.validate(client=client, authority=None, scopes=())
         flow = opened.identity.start_device_flow(client)
@@ -82,6 +84,7 @@ def connect(email: str, client: str, login_name: str | None) -> None:
                     access_token=granted.access_token,
                     expires_at=granted.expires_at,
                     login_name=login_name,
+                    labels=parsed,
                 )
             ]
         )
@@ -96,8 +99,8 @@ def import_(file: IO[str]) -> None:
     """Store accounts from JSON lines; "-" reads standard input.
 
     Each line: {"email": ..., "refresh_token": ...} and optionally "scopes", "authority", "client", "access_token",
-    "expires_at" and "login_name" (if it is not the address). An account that is already stored gets the new grant. Bad
-    lines are reported and the others stored.
+    "expires_at", "login_name" (if it is not the address) and "labels" (a list of words). An account that is already
+    stored gets the new grant. Bad lines are reported and the others stored.
     """
 
     def progress(done: int) -> None:
@@ -142,7 +145,7 @@ def list_(status: str | None, expiring: float | None, dying: float | None, *, js
             return
         now = clock.utcnow()
         print_table(
-            ("mailbox", "state", "token lives", "due in", "problem"),
+            ("mailbox", "state", "token lives", "due in", "problem", "labels"),
             (
                 (
                     account.email,
@@ -152,6 +155,7 @@ def list_(status: str | None, expiring: float | None, dying: float | None, *, js
                     if account.is_leased(now)
                     else remaining(account.due_at, now).replace("expired", "overdue"),
                     account.failure.code if account.failure else "",
+                    " ".join(account.labels),
                 )
                 for account in accounts
             ),
@@ -288,4 +292,5 @@ def _describe(account: Account) -> dict[str, Any]:
         "imap": f"{account.mail.imap_host}:{account.mail.imap_port}",
         "smtp": f"{account.mail.smtp_host}:{account.mail.smtp_port}",
         "login_name": account.mail.login_name,
+        "labels": list(account.labels),
     }

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import accumulate
 from shutil import get_terminal_size
 from typing import Any
 
@@ -25,7 +26,7 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """A table on a terminal; elsewhere plain lines that can be cut and grepped.
 
-    If a row is wider than the terminal, the last cell of each row stands on a line of its own, whole.
+    If a row is wider than the terminal, the last cells of each row stand on a line of their own, whole.
     """
     cells = ([printable(str(cell)) for cell in row] for row in rows)
     if not sys.stdout.isatty():
@@ -90,13 +91,19 @@ def duration(span: timedelta) -> str:
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Each row, padded to the widths of its columns."""
+    """Each row, padded to the widths of its columns; the columns that do not fit are on a second line."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    fits = sum(widths) + len(_GAP) * (len(widths) - 1) <= get_terminal_size().columns
-    for *cells, last in rows:
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=False))
-        line = _GAP.join(padded)
-        yield f"{line}{_GAP}{last}".rstrip() if fits else f"{line.rstrip()}\n{_GAP}{last}".rstrip()
+    fitting = _fitting(widths)
+    for row in rows:
+        padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        first = _GAP.join(padded[:fitting]).rstrip()
+        yield f"{first}\n{_GAP}{_GAP.join(filter(None, row[fitting:]))}".rstrip()
+
+
+def _fitting(widths: Sequence[int]) -> int:
+    """How many columns fit into a line of the terminal; at least one."""
+    ends = accumulate(len(_GAP) + width for width in widths)
+    return max(1, sum(end - len(_GAP) <= get_terminal_size().columns for end in ends))
 
 
 def _plain(value: object) -> str:

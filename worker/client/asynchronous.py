@@ -91,6 +91,7 @@ class AsyncTokenClient:
         scopes: tuple[str, ...] = (),
         mail: MailServers | None = None,
         login_name: str | None = None,
+        labels: Iterable[str] | None = None,
     ) -> None:
         """Store the result of a sign-in; every earlier failure of the account ends.
 
@@ -108,6 +109,7 @@ class AsyncTokenClient:
             scopes=scopes,
             mail=mail,
             login_name=login_name,
+            labels=labels,
         )
 
     async def disconnect(self, email: str) -> None:

@@ -11,6 +11,7 @@ from worker.client.process import PerProcess
 from worker.domain.account import DEFAULT_CLIENT, Grant, MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import ConfigurationError, WorkerError
+from worker.domain.labels import parse_labels
 from worker.domain.mail_hosts import parse_mail_hosts
 from worker.domain.token import AccessToken, Secret
 from worker.service.accounts.manager import AccountManager
@@ -94,6 +95,7 @@ class TokenClient:
         scopes: tuple[str, ...] = (),
         mail: MailServers | None = None,
         login_name: str | None = None,
+        labels: Iterable[str] | None = None,
     ) -> None:
         """Store the result of a sign-in; every earlier failure of the account ends. Call it in your redirect handler.
 
@@ -103,7 +105,8 @@ class TokenClient:
         the registration's own. ``scopes`` are those of the sign-in; empty means the registration's own. ``mail`` are
         the mail servers; None keeps the stored ones, and means Microsoft's for a new account. ``login_name`` is the
         user's name there: pass the ``preferred_username`` of the ID token, because mail servers expect it where it is
-        not the address. None keeps the stored one.
+        not the address. None keeps the stored one. ``labels`` are up to 16 words of yours, such as ``customer=42``,
+        by which an operator selects accounts; they become lower case. None keeps the stored ones.
 
         Raises InvalidInput or Unavailable, and ConfigurationError in a process that only reads.
         """
@@ -117,6 +120,7 @@ class TokenClient:
             scopes=scopes,
             mail=mail,
             login_name=login_name,
+            labels=None if labels is None else parse_labels(labels),
         )
         self._accounts().save([grant])
 

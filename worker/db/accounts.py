@@ -16,7 +16,7 @@ _ACCOUNT_COLUMNS = f"""
     access_token, refresh_token, token_obtained_at, token_expiry, refresh_token_issued_at, version,
     status, refresh_due_at, {LEASE_UNTIL} AS lease_until,
     failure_kind, failure_code, failure_count, failing_since, failure_claims, last_refreshed_at,
-    signed_in_at, grant_lifetime
+    signed_in_at, grant_lifetime, labels
 """
 
 # least() skips what is NULL; accounts without a grant have nothing to lose
@@ -149,6 +149,7 @@ def _account(row: RowMapping) -> Account:
         last_refreshed_at=row["last_refreshed_at"],
         signed_in_at=row["signed_in_at"],
         grant_lifetime=row["grant_lifetime"],
+        labels=tuple(row["labels"] or ()),
     )
 
 

@@ -26,6 +26,7 @@ _TYPES = {
     "pop_host": "text",
     "pop_port": "int4",
     "login_name": "text",
+    "labels": "text",  # with spaces between: an array of arrays would have to be rectangular
     "access_token": "bytea",
     "token_obtained_at": "timestamptz",
     "token_expiry": "timestamptz",
@@ -39,10 +40,11 @@ _COLUMNS = Columns(_TYPES)
 _SAVE = text(f"""
     INSERT INTO mail_credentials AS c (
         id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
-        login_name, access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at,
+        login_name, labels, access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at,
         refresh_due_at, signed_in_at, created_at, updated_at)
     SELECT n.id, n.email, n.client, n.authority, n.scopes,
            n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port, n.login_name,
+           string_to_array(n.labels, ' '),
            n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, :now, n.refresh_due_at,
            :now, :now, :now
     FROM {_COLUMNS}
@@ -51,7 +53,7 @@ _SAVE = text(f"""
         imap_host = coalesce(excluded.imap_host, c.imap_host), imap_port = coalesce(excluded.imap_port, c.imap_port),
         smtp_host = coalesce(excluded.smtp_host, c.smtp_host), smtp_port = coalesce(excluded.smtp_port, c.smtp_port),
         pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
-        login_name = coalesce(excluded.login_name, c.login_name),
+        login_name = coalesce(excluded.login_name, c.login_name), labels = coalesce(excluded.labels, c.labels),
         access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
         token_expiry = excluded.token_expiry,
         refresh_token = excluded.refresh_token,
@@ -115,12 +117,17 @@ def _copy(connection: Connection, grants: Sequence[SealedGrant], *, now: datetim
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     try:
         with connection.begin_nested(), driver.cursor().copy(_COPY_IN) as copy:
-            copy.set_types([*_TYPES.values(), *("timestamptz" for _ in _MOMENTS)])
+            copy.set_types([*(_TYPES | {"labels": "text[]"}).values(), *("timestamptz" for _ in _MOMENTS)])
             for grant in grants:
-                copy.write_row((*_row(grant).values(), *(now for _ in _MOMENTS)))
+                row = _row(grant) | {"labels": _label_list(grant.grant)}
+                copy.write_row((*row.values(), *(now for _ in _MOMENTS)))
     except UniqueViolation:
         return {}
     return {grant.account_id: Saved(1, _mail(grant.grant)) for grant in grants}
+
+
+def _label_list(grant: Grant) -> list[str] | None:
+    return None if grant.labels is None else list(grant.labels)
 
 
 def _mail(grant: Grant) -> MailServers:
@@ -145,6 +152,7 @@ def _row(sealed: SealedGrant) -> dict[str, Any]:
         "pop_host": mail and mail.pop_host,
         "pop_port": mail and mail.pop_port,
         "login_name": _mail(grant).login_name,
+        "labels": None if grant.labels is None else " ".join(grant.labels),
         "access_token": sealed.access_token,
         "token_obtained_at": sealed.obtained_at,
         "token_expiry": grant.expires_at if sealed.access_token else None,

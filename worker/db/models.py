@@ -95,6 +95,8 @@ class MailCredential(Base):
     pop_host: Mapped[str | None]
     pop_port: Mapped[int | None]
     login_name: Mapped[str | None]  # NULL: the address
+    # NULL: none. In no index, which every refresh would have to write; a command that selects by label reads all rows.
+    labels: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
 
     access_token: Mapped[bytes | None]
     refresh_token: Mapped[bytes | None]

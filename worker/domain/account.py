@@ -151,6 +151,7 @@ class Grant:
     expires_at: datetime | None = None
     mail: MailServers | None = None  # None: as stored, and Microsoft's for a new account
     login_name: str | None = None  # None: that of ``mail``, else as stored
+    labels: tuple[str, ...] | None = None  # of ``parse_labels``; None: as stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +179,7 @@ class Account:
     last_refreshed_at: datetime | None
     signed_in_at: datetime | None
     grant_lifetime: timedelta | None  # observed: at this age the last grant was ended by policy or platform
+    labels: tuple[str, ...] = ()
 
     def is_leased(self, now: datetime) -> bool:
         """Whether a process is refreshing the account at this moment."""

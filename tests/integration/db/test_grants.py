@@ -35,6 +35,8 @@ def _with(sealed: SealedGrant, **terms: object) -> SealedGrant:
 _ODD = {
     "nothing optional": grant(access_token=None, obtained_at=None),
     "everything": _with(grant(), authority="https://a/b", client="eu", scopes=("a", "b"), mail=_SERVERS),
+    "labels": _with(grant(), labels=("customer=42", "eu")),
+    "labels taken away": _with(grant(), labels=()),
     "a login name": _with(grant(), login_name="ann@contoso.onmicrosoft.com"),
     "what COPY as text would take for its own": _with(grant(r"o'b\\n\n\.,\"{}%s:x@contoso.com"), scopes=(r"\N", r"\.")),
     "letters beyond ASCII": grant("żółć.😀@exämple.com"),

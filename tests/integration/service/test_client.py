@@ -137,6 +137,22 @@ def test_a_login_name_is_stored_beside_the_address_and_kept(installation: Instal
     assert account.servers.imap_host == "imap.example"
 
 
+def test_labels_are_stored_kept_and_taken_away(installation: Installation, client: TokenClient) -> None:
+    """A sign-in knows nothing of the labels that an import has set."""
+    token = installation.grant(ANN).refresh_token.reveal()
+
+    def labels_after(labels: list[str] | None) -> tuple[str, ...]:
+        client.save(ANN, refresh_token=token, labels=labels)
+        return installation.account().labels
+
+    assert labels_after(None) == ()
+    assert labels_after(["EU", "customer=42"]) == ("customer=42", "eu")
+    assert labels_after(None) == ("customer=42", "eu")
+    assert labels_after([]) == ()
+    with pytest.raises(InvalidInput, match="label"):
+        labels_after(["two words"])
+
+
 def test_without_a_login_name_it_is_the_address(installation: Installation, client: TokenClient) -> None:
     installation.sign_in(ANN)
     assert client.load(ANN).login_name == ANN

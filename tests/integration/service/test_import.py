@@ -57,6 +57,9 @@ _BAD = {
     "a token for an e-mail": _line(_SECRET),
     "a token for a registration": _line(client=_SECRET),
     "a token for an authority": _line(authority=_SECRET),
+    "a token for a label": _line(labels=[_SECRET.upper() + "!"]),
+    "labels of another type": _line(labels={"eu": 1}),
+    "too many labels": _line(labels=[f"label{number}" for number in range(17)]),
     "a token for a field": _line(**{_SECRET: "refresh_token"}),
 }
 
@@ -133,6 +136,7 @@ def test_all_fields_of_a_line_are_stored(installation: Installation) -> None:
         authority=tenant,
         scopes="a b",
         login_name="ann",
+        labels=["EU", "customer=42"],
     )
 
     assert _import(installation, line) == (1, [])
@@ -140,6 +144,7 @@ def test_all_fields_of_a_line_are_stored(installation: Installation) -> None:
     account = installation.account()
     assert (account.authority, account.scopes, account.expires_at) == (tenant, ("a", "b"), expires_at)
     assert account.mail.login_name == "ann"
+    assert account.labels == ("customer=42", "eu")
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == f"{_SECRET}-{ANN}"
     assert installation.services.tokens.get(ANN).value == "an-access-token"
     assert installation.requests == 0

@@ -7,10 +7,11 @@ from typing import Any
 
 from worker.domain.account import DEFAULT_CLIENT, Grant, normalize_email
 from worker.domain.errors import InvalidInput
+from worker.domain.labels import parse_labels
 from worker.domain.token import Secret, is_visible
 
 _FIELDS = frozenset(
-    {"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at", "login_name"}
+    {"email", "refresh_token", "scopes", "authority", "client", "access_token", "expires_at", "login_name", "labels"}
 )
 
 _BYTE_ORDER_MARK = "\ufeff"  # some editors write it at the start of a file
@@ -30,10 +31,11 @@ def parse_grant(line: str) -> Grant:
         refresh_token=Secret(_required(data, "refresh_token")),
         client=_text(data, "client") or DEFAULT_CLIENT,
         authority=_text(data, "authority"),
-        scopes=_scopes(data.get("scopes")),
+        scopes=_words(data, "scopes") or (),
         access_token=Secret(access_token) if access_token else None,
         expires_at=_instant(data.get("expires_at")),
         login_name=_text(data, "login_name"),
+        labels=_labels(data),
     )
 
 
@@ -85,13 +87,20 @@ def _email(text: str) -> str:
         raise InvalidInput("email is not an e-mail address") from None
 
 
-def _scopes(value: object) -> tuple[str, ...]:
+def _labels(data: dict[str, Any]) -> tuple[str, ...] | None:
+    words = _words(data, "labels")
+    return None if words is None else parse_labels(words)
+
+
+def _words(data: dict[str, Any], name: str) -> tuple[str, ...] | None:
     """A list of strings, or one string with spaces as in OAuth 2.0."""
+    value = data.get(name)
     words = value.split() if isinstance(value, str) else value
     if words is None:
-        return ()
+        return None
     if not isinstance(words, list) or not all(isinstance(word, str) and is_visible(word) for word in words):
-        raise InvalidInput("scopes must be a list of strings or one string with spaces")
+        msg = f"{name} must be a list of strings or one string with spaces"
+        raise InvalidInput(msg)
     return tuple(words)
 
 
