@@ -230,6 +230,8 @@ def _secure_flower() -> None:
 
     By default Flower listens on every address and demands no password.
     """
+    if "://" in os.environ.get("FLOWER_PORT", ""):  # of a Kubernetes Service named `flower`; Flower wants a number
+        del os.environ["FLOWER_PORT"]
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
     if any(name.startswith(("FLOWER_BASIC_AUTH", "FLOWER_AUTH", "FLOWER_OAUTH2")) for name in os.environ):
         return

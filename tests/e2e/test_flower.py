@@ -51,6 +51,13 @@ def test_without_a_password_in_the_settings_flower_gets_a_random_one(deployment:
     assert _listens_on_loopback_only(flower.port)
 
 
+def test_a_kubernetes_service_named_flower_does_no_harm(deployment: Deployment) -> None:
+    """Kubernetes sets FLOWER_PORT to the address of the Service, and Flower would take it for its own option."""
+    flower = deployment.celery("flower", "--port=0", FLOWER_PORT="tcp://10.0.0.1:5555", FLOWER_SERVICE_HOST="10.0.0.1")
+
+    wait_for(lambda: "Visit me at" in flower.output(), about="Flower to start", processes=[flower])
+
+
 def _names_of_successes(flower: Flower) -> set[str]:
     return {task["name"] for task in flower.json("/api/tasks?state=SUCCESS").values()}
 
