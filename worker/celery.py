@@ -26,7 +26,7 @@ from worker.broker.messages import check_deliveries
 from worker.cache import server_time
 from worker.domain.errors import ConfigurationError, Unavailable
 from worker.observability import logging
-from worker.settings import BrokerSettings, Settings, SettingsT, load
+from worker.settings import BrokerSettings, Settings, SettingsT, load, secret_file
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
@@ -172,8 +172,12 @@ def _load_or_exit(kind: type[SettingsT]) -> SettingsT:
     try:
         return load(kind)
     except ConfigurationError as error:
-        click.echo(f"Configuration error: {error}", err=True)
-        raise SystemExit(_CONFIGURATION_ERROR) from None
+        raise _exit(error) from None
+
+
+def _exit(error: ConfigurationError) -> SystemExit:
+    click.echo(f"Configuration error: {error}", err=True)
+    return SystemExit(_CONFIGURATION_ERROR)
 
 
 @celery.signals.setup_logging.connect
@@ -228,11 +232,17 @@ def _unbind_task(**_: object) -> None:
 def _secure_flower() -> None:
     """Let Flower listen on loopback and demand a password, unless its options or FLOWER_* variables say otherwise.
 
-    By default Flower listens on every address and demands no password.
+    By default Flower listens on every address and demands no password. The password may also be a file
+    FLOWER_BASIC_AUTH in WORKER_SECRETS_DIR.
     """
     if "://" in os.environ.get("FLOWER_PORT", ""):  # of a Kubernetes Service named `flower`; Flower wants a number
         del os.environ["FLOWER_PORT"]
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
+    try:
+        if login := secret_file("FLOWER_BASIC_AUTH"):
+            os.environ["FLOWER_BASIC_AUTH"] = login
+    except ConfigurationError as error:
+        raise _exit(error) from None
     if any(name.startswith(("FLOWER_BASIC_AUTH", "FLOWER_AUTH", "FLOWER_OAUTH2")) for name in os.environ):
         return
     if any(argument.startswith(("--basic-auth", "--basic_auth", "--auth", "--conf")) for argument in sys.argv):

@@ -11,30 +11,20 @@ from typing import Any, cast
 import pytest
 from pydantic_settings import BaseSettings
 
+from tests.deployment import secrets as deployment
 from worker.broker import ON_DEMAND, REFRESH, SWEEP
 from worker.settings import PREFIX, BrokerSettings, DatabaseSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 
-WORKER_SECRETS = {
-    "WORKER_DATABASE_URL",
-    "WORKER_REDIS_URL",
-    "WORKER_ENCRYPTION_KEYS",
-    "WORKER_CLIENT_ID",
-    "WORKER_CLIENT_SECRET",
-}
 SECRETS = {
+    **{name: secrets for name, secrets in deployment.SECRETS.items() if name != "exporter"},
     "postgres": {"POSTGRES_PASSWORD"},
     "valkey": {"VALKEY_PASSWORD"},
-    "migrate": {"WORKER_DATABASE_URL"},
-    "worker": WORKER_SECRETS,
-    "ondemand": WORKER_SECRETS,
-    "beat": {"WORKER_REDIS_URL"},
-    "flower": {"WORKER_REDIS_URL", "FLOWER_BASIC_AUTH"},
     "emulator": set(),
     # Its app registration is the emulator's, which is public.
-    "dev-worker": WORKER_SECRETS - {"WORKER_CLIENT_ID", "WORKER_CLIENT_SECRET"},
+    "dev-worker": deployment.WORKER_SECRETS - {"WORKER_CLIENT_ID", "WORKER_CLIENT_SECRET"},
 }
 DEVELOPMENT = {"emulator", "dev-worker"}
 NEEDS: dict[str, type[BaseSettings]] = {

@@ -3,6 +3,7 @@
 import re
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 from tests.e2e.deployment import Deployment
 from tests.e2e.flower import LOGIN, Flower
@@ -49,6 +50,23 @@ def test_without_a_password_in_the_settings_flower_gets_a_random_one(deployment:
     assert {page: flower.status(page) for page in PAGES} == dict.fromkeys(PAGES, 401)
     assert flower.status("/", f"{printed[1]}:{printed[2]}") == 200
     assert _listens_on_loopback_only(flower.port)
+
+
+def test_the_password_may_be_a_file(deployment: Deployment, tmp_path: Path) -> None:
+    """Compose, Kubernetes and systemd hand secrets over as files. An empty file must not mean another password."""
+    (tmp_path / "FLOWER_BASIC_AUTH").write_text(f"{LOGIN}\n")
+    flower = Flower(deployment, WORKER_SECRETS_DIR=str(tmp_path))
+
+    assert flower.status("/") == 401
+    assert flower.status("/", LOGIN) == 200
+
+    (tmp_path / "FLOWER_BASIC_AUTH").write_text("\n")
+    refused = deployment.celery("flower", "--port=0", WORKER_SECRETS_DIR=str(tmp_path))
+
+    wait_for(lambda: not refused.alive(), about="Flower to refuse")
+    assert refused.output().strip() == (
+        "Configuration error: the file FLOWER_BASIC_AUTH in WORKER_SECRETS_DIR is empty or cannot be read"
+    )
 
 
 def test_a_kubernetes_service_named_flower_does_no_harm(deployment: Deployment) -> None:

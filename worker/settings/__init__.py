@@ -1,6 +1,13 @@
 """Settings from WORKER_* variables and files; the only reader of the environment. A mistake is one clear sentence."""
 
-from worker.settings.environment import check_names, set_variables, setting_names, unset_variables, variables
+from worker.settings.environment import (
+    check_names,
+    secret_file,
+    set_variables,
+    setting_names,
+    unset_variables,
+    variables,
+)
 from worker.settings.load import load, load_consumer
 from worker.settings.mistakes import PREFIX
 from worker.settings.models import (
@@ -23,6 +30,7 @@ __all__ = [
     "check_names",
     "load",
     "load_consumer",
+    "secret_file",
     "set_variables",
     "setting_names",
     "unset_variables",

@@ -21,6 +21,24 @@ def secrets_directory() -> Path | None:
     return Path(name) if name else None
 
 
+def secret_file(name: str) -> str | None:
+    """The line in a file of WORKER_SECRETS_DIR; None if there is no such file.
+
+    Raises ConfigurationError for a file that cannot be read or is empty.
+    """
+    directory = secrets_directory()
+    if directory is None or not (directory / name).exists():
+        return None
+    try:
+        value = (directory / name).read_text().strip()
+    except (OSError, ValueError):
+        value = ""
+    if not value:
+        msg = f"the file {name} in WORKER_SECRETS_DIR is empty or cannot be read"
+        raise ConfigurationError(msg)
+    return value
+
+
 def check_names() -> None:
     """Raises ConfigurationError for a WORKER_* variable that is no setting, because it is most often a misspelt one."""
     fields = {*Settings.model_fields, *ReaderSettings.model_fields, "secrets_dir"}
