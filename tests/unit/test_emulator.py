@@ -207,6 +207,20 @@ def test_a_damaged_refresh_token_is_malformed(emulator: Emulator) -> None:
     assert codes(refresh(emulator, never_issued())) == ("invalid_grant", [70000])
 
 
+@pytest.mark.parametrize(
+    ("scope", "code"),
+    [
+        ("00000003-0000-0000-c000-000000000000/Mail.Read https://graph.microsoft.com//User.Read", None),
+        ("https://outlook.office.com/SMTP.Send HTTPS://Outlook.Office365.com/IMAP.AccessAsUser.All", None),
+        ("https://outlook.office.com/SMTP.Send 00000003-0000-0000-c000-000000000000/Mail.Read", [28000]),
+    ],
+)
+def test_a_resource_counts_once_whatever_it_is_called(emulator: Emulator, scope: str, code: list[int] | None) -> None:
+    document = refresh(emulator, emulator.enrol("ann@contoso.com").refresh_token, scope=scope)
+
+    assert document.get("error_codes") == code
+
+
 def never_issued() -> str:
     """A well-formed refresh token of another platform."""
     return Emulator().enrol(EMAIL).refresh_token

@@ -7,6 +7,8 @@ from worker.domain.scopes import resources
 from worker.identity.registration import check_scopes
 
 IMAP = "https://outlook.office.com/IMAP.AccessAsUser.All"
+GRAPH_ID = "00000003-0000-0000-c000-000000000000"
+OUTLOOK_ID = "00000002-0000-0ff1-ce00-000000000000"
 GUID = "6f1a3c2e-0b5d-4a49-9d53-0c4f0a6e1b22"
 
 
@@ -26,12 +28,17 @@ GUID = "6f1a3c2e-0b5d-4a49-9d53-0c4f0a6e1b22"
         ("https://analysis.windows.net/powerbi/api/Dataset.Read", "https://analysis.windows.net/powerbi/api"),
         (f"api://{GUID}/read api://{GUID}/write", f"api://{GUID}"),
         (f"{GUID}/.default {GUID.upper()}/read", GUID),
+        (f"{GRAPH_ID}/Mail.Read User.Read https://graph.microsoft.com/.default", "https://graph.microsoft.com"),
+        (f"{GRAPH_ID.upper()}//.default https://GRAPH.microsoft.com//Mail.Send", "https://graph.microsoft.com"),
+        (f"{OUTLOOK_ID}/IMAP.AccessAsUser.All {IMAP}", "https://outlook.office.com"),
+        (f"{IMAP} https://outlook.office365.com/SMTP.Send", "https://outlook.office.com"),
+        (f"https://Outlook.Office365.com//.default {OUTLOOK_ID}/SMTP.Send", "https://outlook.office.com"),
         ("https://mail.google.com/", "https://mail.google.com"),
         ("https://mail.google.com", "https://mail.google.com"),
     ],
 )
 def test_scopes_of_one_resource_are_accepted(scopes: str, resource: str) -> None:
-    """Case, a slash at the end and OpenID's own scopes make no second resource."""
+    """Case, slashes at the end, other names of a resource and OpenID's own scopes make no second resource."""
     assert resources(scopes.split()) == [resource]
     check_scopes(tuple(scopes.split()), oidc=False)
 
@@ -44,10 +51,9 @@ def test_the_scopes_of_openid_have_no_resource(scopes: str) -> None:
 MIXED = [
     (f"{IMAP} https://graph.microsoft.com/Mail.Read", "https://outlook.office.com and https://graph.microsoft.com"),
     (f"Mail.Read {IMAP}", "https://graph.microsoft.com and https://outlook.office.com"),
-    (
-        f"{IMAP} https://outlook.office365.com/SMTP.Send",
-        "https://outlook.office.com and https://outlook.office365.com",
-    ),
+    (f"{OUTLOOK_ID}/SMTP.Send {GRAPH_ID}/Mail.Send", "https://outlook.office.com and https://graph.microsoft.com"),
+    (f"{IMAP} {GRAPH_ID}/Mail.Read", "https://outlook.office.com and https://graph.microsoft.com"),
+    (f"{IMAP} https://outlook.office365.us/SMTP.Send", "https://outlook.office.com and https://outlook.office365.us"),
     (f"api://{GUID}/read {IMAP}", f"api://{GUID} and https://outlook.office.com"),
     (f"{GUID}/read api://{GUID}/read", f"{GUID} and api://{GUID}"),
     (f"{IMAP} Mail.Read api://x/y", "https://outlook.office.com and https://graph.microsoft.com"),
