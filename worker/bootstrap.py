@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from redis import Redis
 
 from worker import clock
-from worker.cache import Cache, OutboxStore, RateLimiter, RequestDedup, TenantThrottle, connect
+from worker.cache import Cache, HeartbeatStore, OutboxStore, RateLimiter, RequestDedup, TenantThrottle, connect
 from worker.db.session import Database
 from worker.identity import Identity
 from worker.identity.endpoints import parse_endpoint_hosts
@@ -44,6 +44,7 @@ class Services:
     key_rotation: KeyRotation
     outbox: Outbox
     events: Ledger
+    heartbeats: HeartbeatStore
 
     def close(self) -> None:
         self.identity.close()
@@ -141,6 +142,7 @@ def bootstrap(
             retention=timedelta(days=settings.events_retention_days),
             utcnow=utcnow,
         ),
+        heartbeats=HeartbeatStore(redis),
     )
 
 

@@ -156,7 +156,7 @@ def _configuration() -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "beat_max_loop_interval": 5,  # seconds until beat notices that Redis is back
-        "beat_scheduler": "celery.beat:Scheduler",  # writes no file; the due times are in Postgres
+        "beat_scheduler": "worker.liveness.scheduler:Scheduler",
     }
 
 
@@ -258,5 +258,6 @@ repair()
 leave_read_only_servers()
 check_deliveries()
 app = Worker()
+app.steps["consumer"].add("worker.liveness.consumer:LivenessStep")
 if "flower" in sys.argv[1:]:
     _secure_flower()

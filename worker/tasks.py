@@ -1,5 +1,6 @@
 """The Celery tasks. They take ids, return counts, never see a token, and leave the work to the services."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
@@ -7,7 +8,7 @@ from uuid import UUID
 from celery import Task, shared_task
 
 from worker.domain.account import DEFAULT_CLIENT, AccountId
-from worker.domain.errors import AccountError
+from worker.domain.errors import AccountError, Unavailable
 from worker.domain.token import TokenRequirement
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def sweep(self: "Task[[], int]") -> int:
     batches = app.services.refresher.batches_due(limit=room) if room > 0 else []
     for client in batches:
         refresh_batch.apply_async((client,))
+    with suppress(Unavailable):
+        app.services.heartbeats.note_sweep()
     return len(batches)
 
 
