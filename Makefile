@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up docs test chaos bench bench-smoke map picture check format lint types contracts lock clean
+.PHONY: help install demo up docs test chaos bench bench-smoke map picture check format lint types contracts lock sbom clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +69,18 @@ contracts: $(STAMP)
 	$(BIN)/lint-imports
 
 lock: ## Lock dependencies anew (needs uv)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+	uv pip compile pyproject.toml --extra flower --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
+
+# In environments of their own: what production installs, and the tool that reads it.
+sbom: ## Write sbom.cdx.json, the packages of production (CycloneDX)
+	$(PYTHON) -m venv --clear .sbom/production
+	.sbom/production/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	.sbom/production/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes pip setuptools
+	$(PYTHON) -m venv --clear .sbom/tool
+	.sbom/tool/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'
+	.sbom/tool/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json .sbom/production
+	rm -rf .sbom
 
 clean: ## Remove .venv and caches; data in .data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

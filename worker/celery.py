@@ -5,6 +5,7 @@ The import of this module reads no setting and opens no connection. Each process
 
 import gc
 import importlib
+import importlib.util
 import os
 import secrets
 import signal
@@ -259,5 +260,5 @@ leave_read_only_servers()
 check_deliveries()
 app = Worker()
 app.steps["consumer"].add("worker.liveness.consumer:LivenessStep")
-if "flower" in sys.argv[1:]:
+if "flower" in sys.argv[1:] and importlib.util.find_spec("flower"):
     _secure_flower()

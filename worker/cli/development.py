@@ -4,6 +4,8 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -22,8 +24,8 @@ _DEMO_SECONDS = 100
 @click.option("--seconds", type=click.IntRange(min=10), default=_DEMO_SECONDS, show_default=True, help="How long.")
 def demo(seconds: int) -> None:
     """Show it all at work: about two minutes, real servers, no configuration; ends with a verdict."""
-    _end_at_once()
-    from worker.devkit import demo as show  # noqa: PLC0415
+    with _imports():
+        from worker.devkit import demo as show  # noqa: PLC0415
 
     _end_in_good_order()
     try:
@@ -51,8 +53,8 @@ def up(data: Path) -> None:
     WORKER_CLIENT_ID and its secret it asks Microsoft instead, and uses WORKER_DATABASE_URL and WORKER_REDIS_URL if both
     are set. It refuses to run the emulator against stores that are set.
     """
-    _end_at_once()
-    from worker.devkit import demo as show  # noqa: PLC0415
+    with _imports():
+        from worker.devkit import demo as show  # noqa: PLC0415
 
     _end_in_good_order()
     try:
@@ -72,8 +74,8 @@ def up(data: Path) -> None:
 )
 def emulator(port: int, directory: Path | None) -> None:
     """Run the Microsoft identity emulator on loopback until Ctrl-C. It lets each caller sign in as any user."""
-    _end_at_once()
-    from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer  # noqa: PLC0415
+    with _imports():
+        from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer  # noqa: PLC0415
 
     _end_in_good_order()
     with tempfile.TemporaryDirectory(prefix="token-worker-") as temporary:
@@ -99,10 +101,17 @@ def emulator(port: int, directory: Path | None) -> None:
 COMMANDS: tuple[click.Command, ...] = (demo, up, emulator)
 
 
-def _end_at_once() -> None:
-    """While modules are imported: an exception may be dropped there, and there is nothing to tidy up yet."""
+@contextmanager
+def _imports() -> Iterator[None]:
+    """Around imports of the devkit, which needs the extra `demo`."""
+    # Ctrl-C ends the process at once: an exception may be dropped during an import, and there is nothing to tidy up.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, lambda *_: os._exit(_INTERRUPTED))
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        msg = f"{missing.name} is not installed: pip install 'token-refresh-worker[demo]'"
+        raise click.ClickException(msg) from None
 
 
 def _end_in_good_order() -> None:

