@@ -16,6 +16,7 @@ from worker.service.accounts.events import Ledger
 from worker.service.accounts.key_rotation import KeyRotation
 from worker.service.accounts.manager import AccountManager
 from worker.service.accounts.reader import AccountReader
+from worker.service.accounts.states import AccountStates
 from worker.service.refresh.breakers import CircuitBreakers
 from worker.service.refresh.leases import Leases
 from worker.service.refresh.outbox import Outbox
@@ -41,6 +42,7 @@ class Services:
     on_demand: DirectRefresh
     tokens: TokenReader
     accounts: AccountManager
+    states: AccountStates
     key_rotation: KeyRotation
     outbox: Outbox
     events: Ledger
@@ -117,6 +119,7 @@ def bootstrap(
     on_demand = DirectRefresh(
         accounts=reader, stored=stored, cache=cache, refresher=refresher, policy=policy, utcnow=utcnow
     )
+    states = AccountStates(database=database, accounts=reader, cache=cache, utcnow=utcnow)
     return Services(
         database=database,
         redis=redis,
@@ -129,11 +132,12 @@ def bootstrap(
             database=database,
             vault=vault,
             identity=identity,
-            accounts=reader,
+            states=states,
             cache=cache,
             policy=policy,
             utcnow=utcnow,
         ),
+        states=states,
         key_rotation=KeyRotation(database=database, vault=vault, outbox=outbox),
         outbox=outbox,
         events=Ledger(

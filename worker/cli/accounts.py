@@ -1,9 +1,7 @@
 """Commands about accounts."""
 
-import gc
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import IO, TYPE_CHECKING, Any
@@ -12,34 +10,21 @@ import click
 
 from worker import clock
 from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, printable, remaining
-from worker.domain.account import DEFAULT_CLIENT, Account, Grant, Status, account_id, grant_expires_at, normalize_email
+from worker.cli.selection import selects_accounts
+from worker.cli.services import services
+from worker.domain.account import DEFAULT_CLIENT, Account, Grant, grant_expires_at, normalize_email
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import as_error, failure_of
 from worker.domain.codes import hint
 from worker.domain.errors import AccountError
 from worker.domain.labels import parse_labels
+from worker.domain.selection import Selection
 
 if TYPE_CHECKING:
-    from worker.bootstrap import Services
+    from worker.db.selection import Order
 
 _BAD_LINES_SHOWN = 20
 _PARTS = {"failure_kind", "failure_code"}  # of ``failure``, for machines
-
-
-@contextmanager
-def services() -> Iterator["Services"]:
-    """The services for one command."""
-    # With SQLAlchemy, MSAL and pydantic, a second's worth, for which help, keygen or a typing error should not wait.
-    from worker.bootstrap import bootstrap  # noqa: PLC0415
-    from worker.settings import Settings, load  # noqa: PLC0415
-
-    gc.freeze()  # modules stay to the end, where the collector would look through them for a third of a second
-
-    opened = bootstrap(load(Settings))
-    try:
-        yield opened
-    finally:
-        opened.close()
 
 
 def _renamed(new: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -121,45 +106,45 @@ def import_(file: IO[str]) -> None:
 
 
 @click.command("list")
-@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only accounts in this state.")
+@selects_accounts(everything=True)
 @click.option(
     "--expiring", type=click.FloatRange(min=0), metavar="DAYS", help="Only accounts whose grant ends within DAYS."
 )
 @click.option("--dying", type=click.FloatRange(min=0), hidden=True, callback=_renamed("--expiring"))
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(["email", "due", "expires", "since"]),
+    default="email",
+    show_default=True,
+    help="By address, next refresh, end of the access token, or latest trouble first.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N.")
 @as_json
-def list_(status: str | None, expiring: float | None, dying: float | None, *, json_output: bool) -> None:
-    """List the accounts, their state and how long their access tokens live.
+def list_(
+    selection: Selection,
+    expiring: float | None,
+    dying: float | None,
+    order: "Order",
+    limit: int | None,
+    *,
+    json_output: bool,
+) -> None:
+    """List accounts, their state and how long their access tokens live.
 
     A grant ends after 90 days without a refresh, or at a fixed age where that has been seen to happen before: by a
-    sign-in frequency policy, or because the redirect URI is registered as SPA.
+    sign-in frequency policy, or because the redirect URI is registered as SPA. With --json: one object a line.
     """
     days = dying if expiring is None else expiring
+    if days is not None:
+        selection = replace(selection, expiring_before=clock.utcnow() + timedelta(days=days))
     with services() as opened:
-        accounts = opened.accounts.list(
-            status=Status(status) if status else None,
-            expiring_within=None if days is None else timedelta(days=days),
-        )
+        accounts = opened.accounts.list(selection, order=order, limit=limit)
         if json_output:
             for account in accounts:
-                print_json(_describe(account))
+                print_json(describe(account))
             return
-        now = clock.utcnow()
-        print_table(
-            ("mailbox", "state", "token lives", "due in", "problem", "labels"),
-            (
-                (
-                    account.email,
-                    account.status.value,
-                    remaining(account.expires_at, now),
-                    "in flight"
-                    if account.is_leased(now)
-                    else remaining(account.due_at, now).replace("expired", "overdue"),
-                    account.failure.code if account.failure else "",
-                    " ".join(account.labels),
-                )
-                for account in accounts
-            ),
-        )
+        print_accounts(accounts)
 
 
 @click.command()
@@ -170,7 +155,7 @@ def show(email: str, *, json_output: bool) -> None:
     with services() as opened:
         account = opened.accounts.find(email)
         history = opened.events.latest(account.id)
-    description = _describe(account)
+    description = describe(account)
     if json_output:
         print_json({**description, "history": history})
         return
@@ -216,45 +201,26 @@ def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
         click.echo(found.value)
 
 
-@click.command()
-@click.argument("email")
-def refresh(email: str) -> None:
-    """Refresh an account now, regardless of its schedule and earlier failures."""
-    with services() as opened:
-        opened.accounts.find(email)
-        found = opened.on_demand.refresh_now(account_id(email))
-    print_line(f"{found.email}: refreshed, its token lives until {found.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+COMMANDS: tuple[click.Command, ...] = (connect, import_, list_, show, token)
 
 
-@click.command()
-@click.argument("email")
-def pause(email: str) -> None:
-    """Stop refreshing an account until it is resumed."""
-    with services() as opened:
-        opened.accounts.pause(email)
-    print_line(f"{normalize_email(email)} is paused.")
-
-
-@click.command()
-@click.argument("email")
-def resume(email: str) -> None:
-    """Refresh a paused or failing account again, from now on."""
-    with services() as opened:
-        opened.accounts.resume(email)
-    print_line(f"{normalize_email(email)} is active.")
-
-
-@click.command()
-@click.argument("email")
-@click.confirmation_option(prompt="Erase this account's tokens? Its user will have to sign in again.")
-def disconnect(email: str) -> None:
-    """Erase an account's tokens here and in the cache."""
-    with services() as opened:
-        opened.accounts.disconnect(email)
-    print_line(f"{normalize_email(email)} is disconnected.")
-
-
-COMMANDS: tuple[click.Command, ...] = (connect, import_, list_, show, token, refresh, pause, resume, disconnect)
+def print_accounts(accounts: Iterable[Account]) -> None:
+    """A table of accounts."""
+    now = clock.utcnow()
+    print_table(
+        ("mailbox", "state", "token lives", "due in", "problem", "labels"),
+        (
+            (
+                account.email,
+                account.status.value,
+                remaining(account.expires_at, now),
+                "in flight" if account.is_leased(now) else remaining(account.due_at, now).replace("expired", "overdue"),
+                account.failure.code if account.failure else "",
+                " ".join(account.labels),
+            )
+            for account in accounts
+        ),
+    )
 
 
 def _advice(account: Account) -> str | None:
@@ -265,7 +231,8 @@ def _advice(account: Account) -> str | None:
     return error.advice if isinstance(error, AccountError) else None
 
 
-def _describe(account: Account) -> dict[str, Any]:
+def describe(account: Account) -> dict[str, Any]:
+    """An account for machines."""
     failure = account.failure
     return {
         "email": account.email,

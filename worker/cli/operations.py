@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from worker import clock
-from worker.cli.accounts import services
 from worker.cli.output import as_json, duration, print_fields, print_json, print_line
+from worker.cli.services import services
 from worker.domain.breaker import Breaker
 from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, Unavailable, WorkerError

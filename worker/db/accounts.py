@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, text
 
 from worker.db.rows import FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
-from worker.domain.account import INACTIVITY, Account, AccountId, Status
+from worker.domain.account import Account, AccountId, Status
 from worker.domain.token import Sealed
 
 _ACCOUNT_COLUMNS = f"""
@@ -17,13 +17,6 @@ _ACCOUNT_COLUMNS = f"""
     status, refresh_due_at, {LEASE_UNTIL} AS lease_until,
     failure_kind, failure_code, failure_count, failing_since, failure_claims, last_refreshed_at,
     signed_in_at, grant_lifetime, labels
-"""
-
-# least() skips what is NULL; accounts without a grant have nothing to lose
-_EXPIRES_AT = """
-    CASE WHEN refresh_token IS NOT NULL THEN least(
-        greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime
-    ) END
 """
 
 
@@ -41,35 +34,18 @@ def find_many(connection: Connection, accounts: Sequence[AccountId]) -> dict[Acc
     return {AccountId(row["id"]): _account(row) for row in rows}
 
 
-def list_accounts(
-    connection: Connection,
-    *,
-    status: Status | None = None,
-    expiring_before: datetime | None = None,
-    after: str = "",
-    limit: int,
-) -> list[Account]:
-    """Up to ``limit`` accounts in order of e-mail, from the one after ``after`` on.
-
-    ``expiring_before``: only those whose grant ends before, see ``domain.account.grant_expires_at``.
-    """
-    of_status = "AND status = :status" if status else ""
-    expiring = f"AND status <> 'reauth_required' AND {_EXPIRES_AT} < :expiring_before" if expiring_before else ""
-    statement = text(f"""
-        SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials
-        WHERE email > :after {of_status} {expiring} ORDER BY email LIMIT :limit
-    """)
-    given = {"after": after, "status": status and status.value, "expiring_before": expiring_before, "limit": limit}
-    rows = connection.execute(statement, {**given, "inactivity": INACTIVITY} if expiring_before else given)
-    return [_account(row) for row in rows.mappings()]
-
-
 def set_status(
-    connection: Connection, account: AccountId, status: Status, *, due_at: datetime | None, now: datetime
-) -> int | None:
-    """Put an account into a state by hand, forgiving its failures; of a refresh in flight only tokens are stored.
+    connection: Connection,
+    accounts: Sequence[AccountId],
+    status: Status,
+    *,
+    only: str = "true",
+    due_at: datetime | None,
+    now: datetime,
+) -> list[AccountId]:
+    """Put accounts into a state by hand, forgiving their failures; of a refresh in flight only tokens are stored.
 
-    Returns the new version, or None if there is no such account.
+    ``only``: a condition; accounts that do not fulfil it stay as they are. Returns those that were changed.
     """
     statement = text(f"""
         UPDATE mail_credentials
@@ -77,23 +53,30 @@ def set_status(
             status = :status, refresh_due_at = :due_at, lease_id = NULL, lease_until = NULL,
             version = version + 1, updated_at = :now,
             {FORGIVEN}
-        WHERE id = :id RETURNING version
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND {only} RETURNING id
     """)
-    version: int | None = connection.execute(
-        statement, {"id": account, "status": status.value, "due_at": due_at, "now": now}
-    ).scalar()
-    return version
+    given = {"ids": list(accounts), "status": status.value, "due_at": due_at, "now": now}
+    return [AccountId(id_) for id_ in connection.execute(statement, given).scalars()]
 
 
-def erase_tokens(connection: Connection, account: AccountId) -> None:
-    """Forget an account's tokens for good. Only after it can no longer be due."""
+def set_due(connection: Connection, accounts: Sequence[AccountId], *, now: datetime) -> list[AccountId]:
+    """Make those of the accounts due that may be refreshed and are not being refreshed. Returns them."""
+    statement = text(f"""
+        UPDATE mail_credentials SET refresh_due_at = :now, updated_at = :now
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND refresh_due_at IS NOT NULL AND {FREE} RETURNING id
+    """)
+    return [AccountId(id_) for id_ in connection.execute(statement, {"ids": list(accounts), "now": now}).scalars()]
+
+
+def erase_tokens(connection: Connection, accounts: Sequence[AccountId]) -> None:
+    """Forget the tokens of accounts for good. Only after they can no longer be due."""
     connection.execute(
         text("""
             UPDATE mail_credentials
             SET access_token = NULL, refresh_token = NULL, token_expiry = NULL
-            WHERE id = :id
+            WHERE id = ANY(CAST(:ids AS uuid[]))
         """),
-        {"id": account},
+        {"ids": list(accounts)},
     )
 
 

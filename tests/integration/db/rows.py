@@ -56,9 +56,9 @@ class Rows:
         with self.database.begin() as connection:
             return leases.persist(connection, written, now=now)
 
-    def set_status(self, status: Status, *, due_at: datetime | None = None, email: str = ANN) -> int | None:
+    def set_status(self, status: Status, *, due_at: datetime | None = None, email: str = ANN) -> list[AccountId]:
         with self.database.begin() as connection:
-            return accounts.set_status(connection, account_id(email), status, due_at=due_at, now=NOW)
+            return accounts.set_status(connection, [account_id(email)], status, due_at=due_at, now=NOW)
 
     def take_over(self) -> None:
         """The lease has expired, and another worker leases the account."""
@@ -72,8 +72,8 @@ class Rows:
 
     def disconnect(self) -> None:
         with self.database.begin() as connection:
-            accounts.set_status(connection, account_id(ANN), Status.DISCONNECTED, due_at=None, now=NOW)
-            accounts.erase_tokens(connection, account_id(ANN))
+            accounts.set_status(connection, [account_id(ANN)], Status.DISCONNECTED, due_at=None, now=NOW)
+            accounts.erase_tokens(connection, [account_id(ANN)])
 
     def leave_oauth(self, email: str = ANN) -> None:
         """The mail product does this when a mailbox changes back to a password."""

@@ -13,11 +13,12 @@ from tests.integration.installation import Installation
 from worker.clock import utcnow
 from worker.devkit.emulator import oauth_error
 from worker.domain.account import Grant, Status, grant_expires_at
+from worker.domain.selection import Selection
 from worker.domain.token import Secret
 
 
 def expiring(installation: Installation, days: float) -> set[str]:
-    found = installation.services.accounts.list(expiring_within=timedelta(days=days))
+    found = installation.services.accounts.list(Selection(expiring_before=installation.clock() + timedelta(days=days)))
     return {account.email for account in found}
 
 
@@ -153,7 +154,7 @@ def test_the_list_pages_through_all_expiring_grants(installation: Installation) 
     names = sorted(emails(1005))
     installation.services.accounts.save([Grant(email=email, refresh_token=Secret("a-token")) for email in names])
 
-    found = installation.services.accounts.list(expiring_within=91 * DAY)
+    found = installation.services.accounts.list(Selection(expiring_before=installation.clock() + 91 * DAY))
 
     assert [account.email for account in found] == names
 

@@ -13,6 +13,7 @@ from worker.devkit.emulator import oauth_error
 from worker.devkit.stack import Stack
 from worker.domain.account import Grant, MailServers, Status
 from worker.domain.errors import AccountInactive, InvalidInput, Unavailable, UnknownAccount
+from worker.domain.selection import Selection
 from worker.domain.token import Secret, as_text
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault, generate_key
@@ -272,4 +273,5 @@ def test_accounts_are_listed_across_pages(installation: Installation) -> None:
     installation.services.accounts.pause(emails[7])
 
     assert [account.email for account in installation.services.accounts.list()] == emails
-    assert [each.email for each in installation.services.accounts.list(status=Status.PAUSED)] == [emails[7]]
+    paused = Selection(statuses=frozenset({Status.PAUSED}))
+    assert [each.email for each in installation.services.accounts.list(paused)] == [emails[7]]

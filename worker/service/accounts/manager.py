@@ -8,21 +8,24 @@ from itertools import islice
 from worker.db import accounts as rows
 from worker.db import grants as incoming
 from worker.db.grants import Saved, SealedGrant
+from worker.db.selection import Order, select
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Grant, Status, account_id, check_expiry, normalize_email
 from worker.domain.cache_entry import CacheEntry
-from worker.domain.cached_failure import failure_of
-from worker.domain.errors import InvalidInput, Unavailable, UnknownAccount
+from worker.domain.errors import InvalidInput, UnknownAccount
 from worker.domain.outcome import Refreshed
 from worker.domain.policy import RefreshPolicy
+from worker.domain.selection import EVERYTHING, Selection
 from worker.domain.token import AccessToken, as_text, is_visible
 from worker.identity import Identity
 from worker.service.accounts.import_format import parse_grant
-from worker.service.accounts.reader import AccountReader
+from worker.service.accounts.states import AccountStates
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault
 
 _IMPORT_GROUP = 500
+_PAGE = 1000  # accounts
+_OF_ALL_ROWS = timedelta(minutes=5)
 _LOGIN_NAME_LIMIT = 320  # characters, as of an address
 
 
@@ -43,7 +46,7 @@ class AccountManager:
         database: Database,
         vault: Vault,
         identity: Identity,
-        accounts: AccountReader,
+        states: AccountStates,
         cache: TokenCache,
         policy: RefreshPolicy,
         utcnow: Callable[[], datetime],
@@ -51,7 +54,7 @@ class AccountManager:
         self._database = database
         self._vault = vault
         self._identity = identity
-        self._accounts = accounts
+        self._states = states
         self._cache = cache
         self._policy = policy
         self._utcnow = utcnow
@@ -82,14 +85,15 @@ class AccountManager:
 
     def pause(self, email: str) -> None:
         """Stop refreshing an account until it is resumed; its token is served while it lives. Raises UnknownAccount."""
-        self._set(email, Status.PAUSED, due_at=None)
+        self._states.pause([self.find(email).id])
 
     def resume(self, email: str) -> None:
         """Refresh the account again, from now on. Raises UnknownAccount, or InvalidInput if its tokens are gone."""
-        if self.find(email).refresh_token is None:
+        account = self.find(email)
+        if account.refresh_token is None:
             msg = f"{email}: its tokens are gone; connect it again"
             raise InvalidInput(msg)
-        self._set(email, Status.ACTIVE, due_at=self._utcnow())
+        self._states.resume([account.id])
 
     def disconnect(self, email: str) -> None:
         """Erase an account's tokens here and in the cache.
@@ -97,18 +101,7 @@ class AccountManager:
         Raises UnknownAccount, or Unavailable if the cache could not be reached: then do it again, or the token there is
         served until it expires.
         """
-        account = self.find(email)
-        with self._database.begin() as connection:
-            version = rows.set_status(connection, account.id, Status.DISCONNECTED, due_at=None, now=self._utcnow())
-            rows.erase_tokens(connection, account.id)
-        assert version is not None
-        # An entry without tokens, not a missing one: it outranks a late writer's copy.
-        gone = replace(
-            account, status=Status.DISCONNECTED, version=version, due_at=None, refresh_token=None, failure=None
-        )
-        if not self._cache.publish([CacheEntry.of(gone, failure=failure_of(gone, now=self._utcnow()))]):
-            msg = f"{account.email}: erased from the database, but Redis could not be reached; run this again"
-            raise Unavailable(msg)
+        self._states.disconnect([self.find(email).id])
 
     def find(self, email: str) -> Account:
         """Raises UnknownAccount, or InvalidInput if this is no e-mail address."""
@@ -118,25 +111,21 @@ class AccountManager:
             raise UnknownAccount(normalize_email(email))
         return account
 
-    def list(self, *, status: Status | None = None, expiring_within: timedelta | None = None) -> Iterator[Account]:
-        """All accounts in order of e-mail, read in pages; or those in a state, or whose grant will soon be dead."""
-        expiring_before = None if expiring_within is None else self._utcnow() + expiring_within
-        after, page = "", 1000
-        while True:
-            with self._database.begin() as connection:
-                accounts = rows.list_accounts(
-                    connection, status=status, expiring_before=expiring_before, after=after, limit=page
-                )
-            yield from accounts
-            if len(accounts) < page:
-                return
-            after = accounts[-1].email
+    def select(self, selection: Selection, *, order: Order = "email", limit: int | None = None) -> list[AccountId]:
+        """The selected accounts in this order, the first ``limit`` of them: a look at every row."""
+        with self._database.begin_long(_OF_ALL_ROWS) as connection:
+            return select(connection, selection, order=order, limit=limit)
 
-    def _set(self, email: str, status: Status, *, due_at: datetime | None) -> None:
-        account = self.find(email)
-        with self._database.begin() as connection:
-            rows.set_status(connection, account.id, status, due_at=due_at, now=self._utcnow())
-        self._cache.publish(self._accounts.entries([account.id]))  # a cached failure has lost its cause
+    def list(
+        self, selection: Selection = EVERYTHING, *, order: Order = "email", limit: int | None = None
+    ) -> Iterator[Account]:
+        """The selected accounts as they are when they are reached, read in pages."""
+        selected = self.select(selection, order=order, limit=limit)
+        for start in range(0, len(selected), _PAGE):
+            page = selected[start : start + _PAGE]
+            with self._database.begin() as connection:
+                found = rows.find_many(connection, page)
+            yield from (found[account] for account in page if account in found)
 
     def _store(self, checked: Sequence[Grant]) -> None:
         unique = {grant.email: grant for grant in checked}
