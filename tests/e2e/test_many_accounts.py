@@ -111,7 +111,7 @@ def test_addresses_come_from_standard_input(fleet: Deployment, verb: str, status
 
 
 def test_an_unknown_address_is_named_and_the_others_are_changed(fleet: Deployment) -> None:
-    """The exit code tells a script."""
+    """The exit code is 1."""
     done = fleet.cli("pause", ANN, "nobody@contoso.com", "--yes")
 
     assert (done.returncode, done.stdout) == (1, "1 account is paused.\n")
@@ -119,7 +119,7 @@ def test_an_unknown_address_is_named_and_the_others_are_changed(fleet: Deploymen
 
 
 def test_nothing_is_changed_without_an_answer(fleet: Deployment) -> None:
-    """A script without a terminal is told what to add."""
+    """The error names the option for scripts."""
     for answer, status in (("n\n", 2), ("", 2)):
         done = fleet.cli("pause", "--failing", stdin=answer)
 
