@@ -74,7 +74,7 @@ def _timed(read: Callable[[str], object], emails: list[str]) -> float:
 
 def _bare_get() -> Callable[[str], object]:
     redis = connect(load(Settings).redis_url.get_secret_value())
-    return lambda email: redis.get(stores._entry_key(account_id(email)))
+    return lambda email: redis.get(redis.names.entry(account_id(email)))
 
 
 def _get_and_open() -> Callable[[str], object]:
@@ -84,7 +84,7 @@ def _get_and_open() -> Callable[[str], object]:
 
     def read(email: str) -> object:
         account = account_id(email)
-        value = redis.get(stores._entry_key(account))
+        value = redis.get(redis.names.entry(account))
         assert isinstance(value, bytes)
         return json.loads(vault.open(Sealed(value[stores._HEADER :]), account, Purpose.CACHE_ENTRY).reveal())[
             "access_token"

@@ -4,10 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from redis import Redis
-
 from worker import clock
-from worker.cache import Cache, HeartbeatStore, OutboxStore, RateLimiter, RequestDedup, TenantThrottle, connect
+from worker.cache import (
+    Cache,
+    FleetMarker,
+    HeartbeatStore,
+    OutboxStore,
+    RateLimiter,
+    RedisClient,
+    RequestDedup,
+    TenantThrottle,
+    connect,
+)
 from worker.db.session import Database
 from worker.identity import Identity
 from worker.identity.endpoints import parse_endpoint_hosts
@@ -18,6 +26,7 @@ from worker.service.accounts.manager import AccountManager
 from worker.service.accounts.reader import AccountReader
 from worker.service.accounts.states import AccountStates
 from worker.service.refresh.breakers import CircuitBreakers
+from worker.service.refresh.fleet import Fleet
 from worker.service.refresh.leases import Leases
 from worker.service.refresh.outbox import Outbox
 from worker.service.refresh.refresher import Refresher
@@ -35,7 +44,7 @@ class Services:
     """The services of a process. Close them at the end."""
 
     database: Database
-    redis: Redis
+    redis: RedisClient
     cache: Cache
     identity: Identity
     refresher: Refresher
@@ -44,6 +53,7 @@ class Services:
     accounts: AccountManager
     states: AccountStates
     key_rotation: KeyRotation
+    fleet: Fleet
     outbox: Outbox
     events: Ledger
     heartbeats: HeartbeatStore
@@ -77,11 +87,22 @@ def bootstrap_consumer(
     )
 
 
+def check_fleet(settings: Settings) -> None:
+    """Raises ConfigurationError if Redis holds the keys of another fleet. Opens connections and closes them."""
+    database = Database(settings.database_url.get_secret_value())
+    with connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix) as redis:
+        try:
+            Fleet(database=database, marker=FleetMarker(redis)).claim()
+        finally:
+            database.close()
+
+
 def bootstrap(
     settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcnow, local: LocalCache | None = None
 ) -> Services:
     """Build the services. Opens no connection. Raises ConfigurationError."""
-    database, redis = Database(settings.database_url.get_secret_value()), connect(settings.redis_url.get_secret_value())
+    database = Database(settings.database_url.get_secret_value())
+    redis = connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
     vault, policy = Vault(settings.keys), settings.policy
     identity = Identity(
         settings.registrations,
@@ -92,8 +113,15 @@ def bootstrap(
     entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
     cache = TokenCache(entries, vault, local=local)
     reader = AccountReader(database=database, vault=vault, utcnow=utcnow)
+    fleet = Fleet(database=database, marker=FleetMarker(redis))
     outbox = Outbox(
-        database=database, store=OutboxStore(redis), vault=vault, accounts=reader, cache=cache, utcnow=utcnow
+        database=database,
+        store=OutboxStore(redis),
+        fleet=fleet,
+        vault=vault,
+        accounts=reader,
+        cache=cache,
+        utcnow=utcnow,
     )
     refresher = Refresher(
         breakers=CircuitBreakers(database=database, utcnow=utcnow),
@@ -139,6 +167,7 @@ def bootstrap(
         ),
         states=states,
         key_rotation=KeyRotation(database=database, vault=vault, outbox=outbox),
+        fleet=fleet,
         outbox=outbox,
         events=Ledger(
             database=database,
@@ -155,7 +184,7 @@ def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) 
     from worker.broker import TaskSender  # noqa: PLC0415 - imports Celery, which other consumers do not need
 
     database = Database(settings.database_url.get_secret_value()) if settings.database_url else None
-    redis = connect(settings.redis_url.get_secret_value())
+    redis = connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
     vault, policy = Vault(settings.keys), settings.policy
     entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
     cache = TokenCache(entries, vault, local=LocalCache(utcnow=utcnow))
@@ -163,7 +192,7 @@ def _bootstrap_reader(settings: ReaderSettings, utcnow: Callable[[], datetime]) 
     if database:
         reader = AccountReader(database=database, vault=vault, utcnow=utcnow)
         stored = StoredAccounts(accounts=reader, cache=cache, policy=policy, utcnow=utcnow)
-    sender = TaskSender(settings.broker)
+    sender = TaskSender(settings.broker, prefix=settings.key_prefix)
     on_demand = DelegatedRefresh(cache=cache, requests=RequestDedup(redis), sender=sender, policy=policy, utcnow=utcnow)
 
     def close() -> None:

@@ -18,14 +18,13 @@ import click
 import structlog
 from celery import Celery
 from celery.schedules import crontab
-from kombu.exceptions import ChannelError
 
 from worker import clock
 from worker.broker import ON_DEMAND, REFRESH, SWEEP, leave_read_only_servers, queue, repair, tls_options
 from worker.broker.control import restrict_commands
 from worker.broker.messages import check_deliveries
 from worker.cache import server_time
-from worker.domain.errors import ConfigurationError, Unavailable
+from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.observability import logging
 from worker.settings import BrokerSettings, Settings, SettingsT, load, secret_file
 
@@ -111,10 +110,8 @@ class Worker(Celery):
         """How many more batches may be queued."""
         with self.connection_or_acquire() as connection:
             channel: Any = connection.default_channel
-            try:
-                queued = channel.queue_declare(REFRESH, passive=True).message_count
-            except ChannelError:  # an empty queue does not exist in Redis
-                queued = 0
+            # Not passively: then kombu asks Redis for the queue without the prefix of the namespace.
+            queued = channel.queue_declare(REFRESH, durable=True, auto_delete=False).message_count
         return _QUEUE_LIMIT - int(queued)
 
 
@@ -142,6 +139,7 @@ def _configuration() -> dict[str, Any]:
         "task_time_limit": _TIME_LIMIT,
         # No soft limit, which would raise between Microsoft's response and the commit.
         "broker_transport_options": {
+            "global_keyprefix": settings.key_prefix,  # of queues, bindings, broadcasts and unacknowledged messages
             "queue_order_strategy": "priority",
             "visibility_timeout": 2 * _TIME_LIMIT,  # longer than any task; after it the task runs again
             "unacked_restore_interval": 10,
@@ -176,7 +174,7 @@ def _load_or_exit(kind: type[SettingsT]) -> SettingsT:
         raise _exit(error) from None
 
 
-def _exit(error: ConfigurationError) -> SystemExit:
+def _exit(error: WorkerError) -> SystemExit:
     click.echo(f"Configuration error: {error}", err=True)
     return SystemExit(_CONFIGURATION_ERROR)
 
@@ -190,9 +188,14 @@ def _configure_logging(**_: object) -> None:
 @celery.signals.celeryd_init.connect
 def _check_settings(**_: object) -> None:
     """Called before the first fork. A worker that cannot refresh must not start."""
-    if not _load_or_exit(Settings).remote_control:
+    settings = _load_or_exit(Settings)
+    if not settings.remote_control:
         restrict_commands()
-    importlib.import_module("worker.bootstrap")  # once for all children
+    bootstrap = importlib.import_module("worker.bootstrap")  # once for all children
+    try:
+        bootstrap.check_fleet(settings)
+    except WorkerError as error:
+        raise _exit(error) from None
     gc.freeze()  # a garbage collection in a child would write to the shared pages, and so copy them
 
 

@@ -130,7 +130,8 @@ def test_tokens_sealed_under_a_lost_key_cost_one_sentence(deployment: Deployment
 
 def test_a_database_without_tables_is_diagnosed(deployment: Deployment) -> None:
     """The most frequent mistake of a first deployment is that `migrate` was never run."""
-    deployment.sql("DROP TABLE mail_credentials, oauth_clients, refresh_events, alembic_version")
+    deployment.sql("DROP SCHEMA public CASCADE")
+    deployment.sql("CREATE SCHEMA public")
 
     doctor = deployment.cli("doctor")
 

@@ -12,7 +12,7 @@ from tests.e2e.deployment import Deployment
 from tests.factories import emails
 from tests.moving_proxy import MovingProxy
 from tests.waiting import wait_for
-from worker.cache.stores import OutboxStore, connect
+from worker.cache import OutboxStore, connect
 from worker.devkit.stack import Stack, ValkeyServer
 from worker.domain.account import account_id
 from worker.domain.errors import Unavailable

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
-from redis import Redis
-from redis.connection import Connection
+from redis.connection import Connection, ConnectionPool
 
 from tests.constants import ANN, BOB
-from worker.cache import Cache, OutboxStore, SealedEntry, connect
+from worker.cache import Cache, Keys, OutboxStore, RedisClient, SealedEntry, connect
 from worker.domain.account import account_id
 from worker.domain.errors import Unavailable
 from worker.domain.token import Sealed
@@ -21,13 +20,13 @@ OUTBOX = "token-worker:outbox"
 
 
 @pytest.fixture(name="redis")
-def _redis(redis_url: str) -> Iterator[Redis]:
+def _redis(redis_url: str) -> Iterator[RedisClient]:
     with connect(redis_url) as client:
         yield client
 
 
 @pytest.fixture(name="cache")
-def _cache(redis: Redis) -> Cache:
+def _cache(redis: RedisClient) -> Cache:
     return Cache(redis, ttl=timedelta(hours=24))
 
 
@@ -82,7 +81,7 @@ def test_one_late_entry_does_not_stop_the_others(cache: Cache) -> None:
     assert cache.get(BOB_ID) == entry(1)
 
 
-def test_an_entry_expires_and_every_write_restarts_its_time(redis: Redis) -> None:
+def test_an_entry_expires_and_every_write_restarts_its_time(redis: RedisClient) -> None:
     """In milliseconds, because a test or a demo may need less than a second."""
     Cache(redis, ttl=timedelta(milliseconds=60_500)).put({ANN_ID: entry(1)})
     assert 0 < redis.pttl(KEY) <= 60_500
@@ -104,7 +103,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
-def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: Redis, value: bytes) -> None:
+def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: RedisClient, value: bytes) -> None:
     """Values of another program, of another version of this one, or of half a write: Postgres has the truth."""
     redis.set(KEY, value)
 
@@ -112,7 +111,7 @@ def test_a_value_that_is_not_ours_is_a_miss(cache: Cache, redis: Redis, value: b
 
 
 @pytest.mark.parametrize("value", GARBAGE, ids=lambda value: repr(value[:16]))
-def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: Redis, value: bytes) -> None:
+def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: RedisClient, value: bytes) -> None:
     """Otherwise the account would always miss, and each of its reads would go to Postgres."""
     redis.set(KEY, value)
 
@@ -123,7 +122,7 @@ def test_a_value_that_is_not_ours_is_replaced(cache: Cache, redis: Redis, value:
 
 def test_many_entries_take_one_round_trip(redis_url: str) -> None:
     """A batch writes a hundred entries at a time, and its time is mostly that of round trips to Redis."""
-    with Redis.from_url(redis_url, connection_class=CountedConnection) as redis:
+    with RedisClient(ConnectionPool.from_url(redis_url, connection_class=CountedConnection), Keys()) as redis:
         cache = Cache(redis, ttl=timedelta(hours=24))
         cache.put({ANN_ID: entry(1)})
         CountedConnection.sent = 0
@@ -144,7 +143,7 @@ class CountedConnection(Connection):
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # redis has no annotations here
 
 
-def test_the_script_is_loaded_again_after_a_restart_of_redis(cache: Cache, redis: Redis) -> None:
+def test_the_script_is_loaded_again_after_a_restart_of_redis(cache: Cache, redis: RedisClient) -> None:
     """It has lost its scripts, and no process may need a restart for that."""
     cache.put({ANN_ID: entry(2)})
     redis.script_flush()
@@ -154,7 +153,7 @@ def test_the_script_is_loaded_again_after_a_restart_of_redis(cache: Cache, redis
     assert cache.get(ANN_ID) == entry(2)
 
 
-OPERATIONS: dict[str, Callable[[Redis], object]] = {
+OPERATIONS: dict[str, Callable[[RedisClient], object]] = {
     "get": lambda redis: Cache(redis, ttl=timedelta(hours=1)).get(ANN_ID),
     "put": lambda redis: Cache(redis, ttl=timedelta(hours=1)).put({ANN_ID: entry(1)}),
     "ping": lambda redis: Cache(redis, ttl=timedelta(hours=1)).ping(),
@@ -174,7 +173,7 @@ def test_without_redis_every_method_raises_an_error_without_secrets(operation: s
 
 
 @pytest.mark.parametrize("operation", ["get", "put", "outbox put", "outbox pages", "outbox discard"])
-def test_an_error_of_redis_is_unavailable_without_secrets(redis: Redis, operation: str) -> None:
+def test_an_error_of_redis_is_unavailable_without_secrets(redis: RedisClient, operation: str) -> None:
     """A key of another type or a failing script: the server's message repeats the command, so it is not passed on."""
     redis.rpush(KEY, "a list")
     redis.rpush(OUTBOX, "a list")
@@ -186,7 +185,7 @@ def test_an_error_of_redis_is_unavailable_without_secrets(redis: Redis, operatio
 
 
 @pytest.mark.parametrize("operation", ["put", "outbox put"])
-def test_a_full_redis_is_unavailable(redis: Redis, operation: str) -> None:
+def test_a_full_redis_is_unavailable(redis: RedisClient, operation: str) -> None:
     """With noeviction it rejects writes. Tokens that were not kept must not count as kept."""
     redis.config_set("maxmemory", "1")
     try:

@@ -5,10 +5,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from redis import Redis
 
 from worker import clock
-from worker.cache import HeartbeatStore, connect
+from worker.cache import HeartbeatStore, RedisClient, connect
 from worker.domain.heartbeat import Heartbeat, Role
 
 INDEX, PREFIX = "token-worker:processes", "token-worker:process"
@@ -16,13 +15,13 @@ TOLERANCE = timedelta(seconds=30)  # for a busy machine
 
 
 @pytest.fixture(name="redis")
-def _redis(redis_url: str) -> Iterator[Redis]:
+def _redis(redis_url: str) -> Iterator[RedisClient]:
     with connect(redis_url) as client:
         yield client
 
 
 @pytest.fixture(name="store")
-def _store(redis: Redis) -> HeartbeatStore:
+def _store(redis: RedisClient) -> HeartbeatStore:
     return HeartbeatStore(redis)
 
 
@@ -58,7 +57,7 @@ def test_a_process_that_ends_is_removed(store: HeartbeatStore) -> None:
 
 
 @pytest.mark.parametrize("minutes", [-11, 11])
-def test_a_clock_that_differs_is_measured(store: HeartbeatStore, redis: Redis, minutes: int) -> None:
+def test_a_clock_that_differs_is_measured(store: HeartbeatStore, redis: RedisClient, minutes: int) -> None:
     """It is measured when the heartbeat was written, however old that is."""
     store.put(heartbeat(ahead=timedelta(minutes=minutes)))
     redis.pexpire(f"{PREFIX}:worker:web-1:1", 20_000)  # as if it were 40 seconds old, and the clock so much further
@@ -69,7 +68,7 @@ def test_a_clock_that_differs_is_measured(store: HeartbeatStore, redis: Redis, m
     assert abs(process.skew - timedelta(minutes=minutes, seconds=40)) < TOLERANCE
 
 
-def test_the_index_forgets_what_has_ended(store: HeartbeatStore, redis: Redis) -> None:
+def test_the_index_forgets_what_has_ended(store: HeartbeatStore, redis: RedisClient) -> None:
     redis.zadd(INDEX, {"worker:old:1": 1.0, "worker:forged:1": 9e15})
 
     store.put(heartbeat())
@@ -79,7 +78,7 @@ def test_the_index_forgets_what_has_ended(store: HeartbeatStore, redis: Redis) -
     assert 0 < redis.pttl(f"{PREFIX}:worker:web-1:1") <= 60_000
 
 
-def test_a_foreign_index_is_replaced(store: HeartbeatStore, redis: Redis) -> None:
+def test_a_foreign_index_is_replaced(store: HeartbeatStore, redis: RedisClient) -> None:
     redis.set(INDEX, "x")
     assert store.live() == []
 
@@ -88,7 +87,7 @@ def test_a_foreign_index_is_replaced(store: HeartbeatStore, redis: Redis) -> Non
     assert len(store.live()) == 1
 
 
-def test_values_of_other_programs_count_as_none(store: HeartbeatStore, redis: Redis) -> None:
+def test_values_of_other_programs_count_as_none(store: HeartbeatStore, redis: RedisClient) -> None:
     store.put(heartbeat())
     for name in ("list", "junk", "eternal", "large"):
         redis.zadd(INDEX, {name: 2e9})
@@ -101,7 +100,7 @@ def test_values_of_other_programs_count_as_none(store: HeartbeatStore, redis: Re
     assert [process.heartbeat.host for process in store.live()] == ["web-1"]
 
 
-def test_at_most_a_thousand_processes_are_read(store: HeartbeatStore, redis: Redis) -> None:
+def test_at_most_a_thousand_processes_are_read(store: HeartbeatStore, redis: RedisClient) -> None:
     value = heartbeat()
     store.put(value)
     copy = redis.get(f"{PREFIX}:worker:web-1:1") or b""
@@ -114,7 +113,7 @@ def test_at_most_a_thousand_processes_are_read(store: HeartbeatStore, redis: Red
     assert len(store.live()) == 1000
 
 
-def test_the_time_of_the_last_sweep(store: HeartbeatStore, redis: Redis) -> None:
+def test_the_time_of_the_last_sweep(store: HeartbeatStore, redis: RedisClient) -> None:
     assert store.since_sweep() is None
 
     store.note_sweep()

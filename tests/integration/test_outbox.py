@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from redis import Redis
 
 from tests.constants import ANN, BOB
 from tests.integration.outboxes import kept
-from worker.cache import Cache, OutboxStore, connect
+from worker.cache import Cache, OutboxStore, RedisClient, connect
 from worker.domain.account import account_id
 from worker.domain.token import Sealed
 
@@ -17,13 +16,13 @@ KEY = "token-worker:outbox"
 
 
 @pytest.fixture(name="redis")
-def _redis(redis_url: str) -> Iterator[Redis]:
+def _redis(redis_url: str) -> Iterator[RedisClient]:
     with connect(redis_url) as client:
         yield client
 
 
 @pytest.fixture(name="outbox")
-def _outbox(redis: Redis) -> OutboxStore:
+def _outbox(redis: RedisClient) -> OutboxStore:
     return OutboxStore(redis)
 
 
@@ -77,15 +76,15 @@ def test_a_second_removal_changes_nothing(outbox: OutboxStore) -> None:
     assert kept(outbox) == {}
 
 
-def test_values_never_expire(outbox: OutboxStore, redis: Redis) -> None:
+def test_values_never_expire(outbox: OutboxStore, redis: RedisClient) -> None:
     """It may be the only copy of a refresh token, and the length of an outage has no limit."""
     outbox.put({ANN_ID: b"ann's"})
 
     assert redis.ttl(KEY) == -1
 
 
-def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: OutboxStore, redis: Redis) -> None:
-    """They share a Redis, and only the cache expires."""
+def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: OutboxStore, redis: RedisClient) -> None:
+    """They share a RedisClient, and only the cache expires."""
     outbox.put({ANN_ID: b"ann's"})
 
     Cache(redis, ttl=timedelta(hours=1)).put({ANN_ID: (9, Sealed(b"entry"))})
@@ -93,7 +92,7 @@ def test_an_entry_of_the_cache_does_not_touch_the_outbox(outbox: OutboxStore, re
     assert kept(outbox) == {ANN_ID: b"ann's"}
 
 
-def test_a_value_is_removed_after_a_restart_of_redis(outbox: OutboxStore, redis: Redis) -> None:
+def test_a_value_is_removed_after_a_restart_of_redis(outbox: OutboxStore, redis: RedisClient) -> None:
     """A restarted server has lost its scripts."""
     outbox.put({ANN_ID: b"ann's"})
     outbox.discard({BOB_ID: b"to have the script loaded"})

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from worker.cache.stores import _entry_key, _parsed
+from worker.cache import Keys
+from worker.cache.stores import _parsed
 from worker.domain.account import account_id
 from worker.domain.cache_entry import decode, encode
 from worker.domain.token import Secret
@@ -30,7 +31,7 @@ def _plain() -> dict[str, Any]:
 @pytest.mark.parametrize("keys", [parse_keys(VECTOR["encryption_keys"]), parse_access_keys(VECTOR["access_keys"])])
 def test_an_entry_of_an_earlier_release_opens(keys: Any, plain: dict[str, Any]) -> None:
     """It opens with the master key and with a consumer's part of it. Programs in other languages rely on the format."""
-    assert _entry_key(ANN) == VECTOR["redis_key"]
+    assert Keys().entry(ANN) == VECTOR["redis_key"]
     sealed = _parsed(bytes.fromhex(VECTOR["value"]))
     assert sealed
 

@@ -8,7 +8,7 @@ known task with known arguments is dropped, and of the others only task, id and 
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from queue import Empty
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -42,30 +42,37 @@ def check_deliveries() -> None:
             _log_dropped()
 
     channel_class: Any = transport.Channel
-    read = channel_class._brpop_read
+    read, size = channel_class._brpop_read, channel_class._size
 
     def read_or_delete(channel: Any, **options: Any) -> Any:
         try:
             return read(channel, **options)
         except ResponseError:
-            if not _delete_foreign_keys(channel):
+            if not _delete_foreign_keys(channel, channel.active_queues):
                 raise
             _log_dropped()
             raise Empty from None
 
-    channel_class._brpop_read = read_or_delete
+    def size_or_delete(channel: Any, queue: str) -> Any:
+        try:
+            return size(channel, queue)
+        except ResponseError:
+            if not _delete_foreign_keys(channel, [queue]):
+                raise
+            _log_dropped()
+            return size(channel, queue)
+
+    channel_class._brpop_read, channel_class._size = read_or_delete, size_or_delete
     deliver_if_valid.checked = True  # type: ignore[attr-defined]
     transport_class._deliver = deliver_if_valid
     vars(transport)["loads"] = _loads_or_none
 
 
-def _delete_foreign_keys(channel: Any) -> bool:
+def _delete_foreign_keys(channel: Any, queues: Iterable[str]) -> bool:
     """Delete the keys under the names of queues that are no lists, and return whether there were any."""
-    keys = [
-        channel._q_for_pri(queue, priority) for queue in channel.active_queues for priority in channel.priority_steps
-    ]
+    keys = [channel._q_for_pri(queue, priority) for queue in queues for priority in channel.priority_steps]
     with channel.conn_or_acquire() as client:
-        foreign = [key for key in keys if client.type(key) not in {b"list", b"none"}]
+        foreign = [key for key in keys if client.type(f"{channel.global_keyprefix}{key}") not in {b"list", b"none"}]
         return bool(foreign and client.delete(*foreign))
 
 

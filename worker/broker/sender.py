@@ -20,8 +20,9 @@ _TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
 class TaskSender:
     """Sends over one connection, which is opened at first use. Thread-safe. Make it after a fork, and close it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, prefix: str = "") -> None:
         self._url = url
+        self._prefix = prefix
         self._app = Celery("worker-consumer", broker=url, set_as_current=False, task_queues=[queue(ON_DEMAND)])
         # Otherwise the variable CELERY_BROKER_URL, perhaps the application's own, would override the URL.
         self._app.conf.update(broker_read_url=url, broker_write_url=url)
@@ -59,6 +60,7 @@ class TaskSender:
                 self._url,
                 ssl=tls_options(self._url),
                 transport_options={
+                    "global_keyprefix": self._prefix,
                     "max_retries": 0,
                     "socket_timeout": _TIMEOUT,
                     "socket_connect_timeout": _TIMEOUT,

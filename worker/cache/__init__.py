@@ -1,14 +1,20 @@
 """Redis: copies of Postgres, results that wait for Postgres, and limits that workers share. Opens no sealed value."""
 
+from worker.cache.connection import RedisClient, connect, server_time
+from worker.cache.fleet import FleetMarker
 from worker.cache.heartbeats import HeartbeatStore
+from worker.cache.keys import Keys
 from worker.cache.limits import RateLimiter, TenantThrottle
-from worker.cache.stores import Cache, OutboxStore, RequestDedup, SealedEntry, connect, server_time
+from worker.cache.stores import Cache, OutboxStore, RequestDedup, SealedEntry
 
 __all__ = [
     "Cache",
+    "FleetMarker",
     "HeartbeatStore",
+    "Keys",
     "OutboxStore",
     "RateLimiter",
+    "RedisClient",
     "RequestDedup",
     "SealedEntry",
     "TenantThrottle",

@@ -4,15 +4,11 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 from typing import Any, cast
 
-from redis import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from worker.cache.stores import raises_unavailable
+from worker.cache.connection import RedisClient, raises_unavailable
 from worker.domain.heartbeat import LONGEST, Heartbeat, LiveProcess, decode, encode
 
-_PREFIX = "token-worker:process"
-_INDEX = "token-worker:processes"  # a sorted set, because a scan would read the keys of all cache entries
-_SWEPT = "token-worker:swept"
 _TTL = timedelta(seconds=60)  # four times the interval at which heartbeats are written
 _SWEPT_TTL = timedelta(days=1)
 _MOST = 1000  # processes that are read
@@ -34,14 +30,15 @@ _PUT_SHA = sha1(_PUT.encode(), usedforsecurity=False).hexdigest()
 class HeartbeatStore:
     """Thread-safe. Every method raises Unavailable while Redis is unavailable."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
 
     @raises_unavailable
     def put(self, heartbeat: Heartbeat) -> None:
         """Store a heartbeat for a minute."""
         name = _name(heartbeat)
-        arguments: list[Any] = [f"{_PREFIX}:{name}", _INDEX, encode(heartbeat), _milliseconds(_TTL), name]
+        keys = self._redis.names
+        arguments: list[Any] = [keys.process(name), keys.processes, encode(heartbeat), _milliseconds(_TTL), name]
         try:
             self._redis.evalsha(_PUT_SHA, 2, *arguments)
         except NoScriptError:
@@ -52,8 +49,8 @@ class HeartbeatStore:
     def remove(self, heartbeat: Heartbeat) -> None:
         """Remove the heartbeat of a process that ends."""
         name = _name(heartbeat)
-        self._redis.delete(f"{_PREFIX}:{name}")
-        self._redis.zrem(_INDEX, name)
+        self._redis.delete(self._redis.names.process(name))
+        self._redis.zrem(self._redis.names.processes, name)
 
     @raises_unavailable
     def live(self) -> list[LiveProcess]:
@@ -62,7 +59,7 @@ class HeartbeatStore:
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.time()
             for name in names:
-                key = f"{_PREFIX}:".encode() + name
+                key = self._redis.names.process("").encode() + name
                 pipeline.getrange(key, 0, LONGEST)
                 pipeline.pttl(key)
             (seconds, microseconds), *found = pipeline.execute(raise_on_error=False)
@@ -73,18 +70,18 @@ class HeartbeatStore:
     @raises_unavailable
     def note_sweep(self) -> None:
         """A sweep has ended now."""
-        self._redis.set(_SWEPT, b"", px=_milliseconds(_SWEPT_TTL))
+        self._redis.set(self._redis.names.swept, b"", px=_milliseconds(_SWEPT_TTL))
 
     @raises_unavailable
     def since_sweep(self) -> timedelta | None:
         """The time since the last sweep, by the clock of Redis; None if it is longer than a day."""
-        left = self._redis.pttl(_SWEPT)
+        left = self._redis.pttl(self._redis.names.swept)
         return _age(left, _SWEPT_TTL)
 
     def _names(self) -> list[bytes]:
         """Those of the newest heartbeats."""
         try:
-            return cast("list[bytes]", self._redis.zrevrange(_INDEX, 0, _MOST - 1))
+            return cast("list[bytes]", self._redis.zrevrange(self._redis.names.processes, 0, _MOST - 1))
         except ResponseError:  # another program's value; the next heartbeat deletes it
             return []
 

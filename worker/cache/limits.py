@@ -9,11 +9,9 @@ import limits
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from redis import Redis
 
-from worker.cache.stores import raises_unavailable
+from worker.cache.connection import RedisClient, raises_unavailable
 
-_PREFIX = "token-worker:rate"
 _WAIT_LIMIT, _PAUSE = 5.0, 0.05  # seconds
 _THROTTLE_LIMIT = 86_400.0  # seconds; a Retry-After is capped at the same
 _TIME_LIMIT = 32  # characters of a time in Redis; a double has at most 24
@@ -22,10 +20,10 @@ _TIME_LIMIT = 32  # characters of a time in Redis; a double has at most 24
 class RateLimiter:
     """Requests per second of one app registration, by all workers together; by this process alone without Redis."""
 
-    def __init__(self, redis: Redis, *, per_second: int) -> None:
+    def __init__(self, redis: RedisClient, *, per_second: int) -> None:
         self._rate = limits.RateLimitItemPerSecond(per_second)
         storage = RedisStorage(
-            "redis://", connection_pool=redis.connection_pool, key_prefix=_PREFIX, wrap_exceptions=True
+            "redis://", connection_pool=redis.connection_pool, key_prefix=redis.names.rate, wrap_exceptions=True
         )
         self._shared = SlidingWindowCounterRateLimiter(storage)
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -61,7 +59,7 @@ class TenantThrottle:
     Every method raises Unavailable while Redis is unavailable.
     """
 
-    def __init__(self, redis: Redis, *, utcnow: Callable[[], datetime]) -> None:
+    def __init__(self, redis: RedisClient, *, utcnow: Callable[[], datetime]) -> None:
         self._redis = redis
         self._utcnow = utcnow
 
@@ -71,14 +69,16 @@ class TenantThrottle:
         if wait <= self.waits(client, [domain]).get(domain, timedelta(0)):
             return
         until = (self._utcnow() + wait).timestamp()
-        self._redis.set(_key(client, domain), repr(until), px=max(1, int(wait.total_seconds() * 1000)))
+        milliseconds = max(1, int(wait.total_seconds() * 1000))
+        self._redis.set(self._redis.names.throttle(client, domain), repr(until), px=milliseconds)
 
     @raises_unavailable
     def waits(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
         """The throttled ones among ``domains``, and for how long they still are."""
         if not domains:
             return {}
-        found = cast("list[bytes | None]", self._redis.mget([_key(client, domain) for domain in domains]))
+        keys = [self._redis.names.throttle(client, domain) for domain in domains]
+        found = cast("list[bytes | None]", self._redis.mget(keys))
         now = self._utcnow().timestamp()
         left = {domain: _seconds(until) - now for domain, until in zip(domains, found, strict=True) if until}
         return {domain: timedelta(seconds=wait) for domain, wait in left.items() if 0 < wait <= _THROTTLE_LIMIT}
@@ -90,7 +90,3 @@ def _seconds(value: bytes) -> float:
         return float(value[:_TIME_LIMIT])
     except ValueError:
         return 0.0
-
-
-def _key(client: str, domain: str) -> str:
-    return f"token-worker:pause:{client}:{domain}"

@@ -1,65 +1,16 @@
 """The values in Redis: cache entries, results that wait for Postgres, records of requests. Opens no sealed value."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import wraps
-from hashlib import blake2b, sha1
-from typing import ParamSpec, TypeAlias, TypeVar, cast
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
+from hashlib import sha1
+from typing import TypeAlias, cast
 from uuid import UUID
 
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, MasterDownError, NoScriptError, ReadOnlyError, RedisError  # noqa: A004
-from redis.retry import Retry
+from redis.exceptions import NoScriptError, RedisError
 
+from worker.cache.connection import RedisClient, raises_unavailable, unavailable
 from worker.domain.account import AccountId
-from worker.domain.errors import Unavailable
 from worker.domain.token import Sealed
-
-_TIMEOUT = 1.0  # seconds; a consumer must not wait longer than this to learn that Redis is away
-
-
-def connect(url: str) -> Redis:
-    """A client with a pool of its own. Make it after a fork. Connects at first use."""
-    return Redis.from_url(
-        url,
-        socket_timeout=_TIMEOUT,
-        socket_connect_timeout=_TIMEOUT,
-        # A pooled connection may have died, or lead to a server that is a replica now. The client closes it.
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError, ReadOnlyError, MasterDownError)),
-        health_check_interval=30,
-    )
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def raises_unavailable(call: Callable[P, T]) -> Callable[P, T]:
-    """For a method that talks to Redis: what the client raises becomes Unavailable."""
-
-    @wraps(call)
-    def translated(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return call(*args, **kwargs)
-        except RedisError as error:
-            raise unavailable(error) from None
-
-    return translated
-
-
-@raises_unavailable
-def server_time(url: str) -> datetime:
-    """The time of Redis. Raises Unavailable."""
-    with connect(url) as client:
-        seconds, microseconds = cast("tuple[int, int]", client.time())
-    return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
-
-
-def unavailable(error: RedisError) -> Unavailable:
-    """The exception to raise instead: without the server's words, which may repeat a value."""
-    return Unavailable(f"Redis cannot be used: {type(error).__name__}")
-
 
 _HEADER = len("1 ") + 20 + 1
 
@@ -83,26 +34,26 @@ SealedEntry: TypeAlias = tuple[int, Sealed]
 class Cache:
     """The cache of one process. Thread-safe. Every method raises Unavailable without Redis."""
 
-    def __init__(self, redis: Redis, *, ttl: timedelta) -> None:
+    def __init__(self, redis: RedisClient, *, ttl: timedelta) -> None:
         self._redis = redis
         self._ttl = int(ttl.total_seconds() * 1000)
 
     @raises_unavailable
     def get(self, account: AccountId) -> SealedEntry | None:
         """The account's entry, or None."""
-        return _parsed(self._redis.get(_entry_key(account)))
+        return _parsed(self._redis.get(self._redis.names.entry(account)))
 
     @raises_unavailable
     def get_many(self, accounts: Sequence[AccountId]) -> dict[AccountId, SealedEntry]:
         """Those of the accounts that have an entry, in one round trip."""
-        values = cast("list[object]", self._redis.mget([_entry_key(account) for account in accounts]))
+        values = cast("list[object]", self._redis.mget([self._redis.names.entry(account) for account in accounts]))
         found = zip(accounts, values, strict=True)
         return {account: entry for account, value in found if (entry := _parsed(value))}
 
     @raises_unavailable
     def put(self, entries: Mapping[AccountId, SealedEntry]) -> None:
         """Store entries in one round trip, each unless a newer one is there."""
-        keys = [_entry_key(account) for account in entries]
+        keys = [self._redis.names.entry(account) for account in entries]
         values = [b"1 %020d %s" % entry for entry in entries.values()]
         try:
             self._redis.evalsha(_PUT_SHA, len(keys), *keys, self._ttl, *values)
@@ -115,10 +66,6 @@ class Cache:
         self._redis.ping()
 
 
-def _entry_key(account: AccountId) -> str:
-    return f"token-worker:entry:{account}"
-
-
 def _parsed(value: object) -> SealedEntry | None:
     """None for a value of another format, which is as good as a miss."""
     if not isinstance(value, bytes):
@@ -129,8 +76,6 @@ def _parsed(value: object) -> SealedEntry | None:
     return int(header[2:-1]), Sealed(value[_HEADER:])
 
 
-_OUTBOX = "token-worker:outbox"  # a hash: one value per account, the newest
-_SET_ASIDE = "token-worker:outbox:unreadable"  # likewise, of values that do not open
 _SET_ASIDE_FOR = int(timedelta(days=7).total_seconds())  # seconds, for an operator to look at them
 _SET_ASIDE_BYTES = 65_536  # of a value; a sealed result takes about 12 KB
 _PAGE = 250  # values of up to 12 KB: one command each way, far within its timeout
@@ -145,21 +90,22 @@ end
 class OutboxStore:
     """Thread-safe. Every method raises Unavailable while Redis is unavailable."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
+        self._key, self._unreadable = redis.names.outbox, redis.names.unreadable
         self._discard = redis.register_script(_DISCARD)
 
     @raises_unavailable
     def put(self, values: Mapping[AccountId, bytes]) -> None:
         """Store values, each in the place of the one that the account had."""
-        self._redis.hset(_OUTBOX, mapping={str(account): value for account, value in values.items()})
+        self._redis.hset(self._key, mapping={str(account): value for account, value in values.items()})
 
     @raises_unavailable
     def get_many(self, accounts: Collection[AccountId]) -> dict[AccountId, bytes]:
         """The values of those of ``accounts`` that have one."""
-        if not self._redis.exists(_OUTBOX):  # as nearly always: a hash without fields does not exist
+        if not self._redis.exists(self._key):  # as nearly always: a hash without fields does not exist
             return {}
-        found = cast("list[bytes | None]", self._redis.hmget(_OUTBOX, [str(account) for account in accounts]))
+        found = cast("list[bytes | None]", self._redis.hmget(self._key, [str(account) for account in accounts]))
         return {account: value for account, value in zip(accounts, found, strict=True) if value is not None}
 
     def pages(self, cursor: int = 0) -> Iterator[tuple[int, dict[AccountId, bytes]]]:
@@ -170,7 +116,7 @@ class OutboxStore:
         """
         while True:
             try:
-                page = cast("tuple[int, dict[bytes, bytes]]", self._redis.hscan(_OUTBOX, cursor, count=_PAGE))
+                page = cast("tuple[int, dict[bytes, bytes]]", self._redis.hscan(self._key, cursor, count=_PAGE))
             except RedisError as error:
                 raise unavailable(error) from None
             cursor, found = page
@@ -181,21 +127,21 @@ class OutboxStore:
     @raises_unavailable
     def size(self) -> int:
         """How many accounts have a value."""
-        return self._redis.hlen(_OUTBOX)
+        return self._redis.hlen(self._key)
 
     @raises_unavailable
     def discard(self, values: Mapping[AccountId, bytes]) -> None:
         """Delete delivered values, but none that a newer one has replaced meanwhile."""
         arguments = [part for account, value in values.items() for part in (str(account), value)]
-        self._discard(keys=[_OUTBOX], args=arguments)
+        self._discard(keys=[self._key], args=arguments)
 
     @raises_unavailable
     def set_aside(self, values: Mapping[AccountId, bytes]) -> None:
         """Move values that do not open out of the way. Their first bytes are kept for a week."""
         self._redis.hset(
-            _SET_ASIDE, mapping={str(account): value[:_SET_ASIDE_BYTES] for account, value in values.items()}
+            self._unreadable, mapping={str(account): value[:_SET_ASIDE_BYTES] for account, value in values.items()}
         )
-        self._redis.expire(_SET_ASIDE, _SET_ASIDE_FOR)
+        self._redis.expire(self._unreadable, _SET_ASIDE_FOR)
         self.discard(values)
 
 
@@ -210,21 +156,16 @@ def _account(field: bytes) -> AccountId | None:
 class RequestDedup:
     """Thread-safe. Every method raises Unavailable while Redis is unavailable."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
 
     @raises_unavailable
     def is_new(self, account: AccountId, request: str, window: timedelta) -> bool:
         """Record a request; False if the same one was recorded within ``window``."""
         milliseconds = int(window.total_seconds() * 1000)
-        return bool(self._redis.set(_request_key(account, request), b"", nx=True, px=milliseconds))
+        return bool(self._redis.set(self._redis.names.request(account, request), b"", nx=True, px=milliseconds))
 
     @raises_unavailable
     def release(self, account: AccountId, request: str) -> None:
         """Delete the record of a request that could not be sent."""
-        self._redis.delete(_request_key(account, request))
-
-
-def _request_key(account: AccountId, request: str) -> str:
-    digest = blake2b(request.encode(), digest_size=12).hexdigest()
-    return f"token-worker:asked:{account}:{digest}"
+        self._redis.delete(self._redis.names.request(account, request))

@@ -141,6 +141,14 @@ class OAuthClient(Base):
     updated_at: Mapped[datetime]
 
 
+class Fleet(Base):
+    """One row: the id of this database, by which Redis knows whose fleet uses a namespace."""
+
+    __tablename__ = "fleet"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
+
+
 class RefreshEvent(Base):
     """The ledger: one line per question asked of Microsoft, without a secret in it; pruned by age."""
 

@@ -7,6 +7,7 @@ from celery import bootsteps
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.signals import worker_shutting_down
 
+from worker.cache import connect
 from worker.domain.heartbeat import Heartbeat, Role
 from worker.liveness.heartbeats import HeartbeatThread, MainLoop, heartbeat
 from worker.settings import Settings, load
@@ -33,12 +34,13 @@ class LivenessStep(bootsteps.StartStopStep):
 
 def _started(consumer: Any, loop: MainLoop) -> HeartbeatThread:
     settings, own = load(Settings), heartbeat(Role.WORKER)
+    redis = connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
     own = replace(own, key_ids=tuple(key.id for key in settings.keys))
 
     def describe() -> Heartbeat:
         return replace(own, queues=tuple(consumer.app.amqp.queues.consume_from))  # an operator may add or cancel some
 
-    heartbeats = HeartbeatThread(settings.redis_url.get_secret_value(), loop, describe)
+    heartbeats = HeartbeatThread(redis, loop, describe)
     heartbeats.start()
 
     @worker_shutting_down.connect(weak=False)

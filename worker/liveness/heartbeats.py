@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from worker import __version__, clock
-from worker.cache import HeartbeatStore, connect
+from worker.cache import HeartbeatStore, RedisClient
 from worker.domain.errors import Unavailable
 from worker.domain.heartbeat import Heartbeat, Role
 
@@ -42,8 +42,8 @@ class HeartbeatThread:
     Redis is away. Make it after a fork.
     """
 
-    def __init__(self, redis_url: str, loop: MainLoop, describe: Callable[[], Heartbeat]) -> None:
-        self._redis_url = redis_url
+    def __init__(self, redis: RedisClient, loop: MainLoop, describe: Callable[[], Heartbeat]) -> None:
+        self._redis = redis
         self._loop = loop
         self._describe = describe
         self._stopping = threading.Event()
@@ -57,8 +57,8 @@ class HeartbeatThread:
         self._stopping.set()
 
     def _run(self) -> None:
-        with connect(self._redis_url) as redis:
-            store = HeartbeatStore(redis)
+        with self._redis:
+            store = HeartbeatStore(self._redis)
             while not self._stopping.is_set():
                 if self._loop.is_alive():
                     self._write(store)

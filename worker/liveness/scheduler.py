@@ -4,6 +4,7 @@ from typing import Any
 
 import celery.beat
 
+from worker.cache import connect
 from worker.domain.heartbeat import Role
 from worker.liveness.heartbeats import HeartbeatThread, MainLoop, heartbeat
 from worker.settings import BrokerSettings, load
@@ -30,7 +31,8 @@ class Scheduler(celery.beat.Scheduler):
         super().close()
 
     def _start_heartbeats(self) -> HeartbeatThread:
-        url, own = load(BrokerSettings).redis_url.get_secret_value(), heartbeat(Role.BEAT)
-        heartbeats = HeartbeatThread(url, self._loop, lambda: own)
+        settings, own = load(BrokerSettings), heartbeat(Role.BEAT)
+        redis = connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
+        heartbeats = HeartbeatThread(redis, self._loop, lambda: own)
         heartbeats.start()
         return heartbeats

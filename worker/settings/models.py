@@ -20,10 +20,12 @@ from worker.settings.values import (
     Certificates,
     EndpointHosts,
     MailHosts,
+    Namespace,
     OptionalPostgresUrl,
     PostgresUrl,
     RedisUrl,
     Seconds,
+    key_prefix,
 )
 from worker.vault import AccessKey, MasterKey, parse_access_keys, parse_keys
 
@@ -62,12 +64,17 @@ class BrokerSettings(_FromEnvironment):
 
     redis_url: RedisUrl
     broker_url: BrokerUrl | None = None
+    namespace: Namespace | None = None
     sweep_interval: Seconds = 5.0
     remote_control: bool = False
 
     @property
     def broker(self) -> str:
         return (self.broker_url or self.redis_url).get_secret_value()
+
+    @property
+    def key_prefix(self) -> str:
+        return key_prefix(self.namespace)
 
 
 class Settings(DatabaseSettings, BrokerSettings):
@@ -150,6 +157,7 @@ class ReaderSettings(_FromEnvironment):
 
     redis_url: RedisUrl
     broker_url: BrokerUrl | None = None
+    namespace: Namespace | None = None
     database_url: OptionalPostgresUrl = None
     access_keys: SecretStr
     cache_ttl: Seconds = 86_400.0
@@ -162,6 +170,10 @@ class ReaderSettings(_FromEnvironment):
     @property
     def broker(self) -> str:
         return (self.broker_url or self.redis_url).get_secret_value()
+
+    @property
+    def key_prefix(self) -> str:
+        return key_prefix(self.namespace)
 
     @property
     def keys(self) -> tuple[AccessKey, ...]:

@@ -13,6 +13,7 @@ from worker.domain.mail_hosts import parse_mail_hosts
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.identity.registration import check_scopes
 
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")  # no pattern of Redis, and no colon
 _NOT_OF_URLS = re.compile(r"[^!-~]")
 _TLS_SCHEMES = ("rediss", "amqps")
 _TRUE = ("true", "1", "yes")
@@ -140,6 +141,18 @@ def _endpoint_hosts(value: str) -> str:
     return value
 
 
+def _namespace(value: str) -> str:
+    if value and not _NAMESPACE.fullmatch(value):
+        msg = "must be up to 40 letters, digits, dots, dashes and underscores, the first a letter or digit"
+        raise ValueError(msg)
+    return value
+
+
+def key_prefix(namespace: str | None) -> str:
+    """With which all keys and queues of the namespace begin in Redis."""
+    return f"{namespace}:" if namespace else ""
+
+
 def _none_if_empty(value: object) -> object:
     """Containers pass an unset variable as an empty one."""
     return value or None
@@ -147,6 +160,7 @@ def _none_if_empty(value: object) -> object:
 
 EndpointHosts = Annotated[str, AfterValidator(_endpoint_hosts)]
 MailHosts = Annotated[str, AfterValidator(_mail_hosts)]
+Namespace = Annotated[str, AfterValidator(_namespace)]
 Scopes = Annotated[str, AfterValidator(_scopes)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 OptionalPostgresUrl = Annotated[PostgresUrl | None, BeforeValidator(_none_if_empty)]

@@ -16,6 +16,7 @@ from worker.domain.errors import StorageError, Unavailable, UnknownKey, Unreadab
 from worker.domain.policy import AccountUpdate
 from worker.domain.token import Sealed, Secret
 from worker.service.accounts.reader import AccountReader
+from worker.service.refresh.fleet import Fleet
 from worker.service.tokens.cache import TokenCache
 from worker.vault import Purpose, Vault
 
@@ -35,6 +36,7 @@ class Outbox:
         *,
         database: Database,
         store: OutboxStore,
+        fleet: Fleet,
         vault: Vault,
         accounts: AccountReader,
         cache: TokenCache,
@@ -42,6 +44,7 @@ class Outbox:
     ) -> None:
         self._database = database
         self._store = store
+        self._fleet = fleet
         self._vault = vault
         self._accounts = accounts
         self._cache = cache
@@ -61,10 +64,11 @@ class Outbox:
         return True
 
     def deliver(self) -> None:
-        """Write what waits to Postgres. Called before every lease.
+        """Write what waits to Postgres. Called before every lease. Raises ConfigurationError in a foreign namespace.
 
         Ends after some seconds. The next call goes on from there: a result that cannot be written delays no other.
         """
+        self._fleet.claim()
         until = self._utcnow() + _DELIVERY_LIMIT
         try:
             for cursor, values in self._store.pages(self._cursor):
@@ -78,6 +82,7 @@ class Outbox:
 
     def deliver_all(self) -> int:
         """Write all that waits, however long it takes. Returns how many results still wait. Raises Unavailable."""
+        self._fleet.claim()
         for _cursor, values in self._store.pages():
             self._deliver(values)
         # Other workers deliver as well, and may have held some rows: those are tried once more.
@@ -88,8 +93,9 @@ class Outbox:
         refuses it.
 
         Their row has changed, or still lacks a refresh token that has replaced the stored one: no request may be sent
-        with the token that the caller has read.
+        with the token that the caller has read. Raises ConfigurationError in a foreign namespace.
         """
+        self._fleet.check()
         try:
             values = self._store.get_many(accounts)
             if not values:
