@@ -24,7 +24,8 @@ from uuid import UUID, uuid4
 import psycopg
 import redis
 
-from worker.domain.account import AccountId
+from worker.domain.account import DEFAULT_CLIENT, MICROSOFT, AccountId
+from worker.domain.binding import Binding, binding
 from worker.domain.http import HttpResponse
 from worker.domain.policy import keyed_fraction
 from worker.domain.token import Sealed, Secret
@@ -96,7 +97,7 @@ class Floor:
         if not rows:
             time.sleep(0.1)
             return
-        old = [self._vault.open(Sealed(row[2]), row[0], Purpose.REFRESH_TOKEN) for row in rows]
+        old = [self._vault.open(Sealed(row[2]), row[0], Purpose.REFRESH_TOKEN, _binding(row[1])) for row in rows]
         responses = self._request(old)
         self._store(rows, old, responses, lease_id, now)
 
@@ -117,7 +118,11 @@ class Floor:
     ) -> None:
         seal, fingerprint, ids = self._vault.seal, self._vault.fingerprint, [AccountId(row[0]) for row in rows]
         new = [Secret(response["refresh_token"]) for response in responses]
-        sealed = [seal(token, account, Purpose.REFRESH_TOKEN) for account, token in zip(ids, new, strict=True)]
+        bindings = [_binding(row[1]) for row in rows]
+        sealed = [
+            seal(token, account, Purpose.REFRESH_TOKEN, bound_to)
+            for account, token, bound_to in zip(ids, new, bindings, strict=True)
+        ]
         lifetime = timedelta(seconds=responses[0]["expires_in"])
         values = {
             "now": now,
@@ -126,8 +131,8 @@ class Floor:
             "ids": ids,
             "versions": [row[3] for row in rows],
             "access_tokens": [
-                seal(Secret(response["access_token"]), account, Purpose.ACCESS_TOKEN)
-                for account, response in zip(ids, responses, strict=True)
+                seal(Secret(response["access_token"]), account, Purpose.ACCESS_TOKEN, bound_to)
+                for account, response, bound_to in zip(ids, responses, bindings, strict=True)
             ],
             "refresh_tokens": sealed,
             "due_ats": [now + lifetime * (0.5 + 0.2 * keyed_fraction(row[0], row[3] + 1)) for row in rows],
@@ -154,6 +159,11 @@ class Floor:
             value = self._vault.seal(Secret(json.dumps(entry)), account, Purpose.CACHE_ENTRY)
             pipeline.set(f"floor:entry:{account}", value, px=86_400_000)
         pipeline.execute()
+
+
+def _binding(email: str) -> Binding:
+    """Of an account with the default app registration, its scopes and Microsoft's mail servers."""
+    return binding(email, DEFAULT_CLIENT, None, (), MICROSOFT)
 
 
 def main() -> None:

@@ -17,10 +17,12 @@ from worker.cache import (
     connect,
 )
 from worker.db.session import Database
+from worker.domain.mail_hosts import parse_mail_hosts
 from worker.identity import Identity
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.observability import logging
 from worker.service.accounts.events import Ledger
+from worker.service.accounts.grant_sealer import GrantSealer
 from worker.service.accounts.key_rotation import KeyRotation
 from worker.service.accounts.manager import AccountManager
 from worker.service.accounts.reader import AccountReader
@@ -158,11 +160,11 @@ def bootstrap(
         tokens=TokenReader(cache=cache, stored=stored, on_demand=on_demand, policy=policy, utcnow=utcnow),
         accounts=AccountManager(
             database=database,
-            vault=vault,
+            sealer=GrantSealer(vault=vault, policy=policy, utcnow=utcnow),
             identity=identity,
             states=states,
             cache=cache,
-            policy=policy,
+            mail_hosts=parse_mail_hosts(settings.mail_hosts or ""),
             utcnow=utcnow,
         ),
         states=states,

@@ -5,7 +5,11 @@ Format of a sealed value, version 1::
     0x01 | key id length (1 byte) | key id (ASCII) | nonce (12 bytes) | ciphertext and tag (AES-256-GCM)
 
 The AES key is ``HMAC-SHA256(HMAC-SHA256(master key, "token-worker/1/" + purpose), account id)`` and the associated
-data is everything before the nonce, the purpose and the account id.
+data is everything before the nonce, the purpose, a zero byte and the account id.
+
+Tokens are bound to the terms of their account (domain/binding.py). The binding is appended to the associated data, and
+the key id to ``+`` and the binding's CRC-32 in hexadecimal. The mark distinguishes a changed binding from damage. To a
+program that knows no bindings, a bound token is under an unknown key, so it leaves the account to others.
 
 There is a key per account and purpose for two reasons. Random 96-bit nonces are safe for 2**32 seals per key (NIST
 SP 800-38D 8.3), so any number of mailboxes may share a master key. And the key of one purpose opens no value of
@@ -21,12 +25,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import ClassVar
+from zlib import crc32
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from worker.domain.account import AccountId
-from worker.domain.errors import ConfigurationError, UnknownKey, UnreadableSecret
+from worker.domain.binding import Binding
+from worker.domain.errors import AlteredAccount, ConfigurationError, UnknownKey, UnreadableSecret
 from worker.domain.token import Sealed, Secret
 
 _VERSION = 1
@@ -34,6 +40,11 @@ _NONCE, _TAG, _KEY = 12, 16, 32  # bytes
 _BLOCK = 64  # bytes that SHA-256 reads at a time
 _MAKE_ACCESS_KEYS = "token-worker keygen --access"
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
+
+_ALTERED = (
+    "address, client, authority, scopes or mail servers of the account were changed in Postgres beside this program;"
+    " undo that and resume the account, or connect it again"
+)
 
 
 class Purpose(enum.StrEnum):
@@ -44,6 +55,11 @@ class Purpose(enum.StrEnum):
     CACHE_ENTRY = "cache_entry"
     PENDING_RESULT = "pending_result"
     FINGERPRINT = "fingerprint"
+
+
+_UNBOUND = Binding(b"")
+_BOUND = frozenset({Purpose.ACCESS_TOKEN, Purpose.REFRESH_TOKEN})
+_MARK = "+"  # no letter of a key id; behind it follow 8 hexadecimal digits
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,7 +105,6 @@ class Vault:
 
     def __init__(self, keys: Sequence[MasterKey | AccessKey]) -> None:
         self._newest = keys[0]
-        self._header = key_prefix(keys[0].id)
         self._purposes = {
             (key.id, purpose): _KeyedHash(value) for key in keys for purpose, value in key.purpose_keys().items()
         }
@@ -98,36 +113,42 @@ class Vault:
     def newest_key_id(self) -> str:
         return self._newest.id
 
-    def seal(self, secret: Secret, account: AccountId, purpose: Purpose) -> Sealed:
-        """Encrypt a secret for one account and purpose."""
-        return self._seal(secret.reveal().encode(), account, purpose, os.urandom(_NONCE))
+    def seal(self, secret: Secret, account: AccountId, purpose: Purpose, binding: Binding = _UNBOUND) -> Sealed:
+        """Encrypt a secret for one account and purpose; a token also for its ``binding``."""
+        return self._seal(secret.reveal().encode(), account, purpose, os.urandom(_NONCE), binding)
 
-    def open(self, sealed: Sealed, account: AccountId, purpose: Purpose) -> Secret:
+    def open(self, sealed: Sealed, account: AccountId, purpose: Purpose, binding: Binding = _UNBOUND) -> Secret:
         """Decrypt a value.
 
-        Raises UnknownKey if this process does not have its key. Raises UnreadableSecret if the value is damaged, or
-        belongs to another account or purpose.
+        Raises UnknownKey if this process does not have its key, and AlteredAccount if it is bound to other terms.
+        Raises UnreadableSecret if the value is damaged, or belongs to another account or purpose.
         """
-        header, key_id = _split(sealed)
+        _check_binding(purpose, binding)
+        header, name = _split(sealed)
+        key_id, mark, digits = name.partition(_MARK)
         purpose_key = self._purposes.get((key_id, purpose))
         if purpose_key is None:
             msg = f"sealed under key {key_id!r}, which is not in {self._newest.setting} for {purpose}"
             raise UnknownKey(msg)
         nonce, ciphertext = sealed[header : header + _NONCE], sealed[header + _NONCE :]
+        # Values of releases before the binding have no mark. `rotate-keys` and each new token seal them with one.
+        known = _aad(sealed[:header], purpose, account, binding if mark else _UNBOUND)
         try:
-            plain = _cipher(purpose_key, account).decrypt(nonce, ciphertext, _aad(sealed[:header], purpose, account))
+            plain = _cipher(purpose_key, account).decrypt(nonce, ciphertext, known)
         except InvalidTag:
+            if mark and digits != _digits(binding):
+                raise AlteredAccount(_ALTERED) from None
             msg = f"does not open as {purpose} of this account under key {key_id!r}"
             raise UnreadableSecret(msg) from None
         return Secret(plain.decode())
 
     def needs_rotation(self, sealed: Sealed) -> bool:
-        """Whether the value is sealed under another key than the newest."""
-        return key_id(sealed) != self._newest.id
+        """Whether a token is not bound, or sealed under another key than the newest."""
+        return not sealed.startswith(key_prefix(self._newest.id))
 
-    def rotate(self, sealed: Sealed, account: AccountId, purpose: Purpose) -> Sealed:
-        """Seal the same secret under the newest key. Raises as ``open`` does."""
-        return self.seal(self.open(sealed, account, purpose), account, purpose)
+    def rotate(self, sealed: Sealed, account: AccountId, purpose: Purpose, binding: Binding) -> Sealed:
+        """Seal the same token under the newest key. Raises as ``open`` does."""
+        return self.seal(self.open(sealed, account, purpose, binding), account, purpose, binding)
 
     def fingerprint(self, secret: Secret, account: AccountId) -> str:
         """A short keyed hash of a token. It shows whether two requests used the same token, and nothing else."""
@@ -135,20 +156,25 @@ class Vault:
         digest = key(account.bytes + secret.reveal().encode())
         return f"{self._newest.id}:{digest[:8].hex()}"
 
-    def _seal(self, plain: bytes, account: AccountId, purpose: Purpose, nonce: bytes) -> Sealed:
-        header = self._header
+    def _seal(
+        self, plain: bytes, account: AccountId, purpose: Purpose, nonce: bytes, binding: Binding = _UNBOUND
+    ) -> Sealed:
+        _check_binding(purpose, binding)
+        name = f"{self._newest.id}{_MARK}{_digits(binding)}" if binding else self._newest.id
+        header = bytes((_VERSION, len(name))) + name.encode()
         cipher = _cipher(self._purposes[self._newest.id, purpose], account)
-        return Sealed(header + nonce + cipher.encrypt(nonce, plain, _aad(header, purpose, account)))
+        return Sealed(header + nonce + cipher.encrypt(nonce, plain, _aad(header, purpose, account, binding)))
 
 
 def key_id(sealed: Sealed) -> str:
     """The id of the key that a value is sealed under. Raises UnreadableSecret if it is no sealed value."""
-    return _split(sealed)[1]
+    return _split(sealed)[1].partition(_MARK)[0]
 
 
 def key_prefix(name: str) -> bytes:
-    """The first bytes of every value that is sealed under the named key. They find the values that are not."""
-    return bytes((_VERSION, len(name))) + name.encode()
+    """The first bytes of every bound token under the named key. They find the tokens that are not."""
+    marked = f"{name}{_MARK}".encode()
+    return bytes((_VERSION, len(marked) + len(_digits(_UNBOUND)))) + marked
 
 
 def parse_keys(text: str) -> tuple[MasterKey, ...]:
@@ -213,7 +239,7 @@ def _check_unique(names: Iterable[str], setting: str) -> None:
 
 
 def _split(sealed: bytes) -> tuple[int, str]:
-    """The length of the header, and the key id in it. Raises UnreadableSecret."""
+    """The length of the header, and the key id with its mark in it. Raises UnreadableSecret."""
     if len(sealed) < 2 or sealed[0] != _VERSION:  # noqa: PLR2004 - bytes of version and length
         raise UnreadableSecret("not a value sealed by this program")
     header = 2 + sealed[1]
@@ -225,8 +251,18 @@ def _split(sealed: bytes) -> tuple[int, str]:
         raise UnreadableSecret("a sealed value is damaged") from None
 
 
-def _aad(header: bytes, purpose: Purpose, account: AccountId) -> bytes:
-    return header + purpose.encode() + b"\x00" + account.bytes
+def _aad(header: bytes, purpose: Purpose, account: AccountId, binding: Binding) -> bytes:
+    return header + purpose.encode() + b"\x00" + account.bytes + binding
+
+
+def _check_binding(purpose: Purpose, binding: Binding) -> None:
+    if bool(binding) != (purpose in _BOUND):
+        msg = f"a value of purpose {purpose} is {'bound' if purpose in _BOUND else 'not bound'}"
+        raise ValueError(msg)
+
+
+def _digits(binding: Binding) -> str:
+    return f"{crc32(binding):08x}"
 
 
 class _KeyedHash:

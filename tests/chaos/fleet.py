@@ -23,6 +23,7 @@ from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emu
 from worker.devkit.stack import Stack
 from worker.devkit.stack.process import Process
 from worker.domain.account import Account, Grant, account_id
+from worker.domain.binding import binding_of
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.token import Sealed, Secret
 from worker.service.tokens.cache import TokenCache
@@ -143,7 +144,7 @@ class Fleet:
     def cached_token(self, entry: CacheEntry) -> str:
         assert entry.refresh_token is not None
         return self._vault.open(
-            Sealed(b64decode(entry.refresh_token)), entry.account_id, Purpose.REFRESH_TOKEN
+            Sealed(b64decode(entry.refresh_token)), entry.account_id, Purpose.REFRESH_TOKEN, binding_of(entry)
         ).reveal()
 
     def windows(self, *, since: datetime) -> list[float]:
@@ -229,7 +230,7 @@ class Fleet:
 
     def _opened(self, account: Account) -> str:
         assert account.refresh_token is not None
-        return self._vault.open(account.refresh_token, account.id, Purpose.REFRESH_TOKEN).reveal()
+        return self._vault.open(account.refresh_token, account.id, Purpose.REFRESH_TOKEN, binding_of(account)).reveal()
 
 
 def until(condition: Callable[[], object], *, about: str, seconds: float = 60.0, tick: float = _TICK) -> None:

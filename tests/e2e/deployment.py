@@ -21,7 +21,7 @@ from tests.waiting import HANG_LIMIT, wait_for
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack.process import Process
-from worker.domain.account import Account, Grant
+from worker.domain.account import DEFAULT_CLIENT, Account, Grant
 from worker.domain.token import Secret
 from worker.settings import Settings
 
@@ -111,10 +111,12 @@ class Deployment:
             finally:
                 pools.reset()  # kombu's pools are global, and the next test may have another Redis
 
-    def add_due_accounts(self, *emails: str, lifetime: timedelta | None = None) -> None:
+    def add_due_accounts(self, *emails: str, lifetime: timedelta | None = None, client: str = DEFAULT_CLIENT) -> None:
         """Sign mailboxes in at the emulator and store their refresh tokens without access tokens. All are due."""
         granted = [self.emulator.enrol(email, access_token_lifetime=lifetime) for email in emails]
-        grants = [Grant(email=grant.email, refresh_token=Secret(grant.refresh_token)) for grant in granted]
+        grants = [
+            Grant(email=grant.email, refresh_token=Secret(grant.refresh_token), client=client) for grant in granted
+        ]
         with self.services() as services:
             services.accounts.save(grants)
 

@@ -37,8 +37,6 @@ def _pem(key_type: trustme.KeyType) -> bytes:
 @pytest.fixture(name="key")
 def _key(deployment: Deployment) -> str:
     """The private key that MSAL does not accept, as one piece of base64."""
-    deployment.add_due_accounts(ANN)
-    deployment.sql("UPDATE mail_credentials SET client = 'fabrikam'")
     directory = deployment.directory
     (directory / "client.pem").write_bytes(_pem(trustme.KeyType.RSA))
     exchanged = _pem(trustme.KeyType.ECDSA)
@@ -48,6 +46,7 @@ def _key(deployment: Deployment) -> str:
         "WORKER_CLIENTS__FABRIKAM__AUTHORITY": deployment.server.authority,
         _CERTIFICATE: str(directory / "client.pem"),
     }
+    deployment.add_due_accounts(ANN, client="fabrikam")
     return exchanged.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
 
 

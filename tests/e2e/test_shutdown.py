@@ -12,7 +12,7 @@ from tests.waiting import HANG_LIMIT, wait_for
 from worker.devkit.emulator import Hang
 from worker.devkit.stack import keeper
 from worker.devkit.stack.process import Process
-from worker.domain.account import account_id
+from worker.domain.binding import binding_of
 from worker.vault import Purpose, Vault, parse_keys
 
 CONNECTIONS = 4  # to Microsoft
@@ -121,7 +121,7 @@ def _stored(deployment: Deployment) -> dict[str, str]:
     """The refresh tokens in Postgres, opened."""
     vault = Vault(parse_keys(deployment.environment["WORKER_ENCRYPTION_KEYS"]))
     return {
-        email: vault.open(account.refresh_token, account_id(email), Purpose.REFRESH_TOKEN).reveal()
+        email: vault.open(account.refresh_token, account.id, Purpose.REFRESH_TOKEN, binding_of(account)).reveal()
         for email, account in deployment.accounts().items()
         if account.refresh_token
     }

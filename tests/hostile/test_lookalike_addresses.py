@@ -9,6 +9,7 @@ import pytest
 from tests.constants import ANN, BOB
 from tests.e2e.conftest import _commands, _deployment, _server
 from tests.e2e.deployment import Deployment
+from tests.integration.earlier import unbind
 from tests.integration.installation import Installation
 from worker.client import TokenClient
 from worker.domain.account import Grant, normalize_email
@@ -119,7 +120,7 @@ def test_a_command_answers_with_one_sentence(deployment: Deployment, command: st
 def test_an_account_of_an_earlier_version_stays_alive(installation: Installation) -> None:
     """It is refreshed and listed, under an address that no caller can give any more."""
     installation.sign_in(ANN, BOB, due=True)
-    installation.query("UPDATE mail_credentials SET email = :email WHERE email = :ann", ann=ANN, email="csi\u009b@x.y")
+    unbind(installation, ANN, change="email = E'csi\\u009b@x.y'")
 
     assert installation.refresh_due() == {"leased": 2, "refreshed": 2}
     assert [account.email for account in installation.accounts()] == [BOB, "csi\u009b@x.y"]

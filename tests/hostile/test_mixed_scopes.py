@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.constants import ANN, BOB
+from tests.integration.earlier import unbind
 from tests.integration.installation import Installation
 from tests.unit.domain.test_scopes import IMAP
 from tests.unit.settings.conftest import _environment
@@ -50,7 +51,7 @@ def test_save_and_import_refuse_them(installation: Installation) -> None:
 def test_scopes_that_an_earlier_version_has_stored_cost_one_account_only(installation: Installation) -> None:
     """Microsoft answers AADSTS28000. The refresh token is not spent, and the breaker stays closed."""
     installation.sign_in(ANN, BOB, due=True)
-    installation.query("UPDATE mail_credentials SET scopes = :scopes WHERE email = :email", scopes=MIXED, email=ANN)
+    unbind(installation, ANN, change=f"scopes = '{MIXED}'")
 
     assert installation.refresh_due() == {"leased": 2, "misconfigured": 1, "refreshed": 1}
 

@@ -64,6 +64,7 @@ def _settings(database_url: str, redis_url: str, shared_server: EmulatorServer) 
             "client_secret": DEFAULT_CLIENT_SECRET,
             "authority": shared_server.authority,
             "ca_bundle": shared_server.ca_bundle,
+            "mail_hosts": "imap.example,smtp.example,pop.example",
         }
     )
 

@@ -18,9 +18,10 @@ from tests.waiting import HANG_LIMIT
 from worker.bootstrap import Services, bootstrap
 from worker.devkit.emulator import Emulator, Lifetime, Registration
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant, account_id
+from worker.domain.binding import binding_of
 from worker.domain.breaker import FAILING_ACCOUNTS
 from worker.domain.cache_entry import CacheEntry
-from worker.domain.token import Sealed, Secret
+from worker.domain.token import Secret
 from worker.service.tokens.cache import TokenCache
 from worker.settings import Settings
 from worker.vault import Purpose, Vault
@@ -123,10 +124,11 @@ class Installation:
 
     def stored_secret(self, purpose: Purpose, email: str = ANN) -> str | None:
         """A secret of the account as Postgres stores it, opened."""
-        [(sealed,)] = self.query(f"SELECT {purpose} FROM mail_credentials WHERE email = '{email}'")
+        account = self.account(email)
+        sealed = account.access_token if purpose is Purpose.ACCESS_TOKEN else account.refresh_token
         if sealed is None:
             return None
-        return Vault(self.settings.keys).open(Sealed(sealed), account_id(email), purpose).reveal()
+        return Vault(self.settings.keys).open(sealed, account.id, purpose, binding_of(account)).reveal()
 
     def query(self, statement: str, **values: object) -> list[Any]:
         with self.services.database.begin() as connection:

@@ -27,9 +27,10 @@ def find(connection: Connection, account: AccountId) -> Account | None:
     return _account(found) if found else None
 
 
-def find_many(connection: Connection, accounts: Sequence[AccountId]) -> dict[AccountId, Account]:
-    """Those of the accounts that are stored."""
-    statement = text(f"SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials WHERE id = ANY(CAST(:ids AS uuid[]))")
+def find_many(connection: Connection, accounts: Sequence[AccountId], *, lock: bool = False) -> dict[AccountId, Account]:
+    """Those of the accounts that are stored. ``lock``: until the end of the transaction, in order of their ids."""
+    locked = "ORDER BY id FOR UPDATE" if lock else ""
+    statement = text(f"SELECT {_ACCOUNT_COLUMNS} FROM mail_credentials WHERE id = ANY(CAST(:ids AS uuid[])) {locked}")
     rows = connection.execute(statement, {"ids": list(accounts)}).mappings()
     return {AccountId(row["id"]): _account(row) for row in rows}
 

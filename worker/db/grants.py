@@ -1,7 +1,7 @@
 """Grants on their way in: a few of them by one statement, many by COPY. Callers own the transaction."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
@@ -9,8 +9,9 @@ import psycopg
 from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
-from worker.db.rows import FORGIVEN, Columns, as_mail
-from worker.domain.account import MICROSOFT, AccountId, Grant, MailServers
+from worker.db.rows import FORGIVEN, SERVERS, Columns
+from worker.domain.account import AccountId, Grant, MailServers
+from worker.domain.binding import own_servers
 from worker.domain.token import Sealed
 
 _TYPES = {
@@ -50,10 +51,9 @@ _SAVE = text(f"""
     FROM {_COLUMNS}
     ON CONFLICT (id) DO UPDATE SET
         client = excluded.client, authority = excluded.authority, scopes = excluded.scopes, use_oauth = true,
-        imap_host = coalesce(excluded.imap_host, c.imap_host), imap_port = coalesce(excluded.imap_port, c.imap_port),
-        smtp_host = coalesce(excluded.smtp_host, c.smtp_host), smtp_port = coalesce(excluded.smtp_port, c.smtp_port),
-        pop_host = coalesce(excluded.pop_host, c.pop_host), pop_port = coalesce(excluded.pop_port, c.pop_port),
-        login_name = coalesce(excluded.login_name, c.login_name), labels = coalesce(excluded.labels, c.labels),
+        imap_host = excluded.imap_host, imap_port = excluded.imap_port, smtp_host = excluded.smtp_host,
+        smtp_port = excluded.smtp_port, pop_host = excluded.pop_host, pop_port = excluded.pop_port,
+        login_name = excluded.login_name, labels = coalesce(excluded.labels, c.labels),
         access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
         token_expiry = excluded.token_expiry,
         refresh_token = excluded.refresh_token,
@@ -63,7 +63,7 @@ _SAVE = text(f"""
         lease_id = NULL, lease_until = NULL,
         {FORGIVEN}, signed_in_at = excluded.signed_in_at,
         updated_at = excluded.updated_at
-    RETURNING c.id, c.version, c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port, c.login_name
+    RETURNING c.id, c.version
 """)
 
 # COPY cannot replace, so this is for new accounts alone: a temporary table in between would cost Postgres half as much
@@ -75,44 +75,36 @@ _COPY_IN = f"COPY mail_credentials ({', '.join((*_TYPES, *_MOMENTS))}) FROM STDI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedGrant:
-    """A grant ready to be stored."""
+    """A grant ready to be stored, and the mail servers that its account will have."""
 
     account_id: AccountId
     grant: Grant
+    mail: MailServers
     refresh_token: Sealed
     access_token: Sealed | None
     obtained_at: datetime | None
     due_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A stored grant's version, and the mail servers that it was given or had."""
+def save(
+    connection: Connection, grants: Sequence[SealedGrant], *, stored: Collection[AccountId], now: datetime
+) -> dict[AccountId, int]:
+    """Store new grants in the place of the accounts' old ones. Returns the versions of the rows.
 
-    version: int
-    mail: MailServers
-
-
-def save(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
-    """Store new grants in the place of the accounts' old ones. Of many, those of new accounts go in by COPY."""
-    new = _new(connection, grants) if len(grants) >= _MANY else []
+    ``stored``: the accounts that have a row. Of many grants, those of the others go in by COPY.
+    """
+    new = [grant for grant in grants if grant.account_id not in stored] if len(grants) >= _MANY else []
     copied = _copy(connection, new, now=now) if new else {}
     others = [grant for grant in grants if grant.account_id not in copied]
     return copied | (_upsert(connection, others, now=now) if others else {})
 
 
-def _upsert(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
-    rows = connection.execute(_SAVE, {**_COLUMNS.arrays(map(_row, grants)), "now": now}).mappings()
-    return {AccountId(row["id"]): Saved(row["version"], as_mail(row)) for row in rows}
+def _upsert(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, int]:
+    rows = connection.execute(_SAVE, {**_COLUMNS.arrays(map(_row, grants)), "now": now})
+    return {AccountId(account): version for account, version in rows}
 
 
-def _new(connection: Connection, grants: Sequence[SealedGrant]) -> Sequence[SealedGrant]:
-    statement = text("SELECT id FROM mail_credentials WHERE id = ANY(CAST(:ids AS uuid[]))")
-    stored = set(connection.execute(statement, {"ids": [grant.account_id for grant in grants]}).scalars())
-    return [grant for grant in grants if grant.account_id not in stored]
-
-
-def _copy(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, Saved]:
+def _copy(connection: Connection, grants: Sequence[SealedGrant], *, now: datetime) -> dict[AccountId, int]:
     """Stores and returns nothing if another process has just stored one of the accounts."""
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     try:
@@ -123,35 +115,23 @@ def _copy(connection: Connection, grants: Sequence[SealedGrant], *, now: datetim
                 copy.write_row((*row.values(), *(now for _ in _MOMENTS)))
     except UniqueViolation:
         return {}
-    return {grant.account_id: Saved(1, _mail(grant.grant)) for grant in grants}
+    return {grant.account_id: 1 for grant in grants}
 
 
 def _label_list(grant: Grant) -> list[str] | None:
     return None if grant.labels is None else list(grant.labels)
 
 
-def _mail(grant: Grant) -> MailServers:
-    """The mail servers of a new account, with its login name."""
-    mail = grant.mail or MICROSOFT
-    return replace(mail, login_name=grant.login_name) if grant.login_name else mail
-
-
 def _row(sealed: SealedGrant) -> dict[str, Any]:
-    """The columns that differ from account to account."""
-    grant, mail = sealed.grant, sealed.grant.mail
+    """The columns that differ from account to account. Of the mail servers, those that are not Microsoft's."""
+    grant, own = sealed.grant, own_servers(sealed.mail)
     return {
         "id": sealed.account_id,
         "email": grant.email,
         "client": grant.client,
         "authority": grant.authority,
         "scopes": " ".join(grant.scopes),
-        "imap_host": mail and mail.imap_host,
-        "imap_port": mail and mail.imap_port,
-        "smtp_host": mail and mail.smtp_host,
-        "smtp_port": mail and mail.smtp_port,
-        "pop_host": mail and mail.pop_host,
-        "pop_port": mail and mail.pop_port,
-        "login_name": _mail(grant).login_name,
+        **{name: own.get(name) for name in SERVERS},
         "labels": None if grant.labels is None else " ".join(grant.labels),
         "access_token": sealed.access_token,
         "token_obtained_at": sealed.obtained_at,

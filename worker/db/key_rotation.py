@@ -1,4 +1,4 @@
-"""Sealed columns as such, for re-sealing them under another key: which rows are left, and how they are swapped."""
+"""Sealed columns as such, for re-sealing them: which rows are left, and how they are swapped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from worker.domain.account import AccountId
+from worker.db.rows import as_mail
+from worker.domain.account import AccountId, MailServers
 from worker.domain.token import Sealed
 
 #: Every encrypted column there is; a test compares this with the table.
@@ -16,18 +17,27 @@ SEALED_COLUMNS = ("access_token", "refresh_token")
 _UNDER_ANOTHER_KEY = " OR ".join(
     f"substring({column} FROM 1 FOR octet_length(:prefix)) <> :prefix" for column in SEALED_COLUMNS
 )
+_COLUMNS = f"""
+    id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port, login_name,
+    {", ".join(SEALED_COLUMNS)}
+"""
 _IN_PAGE = "id BETWEEN :first AND :last"
 
 #: Ids in order, at least one.
 Page: TypeAlias = Sequence[AccountId]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SealedRow:
-    """One account's ciphertexts, in the order of SEALED_COLUMNS."""
+    """One account's ciphertexts, in the order of SEALED_COLUMNS, and what they are bound to."""
 
     account_id: AccountId
     values: tuple[Sealed | None, ...]
+    email: str
+    client: str
+    authority: str | None
+    scopes: tuple[str, ...]
+    mail: MailServers
 
 
 def page(connection: Connection, *, after: UUID, size: int) -> Page:
@@ -67,7 +77,17 @@ def swap(connection: Connection, old: Sequence[SealedRow], new: Sequence[SealedR
 
 
 def _rows(connection: Connection, condition: str, page: Page, **values: object) -> list[SealedRow]:
-    columns = ", ".join(SEALED_COLUMNS)
-    statement = text(f"SELECT id, {columns} FROM mail_credentials WHERE {_IN_PAGE} AND ({condition}) ORDER BY id")
-    rows = connection.execute(statement, {"first": page[0], "last": page[-1], **values})
-    return [SealedRow(AccountId(row[0]), tuple(row[1:])) for row in rows]
+    statement = text(f"SELECT {_COLUMNS} FROM mail_credentials WHERE {_IN_PAGE} AND ({condition}) ORDER BY id")
+    rows = connection.execute(statement, {"first": page[0], "last": page[-1], **values}).mappings()
+    return [
+        SealedRow(
+            account_id=AccountId(row["id"]),
+            values=tuple(row[column] for column in SEALED_COLUMNS),
+            email=row["email"],
+            client=row["client"],
+            authority=row["authority"],
+            scopes=tuple(row["scopes"].split()),
+            mail=as_mail(row),
+        )
+        for row in rows
+    ]

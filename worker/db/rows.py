@@ -36,7 +36,8 @@ LEASE_UNTIL = f"CASE WHEN lease_id IS NOT NULL THEN {_LEASE_ENDS} END"
 #: A condition: no process holds a lease, or its lease has run out.
 FREE = f"(lease_id IS NULL OR {_LEASE_ENDS} <= :now)"
 
-_SERVERS = tuple(field.name for field in fields(MailServers))
+#: The columns of an account's mail servers.
+SERVERS = tuple(field.name for field in fields(MailServers))
 
 
 def as_failure(row: Mapping[Any, Any]) -> Failure | None:
@@ -49,12 +50,12 @@ def as_failure(row: Mapping[Any, Any]) -> Failure | None:
 
 def as_mail(row: Mapping[Any, Any]) -> MailServers:
     """A column that is NULL stands for Microsoft's."""
-    return _servers(*(row[name] for name in _SERVERS))
+    return _servers(*(row[name] for name in SERVERS))
 
 
 @lru_cache(maxsize=256)  # a fleet has few different ones
 def _servers(*given: Any) -> MailServers:
-    return replace(MICROSOFT, **{name: value for name, value in zip(_SERVERS, given, strict=True) if value})
+    return replace(MICROSOFT, **{name: value for name, value in zip(SERVERS, given, strict=True) if value})
 
 
 #: A SET list: failures and strikes end.

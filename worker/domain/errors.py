@@ -5,6 +5,7 @@
     * InvalidInput
     * UnreadableSecret
         * UnknownKey
+        * AlteredAccount
     * Unavailable
         * DatabaseUnavailable
     * StorageError
@@ -56,6 +57,12 @@ class UnreadableSecret(WorkerError):
 
 class UnknownKey(UnreadableSecret):
     """A stored secret is sealed under a key that this process does not have; another may."""
+
+
+class AlteredAccount(UnreadableSecret):
+    """An account was changed in Postgres beside this program; undo that and resume it, or connect it again."""
+
+    code = "altered"
 
 
 class Unavailable(WorkerError):

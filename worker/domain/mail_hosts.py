@@ -5,6 +5,7 @@ An account's row names its mail servers; a changed row must not send the token e
 
 from collections.abc import Collection
 
+from worker.domain.account import MailServers
 from worker.domain.errors import InvalidInput
 from worker.domain.host_names import normal_host, parse_hosts
 
@@ -28,6 +29,31 @@ MICROSOFT_MAIL_HOSTS = frozenset(
         "smtp.partner.outlook.cn",
     }
 )
+
+
+_PORTS = range(1, 65_536)
+
+
+class MailHostNotAllowed(InvalidInput):
+    """A mail server of an account is not on the list of hosts that may receive tokens."""
+
+    code = "mail_host_not_allowed"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"mail host {host[:80]!r} is not allowed: correct the account, or add the host to WORKER_MAIL_HOSTS"
+        )
+        self.host = host
+
+
+def check_servers(servers: MailServers, allowed: Collection[str]) -> None:
+    """Raises MailHostNotAllowed, or InvalidInput for a port that is none."""
+    for name in ("imap", "smtp", "pop"):
+        host, port = getattr(servers, f"{name}_host"), getattr(servers, f"{name}_port")
+        if not isinstance(host, str) or not is_mail_host(host, allowed):
+            raise MailHostNotAllowed(str(host))
+        if isinstance(port, bool) or not isinstance(port, int) or port not in _PORTS:
+            raise InvalidInput(f"{name}_port must be a number from 1 to 65535")
 
 
 def is_mail_host(host: str, allowed: Collection[str]) -> bool:

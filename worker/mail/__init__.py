@@ -8,11 +8,11 @@ Arguments and errors are those of worker.mail.doors.Door.
 """
 
 from worker.domain.errors import TokenRefused
+from worker.domain.mail_hosts import MailHostNotAllowed
 from worker.mail.errors import (
     LoginRejected,
     MailboxNotConnected,
     MailboxRefused,
-    MailHostNotAllowed,
     MailUnavailable,
 )
 from worker.mail.imap import ImapSession, open_imap

@@ -6,7 +6,7 @@
 import re
 from datetime import timedelta
 
-from worker.domain.errors import AccountError, InvalidInput, TokenRefused, Unavailable
+from worker.domain.errors import AccountError, TokenRefused, Unavailable
 
 _PERSONAL = re.compile(r".*@((outlook|hotmail|live|windowslive)\.([a-z]{2,3}\.)?[a-z]{2,3}|msn\.com|passport\.com)")
 
@@ -74,15 +74,3 @@ class MailboxNotConnected(MailUnavailable):
     def __init__(self, host: str, said: str, retry_after: timedelta | None = None) -> None:
         super().__init__(host, said, retry_after)
         self.args = (f"{self} (this may pass; if it lasts for hours, check licence, scope and rights to the mailbox)",)
-
-
-class MailHostNotAllowed(InvalidInput):
-    """A mail server of an account is not on the list of hosts that may receive tokens."""
-
-    code = "mail_host_not_allowed"
-
-    def __init__(self, host: str) -> None:
-        super().__init__(
-            f"mail host {host[:80]!r} is not allowed: correct the account, or add the host to WORKER_MAIL_HOSTS"
-        )
-        self.host = host

@@ -15,11 +15,11 @@ from worker.domain.account import MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import AccountInactive, TokenRefused, WorkerError
 from worker.domain.host_names import is_host_name
-from worker.domain.mail_hosts import is_mail_host
+from worker.domain.mail_hosts import MailHostNotAllowed, is_mail_host
 from worker.domain.token import AccessToken
 from worker.mail.answers import Answer, MailProtocol, Verdict
 from worker.mail.deadline import Deadline
-from worker.mail.errors import LoginRejected, MailboxNotConnected, MailboxRefused, MailHostNotAllowed, MailUnavailable
+from worker.mail.errors import LoginRejected, MailboxNotConnected, MailboxRefused, MailUnavailable
 from worker.mail.source import AsyncTokenSource, TokenSource
 from worker.mail.xoauth2 import Conversation, EndlessChallenge
 

@@ -16,7 +16,7 @@ from worker.db import accounts, leases
 from worker.db import grants as incoming
 from worker.db.grants import SealedGrant
 from worker.db.session import Database
-from worker.domain.account import Account, AccountId, Failure, Grant, Lease, LeaseId, Status, account_id
+from worker.domain.account import MICROSOFT, Account, AccountId, Failure, Grant, Lease, LeaseId, Status, account_id
 from worker.domain.policy import AccountUpdate
 from worker.domain.token import Sealed, Secret
 
@@ -30,8 +30,8 @@ class Rows:
 
     def save(self, *grants: SealedGrant, now: datetime = NOW) -> dict[AccountId, int]:
         with self.database.begin() as connection:
-            saved = incoming.save(connection, grants, now=now)
-        return {account: each.version for account, each in saved.items()}
+            stored = accounts.find_many(connection, [grant.account_id for grant in grants])
+            return incoming.save(connection, grants, stored=stored, now=now)
 
     def lease_due(self, *, client: str = "default", limit: int = 10, now: datetime = NOW, **how: bool) -> list[Lease]:
         with self.database.begin() as connection:
@@ -111,6 +111,7 @@ def grant(email: str = ANN, *, expires_at: datetime | None = NOW + HOUR, **chang
     sealed = SealedGrant(
         account_id=account_id(email),
         grant=Grant(email=email, refresh_token=Secret("kept out of the table"), expires_at=expires_at),
+        mail=MICROSOFT,
         refresh_token=Sealed(b"refresh 1"),
         access_token=Sealed(b"access 1"),
         obtained_at=NOW,

@@ -1,5 +1,6 @@
 """The sealed columns: none is forgotten, none is compressed, and re-sealing loses against a refresh."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -68,7 +69,7 @@ def swap(rows: Rows, old: list[SealedRow], new: list[SealedRow]) -> int:
 
 
 def under_new_key(row: SealedRow) -> SealedRow:
-    return SealedRow(row.account_id, tuple(value and Sealed(NEW + value[len(OLD) :]) for value in row.values))
+    return replace(row, values=tuple(value and Sealed(NEW + value[len(OLD) :]) for value in row.values))
 
 
 @pytest.mark.parametrize("column", SEALED_COLUMNS)
@@ -142,7 +143,7 @@ def test_re_sealing_loses_against_a_refresh(rows: Rows, lease: Lease) -> None:
     rows.persist(refreshed(lease, refresh_token=None, replaces=None))
     before = rows.row()
 
-    assert swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW)))]) == 0
+    assert swap(rows, [row], [replace(row, values=(Sealed(NEW), Sealed(NEW)))]) == 0
 
     assert rows.row() == before
 
@@ -150,6 +151,6 @@ def test_re_sealing_loses_against_a_refresh(rows: Rows, lease: Lease) -> None:
 def test_re_sealing_keeps_a_refresh_in_flight_valid(rows: Rows, lease: Lease) -> None:
     """Re-sealing changes how a token is stored, not the token, so the pending response must still be stored."""
     [row] = left(rows)
-    swap(rows, [row], [SealedRow(row.account_id, (Sealed(NEW), Sealed(NEW)))])
+    swap(rows, [row], [replace(row, values=(Sealed(NEW), Sealed(NEW)))])
 
     assert rows.persist(refreshed(lease)) == {AccountId(lease.account_id): 2}

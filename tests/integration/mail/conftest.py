@@ -49,6 +49,12 @@ def _clock() -> Callable[[], datetime]:
     return utcnow
 
 
+@pytest.fixture(name="settings")
+def _settings(settings: Settings) -> Settings:
+    """Dovecot may receive tokens."""
+    return settings.model_copy(update={"mail_hosts": "localhost"})
+
+
 @pytest.fixture(name="emulator")
 def _emulator() -> Emulator:
     return Emulator()

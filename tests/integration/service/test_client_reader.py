@@ -29,6 +29,7 @@ from worker.client import (
 from worker.devkit.emulator import Registration, oauth_error
 from worker.devkit.stack import Stack
 from worker.domain.account import account_id
+from worker.domain.binding import binding_of
 from worker.domain.errors import UnknownKey
 from worker.domain.token import as_text
 from worker.settings import ReaderSettings
@@ -97,8 +98,8 @@ def test_an_access_key_opens_no_refresh_token(installation: Installation) -> Non
     assert stored.refresh_token
     assert entry.refresh_token == as_text(stored.refresh_token)
     with pytest.raises(UnknownKey, match="WORKER_ACCESS_KEYS"):
-        vault.open(stored.refresh_token, stored.id, Purpose.REFRESH_TOKEN)
-    assert vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN) == entry.token.secret
+        vault.open(stored.refresh_token, stored.id, Purpose.REFRESH_TOKEN, binding_of(stored))
+    assert vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN, binding_of(stored)) == entry.token.secret
     master = installation.settings.keys[0].material
     assert all(master not in key.material for key in settings.keys)
 

@@ -13,6 +13,7 @@ import stamina
 
 from tests.constants import ANN, BOB, CAT, NOT_PERSISTED, PERSISTED
 from tests.factories import make_refreshed
+from tests.integration.earlier import unbind
 from tests.integration.installation import Installation
 from tests.waiting import wait_for
 from worker.db import leases
@@ -138,9 +139,10 @@ def test_ciphertexts_swapped_between_accounts_cannot_be_opened(installation: Ins
 def test_an_account_with_an_invalid_row_backs_off(
     installation: Installation, column: str, value: str, kind: str, code: str
 ) -> None:
-    """No import would have accepted the row. The account waits like a failing one, and the others go on."""
+    """An earlier version has stored the row, and no import would accept it now. The account waits like a failing one,
+    and the others go on."""
     installation.sign_in(ANN, BOB, CAT, due=True)
-    installation.query(f"UPDATE mail_credentials SET {column} = :value WHERE email = :email", value=value, email=BOB)
+    unbind(installation, BOB, change=f"{column} = '{value}'")
 
     assert installation.refresh_due() == {"leased": 3, "refreshed": 2, kind: 1}
 

@@ -101,7 +101,7 @@ def test_every_code_that_the_worker_makes_itself_is_explained() -> None:
         assert explain(code) is not None, code
     for code in ("discovery_failed", "internal_error", "authority_refused", "unknown_client", "no_credential"):
         assert explain(code) is not None, code
-    for code in ("pending_result", "rate_limited", "tenant_throttled", "unavailable", "unreadable"):
+    for code in ("pending_result", "rate_limited", "tenant_throttled", "unavailable", "unreadable", "altered"):
         assert explain(code) is not None, code
 
 

@@ -1,7 +1,7 @@
-"""Re-seals every stored secret under the newest key, while everything runs, and proves that none is left."""
+"""Seals every stored token anew, under the newest key and for its account's terms, and proves that none is left."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import stamina
@@ -10,6 +10,7 @@ import structlog
 from worker.db import key_rotation
 from worker.db.key_rotation import Page, SealedRow
 from worker.db.session import Database
+from worker.domain.binding import binding_of
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
 from worker.domain.token import Sealed
 from worker.service.refresh.outbox import Outbox
@@ -25,7 +26,8 @@ _PURPOSES = tuple(Purpose(column) for column in key_rotation.SEALED_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class KeyRotationReport:
-    """``remaining`` rows still hold something under an older key; ``unreadable`` of them open with no key at hand.
+    """``remaining`` rows still hold something under an older key, or not bound to the account's terms; ``unreadable``
+    of them do not open.
 
     ``waiting`` entries of the outbox cannot be stored, and may be under an older key as well.
     """
@@ -37,7 +39,7 @@ class KeyRotationReport:
 
 
 class KeyRotation:
-    """May be stopped and started again at any time: what is done is recognised by its key id."""
+    """May be stopped and started again at any time: what is done is recognised by its first bytes."""
 
     def __init__(self, *, database: Database, vault: Vault, outbox: Outbox) -> None:
         self._database = database
@@ -67,7 +69,7 @@ class KeyRotation:
             try:
                 for value, purpose in zip(row.values, _PURPOSES, strict=True):
                     if value is not None:
-                        self._vault.open(value, row.account_id, purpose)
+                        self._vault.open(value, row.account_id, purpose, binding_of(row))
             except UnreadableSecret as error:
                 msg = f"what is stored for account {row.account_id} cannot be opened: {error}"
                 raise ConfigurationError(msg) from None
@@ -107,9 +109,9 @@ class KeyRotation:
 
     def _reseal(self, row: SealedRow) -> SealedRow:
         pairs = zip(row.values, _PURPOSES, strict=True)
-        return SealedRow(row.account_id, tuple(self._reseal_value(row, value, purpose) for value, purpose in pairs))
+        return replace(row, values=tuple(self._reseal_value(row, value, purpose) for value, purpose in pairs))
 
     def _reseal_value(self, row: SealedRow, value: Sealed | None, purpose: Purpose) -> Sealed | None:
         if value is None or not self._vault.needs_rotation(value):
             return value
-        return self._vault.rotate(value, row.account_id, purpose)
+        return self._vault.rotate(value, row.account_id, purpose, binding_of(row))

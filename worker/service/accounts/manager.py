@@ -1,27 +1,26 @@
 """The actions of operators and the application on accounts: save, import, pause, resume, disconnect, list."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
 from worker.db import accounts as rows
 from worker.db import grants as incoming
-from worker.db.grants import Saved, SealedGrant
+from worker.db.grants import SealedGrant
 from worker.db.selection import Order, select
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Grant, Status, account_id, check_expiry, normalize_email
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import InvalidInput, UnknownAccount
-from worker.domain.outcome import Refreshed
-from worker.domain.policy import RefreshPolicy
+from worker.domain.mail_hosts import check_servers
 from worker.domain.selection import EVERYTHING, Selection
 from worker.domain.token import AccessToken, as_text, is_visible
 from worker.identity import Identity
+from worker.service.accounts.grant_sealer import GrantSealer
 from worker.service.accounts.import_format import parse_grant
 from worker.service.accounts.states import AccountStates
 from worker.service.tokens.cache import TokenCache
-from worker.vault import Purpose, Vault
 
 _IMPORT_GROUP = 500
 _PAGE = 1000  # accounts
@@ -44,19 +43,19 @@ class AccountManager:
         self,
         *,
         database: Database,
-        vault: Vault,
+        sealer: GrantSealer,
         identity: Identity,
         states: AccountStates,
         cache: TokenCache,
-        policy: RefreshPolicy,
+        mail_hosts: Collection[str],
         utcnow: Callable[[], datetime],
     ) -> None:
         self._database = database
-        self._vault = vault
+        self._sealer = sealer
         self._identity = identity
         self._states = states
         self._cache = cache
-        self._policy = policy
+        self._mail_hosts = mail_hosts
         self._utcnow = utcnow
 
     def save(self, grants: Sequence[Grant]) -> None:
@@ -128,11 +127,12 @@ class AccountManager:
             yield from (found[account] for account in page if account in found)
 
     def _store(self, checked: Sequence[Grant]) -> None:
-        unique = {grant.email: grant for grant in checked}
-        sealed = [self._seal(grant) for grant in unique.values()]
+        grants = {account_id(grant.email): grant for grant in checked}  # of several for one account, the last counts
         with self._database.begin() as connection:
-            saved = incoming.save(connection, sealed, now=self._utcnow())
-        self._cache.publish([_entry(grant, saved[grant.account_id]) for grant in sealed])
+            stored = rows.find_many(connection, list(grants), lock=True)
+            sealed = [self._sealer.seal(account, grant, stored.get(account)) for account, grant in grants.items()]
+            versions = incoming.save(connection, sealed, stored=stored, now=self._utcnow())
+        self._cache.publish([_entry(grant, versions[grant.account_id]) for grant in sealed])
 
     def _checked(self, grant: Grant) -> Grant:
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
@@ -142,36 +142,16 @@ class AccountManager:
         login_names = (grant.login_name, grant.mail and grant.mail.login_name)
         if any(name and not (len(name) <= _LOGIN_NAME_LIMIT and is_visible(name)) for name in login_names):
             raise InvalidInput(f"login_name is longer than {_LOGIN_NAME_LIMIT}, or not visible ASCII characters")
+        if grant.mail:
+            check_servers(grant.mail, self._mail_hosts)
         if grant.expires_at is not None:
             check_expiry(grant.expires_at, self._utcnow())
         email = normalize_email(grant.email)
         return grant if grant.email == email else replace(grant, email=email)
 
-    def _seal(self, grant: Grant) -> SealedGrant:
-        account, now = account_id(grant.email), self._utcnow()
-        # A token without a known expiry cannot be served; a refresh gets a new one at once.
-        known = grant.access_token is not None and grant.expires_at is not None and grant.expires_at > now
-        access_token = grant.access_token if known else None
-        return SealedGrant(
-            account_id=account,
-            grant=grant,
-            refresh_token=self._vault.seal(grant.refresh_token, account, Purpose.REFRESH_TOKEN),
-            access_token=self._vault.seal(access_token, account, Purpose.ACCESS_TOKEN) if access_token else None,
-            obtained_at=now if known else None,
-            due_at=self._due_at(account, grant, now) if known else now,
-        )
 
-    def _due_at(self, account: AccountId, grant: Grant, now: datetime) -> datetime:
-        if grant.access_token is None or grant.expires_at is None:
-            return now
-        token = Refreshed(
-            access_token=grant.access_token, refresh_token=None, obtained_at=now, expires_at=grant.expires_at
-        )
-        return self._policy.due_at(account, 1, token)
-
-
-def _entry(sealed: SealedGrant, saved: Saved) -> CacheEntry:
-    grant, token, version = sealed.grant, None, saved.version
+def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
+    grant, token = sealed.grant, None
     if sealed.access_token and grant.access_token and grant.expires_at and sealed.obtained_at:
         token = AccessToken(
             email=grant.email,
@@ -190,7 +170,7 @@ def _entry(sealed: SealedGrant, saved: Saved) -> CacheEntry:
         scopes=grant.scopes,
         token=token,
         refresh_token=as_text(sealed.refresh_token),
-        mail=saved.mail,
+        mail=sealed.mail,
     )
 
 

@@ -8,6 +8,7 @@ from worker.db import accounts as rows
 from worker.db import events
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId
+from worker.domain.binding import binding_of
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import failure_of
 from worker.domain.errors import UnknownAccount, UnreadableSecret
@@ -62,7 +63,7 @@ class AccountReader:
         if stored.access_token is None or stored.expires_at is None or stored.obtained_at is None:
             return None
         try:
-            secret = self._vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN)
+            secret = self._vault.open(stored.access_token, stored.id, Purpose.ACCESS_TOKEN, binding_of(stored))
         except UnreadableSecret as error:
             raise type(error)(f"{stored.email}: {error}") from None
         return AccessToken(

@@ -10,6 +10,7 @@ import structlog
 from worker.db import leases as rows
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Lease, LeaseId
+from worker.domain.binding import binding_of
 from worker.domain.errors import BackingOff, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled
 from worker.domain.token import Secret
@@ -108,15 +109,15 @@ class Leases:
                 rows.release(connection, waits, now=self._utcnow())
 
     def open(self, lease: Lease) -> Secret | None:
-        """The refresh token; None if the lease ends too soon for a request, or if the token is damaged.
+        """The refresh token; None if the lease ends too soon for a request, or if the token does not open.
 
-        A damaged token makes its account ``unreadable``. Raises UnknownKey if the token is sealed under a key that this
-        process does not have.
+        A token that is damaged or bound to other terms makes its account ``unreadable``. Raises UnknownKey if the token
+        is sealed under a key that this process does not have.
         """
         if self._utcnow() > lease.lease_until - _REQUEST_LIMIT:
             return None  # due again when the lease ends
         try:
-            return self._vault.open(lease.refresh_token, lease.account_id, Purpose.REFRESH_TOKEN)
+            return self._vault.open(lease.refresh_token, lease.account_id, Purpose.REFRESH_TOKEN, binding_of(lease))
         except UnknownKey as error:
             raise UnknownKey(f"{lease.email}: {error}") from None
         except UnreadableSecret as error:

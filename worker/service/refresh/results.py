@@ -14,6 +14,7 @@ from worker.db import events, leases
 from worker.db.events import RefreshEvent
 from worker.db.session import Database
 from worker.domain.account import AccountId, Lease
+from worker.domain.binding import binding_of
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import Unavailable, WorkerError
 from worker.domain.outcome import Refreshed
@@ -147,11 +148,11 @@ class ResultWriter:
         lease, outcome = result.key, result.outcome
         update = self._policy.plan(lease, outcome, now=now)
         if isinstance(outcome, Refreshed):
-            account, seal = lease.account_id, self._vault.seal
-            update.access_token = seal(outcome.access_token, account, Purpose.ACCESS_TOKEN)
+            account, seal, bound_to = lease.account_id, self._vault.seal, binding_of(lease)
+            update.access_token = seal(outcome.access_token, account, Purpose.ACCESS_TOKEN, bound_to)
             update.obtained_at, update.expires_at = outcome.obtained_at, outcome.expires_at
             if outcome.refresh_token:
-                update.refresh_token = seal(outcome.refresh_token, account, Purpose.REFRESH_TOKEN)
+                update.refresh_token = seal(outcome.refresh_token, account, Purpose.REFRESH_TOKEN, bound_to)
                 update.replaces = sha256(lease.refresh_token).digest()
         return update
 
