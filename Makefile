@@ -69,7 +69,7 @@ contracts: $(STAMP)
 	$(BIN)/lint-imports
 
 lock: ## Lock dependencies anew (needs uv)
-	uv pip compile pyproject.toml --extra flower --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+	uv pip compile pyproject.toml --extra flower --extra exporter --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements-dev.lock
 
 # In environments of their own: what production installs, and the tool that reads it.

@@ -1,20 +1,16 @@
 """Requests a refresh from the workers. A message contains ids and numbers and no token, and has no reply."""
 
 import threading
-from contextlib import suppress
 
 from celery import Celery
 from kombu import Connection
-from kombu.exceptions import KombuError, OperationalError
-from redis.exceptions import RedisError
 
+from worker.broker.connection import BROKER_ERRORS, close, connect
 from worker.broker.queues import ON_DEMAND, queue
-from worker.broker.tls import tls_options
 from worker.domain.account import AccountId
 from worker.domain.errors import Unavailable
 
 _TASK = "worker.refresh_account"
-_TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
 
 
 class TaskSender:
@@ -44,7 +40,7 @@ class TaskSender:
                     ignore_result=True,
                     connection=self._connected(),
                 )
-            except (KombuError, RedisError, OSError) as error:
+            except BROKER_ERRORS as error:
                 self._disconnect()
                 raise Unavailable(f"the workers cannot be asked: {type(error).__name__}") from None
 
@@ -55,23 +51,11 @@ class TaskSender:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            # Not from Celery's pool, which all Celery applications of the process share.
-            self._connection = Connection(
-                self._url,
-                ssl=tls_options(self._url),
-                transport_options={
-                    "global_keyprefix": self._prefix,
-                    "max_retries": 0,
-                    "socket_timeout": _TIMEOUT,
-                    "socket_connect_timeout": _TIMEOUT,
-                    "retry_on_timeout": False,
-                },
-            )
+            self._connection = connect(self._url, prefix=self._prefix)
         return self._connection
 
     def _disconnect(self) -> None:
         """Close the connection, even if it is broken. The next message opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(KombuError, RedisError, OSError, OperationalError):
-                connection.release()
+            close(connection)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from worker import __version__
-from worker.cli import accounts, development, operations, states
+from worker.cli import accounts, development, exporter, operations, states
 from worker.cli.output import printable, without_tokens
 from worker.domain.codes import hint
 from worker.domain.errors import AccountError, ConfigurationError, InvalidInput, NeedsUser, WorkerError
@@ -56,7 +56,7 @@ def cli(*, verbose: bool) -> None:
     logging.configure(level="INFO" if verbose else "CRITICAL")
 
 
-for module in (development, operations, accounts, states):
+for module in (development, operations, exporter, accounts, states):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
+from worker.db.rows import EXPIRED, FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
 from worker.domain.account import Account, AccountId, Status
 from worker.domain.token import Sealed
 
@@ -91,7 +91,7 @@ def summary(connection: Connection, *, clients: Sequence[str], now: datetime) ->
             SELECT status, count(*) AS accounts,
                    count(*) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS due,
                    count(*) FILTER (WHERE NOT {FREE}) AS in_flight,
-                   count(*) FILTER (WHERE status = 'active' AND token_expiry <= :now) AS expired,
+                   count(*) FILTER (WHERE {EXPIRED}) AS expired,
                    count(*) FILTER (WHERE failure_count > 0) AS failing,
                    count(*) FILTER (WHERE client <> ALL(CAST(:clients AS text[]))) AS unconfigured,
                    min(refresh_due_at) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS oldest_due_at,

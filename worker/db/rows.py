@@ -36,6 +36,20 @@ LEASE_UNTIL = f"CASE WHEN lease_id IS NOT NULL THEN {_LEASE_ENDS} END"
 #: A condition: no process holds a lease, or its lease has run out.
 FREE = f"(lease_id IS NULL OR {_LEASE_ENDS} <= :now)"
 
+#: A condition: the account is active, and its consumers get no token that lives. One that never had a token counts once
+#: it is due or its refresh has failed.
+EXPIRED = """
+    (status = 'active' AND use_oauth AND (
+        token_expiry <= :now OR (token_expiry IS NULL AND (refresh_due_at <= :now OR failure_count > 0))))
+"""
+
+#: The end of the grant. greatest() and least() skip what is NULL. Accounts without a grant have nothing to lose.
+GRANT_EXPIRES_AT = """
+    CASE WHEN refresh_token IS NOT NULL THEN least(
+        greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime
+    ) END
+"""
+
 #: The columns of an account's mail servers.
 SERVERS = tuple(field.name for field in fields(MailServers))
 

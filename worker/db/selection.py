@@ -4,6 +4,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from sqlalchemy import Connection, text
 
+from worker.db.rows import GRANT_EXPIRES_AT
 from worker.domain.account import INACTIVITY, AccountId, Status
 from worker.domain.selection import Selection
 
@@ -12,7 +13,7 @@ Order: TypeAlias = Literal["email", "due", "expires", "since"]
 #: The orders of a list; accounts of equal rank are in order of e-mail.
 ORDERS: tuple[Order, ...] = get_args(Order)
 
-# greatest() and least() skip what is NULL.
+# greatest() skips what is NULL.
 _SINCE = "greatest(failing_since, status_changed_at)"
 _RANKS: dict[Order, str] = {
     "email": "",
@@ -20,13 +21,6 @@ _RANKS: dict[Order, str] = {
     "expires": "token_expiry ASC NULLS FIRST, ",
     "since": f"{_SINCE} DESC NULLS LAST, ",
 }
-
-# Accounts without a grant have nothing to lose.
-_GRANT_EXPIRES_AT = """
-    CASE WHEN refresh_token IS NOT NULL THEN least(
-        greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime
-    ) END
-"""
 
 
 def select(
@@ -56,7 +50,7 @@ def _condition(selection: Selection) -> tuple[str, dict[str, Any]]:
         (selection.since, f"{_SINCE} >= :since", {"since": selection.since}),
         (
             selection.expiring_before,
-            f"status <> '{Status.REAUTH_REQUIRED}' AND {_GRANT_EXPIRES_AT} < :expiring_before",
+            f"status <> '{Status.REAUTH_REQUIRED}' AND {GRANT_EXPIRES_AT} < :expiring_before",
             {"expiring_before": selection.expiring_before, "inactivity": INACTIVITY},
         ),
     ]

@@ -8,6 +8,7 @@ from worker.settings.environment import (
     unset_variables,
     variables,
 )
+from worker.settings.exporter import DatedCredential, ExporterSettings
 from worker.settings.load import load, load_consumer
 from worker.settings.mistakes import PREFIX
 from worker.settings.models import (
@@ -23,6 +24,8 @@ __all__ = [
     "PREFIX",
     "BrokerSettings",
     "DatabaseSettings",
+    "DatedCredential",
+    "ExporterSettings",
     "KeySettings",
     "ReaderSettings",
     "Settings",

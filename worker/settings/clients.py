@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from worker.domain.token import Secret
 from worker.identity.registration import ClientCredential, Registration
-from worker.settings.values import Authority, KeyAndCertificate, Scopes
+from worker.settings.values import Authority, ExpiryDate, KeyAndCertificate, Scopes
 
 MICROSOFT = "https://login.microsoftonline.com/common"
 MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
@@ -23,6 +23,9 @@ class ClientSettings(BaseModel):
     client_certificate: KeyAndCertificate | None = None
     next_client_secret: SecretStr | None = None
     next_client_certificate: KeyAndCertificate | None = None
+    # For the exporter: Microsoft shows the end of a secret to people only.
+    client_secret_expires: ExpiryDate | None = None
+    next_client_secret_expires: ExpiryDate | None = None
     authority: Authority = MICROSOFT
     oidc_authority: Authority | None = None
     scopes: Scopes = MAIL_SCOPES

@@ -19,6 +19,7 @@ from worker.settings.values import (
     BrokerUrl,
     Certificates,
     EndpointHosts,
+    ExpiryDate,
     MailHosts,
     Namespace,
     OptionalPostgresUrl,
@@ -86,6 +87,8 @@ class Settings(DatabaseSettings, BrokerSettings):
     client_certificate: Path | None = None
     next_client_secret: SecretStr | None = None
     next_client_certificate: Path | None = None
+    client_secret_expires: ExpiryDate | None = None
+    next_client_secret_expires: ExpiryDate | None = None
     authority: str = MICROSOFT
     oidc_authority: str | None = None
     scopes: str = MAIL_SCOPES
@@ -109,6 +112,8 @@ class Settings(DatabaseSettings, BrokerSettings):
         "client_certificate",
         "next_client_secret",
         "next_client_certificate",
+        "client_secret_expires",
+        "next_client_secret_expires",
         "authority",
         "oidc_authority",
         "scopes",

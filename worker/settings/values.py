@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -153,6 +154,15 @@ def key_prefix(namespace: str | None) -> str:
     return f"{namespace}:" if namespace else ""
 
 
+def _date(value: object) -> object:
+    """Check that a variable holds a date."""
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        msg = "must be a date such as 2027-05-31"
+        raise ValueError(msg) from None
+
+
 def _none_if_empty(value: object) -> object:
     """Containers pass an unset variable as an empty one."""
     return value or None
@@ -169,4 +179,5 @@ BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 Authority = Annotated[str, AfterValidator(_https)]
 Certificates = Annotated[Path, AfterValidator(_certificates)]
 KeyAndCertificate = Annotated[Path, AfterValidator(_key_and_certificate)]
+ExpiryDate = Annotated[date, BeforeValidator(_date)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]

@@ -1,0 +1,38 @@
+"""A connection to the broker that waits for seconds, not minutes."""
+
+from contextlib import suppress
+
+from kombu import Connection
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+from worker.broker.tls import tls_options
+
+_TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
+
+#: The exceptions of kombu for a broker that cannot be used.
+BROKER_ERRORS = (KombuError, RedisError, OSError)
+
+
+def connect(url: str, *, prefix: str = "") -> Connection:
+    """A connection of its own, not from Celery's pool, which all Celery applications of the process share.
+
+    It opens at first use, and each call through it tries once. ``prefix`` begins the names of all queues in Redis.
+    """
+    return Connection(
+        url,
+        ssl=tls_options(url),
+        transport_options={
+            "global_keyprefix": prefix,
+            "max_retries": 0,
+            "socket_timeout": _TIMEOUT,
+            "socket_connect_timeout": _TIMEOUT,
+            "retry_on_timeout": False,
+        },
+    )
+
+
+def close(connection: Connection) -> None:
+    """Close a connection, even if it is broken."""
+    with suppress(*BROKER_ERRORS, OperationalError):
+        connection.release()
