@@ -79,7 +79,7 @@ class Scratch:
             connection.execute(_THROW_OUT)
             if connection.execute(_SCHEMA).fetchone() != self._schema:
                 return False
-            connection.execute("TRUNCATE mail_credentials, oauth_clients, refresh_events RESTART IDENTITY")
+            connection.execute("TRUNCATE mail_credentials, oauth_clients, pauses, refresh_events RESTART IDENTITY")
         return True
 
     def _clone(self) -> None:

@@ -25,8 +25,11 @@ from worker.service.accounts.events import Ledger
 from worker.service.accounts.grant_sealer import GrantSealer
 from worker.service.accounts.key_rotation import KeyRotation
 from worker.service.accounts.manager import AccountManager
+from worker.service.accounts.pauses import Pauses
 from worker.service.accounts.reader import AccountReader
+from worker.service.accounts.renaming import AccountRenaming
 from worker.service.accounts.states import AccountStates
+from worker.service.refresh.breaker_control import BreakerControl
 from worker.service.refresh.breakers import CircuitBreakers
 from worker.service.refresh.fleet import Fleet
 from worker.service.refresh.leases import Leases
@@ -54,6 +57,9 @@ class Services:
     tokens: TokenReader
     accounts: AccountManager
     states: AccountStates
+    pauses: Pauses
+    renaming: AccountRenaming
+    breakers: BreakerControl
     key_rotation: KeyRotation
     fleet: Fleet
     outbox: Outbox
@@ -149,7 +155,9 @@ def bootstrap(
     on_demand = DirectRefresh(
         accounts=reader, stored=stored, cache=cache, refresher=refresher, policy=policy, utcnow=utcnow
     )
-    states = AccountStates(database=database, accounts=reader, cache=cache, utcnow=utcnow)
+    states = AccountStates(
+        database=database, accounts=reader, outbox=outbox, entries=entries, cache=cache, utcnow=utcnow
+    )
     return Services(
         database=database,
         redis=redis,
@@ -168,6 +176,17 @@ def bootstrap(
             utcnow=utcnow,
         ),
         states=states,
+        pauses=Pauses(database=database, utcnow=utcnow),
+        renaming=AccountRenaming(
+            database=database,
+            vault=vault,
+            accounts=reader,
+            outbox=outbox,
+            entries=entries,
+            cache=cache,
+            utcnow=utcnow,
+        ),
+        breakers=BreakerControl(database=database, clients=identity.clients, utcnow=utcnow),
         key_rotation=KeyRotation(database=database, vault=vault, outbox=outbox),
         fleet=fleet,
         outbox=outbox,

@@ -1,13 +1,17 @@
 """Commands on many accounts: which are selected, what is asked first, and what is changed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import text
 
 from tests.constants import ANN, BOB, CAT, DAN
 from tests.e2e.deployment import Deployment
 from tests.factories import emails
+from tests.waiting import wait_for
+from worker.db.pauses import all_for_sign_ins
 from worker.domain.account import Status
 
 EVE = "eve@tailspin.com"
@@ -180,3 +184,64 @@ def test_three_hundred_accounts_are_put_back_by_one_command(deployment: Deployme
     after = deployment.sql("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")[0][0]
     assert after - before < 50
     assert {account.status for account in deployment.accounts().values()} == {Status.ACTIVE}
+
+
+def test_a_paused_domain_holds_later_sign_ins_too(fleet: Deployment) -> None:
+    """They come while the tenant's administrator still repairs it."""
+    done = fleet.cli("pause", "--domain", "contoso.com", "--yes")
+
+    assert done.stdout == (
+        "3 accounts are paused.\nAccounts of contoso.com that sign in from now on are paused, too.\n"
+    )
+    fleet.add_due_accounts("new@contoso.com", ANN, "new@other.com")
+    accounts = fleet.accounts()
+    assert {email for email in accounts if accounts[email].status is Status.PAUSED} == {
+        ANN,
+        CAT,
+        DAN,
+        "new@contoso.com",
+    }
+    with fleet.services() as services:
+        assert services.refresher.refresh_due()["leased"] == 2
+    assert fleet.cli("token", "new@contoso.com").stderr.startswith("Error: new@contoso.com: is paused")
+
+    done = fleet.cli("resume", "--domain", "contoso.com", "--yes")
+
+    assert done.stdout == "4 accounts are active and due.\n"
+    fleet.add_due_accounts("newer@contoso.com")
+    assert {account.status for account in fleet.accounts().values()} == {Status.ACTIVE}
+
+
+def test_a_paused_registration_holds_its_accounts_of_any_domain(fleet: Deployment) -> None:
+    """With another filter beside it the command changes only the accounts that are there."""
+    assert fleet.cli("pause", "--client", "default", "--failing", "--yes").stdout == "3 accounts are paused.\n"
+    fleet.add_due_accounts("new@contoso.com")
+    assert fleet.accounts()["new@contoso.com"].status is Status.ACTIVE
+
+    assert fleet.cli("pause", "--client", "default", "--yes").returncode == 0
+
+    many = emails(60, "many.com")  # so many are stored by COPY
+    fleet.add_due_accounts("newer@contoso.com", *many)
+    accounts = fleet.accounts()
+    assert [accounts[email].status for email in ("newer@contoso.com", many[0], many[59])] == [Status.PAUSED] * 3
+    assert accounts[EVE].status is Status.ACTIVE
+
+
+def test_a_sign_in_that_is_being_stored_is_paused_with_its_domain(fleet: Deployment) -> None:
+    """Its transaction has found no pause, and is committed after the pause was requested."""
+    with fleet.services() as services, ThreadPoolExecutor(1) as pool:
+        with services.database.begin() as connection:
+            assert all_for_sign_ins(connection) == []
+            paused = pool.submit(fleet.cli, "pause", "--domain", "late.com", "--yes")
+            wait_for(
+                lambda: bool(fleet.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'")),
+                about="the command to wait for the transaction",
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO mail_credentials (id, email, created_at, updated_at)"
+                    " VALUES (gen_random_uuid(), 'a@late.com', now(), now())"
+                )
+            )
+        assert paused.result().stdout.startswith("1 account is paused.")
+    assert fleet.accounts()["a@late.com"].status is Status.PAUSED

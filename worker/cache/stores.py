@@ -62,6 +62,12 @@ class Cache:
             self._redis.evalsha(_PUT_SHA, len(keys), *keys, self._ttl, *values)
 
     @raises_unavailable
+    def delete(self, accounts: Sequence[AccountId]) -> None:
+        """Delete the entries of accounts that are no more."""
+        if accounts:
+            self._redis.delete(*map(self._redis.names.entry, accounts))
+
+    @raises_unavailable
     def ping(self) -> None:
         self._redis.ping()
 
@@ -134,6 +140,14 @@ class OutboxStore:
         """Delete delivered values, but none that a newer one has replaced meanwhile."""
         arguments = [part for account, value in values.items() for part in (str(account), value)]
         self._discard(keys=[self._key], args=arguments)
+
+    @raises_unavailable
+    def delete(self, accounts: Collection[AccountId]) -> None:
+        """Delete the values of accounts that are no more, also those set aside."""
+        if accounts:
+            fields = [str(account) for account in accounts]
+            self._redis.hdel(self._key, *fields)
+            self._redis.hdel(self._unreadable, *fields)
 
     @raises_unavailable
     def set_aside(self, values: Mapping[AccountId, bytes]) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from worker import __version__
-from worker.cli import accounts, development, exporter, operations, states
+from worker.cli import accounts, breakers, development, errors, exporter, operations, states
 from worker.cli.output import printable, without_tokens
-from worker.domain.codes import hint
-from worker.domain.errors import AccountError, ConfigurationError, InvalidInput, NeedsUser, WorkerError
+from worker.domain.errors import ConfigurationError, InvalidInput, NeedsUser, WorkerError
 from worker.observability import logging
 
 FAILED, USAGE, USER_NEEDED, CONFIGURATION_WRONG = 1, 2, 3, 4
@@ -32,16 +31,14 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             # It repeats a misplaced argument.
-            raise click.UsageError(printable(without_tokens(error.format_message())), ctx=error.ctx) from None
+            message = printable(without_tokens(error.format_message()))
+            if not errors.as_json():
+                raise click.UsageError(message, ctx=error.ctx) from None
+            errors.print_usage_error(message)
+            ctx.exit(USAGE)
         except WorkerError as error:
-            click.echo(f"Error: {printable(_sentence(error))}", err=True)
+            errors.print_error(error)
             ctx.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
-
-
-def _sentence(error: WorkerError) -> str:
-    """The error, and for an operator the meaning of the code in it."""
-    reason = error.reason if isinstance(error, AccountError) else ""
-    return f"{error}. {hint(reason)}" if reason else str(error)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -56,7 +53,7 @@ def cli(*, verbose: bool) -> None:
     logging.configure(level="INFO" if verbose else "CRITICAL")
 
 
-for module in (development, operations, exporter, accounts, states):
+for module in (development, operations, exporter, breakers, accounts, states):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -2,17 +2,17 @@
 
 import sys
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from worker import clock
+from worker.cli.breakers import describe, explain
 from worker.cli.output import as_json, duration, print_fields, print_json, print_line
 from worker.cli.services import services
-from worker.domain.breaker import Breaker
-from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.vault import format_access_keys, generate_key
 
@@ -25,7 +25,8 @@ _CLOCK_TOLERANCE = timedelta(seconds=30)
 
 
 @click.command()
-def migrate() -> None:
+@as_json
+def migrate(*, json_output: bool) -> None:
     """Create or update the tables in WORKER_DATABASE_URL."""
     from worker.db import schema  # noqa: PLC0415
     from worker.db.session import Database  # noqa: PLC0415
@@ -38,7 +39,9 @@ def migrate() -> None:
         schema.upgrade()
     finally:
         database.close()
-    if is_newer:
+    if json_output:
+        print_json({"applied": [] if is_newer else list(pending), "is_newer": is_newer})
+    elif is_newer:
         click.echo("nothing to do: the tables are newer than this program, which works with them as well")
     else:
         click.echo(f"migrated: {', '.join(pending)}" if pending else "already up to date")
@@ -47,7 +50,8 @@ def migrate() -> None:
 @click.command()
 @click.option("--id", "name", help="The key's id; today's date unless given.")
 @click.option("--access", is_flag=True, help="Print WORKER_ACCESS_KEYS, made from WORKER_ENCRYPTION_KEYS, instead.")
-def keygen(name: str | None, *, access: bool) -> None:
+@as_json
+def keygen(name: str | None, *, access: bool, json_output: bool) -> None:
     """Print a new encryption key.
 
     The first goes into WORKER_ENCRYPTION_KEYS. Another goes to its end, until every process knows it: see rotate-keys.
@@ -60,13 +64,18 @@ def keygen(name: str | None, *, access: bool) -> None:
             raise click.UsageError("--id names a new key, and --access makes none")
         from worker.settings import KeySettings, load  # noqa: PLC0415
 
-        click.echo(format_access_keys(load(KeySettings).keys))
-        return
-    click.echo(generate_key(name or f"k{clock.utcnow():%Y%m%d}"))
+        setting, value = "WORKER_ACCESS_KEYS", format_access_keys(load(KeySettings).keys)
+    else:
+        setting, value = "WORKER_ENCRYPTION_KEYS", generate_key(name or f"k{clock.utcnow():%Y%m%d}")
+    if json_output:
+        print_json({setting: value})
+    else:
+        click.echo(value)
 
 
 @click.command("rotate-keys")
-def rotate_keys() -> None:
+@as_json
+def rotate_keys(*, json_output: bool) -> None:
     """Re-seal everything under the newest key, while all is running; may be stopped and run again.
 
     Before it: add the new key at the end of WORKER_ENCRYPTION_KEYS everywhere and restart, so that all can open what
@@ -82,8 +91,13 @@ def rotate_keys() -> None:
         report = opened.key_rotation.rotate(progress=progress)
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
-    click.echo(f"{report.rotated} re-sealed, {report.unreadable} unreadable, {report.remaining} left under older keys")
-    if report.waiting:
+    if json_output:
+        print_json(asdict(report))
+    else:
+        click.echo(
+            f"{report.rotated} re-sealed, {report.unreadable} unreadable, {report.remaining} left under older keys"
+        )
+    if report.waiting and not json_output:
         click.echo(f"{report.waiting} still wait in the outbox: run this again, or see the log", err=True)
     if report.remaining or report.waiting:
         raise SystemExit(1)
@@ -97,7 +111,7 @@ def status(*, json_output: bool) -> None:
         summary, breakers = dict(opened.events.summary()), opened.events.breakers()
         summary["in_outbox"] = _in_outbox(opened)
     if json_output:
-        print_json({**summary, "breakers": [_trouble(breaker) for breaker in breakers]})
+        print_json({**summary, "breakers": [describe(breaker) for breaker in breakers]})
         return
     now = clock.utcnow()
     states = summary.pop("accounts")
@@ -111,7 +125,7 @@ def status(*, json_output: bool) -> None:
         }
     )
     for breaker in breakers:
-        print_line(f"app registration {breaker.client}: {_explained(breaker, now)}")
+        print_line(f"app registration {breaker.client}: {explain(breaker, now)}")
 
 
 @click.command()
@@ -146,29 +160,6 @@ def _in_outbox(opened: "Services") -> int | None:
         return None
 
 
-def _trouble(breaker: Breaker) -> dict[str, object]:
-    return {
-        "client": breaker.client,
-        "outcome": breaker.kind,
-        "code": breaker.code,
-        "hint": breaker.code and hint(breaker.code),
-        "failures": breaker.failures,
-        "open_until": breaker.open_until,
-    }
-
-
-def _explained(breaker: Breaker, now: datetime) -> str:
-    """The failure of its refreshes, until when they wait, and the meaning of the code."""
-    return f"{breaker.kind} ({breaker.code}), {_use(breaker, now)}. {hint(breaker.code or '')}"
-
-
-def _use(breaker: Breaker, now: datetime) -> str:
-    if breaker.open_until is None:
-        return "suspected"
-    left = breaker.open_until - now
-    return f"not used for {duration(left)}" if left > timedelta(0) else "about to be tried again"
-
-
 def _report(name: str, check: Callable[[], object]) -> bool:
     try:
         check()
@@ -201,7 +192,7 @@ def _check_client(opened: "Services", name: str) -> None:
     opened.identity.check(name)
     for breaker in opened.events.breakers():
         if breaker.client == name and breaker.open_until is not None:
-            raise ConfigurationError(f"refreshes meet {_explained(breaker, clock.utcnow())}")
+            raise ConfigurationError(f"refreshes meet {explain(breaker, clock.utcnow())}")
 
 
 def _check_clock(opened: "Services") -> None:

@@ -12,7 +12,8 @@ from worker.cli.output import as_json, print_json, print_line
 from worker.cli.progress import progress
 from worker.cli.selection import selects_accounts
 from worker.cli.services import services
-from worker.domain.account import account_id
+from worker.domain.account import account_id, normalize_email
+from worker.domain.pause import Group, groups
 from worker.domain.selection import Selection
 
 if TYPE_CHECKING:
@@ -42,6 +43,21 @@ class _Order:
         is_plain = self.selection == Selection(emails=self.selection.emails)
         return next(iter(emails)) if is_plain and len(emails) == 1 and not self.dry_run else None
 
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The groups that the selection names, if the order is about groups."""
+        return groups(self.selection)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Words:
+    """How a command speaks of its change, and its action on the groups that a selection names."""
+
+    ask: str
+    done: str
+    is_final: bool = False  # cannot be undone, so that even one account needs an answer
+    on_groups: Callable[[Sequence[Group]], None] | None = None
+
 
 def _changes_accounts(command: Callable[[_Order], None]) -> Callable[..., None]:
     """The command takes a selection, and asks before it changes many accounts."""
@@ -67,7 +83,8 @@ def refresh(order: _Order) -> None:
     """
     with services() as opened:
         if order.only_email is None:
-            _change(opened, order, opened.states.refresh_soon, ask="Refresh {}?", done="due; the workers refresh them")
+            words = _Words(ask="Refresh {}?", done="due; the workers refresh them")
+            _change(opened, order, opened.states.refresh_soon, words)
             return
         opened.accounts.find(order.only_email)
         found = opened.on_demand.refresh_now(account_id(order.only_email))
@@ -80,10 +97,15 @@ def refresh(order: _Order) -> None:
 @click.command()
 @_changes_accounts
 def pause(order: _Order) -> None:
-    """Stop refreshing accounts until they are resumed. Their tokens are served while they live."""
+    """Stop refreshing accounts until they are resumed. Their tokens are served while they live.
+
+    With --client, --domain, both or --all, and no other filter, accounts that sign in later are paused as well.
+    """
     with services() as opened:
         if order.only_email is None:
-            _change(opened, order, opened.states.pause, ask="Stop refreshing {}?", done="paused")
+            words = _Words(ask="Stop refreshing {}?", done="paused", on_groups=opened.pauses.begin)
+            _change(opened, order, opened.states.pause, words)
+            _say_groups(order, "Accounts of {} that sign in from now on are paused, too.")
         else:
             opened.accounts.pause(order.only_email)
             _say_one(order, "paused")
@@ -92,10 +114,15 @@ def pause(order: _Order) -> None:
 @click.command()
 @_changes_accounts
 def resume(order: _Order) -> None:
-    """Refresh paused or failing accounts again, from now on. Accounts that are well stay as they are."""
+    """Refresh paused or failing accounts again, from now on. Accounts that are well stay as they are.
+
+    With --client, --domain, both or --all, and no other filter, a pause of the same ends for accounts that sign in
+    later.
+    """
     with services() as opened:
         if order.only_email is None:
-            _change(opened, order, opened.states.resume, ask="Resume {}?", done="active and due")
+            words = _Words(ask="Resume {}?", done="active and due", on_groups=opened.pauses.end)
+            _change(opened, order, opened.states.resume, words)
         else:
             opened.accounts.resume(order.only_email)
             _say_one(order, "active")
@@ -108,33 +135,60 @@ def disconnect(order: _Order) -> None:
     ask = "Erase the tokens of {}? The users will have to sign in again."
     with services() as opened:
         if order.only_email is None:
-            _change(opened, order, opened.states.disconnect, ask=ask, done="disconnected")
+            _change(opened, order, opened.states.disconnect, _Words(ask=ask, done="disconnected", is_final=True))
         else:
             _confirm(order, ask.format(opened.accounts.find(order.only_email).email))
             opened.accounts.disconnect(order.only_email)
             _say_one(order, "disconnected")
 
 
-COMMANDS: tuple[click.Command, ...] = (refresh, pause, resume, disconnect)
+@click.command()
+@_changes_accounts
+def erase(order: _Order) -> None:
+    """Delete accounts with all that is known of them: tokens, addresses, events, and their values in Redis."""
+    ask = "Erase {} and all that is known of them?"
+    with services() as opened:
+        _change(opened, order, opened.states.erase, _Words(ask=ask, done="erased", is_final=True))
 
 
-def _change(opened: "Services", order: _Order, change: "Change", *, ask: str, done: str) -> None:
+@click.command()
+@click.argument("old")
+@click.argument("new")
+@as_json
+def rename(old: str, new: str, *, json_output: bool) -> None:
+    """Move the account of the address OLD to the address NEW, with its tokens and its events.
+
+    For a mailbox whose address was changed at Microsoft: its refresh token stays valid. Consumers must use NEW from
+    then on.
+    """
+    with services() as opened:
+        opened.renaming.rename(old, new)
+    if json_output:
+        print_json({"email": normalize_email(new), "was": normalize_email(old)})
+    else:
+        print_line(f"{normalize_email(old)} is {normalize_email(new)} now.")
+
+
+COMMANDS: tuple[click.Command, ...] = (refresh, pause, resume, disconnect, erase, rename)
+
+
+def _change(opened: "Services", order: _Order, change: "Change", words: _Words) -> None:
     """Change all selected accounts, a page at a time. Exits with 1 if an address is unknown."""
     selected = opened.accounts.select(order.selection)
     unknown = _unknown(opened, order.selection, len(selected))
     if order.dry_run:
         _preview(opened, order, len(selected))
         return
-    if len(selected) > 1 or (selected and done == "disconnected"):
-        _confirm(order, ask.format(_counted(len(selected))))
+    if len(selected) > 1 or order.groups or (selected and words.is_final):
+        _confirm(order, words.ask.format(_counted(len(selected))))
+    if order.groups and words.on_groups:
+        words.on_groups(order.groups)
+        selected = opened.accounts.select(order.selection)  # with those that have signed in meanwhile
     changed = _change_pages(change, selected)
     if order.json_output:
         print_json({"selected": len(selected), "changed": changed, "unknown": unknown})
     else:
-        left = len(selected) - changed
-        print_line(f"{_counted(changed)} {'is' if changed == 1 else 'are'} {done}.")
-        if left:
-            print_line(f"{_counted(left)} stayed as {'it was' if left == 1 else 'they were'}.")
+        _say_many(changed, len(selected) - changed, words.done)
         for email in unknown[:_UNKNOWN_SHOWN]:
             click.echo(f"no such account: {email}", err=True)
         if len(unknown) > _UNKNOWN_SHOWN:
@@ -180,6 +234,18 @@ def _confirm(order: _Order, question: str) -> None:
         if sys.stdin.isatty():
             raise
         raise click.UsageError("nobody has answered yes; add --yes, which does not ask") from None
+
+
+def _say_many(changed: int, left: int, done: str) -> None:
+    print_line(f"{_counted(changed)} {'is' if changed == 1 else 'are'} {done}.")
+    if left:
+        print_line(f"{_counted(left)} stayed as {'it was' if left == 1 else 'they were'}.")
+
+
+def _say_groups(order: _Order, sentence: str) -> None:
+    if not order.dry_run and not order.json_output:
+        for group in order.groups:
+            print_line(sentence.format(group))
 
 
 def _say_one(order: _Order, state: str) -> None:

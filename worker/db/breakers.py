@@ -67,6 +67,14 @@ def take_probe(connection: Connection, client: str, *, until: datetime, now: dat
     return connection.execute(statement, {"name": client, "until": until, "now": now}).rowcount == 1
 
 
+def end_wait(connection: Connection, client: str, *, now: datetime) -> None:
+    """Let the next process that asks take the probe at once."""
+    statement = text(
+        "UPDATE oauth_clients SET open_until = :now, updated_at = :now WHERE name = :name AND open_until > :now"
+    )
+    connection.execute(statement, {"name": client, "now": now})
+
+
 def release_probe(connection: Connection, client: str, *, until: datetime, now: datetime) -> None:
     """Release the right, if the breaker has not changed since."""
     statement = text("""

@@ -1,7 +1,7 @@
 """Grants on their way in: a few of them by one statement, many by COPY. Callers own the transaction."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -10,8 +10,9 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
 from worker.db.rows import FORGIVEN, SERVERS, Columns
-from worker.domain.account import AccountId, Grant, MailServers
+from worker.domain.account import AccountId, Grant, MailServers, Status
 from worker.domain.binding import own_servers
+from worker.domain.pause import Pause
 from worker.domain.token import Sealed
 
 _TYPES = {
@@ -33,6 +34,7 @@ _TYPES = {
     "token_expiry": "timestamptz",
     "refresh_token": "bytea",
     "refresh_due_at": "timestamptz",
+    "status": "text",
 }
 _COLUMNS = Columns(_TYPES)
 
@@ -42,11 +44,11 @@ _SAVE = text(f"""
     INSERT INTO mail_credentials AS c (
         id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
         login_name, labels, access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at,
-        refresh_due_at, signed_in_at, created_at, updated_at)
+        refresh_due_at, status, signed_in_at, created_at, updated_at)
     SELECT n.id, n.email, n.client, n.authority, n.scopes,
            n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port, n.login_name,
            string_to_array(n.labels, ' '),
-           n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, :now, n.refresh_due_at,
+           n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, :now, n.refresh_due_at, n.status,
            :now, :now, :now
     FROM {_COLUMNS}
     ON CONFLICT (id) DO UPDATE SET
@@ -58,8 +60,9 @@ _SAVE = text(f"""
         token_expiry = excluded.token_expiry,
         refresh_token = excluded.refresh_token,
         refresh_token_issued_at = excluded.refresh_token_issued_at,
-        status_changed_at = CASE WHEN c.status = 'active' THEN c.status_changed_at ELSE excluded.updated_at END,
-        version = c.version + 1, status = 'active', refresh_due_at = excluded.refresh_due_at,
+        status_changed_at =
+            CASE WHEN c.status = excluded.status THEN c.status_changed_at ELSE excluded.updated_at END,
+        version = c.version + 1, status = excluded.status, refresh_due_at = excluded.refresh_due_at,
         lease_id = NULL, lease_until = NULL,
         {FORGIVEN}, signed_in_at = excluded.signed_in_at,
         updated_at = excluded.updated_at
@@ -83,7 +86,17 @@ class SealedGrant:
     refresh_token: Sealed
     access_token: Sealed | None
     obtained_at: datetime | None
-    due_at: datetime
+    due_at: datetime | None
+    status: Status = Status.ACTIVE
+
+
+def held(grants: Sequence[SealedGrant], pauses: Sequence[Pause]) -> Sequence[SealedGrant]:
+    """The grants; those of a paused group are paused."""
+    return [replace(each, status=Status.PAUSED, due_at=None) if _is_held(each, pauses) else each for each in grants]
+
+
+def _is_held(sealed: SealedGrant, pauses: Sequence[Pause]) -> bool:
+    return any(pause.group.covers(sealed.grant.client, sealed.grant.email) for pause in pauses)
 
 
 def save(
@@ -138,4 +151,5 @@ def _row(sealed: SealedGrant) -> dict[str, Any]:
         "token_expiry": grant.expires_at if sealed.access_token else None,
         "refresh_token": sealed.refresh_token,
         "refresh_due_at": sealed.due_at,
+        "status": sealed.status.value,
     }

@@ -149,6 +149,16 @@ class Fleet(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("gen_random_uuid()"))
 
 
+class Pause(Base):
+    """An app registration, a domain or both at once that an operator has paused. Empty: any."""
+
+    __tablename__ = "pauses"
+
+    client: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
+    domain: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
+    since: Mapped[datetime]
+
+
 class RefreshEvent(Base):
     """The ledger: one line per question asked of Microsoft, without a secret in it; pruned by age."""
 

@@ -72,6 +72,11 @@ def _is_unambiguous(address: str) -> bool:
     return not any(not letter.isascii() and letter.lower()[0].isascii() for letter in address)
 
 
+def email_domain(email: str) -> str:
+    """The domain of a normalized address."""
+    return email.rpartition("@")[2]
+
+
 @lru_cache(maxsize=4096)  # it is most of what a token from memory would cost
 def account_id(email: str) -> AccountId:
     """The account's id, derived from its normalized e-mail. Raises InvalidInput."""

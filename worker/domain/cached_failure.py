@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from worker.domain.account import Account, AccountId, Status
+from worker.domain.account import REFRESHABLE, Account, AccountId, Status
 from worker.domain.cache_entry import CachedFailure, CacheEntry
 from worker.domain.errors import (
     AccountInactive,
@@ -34,7 +34,7 @@ def failure_of(account: Account, *, now: datetime, requested: bool = False) -> C
     kind, code = (failure.kind, failure.code) if failure else ("", "")
     match account.status:
         case Status.PAUSED | Status.DISCONNECTED | Status.UNREADABLE:
-            return CachedFailure(kind=_SET_ASIDE, code=account.status.value, noted_at=now)
+            return inactive(account.status, now=now)
         case Status.REAUTH_REQUIRED | Status.BLOCKED:
             return CachedFailure(kind=kind, code=code, claims=account.claims, noted_at=now)
         case Status.ACTIVE:
@@ -46,6 +46,11 @@ def failure_of(account: Account, *, now: datetime, requested: bool = False) -> C
     if failure is None or account.lease_until or due_at is None or (due_at <= now and not requested):
         return None
     return CachedFailure(kind=kind, code=code, retry_at=due_at, noted_at=now)
+
+
+def inactive(status: Status, *, now: datetime) -> CachedFailure | None:
+    """The failure of an account in a state in which it is never refreshed; None for the other states."""
+    return None if status in REFRESHABLE else CachedFailure(kind=_SET_ASIDE, code=status.value, noted_at=now)
 
 
 def of_process(error: WorkerError | None, *, now: datetime) -> CachedFailure | None:

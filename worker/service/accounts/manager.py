@@ -8,10 +8,12 @@ from itertools import islice
 from worker.db import accounts as rows
 from worker.db import grants as incoming
 from worker.db.grants import SealedGrant
+from worker.db.pauses import all_for_sign_ins
 from worker.db.selection import Order, select
 from worker.db.session import Database
-from worker.domain.account import Account, AccountId, Grant, Status, account_id, check_expiry, normalize_email
+from worker.domain.account import Account, AccountId, Grant, account_id, check_expiry, normalize_email
 from worker.domain.cache_entry import CacheEntry
+from worker.domain.cached_failure import inactive
 from worker.domain.errors import InvalidInput, UnknownAccount
 from worker.domain.mail_hosts import check_servers
 from worker.domain.selection import EVERYTHING, Selection
@@ -128,11 +130,14 @@ class AccountManager:
 
     def _store(self, checked: Sequence[Grant]) -> None:
         grants = {account_id(grant.email): grant for grant in checked}  # of several for one account, the last counts
+        now = self._utcnow()
         with self._database.begin() as connection:
+            pauses = all_for_sign_ins(connection)
             stored = rows.find_many(connection, list(grants), lock=True)
-            sealed = [self._sealer.seal(account, grant, stored.get(account)) for account, grant in grants.items()]
-            versions = incoming.save(connection, sealed, stored=stored, now=self._utcnow())
-        self._cache.publish([_entry(grant, versions[grant.account_id]) for grant in sealed])
+            new = [self._sealer.seal(account, grant, stored.get(account)) for account, grant in grants.items()]
+            sealed = incoming.held(new, pauses) if pauses else new
+            versions = incoming.save(connection, sealed, stored=stored, now=now)
+        self._cache.publish([_entry(grant, versions[grant.account_id], now=now) for grant in sealed])
 
     def _checked(self, grant: Grant) -> Grant:
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
@@ -150,7 +155,7 @@ class AccountManager:
         return grant if grant.email == email else replace(grant, email=email)
 
 
-def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
+def _entry(sealed: SealedGrant, version: int, *, now: datetime) -> CacheEntry:
     grant, token = sealed.grant, None
     if sealed.access_token and grant.access_token and grant.expires_at and sealed.obtained_at:
         token = AccessToken(
@@ -163,7 +168,7 @@ def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
     return CacheEntry(
         account_id=sealed.account_id,
         email=grant.email,
-        status=Status.ACTIVE,
+        status=sealed.status,
         version=version,
         client=grant.client,
         authority=grant.authority,
@@ -171,6 +176,7 @@ def _entry(sealed: SealedGrant, version: int) -> CacheEntry:
         token=token,
         refresh_token=as_text(sealed.refresh_token),
         mail=sealed.mail,
+        failure=inactive(sealed.status, now=now),
     )
 
 

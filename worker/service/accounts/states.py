@@ -1,16 +1,20 @@
-"""Changes of state by hand, for any number of accounts: pause, resume, refresh soon, disconnect."""
+"""Changes of state by hand, for any number of accounts: pause, resume, refresh soon, disconnect, erase."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TypeAlias
 
 import stamina
 
+from worker.cache import Cache
 from worker.db import accounts as rows
+from worker.db import removal
 from worker.db.session import Database
 from worker.domain.account import AccountId, Status
 from worker.domain.errors import Unavailable
 from worker.service.accounts.reader import AccountReader
+from worker.service.refresh.outbox import Outbox
 from worker.service.tokens.cache import TokenCache
 
 #: Changes accounts and returns those that it has changed.
@@ -27,10 +31,19 @@ class AccountStates:
     """Each change is one statement for all given accounts; then their entries are published. Thread-safe."""
 
     def __init__(
-        self, *, database: Database, accounts: AccountReader, cache: TokenCache, utcnow: Callable[[], datetime]
+        self,
+        *,
+        database: Database,
+        accounts: AccountReader,
+        outbox: Outbox,
+        entries: Cache,
+        cache: TokenCache,
+        utcnow: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._accounts = accounts
+        self._outbox = outbox
+        self._entries = entries
         self._cache = cache
         self._utcnow = utcnow
 
@@ -70,6 +83,19 @@ class AccountStates:
             raise Unavailable("erased from the database, but Redis could not be reached; run this again")
         return erased
 
+    def erase(self, accounts: Sequence[AccountId]) -> Sequence[AccountId]:
+        """Delete accounts with all that is known of them, in Postgres and in Redis. Returns those that were stored.
+
+        Raises Unavailable if it could not be completed: then do it again.
+        """
+        self.disconnect(accounts)  # first, so that no refresh under way and no late writer brings a token back
+        self._outbox.forget(accounts)
+        self._entries.delete(accounts)  # before the rows, which show that there is something to erase
+        erased = _patiently(self._delete, accounts)
+        with suppress(Unavailable):
+            self._entries.delete(accounts)  # a reader may have rebuilt one from the row, without a token
+        return erased
+
     def _set(
         self, accounts: Sequence[AccountId], status: Status, *, only: str, due_at: datetime | None
     ) -> Sequence[AccountId]:
@@ -86,6 +112,10 @@ class AccountStates:
             erased = rows.set_status(connection, accounts, Status.DISCONNECTED, due_at=None, now=self._utcnow())
             rows.erase_tokens(connection, erased)
         return erased
+
+    def _delete(self, accounts: Sequence[AccountId]) -> Sequence[AccountId]:
+        with self._database.begin() as connection:
+            return removal.delete(connection, accounts)
 
     def _publish(self, accounts: Sequence[AccountId]) -> bool:
         """Put the accounts as they are now into the cache. False while Redis is unavailable."""

@@ -9,7 +9,7 @@ import structlog
 
 from worker.db import leases as rows
 from worker.db.session import Database
-from worker.domain.account import Account, AccountId, Lease, LeaseId
+from worker.domain.account import Account, AccountId, Lease, LeaseId, email_domain
 from worker.domain.binding import binding_of
 from worker.domain.errors import BackingOff, UnknownKey, UnreadableSecret, WorkerError
 from worker.domain.outcome import Outcome, Scope, Throttled
@@ -216,7 +216,7 @@ class Batch:
 
 def tenant_domain(of: Account | Lease) -> str:
     """Stands for the tenant, which a token request to ``/common`` does not name."""
-    return of.email.rpartition("@")[2]
+    return email_domain(of.email)
 
 
 def tenant_wait(outcome: Outcome) -> timedelta | None:

@@ -108,6 +108,10 @@ class Outbox:
             return {}
         return {update.account_id: update.account_id in refused for update in opened}
 
+    def forget(self, accounts: Collection[AccountId]) -> None:
+        """Delete what waits for accounts that are no more. Raises Unavailable."""
+        self._store.delete(accounts)
+
     def size(self) -> int:
         """How many accounts' results wait. Raises Unavailable while Redis is unavailable."""
         return self._store.size()
