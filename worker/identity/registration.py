@@ -1,15 +1,13 @@
 """One app registration: the client id, its credentials, and the authorities to which these may be sent."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.scopes import OPENID_SCOPES, resources, shown
 from worker.domain.token import Secret
+from worker.identity.authority import AUTHORITY_FORM, split_authority
 
-_AUTHORITY = re.compile(r"[A-Za-z0-9._~:/-]+")
 _RESERVED_SCOPES = OPENID_SCOPES - {"email"}  # MSAL adds them and refuses them as input
 
 
@@ -51,25 +49,24 @@ class Registration:
         return {"authority": authority, "instance_discovery": False}
 
     def check_authority(self, authority: str) -> None:
-        """Raises InvalidInput for an authority on another host, or without a tenant.
+        """Raises InvalidInput for an authority on another host, without a tenant, or with anything else.
 
         A client secret is sent to the authority's host, so an account may choose the tenant but never the host.
         """
-        ours = urlsplit(self.authority)
-        try:
-            theirs = urlsplit(authority)
-        except ValueError:
-            raise InvalidInput("the authority is no URL") from None
-        if (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
+        ours, theirs = split_authority(self.authority), split_authority(authority)
+        assert ours, "the settings have checked it"
+        server, _ = ours
+        if theirs is None:
+            msg = f"the authority is not of the form {server}/contoso.com: {AUTHORITY_FORM}"
+            raise InvalidInput(msg)
+        if theirs[0] != server:
             msg = (
-                f"the authority is not on the host of app registration {self.name!r} ({ours.scheme}://{ours.netloc});"
+                f"the authority is not on the host of app registration {self.name!r} ({server});"
                 " add a registration for it"
             )
             raise InvalidInput(msg)
-        if authority != self.authority and not _AUTHORITY.fullmatch(authority):
-            raise InvalidInput("the authority has a blank or another character that no tenant's address has")
-        if not theirs.path.strip("/"):
-            msg = f"the authority names no tenant; it looks like {ours.scheme}://{ours.netloc}/contoso.com"
+        if not theirs[1]:
+            msg = f"the authority names no tenant; it looks like {server}/contoso.com"
             raise InvalidInput(msg)
 
 

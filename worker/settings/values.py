@@ -11,11 +11,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 
 from worker.domain.errors import InvalidInput
 from worker.domain.mail_hosts import parse_mail_hosts
+from worker.identity.authority import AUTHORITY_FORM, split_authority
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.identity.registration import check_scopes
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")  # no pattern of Redis, and no colon
-_NOT_OF_URLS = re.compile(r"[^!-~]")
 _TLS_SCHEMES = ("rediss", "amqps")
 _TRUE = ("true", "1", "yes")
 
@@ -76,12 +76,12 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc.partition("@")[2]
 
 
-def _https(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme != "https" or not parts.hostname or not parts.path.strip("/") or _NOT_OF_URLS.search(value):
-        msg = "must be an https URL with a path and without spaces, such as https://login.microsoftonline.com/common"
+def _authority(value: str) -> str:
+    parts = split_authority(value)
+    if parts is None or not parts[1]:
+        msg = f"must be an https URL such as https://login.microsoftonline.com/common: {AUTHORITY_FORM}"
         raise ValueError(msg)
-    return value.rstrip("/")
+    return "".join(parts)
 
 
 def _certificates(value: Path) -> Path:
@@ -176,7 +176,7 @@ PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 OptionalPostgresUrl = Annotated[PostgresUrl | None, BeforeValidator(_none_if_empty)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
-Authority = Annotated[str, AfterValidator(_https)]
+Authority = Annotated[str, AfterValidator(_authority)]
 Certificates = Annotated[Path, AfterValidator(_certificates)]
 KeyAndCertificate = Annotated[Path, AfterValidator(_key_and_certificate)]
 ExpiryDate = Annotated[date, BeforeValidator(_date)]
