@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+import pytest
 from celery import Celery
 from kombu import pools
 
@@ -23,7 +24,7 @@ from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack.process import Process
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant
 from worker.domain.token import Secret
-from worker.settings import Settings
+from worker.settings import Settings, load
 
 T = TypeVar("T")
 
@@ -50,8 +51,10 @@ class Deployment:
     @property
     def settings(self) -> Settings:
         """The settings as a process of this deployment reads them."""
-        values = {name.removeprefix("WORKER_").lower(): value for name, value in self.environment.items()}
-        return Settings.model_validate(values)
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in self.environment.items():
+                environment.setenv(name, value)
+            return load(Settings)
 
     def celery(self, *arguments: str, **environment: str) -> Process:
         """Start ``celery -A worker ARGUMENTS``."""
