@@ -55,7 +55,7 @@ def test_save_and_import_refuse_it(installation: Installation, url: str) -> None
     line = json.dumps({"email": ANN, "refresh_token": "r", "authority": authority or " "})
 
     stored, [bad] = installation.services.accounts.import_lines([line], progress=lambda _: None)
-    with pytest.raises(InvalidInput, match="^the authority ") as refusal:
+    with pytest.raises(InvalidInput, match=r"^the authority ") as refusal:
         installation.services.accounts.save([replace(installation.grant(ANN), authority=authority)])
 
     assert stored == 0
