@@ -7,6 +7,7 @@ import pytest
 
 from tests.constants import ANN, BOB
 from tests.integration.earlier import unbind
+from tests.integration.imports import import_lines
 from tests.integration.installation import Installation
 from tests.unit.settings.conftest import _environment
 from tests.unit.settings.environment import FABRIKAM, Environment, complaint, put
@@ -54,7 +55,7 @@ def test_save_and_import_refuse_it(installation: Installation, url: str) -> None
     authority = on(installation, url)
     line = json.dumps({"email": ANN, "refresh_token": "r", "authority": authority or " "})
 
-    stored, [bad] = installation.services.accounts.import_lines([line], progress=lambda _: None)
+    stored, [bad] = import_lines(installation.services.accounts, line)
     with pytest.raises(InvalidInput, match=r"^the authority ") as refusal:
         installation.services.accounts.save([replace(installation.grant(ANN), authority=authority)])
 

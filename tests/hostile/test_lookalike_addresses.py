@@ -10,6 +10,7 @@ from tests.constants import ANN, BOB
 from tests.e2e.conftest import _commands, _deployment, _server
 from tests.e2e.deployment import Deployment
 from tests.integration.earlier import unbind
+from tests.integration.imports import import_lines
 from tests.integration.installation import Installation
 from worker.client import TokenClient
 from worker.domain.account import Grant, normalize_email
@@ -55,7 +56,7 @@ def test_an_ambiguous_address_is_refused_at_every_door(installation: Installatio
     before, manager = installation.account(MIKE), installation.services.accounts
     line = json.dumps({"email": address, "refresh_token": "theirs"})
 
-    stored, [bad] = manager.import_lines([line], progress=lambda _: None)
+    stored, [bad] = import_lines(manager, line)
     assert (stored, bad.reason) == (0, "email is not an e-mail address")
     with TokenClient(installation.settings, utcnow=installation.clock) as client:
         for use in (

@@ -6,6 +6,7 @@ import pytest
 
 from tests.constants import ANN, BOB
 from tests.integration.earlier import unbind
+from tests.integration.imports import import_lines
 from tests.integration.installation import Installation
 from tests.unit.domain.test_scopes import IMAP
 from tests.unit.settings.conftest import _environment
@@ -36,9 +37,7 @@ def test_save_and_import_refuse_them(installation: Installation) -> None:
     accounts = installation.services.accounts
     line = {"email": ANN, "refresh_token": "r", "scopes": MIXED}
 
-    stored, [bad] = accounts.import_lines(
-        [json.dumps(line), json.dumps({**line, "email": BOB, "scopes": IMAP})], progress=lambda _: None
-    )
+    stored, [bad] = import_lines(accounts, json.dumps(line), json.dumps({**line, "email": BOB, "scopes": IMAP}))
     assert (stored, bad.number, bad.reason) == (1, 1, f"scopes {REFUSAL}")
     with pytest.raises(InvalidInput, match=f"^scopes {REFUSAL}$"):
         accounts.save([Grant(email=ANN, refresh_token=Secret("r"), scopes=tuple(MIXED.split()))])

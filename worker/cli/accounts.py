@@ -1,10 +1,9 @@
 """Commands about accounts."""
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +22,6 @@ from worker.domain.selection import Selection
 if TYPE_CHECKING:
     from worker.db.selection import Order
 
-_BAD_LINES_SHOWN = 20
 _PARTS = {"failure_kind", "failure_code"}  # of ``failure``, for machines
 
 
@@ -74,35 +72,6 @@ def connect(email: str, client: str, login_name: str | None, labels: tuple[str, 
             ]
         )
     print_line(f"{email} is connected.")
-
-
-@click.command("import")
-@click.argument(
-    "file", type=click.File("r", encoding="utf-8", errors="surrogateescape")
-)  # bytes that parse_grant rejects
-def import_(file: IO[str]) -> None:
-    """Store accounts from JSON lines; "-" reads standard input.
-
-    Each line: {"email": ..., "refresh_token": ...} and optionally "scopes", "authority", "client", "access_token",
-    "expires_at", "login_name" (if it is not the address) and "labels" (a list of words). An account that is already
-    stored gets the new grant. Bad lines are reported and the others stored.
-    """
-
-    def progress(done: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r{done} lines", nl=False, err=True)
-
-    with services() as opened:
-        stored, bad = opened.accounts.import_lines(file, progress=progress)
-    if sys.stderr.isatty():
-        click.echo("\r", nl=False, err=True)
-    for line in bad[:_BAD_LINES_SHOWN]:
-        click.echo(printable(f"line {line.number}: {line.reason}"), err=True)
-    if len(bad) > _BAD_LINES_SHOWN:
-        click.echo(f"... and {len(bad) - _BAD_LINES_SHOWN} more", err=True)
-    click.echo(f"{stored} imported, {len(bad)} refused")
-    if bad:
-        raise SystemExit(1)
 
 
 @click.command("list")
@@ -201,7 +170,7 @@ def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
         click.echo(found.value)
 
 
-COMMANDS: tuple[click.Command, ...] = (connect, import_, list_, show, token)
+COMMANDS: tuple[click.Command, ...] = (connect, list_, show, token)
 
 
 def print_accounts(accounts: Iterable[Account]) -> None:

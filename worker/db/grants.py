@@ -10,7 +10,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
 from worker.db.rows import FORGIVEN, SERVERS, Columns
-from worker.domain.account import AccountId, Grant, MailServers, Status
+from worker.domain.account import AccountId, MailServers, NewAccount, Status
 from worker.domain.binding import own_servers
 from worker.domain.pause import Pause
 from worker.domain.token import Sealed
@@ -21,6 +21,7 @@ _TYPES = {
     "client": "text",
     "authority": "text",
     "scopes": "text",
+    "use_oauth": "bool",
     "imap_host": "text",
     "imap_port": "int4",
     "smtp_host": "text",
@@ -33,6 +34,7 @@ _TYPES = {
     "token_obtained_at": "timestamptz",
     "token_expiry": "timestamptz",
     "refresh_token": "bytea",
+    "refresh_token_issued_at": "timestamptz",
     "refresh_due_at": "timestamptz",
     "status": "text",
 }
@@ -42,17 +44,19 @@ _COLUMNS = Columns(_TYPES)
 # grant loses its swap, and no copy of the old entry can pass for the newer one.
 _SAVE = text(f"""
     INSERT INTO mail_credentials AS c (
-        id, email, client, authority, scopes, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
+        id, email, client, authority, scopes, use_oauth, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
         login_name, labels, access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at,
         refresh_due_at, status, signed_in_at, created_at, updated_at)
-    SELECT n.id, n.email, n.client, n.authority, n.scopes,
+    SELECT n.id, n.email, n.client, n.authority, n.scopes, n.use_oauth,
            n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port, n.login_name,
            string_to_array(n.labels, ' '),
-           n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, :now, n.refresh_due_at, n.status,
+           n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, n.refresh_token_issued_at,
+           n.refresh_due_at, n.status,
            :now, :now, :now
     FROM {_COLUMNS}
     ON CONFLICT (id) DO UPDATE SET
-        client = excluded.client, authority = excluded.authority, scopes = excluded.scopes, use_oauth = true,
+        client = excluded.client, authority = excluded.authority, scopes = excluded.scopes,
+        use_oauth = excluded.use_oauth,
         imap_host = excluded.imap_host, imap_port = excluded.imap_port, smtp_host = excluded.smtp_host,
         smtp_port = excluded.smtp_port, pop_host = excluded.pop_host, pop_port = excluded.pop_port,
         login_name = excluded.login_name, labels = coalesce(excluded.labels, c.labels),
@@ -71,7 +75,7 @@ _SAVE = text(f"""
 
 # COPY cannot replace, so this is for new accounts alone: a temporary table in between would cost Postgres half as much
 # again as the statement above. In the order of _row; with their types, because in binary nothing is converted.
-_MOMENTS = ("refresh_token_issued_at", "signed_in_at", "created_at", "updated_at")
+_MOMENTS = ("signed_in_at", "created_at", "updated_at")
 _MANY = 50  # from about half as many on, COPY saves more than it costs to ask which are new
 _COPY_IN = f"COPY mail_credentials ({', '.join((*_TYPES, *_MOMENTS))}) FROM STDIN (FORMAT binary)"
 
@@ -81,11 +85,12 @@ class SealedGrant:
     """A grant ready to be stored, and the mail servers that its account will have."""
 
     account_id: AccountId
-    grant: Grant
+    grant: NewAccount
     mail: MailServers
-    refresh_token: Sealed
+    refresh_token: Sealed | None
     access_token: Sealed | None
-    obtained_at: datetime | None
+    obtained_at: datetime | None  # of the access token
+    issued_at: datetime | None  # of the refresh token
     due_at: datetime | None
     status: Status = Status.ACTIVE
 
@@ -131,7 +136,7 @@ def _copy(connection: Connection, grants: Sequence[SealedGrant], *, now: datetim
     return {grant.account_id: 1 for grant in grants}
 
 
-def _label_list(grant: Grant) -> list[str] | None:
+def _label_list(grant: NewAccount) -> list[str] | None:
     return None if grant.labels is None else list(grant.labels)
 
 
@@ -144,12 +149,14 @@ def _row(sealed: SealedGrant) -> dict[str, Any]:
         "client": grant.client,
         "authority": grant.authority,
         "scopes": " ".join(grant.scopes),
+        "use_oauth": grant.refresh_token is not None,
         **{name: own.get(name) for name in SERVERS},
         "labels": None if grant.labels is None else " ".join(grant.labels),
         "access_token": sealed.access_token,
         "token_obtained_at": sealed.obtained_at,
         "token_expiry": grant.expires_at if sealed.access_token else None,
         "refresh_token": sealed.refresh_token,
+        "refresh_token_issued_at": sealed.issued_at,
         "refresh_due_at": sealed.due_at,
         "status": sealed.status.value,
     }

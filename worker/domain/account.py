@@ -144,19 +144,27 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """The result of a sign-in or a line of an import, to be stored."""
+class NewAccount:
+    """An account to be stored. Without a refresh token it has a password and uses no OAuth."""
 
     email: str
-    refresh_token: Secret
+    refresh_token: Secret | None = None
     client: str = DEFAULT_CLIENT
     authority: str | None = None
     scopes: tuple[str, ...] = ()
     access_token: Secret | None = None
     expires_at: datetime | None = None
+    obtained_at: datetime | None = None  # of the tokens; None: now
     mail: MailServers | None = None  # None: as stored, and Microsoft's for a new account
     login_name: str | None = None  # None: that of ``mail``, else as stored
     labels: tuple[str, ...] | None = None  # of ``parse_labels``; None: as stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant(NewAccount):
+    """The result of a sign-in or a line of an import, to be stored."""
+
+    refresh_token: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,7 @@ def grant(email: str = ANN, *, expires_at: datetime | None = NOW + HOUR, **chang
         refresh_token=Sealed(b"refresh 1"),
         access_token=Sealed(b"access 1"),
         obtained_at=NOW,
+        issued_at=NOW,
         due_at=NOW,
     )
     return replace(sealed, **changes)

@@ -113,6 +113,7 @@ def test_a_lease_carries_all_that_a_refresh_needs(rows: Rows) -> None:
 
     [lease] = rows.lease_due(client="eu", now=NOW + HOUR)
 
+    assert sealed.refresh_token
     assert asdict(lease) == asdict(
         Lease(
             account_id=account_id(ANN),

@@ -7,7 +7,7 @@ from datetime import datetime
 import structlog
 
 from worker.db.grants import SealedGrant
-from worker.domain.account import MICROSOFT, Account, AccountId, Grant, MailServers
+from worker.domain.account import MICROSOFT, Account, AccountId, MailServers, NewAccount
 from worker.domain.binding import binding, binding_of
 from worker.domain.errors import UnreadableSecret
 from worker.domain.outcome import Refreshed
@@ -25,25 +25,27 @@ class GrantSealer:
         self._policy = policy
         self._utcnow = utcnow
 
-    def seal(self, account: AccountId, grant: Grant, stored: Account | None) -> SealedGrant:
+    def seal(self, account: AccountId, grant: NewAccount, stored: Account | None) -> SealedGrant:
         """The row that replaces ``stored``, the account as it is."""
         now, mail = self._utcnow(), self._mail(grant, stored)
         bound_to = binding(grant.email, grant.client, grant.authority, grant.scopes, mail)
         # A token without a known expiry cannot be served; a refresh gets a new one at once.
         known = grant.access_token is not None and grant.expires_at is not None and grant.expires_at > now
-        access_token = grant.access_token if known else None
+        access_token, refresh_token = grant.access_token if known else None, grant.refresh_token
+        obtained_at = min(grant.obtained_at or now, now)
         seal = self._vault.seal
         return SealedGrant(
             account_id=account,
             grant=grant,
             mail=mail,
-            refresh_token=seal(grant.refresh_token, account, Purpose.REFRESH_TOKEN, bound_to),
+            refresh_token=seal(refresh_token, account, Purpose.REFRESH_TOKEN, bound_to) if refresh_token else None,
             access_token=seal(access_token, account, Purpose.ACCESS_TOKEN, bound_to) if access_token else None,
-            obtained_at=now if known else None,
-            due_at=self._due_at(account, grant, now) if known else now,
+            obtained_at=obtained_at if known else None,
+            issued_at=obtained_at if refresh_token else None,
+            due_at=self._due_at(account, grant, obtained_at, now) if refresh_token else None,
         )
 
-    def _mail(self, grant: Grant, stored: Account | None) -> MailServers:
+    def _mail(self, grant: NewAccount, stored: Account | None) -> MailServers:
         """The servers of the grant, or those that the account has, with the login name."""
         kept = self._vouched_for(stored) if stored else MICROSOFT
         login_name = grant.login_name or (grant.mail and grant.mail.login_name) or kept.login_name
@@ -62,10 +64,10 @@ class GrantSealer:
             log.warning("Stored mail servers are not kept: no refresh token is bound to them", email=stored.email)
         return MICROSOFT
 
-    def _due_at(self, account: AccountId, grant: Grant, now: datetime) -> datetime:
-        if grant.access_token is None or grant.expires_at is None:
+    def _due_at(self, account: AccountId, grant: NewAccount, obtained_at: datetime, now: datetime) -> datetime:
+        if grant.access_token is None or grant.expires_at is None or grant.expires_at <= now:
             return now
         token = Refreshed(
-            access_token=grant.access_token, refresh_token=None, obtained_at=now, expires_at=grant.expires_at
+            access_token=grant.access_token, refresh_token=None, obtained_at=obtained_at, expires_at=grant.expires_at
         )
         return self._policy.due_at(account, 1, token)

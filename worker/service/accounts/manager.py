@@ -1,9 +1,8 @@
 """The actions of operators and the application on accounts: save, import, pause, resume, disconnect, list."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import islice
 
 from worker.db import accounts as rows
 from worker.db import grants as incoming
@@ -11,7 +10,7 @@ from worker.db.grants import SealedGrant
 from worker.db.pauses import all_for_sign_ins
 from worker.db.selection import Order, select
 from worker.db.session import Database
-from worker.domain.account import Account, AccountId, Grant, account_id, check_expiry, normalize_email
+from worker.domain.account import Account, AccountId, Grant, NewAccount, account_id, check_expiry, normalize_email
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import inactive
 from worker.domain.errors import InvalidInput, UnknownAccount
@@ -20,22 +19,13 @@ from worker.domain.selection import EVERYTHING, Selection
 from worker.domain.token import AccessToken, as_text, is_visible
 from worker.identity import Identity
 from worker.service.accounts.grant_sealer import GrantSealer
-from worker.service.accounts.import_format import parse_grant
 from worker.service.accounts.states import AccountStates
 from worker.service.tokens.cache import TokenCache
 
-_IMPORT_GROUP = 500
 _PAGE = 1000  # accounts
 _OF_ALL_ROWS = timedelta(minutes=5)
+_CLOCK_TOLERANCE = timedelta(minutes=5)
 _LOGIN_NAME_LIMIT = 320  # characters, as of an address
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line of an import that cannot be used, and why. Never quotes the line: it may hold a token."""
-
-    number: int
-    reason: str
 
 
 class AccountManager:
@@ -65,24 +55,7 @@ class AccountManager:
 
         Postgres is committed first, then the cache. Raises InvalidInput and then stores none of them.
         """
-        self._store([self._checked(grant) for grant in grants])
-
-    def import_lines(self, lines: Iterable[str], *, progress: Callable[[int], None]) -> tuple[int, list[BadLine]]:
-        """Store one grant per JSON line; a bad line is reported and the others are stored. Calls ``progress`` with the
-        number of lines done."""
-        stored, bad = 0, list[BadLine]()
-        for group in _groups(enumerate(lines, start=1), _IMPORT_GROUP):
-            grants: list[Grant] = []
-            for number, line in group:
-                try:
-                    grants += [self._checked(parse_grant(line))] if line.strip() else []
-                except InvalidInput as error:
-                    bad.append(BadLine(number, str(error)))
-            if grants:
-                self._store(grants)
-            stored += len(grants)
-            progress(group[-1][0])
-        return stored, bad
+        self.store([self.checked(grant) for grant in grants])
 
     def pause(self, email: str) -> None:
         """Stop refreshing an account until it is resumed; its token is served while it lives. Raises UnknownAccount."""
@@ -128,18 +101,33 @@ class AccountManager:
                 found = rows.find_many(connection, page)
             yield from (found[account] for account in page if account in found)
 
-    def _store(self, checked: Sequence[Grant]) -> None:
-        grants = {account_id(grant.email): grant for grant in checked}  # of several for one account, the last counts
+    def store(
+        self, checked: Sequence[NewAccount], *, unless: Callable[[NewAccount, Account], bool] | None = None
+    ) -> dict[AccountId, int]:
+        """Store accounts that were ``checked``. Returns the versions of those that were stored.
+
+        Of several for one address the last counts. A stored account stays as it is if ``unless`` holds for it.
+        """
+        given = {account_id(each.email): each for each in checked}
         now = self._utcnow()
         with self._database.begin() as connection:
             pauses = all_for_sign_ins(connection)
-            stored = rows.find_many(connection, list(grants), lock=True)
-            new = [self._sealer.seal(account, grant, stored.get(account)) for account, grant in grants.items()]
+            stored = rows.find_many(connection, list(given), lock=True)
+            if unless:
+                given = {id_: each for id_, each in given.items() if id_ not in stored or not unless(each, stored[id_])}
+            new = [self._sealer.seal(account, each, stored.get(account)) for account, each in given.items()]
             sealed = incoming.held(new, pauses) if pauses else new
-            versions = incoming.save(connection, sealed, stored=stored, now=now)
-        self._cache.publish([_entry(grant, versions[grant.account_id], now=now) for grant in sealed])
+            versions = incoming.save(connection, sealed, stored=stored, now=now) if sealed else {}
+        self._cache.publish([_entry(each, versions[each.account_id], now=now) for each in sealed])
+        return versions
 
-    def _checked(self, grant: Grant) -> Grant:
+    def stored(self, accounts: Sequence[NewAccount]) -> dict[AccountId, Account]:
+        """Those of the accounts that are stored, as they are."""
+        with self._database.begin() as connection:
+            return rows.find_many(connection, [account_id(each.email) for each in accounts])
+
+    def checked(self, grant: NewAccount) -> NewAccount:
+        """The account with its address normalized. Raises InvalidInput if it cannot be stored."""
         self._identity.validate(client=grant.client, authority=grant.authority, scopes=grant.scopes)
         for name, token in (("refresh_token", grant.refresh_token), ("access_token", grant.access_token)):
             if token is not None and not (token.reveal() and is_visible(token.reveal())):
@@ -147,10 +135,12 @@ class AccountManager:
         login_names = (grant.login_name, grant.mail and grant.mail.login_name)
         if any(name and not (len(name) <= _LOGIN_NAME_LIMIT and is_visible(name)) for name in login_names):
             raise InvalidInput(f"login_name is longer than {_LOGIN_NAME_LIMIT}, or not visible ASCII characters")
-        if grant.mail:
+        if grant.mail and grant.refresh_token:  # a password account gets no token, so its servers may be any
             check_servers(grant.mail, self._mail_hosts)
         if grant.expires_at is not None:
             check_expiry(grant.expires_at, self._utcnow())
+        if grant.obtained_at is not None and grant.obtained_at > self._utcnow() + _CLOCK_TOLERANCE:
+            raise InvalidInput("obtained_at is in the future")
         email = normalize_email(grant.email)
         return grant if grant.email == email else replace(grant, email=email)
 
@@ -173,14 +163,9 @@ def _entry(sealed: SealedGrant, version: int, *, now: datetime) -> CacheEntry:
         client=grant.client,
         authority=grant.authority,
         scopes=grant.scopes,
+        use_oauth=grant.refresh_token is not None,
         token=token,
-        refresh_token=as_text(sealed.refresh_token),
+        refresh_token=as_text(sealed.refresh_token) if sealed.refresh_token else None,
         mail=sealed.mail,
         failure=inactive(sealed.status, now=now),
     )
-
-
-def _groups(numbered: Iterable[tuple[int, str]], size: int) -> Iterator[list[tuple[int, str]]]:
-    iterator = iter(numbered)
-    while group := list(islice(iterator, size)):
-        yield group

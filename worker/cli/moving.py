@@ -1,0 +1,156 @@
+"""Commands that move accounts in and out."""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from worker.cli.output import as_json, print_json, print_line, printable
+from worker.cli.progress import progress
+from worker.cli.services import services
+
+if TYPE_CHECKING:
+    from worker.service.moving.importer import Existing, ImportReport, Reject
+    from worker.service.moving.record import Record
+
+# Modules of services are imported in functions: see worker.cli.services.
+
+_REASONS_SHOWN = 20
+
+
+@click.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Check all, count what is new, and store nothing.")
+@click.option("--skip-existing", is_flag=True, help="Leave accounts as they are that are stored already.")
+@click.option(
+    "--only-newer", is_flag=True, help="Replace a stored grant only by a newer one (obtained_at, expires_at)."
+)
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what is refused to this new file, which you can correct and import.",
+)
+@as_json
+def import_(
+    file: BufferedReader,
+    rejects: Path | None,
+    *,
+    dry_run: bool,
+    skip_existing: bool,
+    only_newer: bool,
+    json_output: bool,
+) -> None:
+    """Store accounts from a file: JSON lines, a JSON array or CSV with a header. "-" reads standard input.
+
+    \b
+    Needed are email and refresh_token. Optional are
+      access_token, expires_at, obtained_at    times: ISO 8601 with an offset, or epoch seconds or milliseconds
+      client, authority, scopes                the app registration, if not the default
+      use_oauth                                false: an account with a password, which has no tokens
+      imap_host, imap_port, smtp_..., pop_...  if not Microsoft's
+      login_name, labels                       the user name, if not the address; words with spaces between
+
+    A stored account gets the new grant and becomes active, also if it was paused or disconnected. An old file brings
+    back old tokens: see --skip-existing and --only-newer. An account that cannot be used is refused with its line and
+    the reason, and the exit code is 1. A terminal shows the first 20 reasons, a file all of them.
+    """
+    if skip_existing and only_newer:
+        raise click.UsageError("--skip-existing and --only-newer exclude each other")
+    from worker.service.moving.files import read_file  # noqa: PLC0415
+    from worker.service.moving.importer import Existing, Importer  # noqa: PLC0415
+
+    existing = Existing.SKIP if skip_existing else Existing.ONLY_NEWER if only_newer else Existing.REPLACE
+    reasons = _Reasons()
+    with services() as opened, _rejects(rejects, reasons.add) as reject, progress(_size(file), "import") as advance:
+        report = Importer(opened.accounts).run(
+            read_file(file),
+            reject=reject,
+            progress=lambda number: advance(number, file.tell() if file.seekable() else None),
+            existing=existing,
+            dry_run=dry_run,
+        )
+    reasons.finish()
+    _say(report, existing, dry_run=dry_run, json_output=json_output)
+    if report.refused:
+        raise SystemExit(1)
+
+
+COMMANDS: tuple[click.Command, ...] = (import_,)
+
+
+class _Reasons:
+    """Reasons for refusals. On a terminal the first of them follow the bar; elsewhere each is printed at once."""
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._number = 0
+
+    def add(self, record: "Record", reason: str) -> None:
+        if not reason:
+            return
+        self._number += 1
+        line = printable(f"line {record.number}: {reason}")
+        if not sys.stderr.isatty():
+            click.echo(line, err=True)
+        elif self._number <= _REASONS_SHOWN:
+            self._kept.append(line)
+
+    def finish(self) -> None:
+        for line in self._kept:
+            click.echo(line, err=True)
+        if self._kept and self._number > len(self._kept):
+            click.echo(f"... and {self._number - len(self._kept)} more", err=True)
+
+
+@contextmanager
+def _rejects(path: Path | None, reject: "Reject") -> Iterator["Reject"]:
+    """``reject``, and writing the refused records to a file that other users cannot read: they hold tokens."""
+    if path is None:
+        yield reject
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
+    except OSError as error:
+        msg = f"{path}: {error.strerror}; name a new file"
+        raise click.ClickException(msg) from None
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+
+        def write(record: "Record", reason: str) -> None:
+            reject(record, reason)
+            _write_line(file, record.text)
+
+        yield write
+
+
+def _write_line(file: IO[str], text: str) -> None:
+    file.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def _size(file: BufferedReader) -> int | None:
+    """In bytes; None for a pipe."""
+    found = os.fstat(file.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _say(report: "ImportReport", existing: "Existing", *, dry_run: bool, json_output: bool) -> None:
+    if json_output:
+        print_json(asdict(report))
+        return
+    imported = "would be imported" if dry_run else "imported"
+    parts = [f"{report.new + report.replaced} {imported} ({report.new} new, {report.replaced} replaced)"]
+    if existing != "replace":
+        parts.append(f"{report.left} left as they were")
+    if report.repeated:
+        parts.append(f"{report.repeated} repeated")
+    print_line(", ".join([*parts, f"{report.refused} refused"]))
+    if report.expiry_missing:
+        print_line(
+            f"{report.expiry_missing} access tokens without expires_at were left out; the accounts are refreshed soon."
+        )

@@ -1,0 +1,1 @@
+"""Accounts on their way in from files and other products, and on their way out."""
