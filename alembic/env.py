@@ -2,9 +2,11 @@
 
 import time
 
-from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+import psycopg
+from sqlalchemy import Connection, NullPool, create_engine, text
 
 from alembic import context
+from worker.db.address import parameters
 from worker.db.models import Base
 from worker.settings import DatabaseSettings, load
 
@@ -50,7 +52,12 @@ def main() -> None:
     # Not through the ini file, which interprets a % in a password.
     url = load(DatabaseSettings).database_url.get_secret_value()
     # Without a pool, because a connection that stayed open after a failure would keep the advisory lock.
-    engine = create_engine(make_url(url), poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": 5})
+    engine = create_engine(
+        "postgresql+psycopg://",
+        poolclass=NullPool,
+        hide_parameters=True,
+        creator=lambda: psycopg.connect(**{"connect_timeout": 5} | parameters(url)),
+    )
     with engine.connect() as connection:
         migrate(connection)
 

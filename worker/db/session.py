@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.types.array import ListBinaryDumper
-from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from worker.db.address import parameters
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
 _CONNECT_TIMEOUT = 5  # seconds
@@ -19,6 +20,10 @@ _STATEMENT_TIMEOUT = 10_000  # milliseconds; the longest statement of a refresh 
 _ANSWER_TIMEOUT = 12.0  # seconds; longer than any statement may run: a server that takes so long hangs
 _POOL_TIMEOUT = 10  # seconds to wait for a free connection
 
+_LIMITS = text(
+    f"SELECT set_config('statement_timeout', '{_STATEMENT_TIMEOUT}', true), set_config('timezone', 'UTC', true)"
+)
+_REFUSES_OPTIONS = "unsupported startup parameter: options"  # PgBouncer and its relatives
 # SQLSTATE
 _READ_ONLY = "25006"  # a standby, or a primary that was demoted
 _UNKNOWN_NAMES = ("42P01", "42703")  # undefined table, undefined column
@@ -48,8 +53,10 @@ class Database:
     """Connections to Postgres. Opens none before the first use. Close it when done."""
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self._url = url
+        self._limits_each_transaction = False  # because a pooler refuses them at the start of a connection
         self._engine = create_engine(
-            make_url(url),
+            "postgresql+psycopg://",
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=_POOL_TIMEOUT,
@@ -61,7 +68,6 @@ class Database:
                 # A pooler that hands out connections by transaction would find them on the wrong one; for statements
                 # about hundreds of rows, planning anew is not measurable.
                 "prepare_threshold": None,
-                "options": f"-c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC",
                 # A server that has vanished without a word is noticed after about this long, not after two hours.
                 "keepalives_idle": 30,
                 "keepalives_interval": 5,
@@ -70,7 +76,20 @@ class Database:
             },
         )
         event.listen(self._engine, "connect", _send_arrays_in_binary)
-        event.listen(self._engine, "do_connect", _connect)
+        event.listen(self._engine, "do_connect", self._connect)
+
+    def _connect(self, _dialect: object, _record: object, _args: object, options: dict[str, Any]) -> _Connection:
+        """Called by SQLAlchemy. The parameters are new for each connection, because a password may expire."""
+        found = options | parameters(self._url)
+        limits = f"{found.get('options', '')} -c statement_timeout={_STATEMENT_TIMEOUT} -c timezone=UTC".strip()
+        if not self._limits_each_transaction:
+            try:
+                return _Connection.connect(**found | {"options": limits})
+            except psycopg.OperationalError as error:
+                if "options" in found or _REFUSES_OPTIONS not in str(error):
+                    raise
+            self._limits_each_transaction = True
+        return _Connection.connect(**found)
 
     @contextmanager
     def begin_long(self, limit: timedelta) -> Iterator[Connection]:
@@ -97,6 +116,8 @@ class Database:
         """
         try:
             with self._engine.begin() as connection, self._dropped_if_read_only(connection):
+                if self._limits_each_transaction:
+                    connection.execute(_LIMITS)
                 yield connection
         except (DBAPIError, psycopg.Error, PoolTimeout) as error:
             if _is_outage(error):
@@ -140,10 +161,6 @@ class Database:
 def _send_arrays_in_binary(connection: Any, _record: object) -> None:
     """By default psycopg writes them as text, which doubles ciphertext and has to be escaped here and parsed there."""
     connection.adapters.register_dumper(list, ListBinaryDumper)
-
-
-def _connect(_dialect: object, _record: object, arguments: list[str], options: dict[str, Any]) -> _Connection:
-    return _Connection.connect(*arguments, **options)
 
 
 def _is_outage(error: DBAPIError | psycopg.Error | PoolTimeout) -> bool:

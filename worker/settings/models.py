@@ -23,6 +23,7 @@ from worker.settings.values import (
     MailHosts,
     Namespace,
     OptionalPostgresUrl,
+    PasswordFile,
     PostgresUrl,
     RedisUrl,
     Seconds,
@@ -36,6 +37,7 @@ class _FromEnvironment(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
+    ca_bundle: Certificates | None = None  # here, because the URLs of the stores are made with it
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
 
@@ -57,6 +59,7 @@ class _FromEnvironment(BaseSettings):
 class DatabaseSettings(_FromEnvironment):
     """The settings of ``token-worker migrate``."""
 
+    database_password_file: PasswordFile | None = None
     database_url: PostgresUrl
 
 
@@ -94,7 +97,6 @@ class Settings(DatabaseSettings, BrokerSettings):
     scopes: str = MAIL_SCOPES
     clients: dict[str, ClientSettings] = {}
     endpoint_hosts: EndpointHosts | None = None
-    ca_bundle: Certificates | None = None
 
     batch_size: int = Field(default=250, ge=1, le=1000)
     connections: int = Field(default=64, ge=1, le=256)
@@ -163,6 +165,7 @@ class ReaderSettings(_FromEnvironment):
     redis_url: RedisUrl
     broker_url: BrokerUrl | None = None
     namespace: Namespace | None = None
+    database_password_file: PasswordFile | None = None
     database_url: OptionalPostgresUrl = None
     access_keys: SecretStr
     cache_ttl: Seconds = 86_400.0

@@ -20,14 +20,24 @@ _TLS_SCHEMES = ("rediss", "amqps")
 _TRUE = ("true", "1", "yes")
 
 
-def _postgres_url(value: SecretStr) -> SecretStr:
-    """Turn any spelling of a Postgres URL into that of the psycopg 3 driver."""
-    scheme, _, rest = value.get_secret_value().partition("://")
-    url = f"postgresql+psycopg://{rest}"
-    if scheme not in {"postgres", "postgresql", "postgresql+psycopg"} or not _is_url(url) or "@" in _host(url):
-        msg = "must look like postgresql://user:password@host:5432/database, with %40 for an @ in the password"
-        raise ValueError(msg)
-    return SecretStr(url)
+def _postgres_url(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    # Imported here, because beat and most consumers have no Postgres.
+    from worker.db.address import parse_url  # noqa: PLC0415
+
+    ca_bundle, password_file = info.data.get("ca_bundle"), info.data.get("database_password_file")
+    try:
+        return SecretStr(parse_url(value.get_secret_value(), ca_bundle=ca_bundle, password_file=password_file))
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+
+
+def _readable(value: Path) -> Path:
+    try:
+        value.read_text()
+    except (OSError, ValueError):
+        msg = "must be the path of a file with a password, which this process can read"
+        raise ValueError(msg) from None
+    return value
 
 
 def _broker_url(value: SecretStr) -> SecretStr:
@@ -69,11 +79,6 @@ def _is_url(value: str) -> bool:
         return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
-
-
-def _host(url: str) -> str:
-    """The part behind the first @. If the password contains an @, this is no host."""
-    return urlsplit(url).netloc.partition("@")[2]
 
 
 def _authority(value: str) -> str:
@@ -176,6 +181,7 @@ PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 OptionalPostgresUrl = Annotated[PostgresUrl | None, BeforeValidator(_none_if_empty)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
+PasswordFile = Annotated[Path, AfterValidator(_readable)]
 Authority = Annotated[str, AfterValidator(_authority)]
 Certificates = Annotated[Path, AfterValidator(_certificates)]
 KeyAndCertificate = Annotated[Path, AfterValidator(_key_and_certificate)]

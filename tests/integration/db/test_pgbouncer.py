@@ -28,23 +28,24 @@ ATTEMPTS = 3  # a port may be taken between looking and binding
 pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 
 
-@pytest.fixture(name="pooled")
-def _pooled(database_url: str, tmp_path: Path) -> Iterator[Database]:
-    """A Database that reaches the test's Postgres only through PgBouncer."""
+@pytest.fixture(name="pooled", params=["ignore_startup_parameters = options", ""], ids=["configured", "as shipped"])
+def _pooled(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A Database that reaches the test's Postgres only through PgBouncer. As shipped PgBouncer refuses ``options``, and
+    so do poolers whose settings a customer cannot change."""
     scheme, _, rest = database_url.partition("://")
     credentials, _, place = rest.rpartition("@")
     user, _, password = credentials.partition(":")
     address, _, name = place.partition("/")
     host, _, postgres_port = address.partition(":")
     target = f"{name} = host={host} port={postgres_port} dbname={name} user={user} password={password}"
-    port, process = _started(tmp_path, target)
+    port, process = _started(tmp_path, target, request.param)
     database = Database(f"{scheme}://{user}@127.0.0.1:{port}/{name}", pool_size=8)
     yield database
     database.close()
     process.stop()
 
 
-def _started(directory: Path, target: str) -> tuple[int, Process]:
+def _started(directory: Path, target: str, setting: str) -> tuple[int, Process]:
     """A running PgBouncer and the port on which it listens."""
     assert PGBOUNCER
     directory.chmod(0o711)
@@ -53,7 +54,7 @@ def _started(directory: Path, target: str) -> tuple[int, Process]:
     for _ in range(ATTEMPTS):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        configuration = _configured(directory, target, port)
+        configuration = _configured(directory, target, port, setting)
         if rights.stranger:
             privilege.hand_over(directory)
         process = Process([*rights.prefix, PGBOUNCER, str(configuration)], log=directory / "pgbouncer.log")
@@ -69,7 +70,7 @@ def _serves(process: Process, port: int) -> bool:
     return process.alive()
 
 
-def _configured(directory: Path, target: str, port: int) -> Path:
+def _configured(directory: Path, target: str, port: int, setting: str) -> Path:
     configuration = directory / "pgbouncer.ini"
     configuration.write_text(
         f"""
@@ -82,7 +83,7 @@ def _configured(directory: Path, target: str, port: int) -> Path:
         auth_type = any
         pool_mode = transaction
         default_pool_size = {CONNECTIONS}
-        ignore_startup_parameters = options
+        {setting}
     """.replace("        ", "")
     )
     return configuration
@@ -116,3 +117,17 @@ def test_times_mean_the_same_through_pgbouncer(pooled: Database) -> None:
 
     assert due_at == NOW
     assert rows.find().expires_at == NOW + HOUR
+
+
+@pytest.mark.parametrize("pooled", [""], indirect=True)
+def test_a_long_statement_is_ended_through_pgbouncer(pooled: Database) -> None:
+    """The limit holds although the connection could not be opened with it."""
+    rows = Rows(pooled)
+    rows.save(grant())
+
+    with pooled.begin() as connection:
+        limits = connection.execute(
+            text("SELECT current_setting('statement_timeout'), current_setting('timezone')")
+        ).one()
+
+    assert tuple(limits) == ("10s", "UTC")

@@ -21,14 +21,14 @@ def test_a_process_requires_only_the_settings_that_it_uses(environment: Environm
     assert "WORKER_DATABASE_URL" in complaint(DatabaseSettings)
 
 
-@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
 def test_every_spelling_of_a_postgres_url_is_accepted(environment: Environment, scheme: str) -> None:
     """Hosting providers use all of them. The part behind the scheme does not change."""
     environment.setenv("WORKER_DATABASE_URL", f"{scheme}://app:p%25%40ss@db.example/worker?sslmode=require")
 
     url = load(Settings).database_url.get_secret_value()
 
-    assert url == "postgresql+psycopg://app:p%25%40ss@db.example/worker?sslmode=require"
+    assert url == "postgresql://app:p%25%40ss@db.example/worker?sslmode=require"
 
 
 def test_the_broker_may_be_another_redis(environment: Environment) -> None:
