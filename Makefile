@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up docs test chaos bench bench-smoke map picture check format lint types contracts lock sbom clean
+.PHONY: help install demo up docs test chaos containers bench bench-smoke map picture check format lint types contracts lock sbom clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: $(STAMP) ## Run all tests on real, embedded servers
 
 chaos: $(STAMP) ## Break everything again and again, about a quarter of an hour; writes docs/chaos.md
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/python -m pytest tests/chaos
+
+containers: $(STAMP) ## Run the compose file on Docker and break it, ten minutes; see tests/containers/engine.sh
+	CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
 bench: $(STAMP) ## Measure, half an hour on a quiet machine; writes docs/benchmarks.md
 	$(BIN)/python -m bench all --write
