@@ -1,4 +1,4 @@
-"""A Postgres whose name leads to a read-only copy for a while."""
+"""A Postgres whose name leads to its hot standby for a while."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from alembic.config import Config
+from sqlalchemy import make_url
 
 from alembic import command
 from tests.moving_proxy import MovingProxy
@@ -44,14 +45,22 @@ def postgres_fail_over(directory: Path) -> Iterator[FailOver]:
         _migrate(primary.url)
         primary.stop()
         shutil.copytree(directory / "primary", replica, ignore=shutil.ignore_patterns(*_OF_THE_OWNER))
-        with (replica / "data" / "postgresql.auto.conf").open("a") as configuration:
-            configuration.write("default_transaction_read_only = on\n")
         primary.start()
-        copy = PostgresServer(replica, durable=False)
-        cleanup.callback(copy.stop)
-        copy.start()
+        _make_standby(replica / "data", primary.url)
+        standby = PostgresServer(replica, durable=False)
+        cleanup.callback(standby.stop)
+        standby.start()
         proxy = cleanup.enter_context(MovingProxy(primary.url))
-        yield FailOver(proxy, primary.url, copy.url)
+        yield FailOver(proxy, primary.url, standby.url)
+
+
+def _make_standby(data: Path, primary: str) -> None:
+    """Let a copy of the primary's data, made while that was stopped, follow it by streaming replication."""
+    url = make_url(primary)
+    (data / "standby.signal").touch()
+    with (data / "postgresql.auto.conf").open("a") as configuration:
+        server = f"host={url.host} port={url.port} user={url.username} password={url.password}"
+        configuration.write(f"primary_conninfo = '{server}'\n")
 
 
 def _migrate(url: str) -> None:

@@ -14,6 +14,7 @@ from tests.waiting import HANG_LIMIT
 
 COLUMNS = 80
 _SIZE = struct.pack("HHHH", 24, COLUMNS, 0, 0)  # rows, columns, and no pixels
+_REPLACED = re.compile(r"[^\n]*\r\x1b\[K")  # a line of progress
 _BOLD = re.compile(r"\x1b\[[01]m")  # the only styles that a table uses
 
 
@@ -36,7 +37,8 @@ def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
     status = process.wait(HANG_LIMIT)
     reader.join()
     os.close(ours)
-    return status, _BOLD.sub("", b"".join(chunks).decode().replace("\r\n", "\n"))
+    output = b"".join(chunks).decode().replace("\r\n", "\n")
+    return status, _BOLD.sub("", _REPLACED.sub("", output))
 
 
 def _read(descriptor: int, chunks: list[bytes]) -> None:

@@ -110,7 +110,7 @@ def test_commands_go_on_while_redis_is_down(deployment: Deployment) -> None:
 
     assert doctor.returncode == 1
     assert doctor.stderr == ""
-    assert "FAIL  redis: Redis cannot be used" in doctor.stdout
+    assert "FAIL  redis: cannot be used: ConnectionError: no server listens there" in doctor.stdout
     assert "ok    postgres" in doctor.stdout
     assert (token.returncode, token.stderr) == (0, "")
     assert token.stdout.startswith("eyJ")
@@ -136,15 +136,15 @@ def test_a_database_without_tables_is_diagnosed(deployment: Deployment) -> None:
     doctor = deployment.cli("doctor")
 
     assert doctor.returncode == 1
-    assert "run: token-worker migrate" in doctor.stdout
+    assert "Run: token-worker migrate" in doctor.stdout
     check_sentence(deployment.cli("list"), 4, "migrate")
     assert deployment.cli("migrate").stdout.startswith("migrated: ")
     assert deployment.cli("migrate").stdout == "already up to date\n"
-    assert deployment.cli("doctor").returncode == 0
+    assert "ok    tables" in deployment.cli("doctor").stdout
 
 
 def test_a_refused_secret_is_diagnosed(deployment: Deployment) -> None:
-    """`doctor` sends no secret. It reports the errors of the refreshes."""
+    """`doctor` tries this machine's secret. It also reports the errors of other processes' refreshes."""
     emails = [f"user{number}@contoso.com" for number in range(3)]
     deployment.add_due_accounts(*emails)
     for email in emails:
@@ -175,6 +175,6 @@ def test_a_program_that_is_rolled_back_starts(deployment: Deployment) -> None:
     try:
         done = deployment.cli("migrate")
         assert (done.returncode, "newer than this program" in done.stdout) == (0, True)
-        assert deployment.cli("doctor").returncode == 0
+        assert "ok    tables" in deployment.cli("doctor").stdout
     finally:  # other tests use the same database
         deployment.sql(f"UPDATE alembic_version SET version_num = '{version}'")

@@ -1,6 +1,7 @@
 """The message broker: the queues, requests of consumers to the workers, and a repair of Celery's Redis transport."""
 
 from worker.broker.depth import QueueDepths
+from worker.broker.inspection import broker_trial
 from worker.broker.queues import ON_DEMAND, REFRESH, SWEEP, queue
 from worker.broker.read_only import leave_read_only_servers
 from worker.broker.repair import repair
@@ -13,6 +14,7 @@ __all__ = [
     "SWEEP",
     "QueueDepths",
     "TaskSender",
+    "broker_trial",
     "leave_read_only_servers",
     "queue",
     "repair",

@@ -8,6 +8,7 @@ from kombu.exceptions import ChannelError
 
 from worker.broker.connection import BROKER_ERRORS, close, connect
 from worker.domain.errors import Unavailable
+from worker.redis_failures import reason
 
 
 class QueueDepths:
@@ -25,7 +26,7 @@ class QueueDepths:
             return {name: _depth(self._connection.default_channel, name) for name in queues}
         except BROKER_ERRORS as error:
             self.close()
-            raise Unavailable(f"the broker cannot be used: {type(error).__name__}") from None
+            raise Unavailable(f"the broker cannot be used: {reason(error)}") from None
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

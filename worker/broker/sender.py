@@ -9,6 +9,7 @@ from worker.broker.connection import BROKER_ERRORS, close, connect
 from worker.broker.queues import ON_DEMAND, queue
 from worker.domain.account import AccountId
 from worker.domain.errors import Unavailable
+from worker.redis_failures import reason
 
 _TASK = "worker.refresh_account"
 
@@ -42,7 +43,7 @@ class TaskSender:
                 )
             except BROKER_ERRORS as error:
                 self._disconnect()
-                raise Unavailable(f"the workers cannot be asked: {type(error).__name__}") from None
+                raise Unavailable(f"the workers cannot be asked: {reason(error)}") from None
 
     def close(self) -> None:
         with self._lock:

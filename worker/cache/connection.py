@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from worker.cache.keys import Keys
 from worker.domain.errors import Unavailable
+from worker.redis_failures import reason
 
 _TIMEOUT = 1.0  # seconds; a consumer must not wait longer than this to learn that Redis is away
 
@@ -57,7 +58,7 @@ def raises_unavailable(call: Callable[P, T]) -> Callable[P, T]:
 
 def unavailable(error: RedisError) -> Unavailable:
     """The exception to raise instead: without the server's words, which may repeat a value."""
-    return Unavailable(f"Redis cannot be used: {type(error).__name__}")
+    return Unavailable(f"Redis cannot be used: {reason(error)}")
 
 
 @raises_unavailable

@@ -27,5 +27,8 @@ class Keys:
     def process(self, name: str) -> str:
         return f"{self._root}process:{name}"
 
+    def trial(self, name: str) -> str:
+        return f"{self._root}doctor:{name}"
+
     def throttle(self, client: str, domain: str) -> str:
         return f"{self._root}pause:{client}:{domain}"

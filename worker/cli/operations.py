@@ -1,10 +1,7 @@
 """Commands for operators."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -13,15 +10,13 @@ from worker import clock
 from worker.cli.breakers import describe, explain
 from worker.cli.output import as_json, duration, print_fields, print_json, print_line
 from worker.cli.services import services
-from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
+from worker.domain.errors import Unavailable
 from worker.vault import format_access_keys, generate_key
 
 # Modules that import SQLAlchemy, pydantic or Alembic are imported in functions: see worker.cli.accounts.services.
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
-
-_CLOCK_TOLERANCE = timedelta(seconds=30)
 
 
 @click.command()
@@ -36,7 +31,7 @@ def migrate(*, json_output: bool) -> None:
     try:
         with database.begin() as connection:
             is_newer, pending = schema.is_newer(connection), schema.pending(connection)
-        schema.upgrade()
+        schema.upgrade(database.role)
     finally:
         database.close()
     if json_output:
@@ -128,28 +123,7 @@ def status(*, json_output: bool) -> None:
         print_line(f"app registration {breaker.client}: {explain(breaker, now)}")
 
 
-@click.command()
-def doctor() -> None:
-    """Check the configuration and everything it points at; say what to do about what is wrong."""
-    from worker.settings import check_names  # noqa: PLC0415
-
-    with services() as opened:
-        checks: list[tuple[str, Callable[[], object]]] = [
-            ("settings", check_names),
-            ("postgres", opened.database.ping),
-            ("clock", lambda: _check_clock(opened)),
-            ("tables", lambda: _check_tables(opened)),
-            ("accounts", lambda: _check_accounts(opened)),
-            ("encryption keys", opened.key_rotation.check),
-            ("redis", opened.cache.ping),
-            *((f"app registration {name}", partial(_check_client, opened, name)) for name in opened.identity.clients),
-        ]
-        failures = [_report(name, check) for name, check in checks].count(False)
-    if failures:
-        raise SystemExit(1)
-
-
-COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status, doctor)
+COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status)
 
 
 def _in_outbox(opened: "Services") -> int | None:
@@ -158,46 +132,3 @@ def _in_outbox(opened: "Services") -> int | None:
         return opened.outbox.size()
     except Unavailable:
         return None
-
-
-def _report(name: str, check: Callable[[], object]) -> bool:
-    try:
-        check()
-    except WorkerError as error:
-        print_line(f"{name}: {error}", label="FAIL  ")
-        return False
-    print_line(name, label="ok    ")
-    return True
-
-
-def _check_tables(opened: "Services") -> None:
-    from worker.db import schema  # noqa: PLC0415
-
-    with opened.database.begin() as connection:
-        pending = schema.pending(connection)
-    if pending:
-        msg = f"migrations are missing ({', '.join(pending)}); run: token-worker migrate"
-        raise ConfigurationError(msg)
-
-
-def _check_accounts(opened: "Services") -> None:
-    strangers = opened.events.summary()["unconfigured"]
-    if strangers:
-        msg = f"{strangers} belong to an app registration that is not configured; see: token-worker list --json"
-        raise ConfigurationError(msg)
-
-
-def _check_client(opened: "Services", name: str) -> None:
-    """Whether its OpenID metadata can be had, and what refreshes have met: the secret is tried by them alone."""
-    opened.identity.check(name)
-    for breaker in opened.events.breakers():
-        if breaker.client == name and breaker.open_until is not None:
-            raise ConfigurationError(f"refreshes meet {explain(breaker, clock.utcnow())}")
-
-
-def _check_clock(opened: "Services") -> None:
-    """Due times and leases are compared between machines, so their clocks must agree."""
-    off = abs(opened.database.utcnow() - clock.utcnow())
-    if off > _CLOCK_TOLERANCE:
-        msg = f"this machine's clock and Postgres' differ by {duration(off)}; synchronise them (NTP)"
-        raise ConfigurationError(msg)

@@ -8,29 +8,36 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import ResolutionError
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alembic import command
-from worker.domain.errors import Unavailable
+from worker.db.remedies import UNKNOWN_ROLE, reason
+from worker.domain.errors import StorageError, Unavailable
 
 _HERE = Path(__file__).parent.parent
 _PLACES = (_HERE / "migrations", _HERE.parent / "alembic")  # in an installed package; in a checkout
 
 
-def upgrade() -> None:
+def upgrade(role: str = UNKNOWN_ROLE) -> None:
     """Run the migrations that are missing, on the database of WORKER_DATABASE_URL. Safe to run twice at once.
 
     Raises Unavailable if Postgres cannot be reached, or a long transaction is in the way: each migration is complete or
-    undone, so that it can be run again. Tables of a newer program stay as they are.
+    undone, so that it can be run again. Raises StorageError with the statement to run if ``role``, the user of the
+    connection, lacks a right. Tables of a newer program stay as they are.
     """
     try:
         command.upgrade(_config(), "head")
     except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        raise Unavailable(f"the migration could not be run, run it again: {reason}") from None
+        raise Unavailable(f"the migration could not be run, run it again: {_reason(error, role)}") from None
+    except DBAPIError as error:
+        raise StorageError(f"the migration could not be run: {_reason(error, role)}") from None
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):  # a revision that this program does not know: see is_newer
             raise
+
+
+def _reason(error: DBAPIError, role: str) -> str:
+    return reason(error.orig or error, role)
 
 
 def pending(connection: Connection) -> list[str]:

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from worker.db.address import parameters
+from worker.db.address import parameters, unverified_hosts
+from worker.db.remedies import READ_ONLY, UNKNOWN_ROLE, reason
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
 _CONNECT_TIMEOUT = 5  # seconds
@@ -24,9 +25,7 @@ _LIMITS = text(
     f"SELECT set_config('statement_timeout', '{_STATEMENT_TIMEOUT}', true), set_config('timezone', 'UTC', true)"
 )
 _REFUSES_OPTIONS = "unsupported startup parameter: options"  # PgBouncer and its relatives
-# SQLSTATE
-_READ_ONLY = "25006"  # a standby, or a primary that was demoted
-_UNKNOWN_NAMES = ("42P01", "42703")  # undefined table, undefined column
+_UNKNOWN_NAMES = ("42P01", "42703")  # SQLSTATE of an undefined table, and of an undefined column
 
 _T = TypeVar("_T")
 
@@ -121,12 +120,12 @@ class Database:
                 yield connection
         except (DBAPIError, psycopg.Error, PoolTimeout) as error:
             if _is_outage(error):
-                raise DatabaseUnavailable(f"the database cannot be used: {_reason(error)}") from None
+                raise DatabaseUnavailable(f"the database cannot be used: {self._reason(error)}") from None
             if _sqlstate(error) in _UNKNOWN_NAMES:
                 raise ConfigurationError(
                     "the database's tables are missing or old; run: token-worker migrate"
                 ) from None
-            raise StorageError(f"the database refused a statement: {_reason(error)}") from None
+            raise StorageError(f"the database refused a statement: {self._reason(error)}") from None
 
     @contextmanager
     def _dropped_if_read_only(self, connection: Connection) -> Iterator[None]:
@@ -138,10 +137,23 @@ class Database:
         try:
             yield
         except (DBAPIError, psycopg.Error) as error:
-            if _sqlstate(error) == _READ_ONLY:
+            if _sqlstate(error) == READ_ONLY:
                 connection.invalidate()
                 self._engine.dispose()
             raise
+
+    def _reason(self, error: Exception) -> str:
+        return reason(_cause(error), self.role)
+
+    @property
+    def role(self) -> str:
+        """The user that the URL names."""
+        return parameters(self._url).get("user") or UNKNOWN_ROLE
+
+    @property
+    def unverified_hosts(self) -> list[str]:
+        """The hosts of the URL in whose place another machine might answer."""
+        return unverified_hosts(self._url)
 
     def ping(self) -> None:
         """Ask the server for one row. Raises DatabaseUnavailable."""
@@ -167,7 +179,7 @@ def _is_outage(error: DBAPIError | psycopg.Error | PoolTimeout) -> bool:
     if isinstance(error, PoolTimeout) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return True
     cause = _cause(error)
-    return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) or _sqlstate(error) == _READ_ONLY
+    return isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError) or _sqlstate(error) == READ_ONLY
 
 
 def _sqlstate(error: Exception) -> str | None:
@@ -177,11 +189,3 @@ def _sqlstate(error: Exception) -> str | None:
 def _cause(error: Exception) -> BaseException:
     """The driver's exception: SQLAlchemy wraps it, except during COPY."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error
-
-
-def _reason(error: Exception) -> str:
-    """The driver's first line: the rest may repeat statement and parameters."""
-    if _sqlstate(error) == _READ_ONLY:
-        return "Postgres is read-only, as a replica is; WORKER_DATABASE_URL must lead to the primary"
-    cause = _cause(error)
-    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__

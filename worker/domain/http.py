@@ -79,10 +79,15 @@ class HttpResponse:
             return (
                 min(timedelta(seconds=int(value)), _MAX_RETRY_AFTER) if len(value) <= _MAX_DIGITS else _MAX_RETRY_AFTER
             )
-        until, sent = _http_date(value), _http_date(self.headers.get("date", ""))
+        until, sent = _http_date(value), self.date
         if until is None:
             return None
         return min(max(until - (sent or until), timedelta(0)), _MAX_RETRY_AFTER)
+
+    @property
+    def date(self) -> datetime | None:
+        """The server's clock when it has sent the response, to the second."""
+        return _http_date(self.headers.get("date", ""))
 
     @property
     def correlation_id(self) -> str | None:

@@ -1,10 +1,12 @@
 """Refreshes tokens: TokenRequests in, ended RefreshAttempts out, many at once."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, InvalidInput
@@ -179,6 +181,13 @@ class Identity:
         except DiscoveryFailed as error:
             msg = _unusable(registration.authority, error)
             raise ConfigurationError(msg) from None
+
+    def server_time(self, client: str) -> datetime | None:
+        """The clock of the authority's host; None if it cannot be reached, or does not send the time."""
+        host = urlsplit(self._registrations[client].authority).netloc
+        with suppress(TransferError):
+            return self._pool.request(HttpRequest(f"https://{host}/", ())).date
+        return None
 
     @property
     def clients(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """One app registration: the client id, its credentials, and the authorities to which these may be sent."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from worker.domain.errors import ConfigurationError, InvalidInput
@@ -26,6 +27,14 @@ class ClientCredential:
         if self.secret is None:
             raise ConfigurationError("an app registration has neither a client secret nor a certificate")
         return self.secret.reveal()
+
+    def expires_at(self) -> datetime | None:
+        """The end of the certificate; None for a secret, whose end Microsoft alone knows."""
+        if self.certificate is None:
+            return None
+        from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - few processes need it
+
+        return load_pem_x509_certificate(self.certificate.reveal().encode()).not_valid_after_utc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
