@@ -9,7 +9,7 @@ from operator import le
 from uuid import UUID
 
 from worker.domain.account import AccountId, Lease, LeaseId, Status
-from worker.domain.breaker import Breaker, judge
+from worker.domain.breaker import Answer, Breaker, judge
 from worker.domain.outcome import Outcome, Refreshed, Scope, Transient
 from worker.domain.policy import LONG_OVERDUE, RefreshPolicy
 from worker.domain.token import Sealed, Secret
@@ -101,7 +101,7 @@ class Fleet:
         self.breaker = judged
         return len(leased)
 
-    def _request(self, mailbox: Mailbox, due_at: datetime, at: datetime, *, full: bool) -> tuple[AccountId, Outcome]:
+    def _request(self, mailbox: Mailbox, due_at: datetime, at: datetime, *, full: bool) -> Answer:
         self.requests[(at - BEGIN) // MINUTE] += 1
         outcome: Outcome = (
             Transient(code="http_503", scope=Scope.SERVICE)
@@ -114,7 +114,7 @@ class Fleet:
         if isinstance(outcome, Refreshed):
             mailbox.version, mailbox.refreshed = mailbox.version + 1, True
         self.add(mailbox, update.due_at)
-        return mailbox.id, outcome
+        return Answer(account=mailbox.id, outcome=outcome, requested_at=at)
 
 
 def _lease(mailbox: Mailbox, now: datetime, *, in_backlog: bool) -> Lease:

@@ -73,7 +73,7 @@ def explain(breaker: Breaker, now: datetime) -> str:
 def _state(breaker: Breaker, now: datetime) -> str:
     if breaker.is_clean:
         return "closed"
-    if breaker.open_until is None:
+    if breaker.open_until is None or breaker.is_suspected:
         return "suspected"
     left = breaker.open_until - now
     return f"not used for {duration(left)}" if left.total_seconds() > 0 else "about to be tried again"

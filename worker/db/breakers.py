@@ -1,6 +1,6 @@
 """The breakers of app registrations, which all workers share."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -8,7 +8,11 @@ from worker.domain.account import AccountId
 from worker.domain.breaker import Breaker
 from worker.domain.outcome import Kind
 
-_COLUMNS = "name, suspects, failure_kind, failure_code, failures, open_until, closed_at"
+# A program that does not know ``opened_at`` may have opened or closed the breaker.
+_COLUMNS = """
+    name, suspects, failure_kind, failure_code, failures, open_until, closed_at,
+    CASE WHEN open_until IS NOT NULL THEN coalesce(opened_at, open_until) END AS opened_at
+"""
 
 
 def find(connection: Connection, client: str) -> Breaker:
@@ -42,7 +46,7 @@ def store(connection: Connection, breaker: Breaker, *, now: datetime) -> None:
         text("""
             UPDATE oauth_clients
             SET suspects = CAST(:suspects AS uuid[]), failure_kind = :kind, failure_code = :code, failures = :failures,
-                open_until = :open_until, closed_at = :closed_at, updated_at = :now
+                opened_at = :opened_at, open_until = :open_until, closed_at = :closed_at, updated_at = :now
             WHERE name = :name
         """),
         {
@@ -51,6 +55,7 @@ def store(connection: Connection, breaker: Breaker, *, now: datetime) -> None:
             "kind": breaker.kind,
             "code": breaker.code,
             "failures": breaker.failures,
+            "opened_at": breaker.opened_at,
             "open_until": breaker.open_until,
             "closed_at": breaker.closed_at,
             "now": now,
@@ -84,13 +89,23 @@ def release_probe(connection: Connection, client: str, *, until: datetime, now: 
     connection.execute(statement, {"name": client, "until": until, "now": now})
 
 
+def admit_sign_in(connection: Connection, client: str, *, interval: timedelta, now: datetime) -> bool:
+    """Take the right to refresh one new sign-in although the breaker is open; once per ``interval``."""
+    statement = text("""
+        UPDATE oauth_clients SET sign_in_admitted_at = :now, updated_at = :now
+        WHERE name = :name AND (sign_in_admitted_at > :recently) IS NOT TRUE
+    """)
+    return connection.execute(statement, {"name": client, "recently": now - interval, "now": now}).rowcount == 1
+
+
 def _breaker(row: RowMapping) -> Breaker:
     return Breaker(
         client=row["name"],
-        failing_accounts=frozenset(AccountId(account) for account in row["suspects"]),
+        failing_accounts=tuple(AccountId(account) for account in row["suspects"]),
         kind=row["failure_kind"] and Kind(row["failure_kind"]),
         code=row["failure_code"],
         failures=row["failures"],
+        opened_at=row["opened_at"],
         open_until=row["open_until"],
         closed_at=row["closed_at"],
     )

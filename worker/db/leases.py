@@ -11,7 +11,8 @@ from worker.domain.account import AccountId, Lease, LeaseId, Status
 from worker.domain.policy import LONG_OVERDUE, AccountUpdate
 from worker.domain.token import Sealed
 
-_LEASE_COLUMNS = """
+#: The columns that ``as_lease`` reads, of the table with the alias ``c``.
+LEASE_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.status,
     c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at,
     c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port, c.login_name
@@ -30,7 +31,7 @@ _LEASE_DUE = text(f"""
     UPDATE mail_credentials AS c
     SET lease_id = :lease_id, lease_until = :lease_until
     FROM due WHERE c.ctid = due.ctid
-    RETURNING {_LEASE_COLUMNS}, (
+    RETURNING {LEASE_COLUMNS}, (
         c.last_refreshed_at IS NULL OR c.last_refreshed_at < c.signed_in_at OR due.refresh_due_at < :long_ago
     ) IS TRUE AS unscheduled            -- new, or kept waiting by an outage
 """)
@@ -43,7 +44,7 @@ _LEASE_ONE = text(f"""
       AND c.version = :version                                -- else it was refreshed since the caller read it
       AND c.refresh_due_at IS NOT DISTINCT FROM CAST(:seen_due_at AS timestamptz)  -- else a refresh has failed since
       AND {FREE}                                              -- else another process is refreshing it
-    RETURNING {_LEASE_COLUMNS}
+    RETURNING {LEASE_COLUMNS}
 """)
 
 _COUNT_DUE = text(f"""
@@ -87,7 +88,7 @@ def lease_due(
     until = now + lease
     values = {"lease_id": lease_id, "lease_until": until, "now": now, "long_ago": now - LONG_OVERDUE}
     rows = as_dicts(connection.execute(_LEASE_DUE, {"client": client, "limit": limit, **values}))
-    return [_lease(row, lease_id, until, in_backlog=row["unscheduled"] and in_backlog) for row in rows]
+    return [as_lease(row, lease_id, until, in_backlog=row["unscheduled"] and in_backlog) for row in rows]
 
 
 def lease_one(
@@ -106,7 +107,7 @@ def lease_one(
         _LEASE_ONE, {"id": account, **seen, "lease_id": lease_id, "lease_until": until, "now": now}
     )
     found = rows.mappings().first()
-    return _lease(found, lease_id, until) if found else None
+    return as_lease(found, lease_id, until) if found else None
 
 
 def count_due(connection: Connection, *, client: str, limit: int, now: datetime) -> int:
@@ -134,7 +135,8 @@ def set_aside(connection: Connection, lease: Lease, *, code: str, now: datetime)
     return connection.execute(_SET_ASIDE, values).rowcount == 1
 
 
-def _lease(row: Mapping[Any, Any], lease_id: LeaseId, until: datetime, *, in_backlog: bool = False) -> Lease:
+def as_lease(row: Mapping[Any, Any], lease_id: LeaseId, until: datetime, *, in_backlog: bool = False) -> Lease:
+    """The lease that a row has just got."""
     return Lease(
         account_id=AccountId(row["id"]),
         email=row["email"],

@@ -136,7 +136,9 @@ class OAuthClient(Base):
     failure_kind: Mapped[str | None]
     failure_code: Mapped[str | None]
     failures: Mapped[int] = mapped_column(server_default=text("0"))
+    opened_at: Mapped[datetime | None]
     open_until: Mapped[datetime | None]
+    sign_in_admitted_at: Mapped[datetime | None]  # the last that was refreshed while it was open
     closed_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
 

@@ -3,9 +3,10 @@
 import pytest
 from structlog.testing import capture_logs
 
-from tests.factories import make_refreshed
+from tests.factories import NOW, make_refreshed
 from tests.integration.installation import Installation
-from worker.domain.account import AccountId, account_id
+from worker.domain.account import account_id
+from worker.domain.breaker import Answer
 from worker.domain.outcome import Outcome, Scope, Transient
 from worker.service.refresh.breakers import CircuitBreakers
 
@@ -20,8 +21,12 @@ def _gate(installation: Installation) -> CircuitBreakers:
     return gate
 
 
-def _answers(*outcomes: Outcome) -> list[tuple[AccountId, Outcome]]:
-    return [(account_id(f"user{number}@contoso.com"), outcome) for number, outcome in enumerate(outcomes)]
+def _answers(*outcomes: Outcome) -> list[Answer]:
+    accounts = (account_id(f"user{number}@contoso.com") for number, _ in enumerate(outcomes))
+    return [
+        Answer(account=account, outcome=outcome, requested_at=NOW)
+        for account, outcome in zip(accounts, outcomes, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(

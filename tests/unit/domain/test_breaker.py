@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.factories import NOW, make_refreshed
 from worker.domain.account import AccountId
-from worker.domain.breaker import FAILING_ACCOUNTS, Breaker, judge
+from worker.domain.breaker import FAILING_ACCOUNTS, Answer, Breaker, judge
 from worker.domain.outcome import Blocked, Misconfigured, Outcome, ReauthRequired, Scope, Throttled, Transient
 
 CLOSED = Breaker(client="default")
@@ -41,17 +41,22 @@ def account(number: int) -> AccountId:
     return AccountId(UUID(int=number))
 
 
-accounts = st.integers(min_value=1, max_value=6).map(account)
+def answer(number: int, outcome: Outcome, *, at: datetime = NOW, was_failing: bool = False) -> Answer:
+    return Answer(account=account(number), outcome=outcome, requested_at=at, was_failing=was_failing)
+
+
+numbers = st.integers(min_value=1, max_value=6)
 suspicious = st.sampled_from(ABOUT_US)
 outcomes = st.sampled_from(ABOUT_US + ABOUT_THE_ACCOUNT)
-groups = st.lists(st.lists(st.tuples(accounts, outcomes), min_size=1, max_size=4), max_size=8)
+answers = st.builds(answer, numbers, outcomes, was_failing=st.booleans())
+groups = st.lists(st.lists(answers, min_size=1, max_size=4), max_size=8)
 seconds = st.integers(min_value=0, max_value=900)
 instants = seconds.map(lambda number: NOW + timedelta(seconds=number))
 perhaps = st.none() | instants
 breakers = st.builds(
     Breaker,
     client=st.just("default"),
-    failing_accounts=st.frozensets(accounts, max_size=FAILING_ACCOUNTS),
+    failing_accounts=st.lists(numbers.map(account), unique=True).map(tuple),
     failures=st.integers(min_value=0, max_value=40),
     open_until=perhaps,
     closed_at=perhaps,
@@ -61,7 +66,7 @@ breakers = st.builds(
 def after(outcomes: Sequence[Outcome], breaker: Breaker = CLOSED, *, now: datetime = NOW) -> Breaker:
     """The breaker after one outcome after another, each of another account."""
     for number, outcome in enumerate(outcomes, start=1):
-        breaker = judge(breaker, [(account(number), outcome)], now=now)
+        breaker = judge(breaker, [answer(number, outcome)], now=now)
     return breaker
 
 
@@ -72,7 +77,7 @@ def opened(outcome: Outcome = REFUSED, *, now: datetime = NOW) -> Breaker:
 def fail_again(breaker: Breaker, outcome: Outcome = REFUSED) -> Breaker:
     """The probe is sent as early as possible, and has this outcome."""
     assert breaker.open_until is not None
-    return judge(breaker.half_open(), [(account(1), outcome)], now=breaker.open_until)
+    return judge(breaker.half_open(), [answer(1, outcome)], now=breaker.open_until)
 
 
 @pytest.mark.parametrize("outcome", ABOUT_US, ids=lambda outcome: outcome.code)
@@ -89,7 +94,7 @@ def test_three_accounts_in_a_row_open_it(outcome: Outcome) -> None:
 
 def test_three_accounts_in_one_group_open_it_too() -> None:
     """Workers record outcomes in groups."""
-    assert judge(CLOSED, [(account(number), REFUSED) for number in (1, 2, 3)], now=NOW).failures == 1
+    assert judge(CLOSED, [answer(number, REFUSED) for number in (1, 2, 3)], now=NOW).failures == 1
 
 
 @given(given=st.lists(suspicious, max_size=30), together=st.booleans())
@@ -99,7 +104,7 @@ def test_one_account_alone_never_opens_it(given: list[Outcome], together: bool) 
 
     breaker = CLOSED
     for group in in_groups:
-        breaker = judge(breaker, [(account(1), outcome) for outcome in group], now=NOW)
+        breaker = judge(breaker, [answer(1, outcome) for outcome in group], now=NOW)
 
     assert breaker.open_until is None
 
@@ -107,9 +112,9 @@ def test_one_account_alone_never_opens_it(given: list[Outcome], together: bool) 
 @given(numbers=st.lists(st.integers(min_value=1, max_value=FAILING_ACCOUNTS), max_size=20), cut=st.integers(0, 20))
 def test_the_number_of_failures_of_one_account_does_not_matter(numbers: list[int], cut: int) -> None:
     """It opens with the third distinct account, in any order and in any groups."""
-    outcomes = [(account(number), REFUSED) for number in numbers]
+    given = [answer(number, REFUSED) for number in numbers]
 
-    breaker = judge(judge(CLOSED, outcomes[:cut], now=NOW), outcomes[cut:], now=NOW)
+    breaker = judge(judge(CLOSED, given[:cut], now=NOW), given[cut:], now=NOW)
 
     assert (breaker.open_until is not None) == (len(set(numbers)) == FAILING_ACCOUNTS)
 
@@ -127,8 +132,8 @@ def test_outcomes_about_accounts_never_open_it(number: int, outcome: Outcome) ->
     assert after([outcome] * number) == CLOSED
 
 
-@given(late=st.lists(st.tuples(accounts, outcomes), max_size=20), seconds=seconds)
-def test_late_outcomes_change_nothing_once_it_is_open(late: list[tuple[AccountId, Outcome]], seconds: int) -> None:
+@given(late=st.lists(answers, max_size=20), seconds=seconds)
+def test_late_outcomes_change_nothing_once_it_is_open(late: list[Answer], seconds: int) -> None:
     """Their requests were sent before it opened, so they neither lengthen the wait nor close it."""
     breaker = opened()
 
@@ -139,8 +144,8 @@ def test_only_a_retry_after_of_a_late_outcome_counts() -> None:
     """It applies to all workers. A shorter one does not shorten the wait."""
     breaker, throttled = opened(), Throttled(code="http_429", scope=Scope.CLIENT, retry_after=MINUTE)
 
-    longer = judge(breaker, [(account(9), throttled)], now=NOW)
-    shorter = judge(longer, [(account(9), replace(throttled, retry_after=timedelta(seconds=5)))], now=NOW)
+    longer = judge(breaker, [answer(9, throttled)], now=NOW)
+    shorter = judge(longer, [answer(9, replace(throttled, retry_after=timedelta(seconds=5)))], now=NOW)
 
     assert longer == shorter == replace(breaker, open_until=NOW + MINUTE)
 
@@ -153,7 +158,7 @@ def test_the_wait_doubles_with_each_probe_that_fails_and_with_nothing_else(late:
         sent_at = breaker.open_until
         assert sent_at is not None
         for _ in range(late):
-            breaker = judge(breaker, [(account(2), REFUSED)], now=sent_at)
+            breaker = judge(breaker, [answer(2, REFUSED)], now=sent_at)
         breaker = fail_again(breaker)
         assert breaker.open_until is not None
         waits.append((breaker.open_until - sent_at).total_seconds())
@@ -179,10 +184,10 @@ def test_the_wait_is_the_longer_of_retry_after_and_the_own_wait(
 
 def test_the_longest_retry_after_of_a_group_counts() -> None:
     """The group opens the breaker, and one of its outcomes has the longest Retry-After."""
-    group: list[tuple[AccountId, Outcome]] = [
-        (account(1), Throttled(code="http_429", scope=Scope.CLIENT, retry_after=MINUTE)),
-        (account(2), Transient(code="http_503", scope=Scope.SERVICE, retry_after=2 * MINUTE)),
-        (account(3), REFUSED),
+    group = [
+        answer(1, Throttled(code="http_429", scope=Scope.CLIENT, retry_after=MINUTE)),
+        answer(2, Transient(code="http_503", scope=Scope.SERVICE, retry_after=2 * MINUTE)),
+        answer(3, REFUSED),
     ]
 
     assert judge(CLOSED, group, now=NOW).open_until == NOW + 2 * MINUTE
@@ -214,7 +219,7 @@ def test_a_probe_with_an_outcome_about_its_account_closes_it(outcome: Outcome) -
     for _ in range(3):
         breaker = fail_again(breaker)
 
-    assert judge(breaker.half_open(), [(account(7), outcome)], now=LATER) == replace(CLOSED, closed_at=LATER)
+    assert judge(breaker.half_open(), [answer(7, outcome)], now=LATER) == replace(CLOSED, closed_at=LATER)
 
 
 def test_half_open_keeps_the_history_and_does_not_change_a_closed_breaker() -> None:
@@ -228,7 +233,7 @@ def test_half_open_keeps_the_history_and_does_not_change_a_closed_breaker() -> N
 
 def test_the_allowance_grows_in_a_ramp_that_doubles_and_ends() -> None:
     """After an outage many accounts are due, and Microsoft has just recovered."""
-    breaker = judge(opened().half_open(), [(account(1), make_refreshed())], now=NOW)
+    breaker = judge(opened().half_open(), [answer(1, make_refreshed())], now=NOW)
 
     steps = [breaker.allowance(10_000, now=NOW + timedelta(seconds=at)) for at in (0, 4, 5, 10, 15, 59, 60, 3600)]
 
@@ -238,7 +243,7 @@ def test_the_allowance_grows_in_a_ramp_that_doubles_and_ends() -> None:
 
 def test_it_opens_again_in_the_middle_of_the_ramp_like_any_other() -> None:
     """It needs three accounts again, and begins with the first wait."""
-    closed = judge(fail_again(opened()).half_open(), [(account(1), make_refreshed())], now=LATER)
+    closed = judge(fail_again(opened()).half_open(), [answer(1, make_refreshed())], now=LATER)
 
     again = after([REFUSED] * 3, closed, now=LATER)
 
@@ -248,7 +253,7 @@ def test_it_opens_again_in_the_middle_of_the_ramp_like_any_other() -> None:
 
 def test_outcomes_during_the_ramp_do_not_start_it_again() -> None:
     """Otherwise the ramp would never end."""
-    closed = judge(opened().half_open(), [(account(1), make_refreshed())], now=NOW)
+    closed = judge(opened().half_open(), [answer(1, make_refreshed())], now=NOW)
 
     assert after([make_refreshed(), REFUSED, make_refreshed()], closed, now=NOW + MINUTE / 2) == closed
 
@@ -277,12 +282,87 @@ def test_a_closed_breaker_without_a_history_allows_all(wanted: int, now: datetim
 
 
 @given(groups=groups)
-def test_it_is_open_only_after_three_accounts_and_has_a_code(groups: list[list[tuple[AccountId, Outcome]]]) -> None:
+def test_it_is_open_only_after_three_accounts_and_has_a_code(groups: list[list[Answer]]) -> None:
     """After every history an open breaker has its failing accounts, a code for the operator, and an end."""
     breaker = CLOSED
     for group in groups:
         breaker = judge(breaker, group, now=NOW)
 
     assert (breaker.open_until is not None) == (breaker.failures > 0)
-    assert (len(breaker.failing_accounts) == FAILING_ACCOUNTS) == (breaker.failures > 0)
+    assert (len(breaker.failing_accounts) >= FAILING_ACCOUNTS) == (breaker.failures > 0)
     assert (breaker.kind is None) == (breaker.code is None) == (not breaker.failing_accounts)
+
+
+def ask(given: Sequence[Answer], breaker: Breaker = CLOSED) -> Breaker:
+    """The breaker after one answer after another, while there is a healthy account to be asked."""
+    for each in given:
+        breaker = judge(breaker, [each], now=NOW, can_ask=True)
+    return breaker
+
+
+SUSPECTED = ask([answer(1, REFUSED)])
+BUSY = Transient(code="http_503", scope=Scope.SERVICE, retry_after=MINUTE)
+
+
+def test_it_is_suspected_before_it_opens_if_a_healthy_account_can_be_asked() -> None:
+    """One refusal of the app registration is enough. The healthy account is asked at once, and others wait."""
+    assert (SUSPECTED.is_suspected, SUSPECTED.failures, SUSPECTED.code) == (True, 0, REFUSED.code)
+    assert SUSPECTED.allowance(100, now=NOW) == 1
+
+
+@pytest.mark.parametrize("outcome", [BUSY, Throttled(code="http_429", scope=Scope.CLIENT)])
+def test_an_outage_of_a_moment_is_suspected_after_three_accounts(outcome: Outcome) -> None:
+    given = [answer(number, outcome) for number in (1, 2, 3)]
+
+    assert ask(given[:2]).opened_at is None
+    assert ask(given).is_suspected
+
+
+@given(given=st.lists(st.builds(answer, numbers, suspicious, was_failing=st.just(True)), max_size=30))
+def test_accounts_that_were_failing_before_are_no_evidence(given: list[Answer]) -> None:
+    """They may be the cause themselves. This holds no matter how many there are, if a healthy account can be asked."""
+    assert ask(given) == CLOSED
+    assert judge(CLOSED, given, now=NOW, can_ask=True) == CLOSED
+
+
+def test_accounts_that_were_failing_before_are_evidence_if_there_is_no_other_account() -> None:
+    """All accounts fail since long ago."""
+    given = [answer(number, BUSY, was_failing=True) for number in (1, 2, 3)]
+
+    assert judge(CLOSED, given, now=NOW).failures == 1
+
+
+@pytest.mark.parametrize("outcome", ABOUT_THE_ACCOUNT, ids=lambda outcome: outcome.code)
+def test_the_answer_to_the_healthy_account_ends_the_suspicion(outcome: Outcome) -> None:
+    """The others have a cause of their own. No ramp follows."""
+    assert judge(SUSPECTED.half_open(), [answer(7, outcome)], now=LATER) == CLOSED
+
+
+def test_the_failure_of_the_healthy_account_opens_it() -> None:
+    """Its Retry-After counts, and the first wait follows."""
+    confirmed = judge(SUSPECTED.half_open(), [answer(7, BUSY)], now=NOW)
+
+    assert (confirmed.failures, confirmed.open_until, confirmed.code) == (1, NOW + MINUTE, BUSY.code)
+    assert confirmed.opened_at == NOW
+    assert confirmed.failing_accounts == (account(1), account(7))
+
+
+def test_a_late_retry_after_does_not_lengthen_a_suspicion() -> None:
+    """A throttled tenant must not stop the others."""
+    assert judge(SUSPECTED, [answer(2, BUSY)], now=NOW) == SUSPECTED
+
+
+@pytest.mark.parametrize("breaker", [SUSPECTED, opened()], ids=["suspected", "open"])
+def test_a_request_since_then_that_succeeds_closes_it(breaker: Breaker) -> None:
+    """It was a new sign-in, or an operator's refresh. If it fails, nothing changes."""
+    after_it = NOW + MINUTE
+
+    assert judge(breaker, [answer(7, make_refreshed(), at=after_it)], now=LATER).opened_at is None
+    assert judge(breaker, [answer(7, BUSY, at=after_it)], now=LATER) == breaker
+    assert judge(breaker, [answer(7, ReauthRequired(code="AADSTS50173"), at=after_it)], now=LATER) == breaker
+
+
+def test_new_sign_ins_pass_unless_microsoft_throttles_the_registration() -> None:
+    throttled = opened(Throttled(code="http_429", scope=Scope.CLIENT))
+
+    assert (opened().admits_sign_ins, SUSPECTED.admits_sign_ins, throttled.admits_sign_ins) == (True, True, False)

@@ -38,7 +38,8 @@ class Ledger:
     def breakers(self) -> Sequence[Breaker]:
         """The app registrations that are in trouble."""
         with self._database.begin() as connection:
-            return [breaker for breaker in breaker_rows.all_breakers(connection) if not breaker.is_clean]
+            stored = breaker_rows.all_breakers(connection)
+        return [breaker for breaker in stored if not (breaker.is_clean or breaker.is_suspected)]
 
     def prune(self) -> int:
         """Delete lines older than the retention; returns how many."""

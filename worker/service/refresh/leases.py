@@ -8,6 +8,7 @@ from uuid import uuid4
 import structlog
 
 from worker.db import leases as rows
+from worker.db import probes
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Lease, LeaseId, email_domain
 from worker.domain.binding import binding_of
@@ -75,6 +76,32 @@ class Leases:
                 now=self._utcnow(),
                 in_backlog=in_backlog,
             )
+        return self._without_pending(leased)
+
+    def acquire_probe(self, client: str, *, failing: Sequence[AccountId]) -> list[Lease]:
+        """Lease the account that shows best whether the app registration works, due or not. ``failing``: the accounts
+        that make it doubtful."""
+        with self._database.begin() as connection:
+            leased = probes.lease_probe(
+                connection,
+                client=client,
+                failing=failing,
+                lease_id=_new_id(),
+                lease=self._duration,
+                now=self._utcnow(),
+            )
+        return self._without_pending([leased] if leased else [])
+
+    def acquire_sign_in(self, client: str, *, since: datetime) -> list[Lease]:
+        """Lease an account whose user has signed in since then, for its first refresh."""
+        with self._database.begin() as connection:
+            leased = probes.lease_sign_in(
+                connection, client=client, since=since, lease_id=_new_id(), lease=self._duration, now=self._utcnow()
+            )
+        return self._without_pending([leased] if leased else [])
+
+    def _without_pending(self, leased: list[Lease]) -> list[Lease]:
+        """Release the leases of accounts whose result waits in the outbox."""
         pending = self._outbox.deliver_for([lease.account_id for lease in leased]) if leased else {}
         if not pending:
             return leased

@@ -7,16 +7,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count, islice
+from typing import assert_never
 
 import structlog
 
 from worker.cache import RateLimiter, TenantThrottle
 from worker.domain.account import DEFAULT_CLIENT, Account, AccountId, Lease
+from worker.domain.breaker import Answer
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import BackingOff, ClientMisconfigured, Unavailable, UnknownKey
 from worker.domain.token import Secret
 from worker.identity import Identity, TokenRequest
-from worker.service.refresh.breakers import Answers, CircuitBreakers
+from worker.service.refresh.breakers import Accounts, Admission, Answers, CircuitBreakers
 from worker.service.refresh.leases import Batch, Leases, tenant_domain, tenant_wait
 from worker.service.refresh.results import RefreshResult, ResultWriter, Trigger
 
@@ -73,32 +75,63 @@ class Refresher:
         return round_robin(batches, limit, first=next(self._sweeps))
 
     def refresh_due(self, client: str = DEFAULT_CLIENT) -> dict[str, int]:
-        """Refresh one batch of due accounts of an app registration. Returns how many leases ended how."""
+        """Refresh one batch of due accounts of an app registration. Returns how many leases ended how.
+
+        If the registration comes under suspicion, a healthy account is refreshed before the others.
+        """
         self._leases.deliver_pending()
         tally: Counter[str] = Counter(leased=0)
         if client not in self._identity.clients:
             log.warning("App registration is not known here; its accounts are left to other workers", client=client)
             return dict(tally)
         until = self._utcnow() + _LEASING_LIMIT
+        tally.update(self._refresh_admitted(client, until))
+        while self._breakers.is_suspected(client) and self._may_go_on(until):
+            probed = self._refresh_admitted(client, until)
+            tally.update(probed)
+            if not probed["leased"] or self._breakers.is_suspected(client):
+                break
+            tally.update(self._refresh_admitted(client, until))
+        return dict(tally)
+
+    def _refresh_admitted(self, client: str, until: datetime) -> Counter[str]:
+        """Refresh as many accounts as breaker and rate admit, up to a batch."""
+        tally: Counter[str] = Counter()
         due = self._leases.count_due(client, self._batch_size + 1)
         left = min(due, self._batch_size)  # permits of the rate beyond that would be taken from other workers
-        while left > 0 and not self._stopping.is_set() and self._utcnow() < until:
-            allowed = self._breakers.admit(client, left)
-            if not allowed:
+        while self._may_go_on(until):
+            admission = self._breakers.admit(client, left)
+            if not admission.requests:
                 break
             try:
-                permitted = self._limiter.acquire(client, allowed)
+                permitted = self._limiter.acquire(client, admission.requests)
                 # Only accounts that do not fit into this batch make a backlog. That the rate has left room for one or
                 # two is no sign of it.
                 is_backlog = due > permitted >= _BACKLOG_MIN
-                leased = self._leases.acquire_due(client, permitted, in_backlog=is_backlog) if permitted else []
+                leased = self._lease(client, admission, permitted, is_backlog=is_backlog) if permitted else []
                 tally.update(self._refresh(client, leased))
             finally:
                 self._breakers.release_probe(client)
-            if allowed < left or len(leased) < permitted or not permitted:
+            if admission.requests < left or len(leased) < permitted or len(leased) >= left or not permitted:
                 break  # the ramp's next step is for the next sweep
             due, left = due - len(leased), left - len(leased)
-        return dict(tally)
+        return tally
+
+    def _may_go_on(self, until: datetime) -> bool:
+        return not self._stopping.is_set() and self._utcnow() < until
+
+    def _lease(self, client: str, admission: Admission, limit: int, *, is_backlog: bool) -> list[Lease]:
+        breaker = admission.breaker
+        match admission.accounts:
+            case Accounts.DUE:
+                return self._leases.acquire_due(client, limit, in_backlog=is_backlog)
+            case Accounts.PROBE:
+                return self._leases.acquire_probe(client, failing=breaker.failing_accounts)
+            case Accounts.SIGNED_IN:
+                assert breaker.opened_at is not None
+                return self._leases.acquire_sign_in(client, since=breaker.opened_at)
+            case unreachable:
+                assert_never(unreachable)
 
     def refresh_one(self, account: Account, trigger: Trigger) -> CacheEntry | None:
         """Refresh an account now, due or not. Returns its new entry, which may say why there is no token; None if
@@ -113,7 +146,7 @@ class Refresher:
             raise BackingOff(account.email, "tenant_throttled", wait)
         if account.client not in self._identity.clients:
             raise ClientMisconfigured(account.email, account.client, "unknown_client")  # here; others may know it
-        allowed = self._breakers.admit(account.client, 1)
+        allowed = self._breakers.admit(account.client, 1, account=account, is_operator=is_operator).requests
         if not allowed and not is_operator:
             raise self._breakers.error(account.client, account.email)
         try:
@@ -205,7 +238,15 @@ def _log_unexpected(error: Exception, email: str) -> None:
 
 
 def _answers(results: Sequence[RefreshResult]) -> Answers:
-    return [(result.key.account_id, result.outcome) for result in results]
+    return [
+        Answer(
+            account=result.key.account_id,
+            outcome=result.outcome,
+            requested_at=result.requested_at,
+            was_failing=result.key.failure is not None,
+        )
+        for result in results
+    ]
 
 
 def round_robin(wanted: Mapping[str, int], places: int, *, first: int) -> list[str]:
