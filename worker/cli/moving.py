@@ -5,7 +5,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,6 +17,7 @@ from worker.cli.progress import progress
 from worker.cli.services import services
 
 if TYPE_CHECKING:
+    from worker.bootstrap import Services
     from worker.service.moving.importer import Existing, ImportReport, Reject
     from worker.service.moving.record import Record
 
@@ -26,11 +27,18 @@ _REASONS_SHOWN = 20
 
 
 @click.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", metavar="FILE|URL")
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["prisma", "nextauth", "allauth", "msal-cache", "nango", "mutt"]),
+    help="Read another product's database (postgresql://...) or file; see docs/moving-in.md.",
+)
+@click.option("--table", help="With --from: the table's name, if it is not the usual one.")
 @click.option("--dry-run", is_flag=True, help="Check all, count what is new, and store nothing.")
 @click.option("--skip-existing", is_flag=True, help="Leave accounts as they are that are stored already.")
 @click.option(
-    "--only-newer", is_flag=True, help="Replace a stored grant only by a newer one (obtained_at, expires_at)."
+    "--only-newer", is_flag=True, help="Replace a stored grant only by one with a later obtained_at or expires_at."
 )
 @click.option(
     "--rejects",
@@ -38,8 +46,12 @@ _REASONS_SHOWN = 20
     help="Write what is refused to this new file, which you can correct and import.",
 )
 @as_json
+@click.pass_context
 def import_(
-    file: BufferedReader,
+    context: click.Context,
+    file: str,
+    source: str | None,
+    table: str | None,
     rejects: Path | None,
     *,
     dry_run: bool,
@@ -63,16 +75,22 @@ def import_(
     """
     if skip_existing and only_newer:
         raise click.UsageError("--skip-existing and --only-newer exclude each other")
-    from worker.service.moving.files import read_file  # noqa: PLC0415
+    if source is None and (table or _is_url(file)):
+        raise click.UsageError("say with --from whose database it is")
     from worker.service.moving.importer import Existing, Importer  # noqa: PLC0415
 
     existing = Existing.SKIP if skip_existing else Existing.ONLY_NEWER if only_newer else Existing.REPLACE
-    reasons = _Reasons()
-    with services() as opened, _rejects(rejects, reasons.add) as reject, progress(_size(file), "import") as advance:
+    reasons = _Reasons("row" if _is_url(file) else "line")
+    with (
+        services() as opened,
+        _records(context, opened, source, file, table) as found,
+        _rejects(rejects, reasons.add) as reject,
+        progress(found.total, "import") as advance,
+    ):
         report = Importer(opened.accounts).run(
-            read_file(file),
+            found.records,
             reject=reject,
-            progress=lambda number: advance(number, file.tell() if file.seekable() else None),
+            progress=lambda number: advance(number, found.position()),
             existing=existing,
             dry_run=dry_run,
         )
@@ -85,10 +103,45 @@ def import_(
 COMMANDS: tuple[click.Command, ...] = (import_,)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Records to import. ``total`` is their number, or the size of their file in bytes; None if it is unknown."""
+
+    records: Iterator["Record"]
+    total: int | None
+    file: BufferedReader | None = None
+
+    def position(self) -> int | None:
+        """The bytes of the file that have been read."""
+        return self.file.tell() if self.file and self.total is not None else None
+
+
+@contextmanager
+def _records(
+    context: click.Context, opened: "Services", source: str | None, place: str, table: str | None
+) -> Iterator[_Found]:
+    from worker.service.moving.files import read_file  # noqa: PLC0415
+    from worker.service.moving.sources.reading import open_database, read_source_file  # noqa: PLC0415
+
+    clients = opened.identity.client_ids()
+    if source and _is_url(place):
+        with open_database(source, place, table=table, clients=clients) as found:
+            yield _Found(found.records, found.total)
+        return
+    file = click.File("rb").convert(place, None, context)
+    assert isinstance(file, BufferedReader)
+    yield _Found(read_source_file(source, file, clients=clients) if source else read_file(file), _size(file), file)
+
+
+def _is_url(place: str) -> bool:
+    return "://" in place
+
+
 class _Reasons:
     """Reasons for refusals. On a terminal the first of them follow the bar; elsewhere each is printed at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         self._kept: list[str] = []
         self._number = 0
 
@@ -96,7 +149,7 @@ class _Reasons:
         if not reason:
             return
         self._number += 1
-        line = printable(f"line {record.number}: {reason}")
+        line = printable(f"{self._unit} {record.number}: {reason}")
         if not sys.stderr.isatty():
             click.echo(line, err=True)
         elif self._number <= _REASONS_SHOWN:

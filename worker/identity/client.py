@@ -193,6 +193,10 @@ class Identity:
     def clients(self) -> tuple[str, ...]:
         return tuple(self._registrations)
 
+    def client_ids(self) -> dict[str, str]:
+        """The name of each app registration by its client id; of several with one id, the first."""
+        return {each.client_id: name for name, each in reversed(self._registrations.items())}
+
     def start_device_flow(self, client: str) -> DeviceFlow:
         """Begin a sign-in on another device. Raises ConfigurationError if the platform does not start one."""
         registration = self._registrations[client]
