@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from worker import clock
+from worker.broker import QueueDepths
 from worker.cache import (
     Cache,
     FleetMarker,
@@ -29,6 +30,7 @@ from worker.service.accounts.pauses import Pauses
 from worker.service.accounts.reader import AccountReader
 from worker.service.accounts.renaming import AccountRenaming
 from worker.service.accounts.states import AccountStates
+from worker.service.accounts.status import FleetStatus
 from worker.service.refresh.breaker_control import BreakerControl
 from worker.service.refresh.breakers import CircuitBreakers
 from worker.service.refresh.fleet import Fleet
@@ -65,6 +67,7 @@ class Services:
     outbox: Outbox
     events: Ledger
     heartbeats: HeartbeatStore
+    status: FleetStatus
 
     def close(self) -> None:
         self.identity.close()
@@ -197,6 +200,17 @@ def bootstrap(
             utcnow=utcnow,
         ),
         heartbeats=HeartbeatStore(redis),
+        status=FleetStatus(
+            database=database,
+            outbox=OutboxStore(redis),
+            heartbeats=HeartbeatStore(redis),
+            queues=QueueDepths(settings.broker, prefix=settings.key_prefix),
+            redis_url=settings.redis_url.get_secret_value(),
+            clients=identity.clients,
+            key_ids=[key.id for key in settings.keys],
+            sweep_interval=timedelta(seconds=settings.sweep_interval),
+            utcnow=utcnow,
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from tests.waiting import HANG_LIMIT
 COLUMNS = 80
 _SIZE = struct.pack("HHHH", 24, COLUMNS, 0, 0)  # rows, columns, and no pixels
 _REPLACED = re.compile(r"[^\n]*\r\x1b\[K")  # a line of progress
-_BOLD = re.compile(r"\x1b\[[01]m")  # the only styles that a table uses
+_STYLE = re.compile(r"\x1b\[(0|1|31)m")  # bold and red are the only styles
 
 
 def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
@@ -38,7 +38,7 @@ def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
     reader.join()
     os.close(ours)
     output = b"".join(chunks).decode().replace("\r\n", "\n")
-    return status, _BOLD.sub("", _REPLACED.sub("", output))
+    return status, _STYLE.sub("", _REPLACED.sub("", output))
 
 
 def _read(descriptor: int, chunks: list[bytes]) -> None:

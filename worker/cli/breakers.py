@@ -1,15 +1,15 @@
 """Commands about the circuit breakers of app registrations."""
 
-from datetime import datetime
 from typing import Any
 
 import click
 
 from worker import clock
-from worker.cli.output import as_json, duration, print_json, print_line, print_table
+from worker.cli.output import as_json, print_json, print_line, print_table
 from worker.cli.services import services
 from worker.domain.breaker import Breaker
 from worker.domain.codes import hint
+from worker.domain.fleet import state_of
 
 
 @click.group()
@@ -29,7 +29,7 @@ def list_(*, json_output: bool) -> None:
     now = clock.utcnow()
     print_table(
         ("app registration", "breaker", "problem"),
-        ((each.client, _state(each, now), f"{each.kind} ({each.code})" if each.code else "") for each in breakers),
+        ((each.client, state_of(each, now), f"{each.kind} ({each.code})" if each.code else "") for each in breakers),
     )
 
 
@@ -63,17 +63,3 @@ def describe(breaker: Breaker) -> dict[str, Any]:
         "failures": breaker.failures,
         "open_until": breaker.open_until,
     }
-
-
-def explain(breaker: Breaker, now: datetime) -> str:
-    """The failure of its refreshes, until when they wait, and the meaning of the code."""
-    return f"{breaker.kind} ({breaker.code}), {_state(breaker, now)}. {hint(breaker.code or '')}"
-
-
-def _state(breaker: Breaker, now: datetime) -> str:
-    if breaker.is_clean:
-        return "closed"
-    if breaker.open_until is None or breaker.is_suspected:
-        return "suspected"
-    left = breaker.open_until - now
-    return f"not used for {duration(left)}" if left.total_seconds() > 0 else "about to be tried again"

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from worker import clock
-from worker.cli.breakers import describe, explain
-from worker.cli.output import as_json, duration, print_fields, print_json, print_line
+from worker.cli.output import as_json, print_json
 from worker.cli.services import services
-from worker.domain.errors import Unavailable
 from worker.vault import format_access_keys, generate_key
 
 # Modules that import SQLAlchemy, pydantic or Alembic are imported in functions: see worker.cli.accounts.services.
 
 if TYPE_CHECKING:
-    from worker.bootstrap import Services
+    pass
 
 
 @click.command()
@@ -98,37 +96,4 @@ def rotate_keys(*, json_output: bool) -> None:
         raise SystemExit(1)
 
 
-@click.command()
-@as_json
-def status(*, json_output: bool) -> None:
-    """Show how the fleet stands: accounts by state, what is due, expired or failing."""
-    with services() as opened:
-        summary, breakers = dict(opened.events.summary()), opened.events.breakers()
-        summary["in_outbox"] = _in_outbox(opened)
-    if json_output:
-        print_json({**summary, "breakers": [describe(breaker) for breaker in breakers]})
-        return
-    now = clock.utcnow()
-    states = summary.pop("accounts")
-    oldest, last = summary.pop("oldest_due_at"), summary.pop("last_refreshed_at")
-    print_fields(
-        {
-            "accounts": ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none",
-            **{name.replace("_", " "): value for name, value in summary.items()},
-            "oldest overdue by": duration(now - oldest) if oldest else None,
-            "last refresh": f"{duration(now - last)} ago" if last else None,
-        }
-    )
-    for breaker in breakers:
-        print_line(f"app registration {breaker.client}: {explain(breaker, now)}")
-
-
-COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys, status)
-
-
-def _in_outbox(opened: "Services") -> int | None:
-    """None while Redis is away: the rest of the status is worth having then."""
-    try:
-        return opened.outbox.size()
-    except Unavailable:
-        return None
+COMMANDS: tuple[click.Command, ...] = (migrate, keygen, rotate_keys)

@@ -13,6 +13,8 @@ from typing import Any
 import click
 from rich.cells import cell_len
 
+from worker.domain.duration import duration
+
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON, for machines.")
 
 _GAP = "  "
@@ -41,13 +43,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
         click.echo(line)
 
 
+def print_trouble(text: str) -> None:
+    """A sentence that needs the operator, in red on a terminal."""
+    print_line(text, label="! ", color="red")
+
+
 def print_fields(fields: dict[str, Any]) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
         print_line("-" if value is None else str(value), label=name.ljust(width) + _GAP)
 
 
-def print_line(text: str, *, label: str = "") -> None:
+def print_line(text: str, *, label: str = "", color: str | None = None) -> None:
     """The label and the text; on a terminal the text is wrapped between words, and indented as far as the label."""
     line = printable(text)
     if sys.stdout.isatty():
@@ -56,7 +63,7 @@ def print_line(text: str, *, label: str = "") -> None:
         wrapped = textwrap.wrap(
             line, width, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
-        click.echo("\n".join(wrapped))
+        click.secho("\n".join(wrapped), fg=color)
     else:
         click.echo(label + line)
 
@@ -79,15 +86,6 @@ def remaining(until: datetime | None, now: datetime) -> str:
         return "-"
     left = until - now
     return duration(left) if left > timedelta(0) else f"expired {duration(-left)} ago"
-
-
-def duration(span: timedelta) -> str:
-    """One unit is precise enough to act on."""
-    seconds = span.total_seconds()
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import click
 
-from worker.cli.output import duration
+from worker.domain.duration import duration
 
 _LINE_INTERVAL = 10.0  # seconds between lines, where there is no bar
 

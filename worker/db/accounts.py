@@ -1,12 +1,11 @@
 """Every statement about accounts, named after its use. Callers own the transaction; ``now`` is always an argument."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, RowMapping, text
 
-from worker.db.rows import EXPIRED, FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
+from worker.db.rows import FORGIVEN, FREE, LEASE_UNTIL, as_failure, as_mail
 from worker.domain.account import Account, AccountId, Status
 from worker.domain.token import Sealed
 
@@ -79,35 +78,6 @@ def erase_tokens(connection: Connection, accounts: Sequence[AccountId]) -> None:
         """),
         {"ids": list(accounts)},
     )
-
-
-def summary(connection: Connection, *, clients: Sequence[str], now: datetime) -> Mapping[str, Any]:
-    """The figures of ``status``: accounts by state, how many are due or expired, and the oldest due time.
-
-    ``unconfigured``: accounts of app registrations other than ``clients``, which this process does not refresh.
-    """
-    rows = connection.execute(
-        text(f"""
-            SELECT status, count(*) AS accounts,
-                   count(*) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS due,
-                   count(*) FILTER (WHERE NOT {FREE}) AS in_flight,
-                   count(*) FILTER (WHERE {EXPIRED}) AS expired,
-                   count(*) FILTER (WHERE failure_count > 0) AS failing,
-                   count(*) FILTER (WHERE client <> ALL(CAST(:clients AS text[]))) AS unconfigured,
-                   min(refresh_due_at) FILTER (WHERE refresh_due_at <= :now AND {FREE}) AS oldest_due_at,
-                   max(last_refreshed_at) AS last_refreshed_at
-            FROM mail_credentials GROUP BY status
-        """),
-        {"now": now, "clients": list(clients)},
-    )
-    found = rows.mappings().all()
-    numbers = ("due", "in_flight", "expired", "failing", "unconfigured")
-    return {
-        "accounts": {row["status"]: row["accounts"] for row in found},
-        **{name: sum(row[name] for row in found) for name in numbers},
-        "oldest_due_at": min(filter(None, (row["oldest_due_at"] for row in found)), default=None),
-        "last_refreshed_at": max(filter(None, (row["last_refreshed_at"] for row in found)), default=None),
-    }
 
 
 def _account(row: RowMapping) -> Account:

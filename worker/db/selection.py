@@ -14,12 +14,13 @@ Order: TypeAlias = Literal["email", "due", "expires", "since"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 # greatest() skips what is NULL.
-_SINCE = "greatest(failing_since, status_changed_at)"
+#: When the account came into its state or began to fail.
+SINCE = "greatest(failing_since, status_changed_at)"
 _RANKS: dict[Order, str] = {
     "email": "",
     "due": "refresh_due_at ASC NULLS LAST, ",
     "expires": "token_expiry ASC NULLS FIRST, ",
-    "since": f"{_SINCE} DESC NULLS LAST, ",
+    "since": f"{SINCE} DESC NULLS LAST, ",
 }
 
 
@@ -47,7 +48,7 @@ def _condition(selection: Selection) -> tuple[str, dict[str, Any]]:
         (selection.codes, "failure_code = ANY(:codes)", {"codes": list(selection.codes or ())}),
         (selection.labels, "labels && CAST(:labels AS text[])", {"labels": list(selection.labels or ())}),
         (selection.failing or None, "failure_count > 0", {}),
-        (selection.since, f"{_SINCE} >= :since", {"since": selection.since}),
+        (selection.since, f"{SINCE} >= :since", {"since": selection.since}),
         (
             selection.expiring_before,
             f"status <> '{Status.REAUTH_REQUIRED}' AND {GRANT_EXPIRES_AT} < :expiring_before",

@@ -5,7 +5,7 @@ import pytest
 from tests.constants import ANN, BOB, CAT, DAN, HOUR
 from tests.factories import NOW
 from tests.integration.db.rows import FAILURE, LEASE, Overtake, Rows, failed, grant, refreshed
-from worker.db import accounts, leases
+from worker.db import figures, leases
 from worker.db.key_rotation import SEALED_COLUMNS
 from worker.domain.account import Account, Lease, MailServers, Status, account_id
 from worker.domain.token import Sealed
@@ -178,7 +178,7 @@ def test_the_summary_counts_accounts_by_state(rows: Rows) -> None:
     rows.save(grant(BOB, due_at=NOW - HOUR, expires_at=NOW))
 
     with rows.database.begin() as connection:
-        summary = accounts.summary(connection, clients=["default"], now=NOW)
+        summary = figures.summary(connection, clients=["default"], now=NOW)
 
     assert summary == {
         "accounts": {"active": 3, "paused": 1},
@@ -195,6 +195,6 @@ def test_the_summary_counts_accounts_by_state(rows: Rows) -> None:
 def test_an_account_whose_lease_has_run_out_is_due_and_not_in_flight(rows: Rows, lease: Lease) -> None:
     """Its worker is dead, so the summary must not count it as in flight."""
     with rows.database.begin() as connection:
-        summary = accounts.summary(connection, clients=["default"], now=NOW + LEASE)
+        summary = figures.summary(connection, clients=["default"], now=NOW + LEASE)
 
     assert (summary["due"], summary["in_flight"], summary["oldest_due_at"]) == (1, 0, NOW)

@@ -117,7 +117,7 @@ def test_status_shows_which_app_registration_fails(
     [trouble] = json.loads(for_machines.result())["breakers"]
     assert (trouble["client"], trouble["outcome"], trouble["code"]) == ("default", "throttled", "http_429")
     assert trouble["open_until"] == (installation.clock.now + MINUTE).isoformat()
-    line = r"^app registration default: throttled \(http_429\), not used for \d\d s\. Microsoft throttles the app reg"
+    line = r"^! app registration default: throttled \(http_429\), not used for \d\d s\. Microsoft throttles the app reg"
     assert re.search(line, for_people.result(), re.MULTILINE)
 
     installation.query("UPDATE oauth_clients SET open_until = open_until - interval '1 h'")

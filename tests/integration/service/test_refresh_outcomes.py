@@ -202,7 +202,7 @@ def test_the_summary_of_the_fleet_agrees_with_the_rows(installation: Installatio
     summary = installation.services.events.summary()
 
     assert summary["accounts"] == {"active": 2, "blocked": 1}
-    assert (summary["due"], summary["failing"], summary["expired"], summary["in_flight"]) == (1, 2, 0, 0)
+    assert (summary["due"], summary["failing"], summary["expired"], summary["in_flight"]) == (1, 2, 1, 0)
 
 
 def test_old_events_are_pruned(installation: Installation) -> None:

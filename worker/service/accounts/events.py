@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from worker.db import accounts, events
 from worker.db import breakers as breaker_rows
+from worker.db import events, figures
 from worker.db.session import Database
 from worker.domain.account import AccountId
 from worker.domain.breaker import Breaker
@@ -33,7 +33,7 @@ class Ledger:
     def summary(self) -> Mapping[str, Any]:
         """Accounts by state, how many are due, expired and failing, and the oldest due time: a look at every row."""
         with self._database.begin_long(_OF_ALL_ROWS) as connection:
-            return accounts.summary(connection, clients=self._clients, now=self._utcnow())
+            return figures.summary(connection, clients=self._clients, now=self._utcnow())
 
     def breakers(self) -> Sequence[Breaker]:
         """The app registrations that are in trouble."""
