@@ -5,7 +5,7 @@ import click
 from worker.domain.errors import ConfigurationError
 from worker.observability import logging
 
-_PORT = 9464  # of no other program of the fleet
+_PORT = 9808  # of no other program of the fleet
 
 
 @click.command()

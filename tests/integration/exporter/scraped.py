@@ -1,6 +1,8 @@
 """One scrape of the exporter, as Prometheus would read it."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -11,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from worker.db.session import Database
 from worker.exporter.fleet import Fleet
 from worker.exporter.process import make_collector
+from worker.exporter.server import Server
 from worker.settings import ExporterSettings
 
 
@@ -53,6 +56,18 @@ class Exporter:
 
     def page(self) -> str:
         return generate_latest(self._registry).decode()
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Serve over HTTP. The block gets the URL."""
+        with Server("127.0.0.1", 0, self._collector, is_healthy=lambda: True) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield server.url
+            finally:
+                server.shutdown()
+                thread.join()
 
     def close(self) -> None:
         self._collector.close()

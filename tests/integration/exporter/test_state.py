@@ -9,20 +9,13 @@ import trustme
 
 from tests.constants import ANN, BOB, CAT, DAN, HOUR
 from tests.factories import emails
+from tests.integration.exporter.heartbeats import beat
 from tests.integration.exporter.scraped import Exporter
 from tests.integration.installation import Installation
-from worker.cache import HeartbeatStore, connect
+from worker.cache import HeartbeatStore
 from worker.clock import utcnow
 from worker.domain.account import account_id
-from worker.domain.heartbeat import Heartbeat, Role
-
-
-def beat(redis_url: str, **fields: object) -> None:
-    """Write the heartbeat of a worker."""
-    now = utcnow()
-    given = {"role": Role.WORKER, "host": "one", "pid": 7, "version": "1", "started_at": now, "at": now} | fields
-    with connect(redis_url) as redis:
-        HeartbeatStore(redis).put(Heartbeat(**given))  # type: ignore[arg-type]  # of the fields' types
+from worker.domain.heartbeat import Role
 
 
 def test_accounts_by_state_and_what_their_users_can_read(installation: Installation, exporter: Exporter) -> None:
@@ -118,13 +111,13 @@ def test_messages_in_the_queues(installation: Installation, exporter: Exporter) 
     assert page.get("queue_messages", queue="refresh") == 0
 
 
-def test_the_last_sweep_and_the_heartbeats(installation: Installation, exporter: Exporter, redis_url: str) -> None:
+def test_the_last_sweep_and_the_heartbeats(installation: Installation, exporter: Exporter) -> None:
     before = exporter.scrape()
     HeartbeatStore(installation.services.redis).note_sweep()
-    beat(redis_url, host="one", pid=1)
-    beat(redis_url, host="one", pid=2)
-    beat(redis_url, host="two", pid=1)
-    beat(redis_url, host="three", pid=1, role=Role.BEAT)
+    beat(installation.services.redis, host="one", pid=1)
+    beat(installation.services.redis, host="one", pid=2)
+    beat(installation.services.redis, host="two", pid=1)
+    beat(installation.services.redis, host="three", pid=1, role=Role.BEAT)
 
     page, now = exporter.scrape(), installation.clock().timestamp()
 
@@ -135,22 +128,22 @@ def test_the_last_sweep_and_the_heartbeats(installation: Installation, exporter:
     assert page.get("worker_heartbeat_timestamp_seconds", host="one") == pytest.approx(now, abs=30)
 
 
-def test_a_worker_that_lacks_a_key(exporter: Exporter, redis_url: str) -> None:
-    beat(redis_url, host="one", key_ids=("k2", "k1"))
-    beat(redis_url, host="two", key_ids=("k1", "k2"))
+def test_a_worker_that_lacks_a_key(installation: Installation, exporter: Exporter) -> None:
+    beat(installation.services.redis, host="one", key_ids=("k2", "k1"))
+    beat(installation.services.redis, host="two", key_ids=("k1", "k2"))
     alike = exporter.scrape()
-    beat(redis_url, host="three", key_ids=("k1",))
+    beat(installation.services.redis, host="three", key_ids=("k1",))
 
     assert alike.get("workers_lacking_keys") == 0
     assert exporter.scrape().get("workers_lacking_keys") == 1
 
 
-def test_the_clock_that_is_farthest_off(installation: Installation, exporter: Exporter, redis_url: str) -> None:
+def test_the_clock_that_is_farthest_off(installation: Installation, exporter: Exporter) -> None:
     """The clock of the test stands months behind, and so do the differences."""
     behind = (installation.clock() - utcnow()).total_seconds()
-    beat(redis_url, host="one")
+    beat(installation.services.redis, host="one")
     right = exporter.scrape().get("clock_skew_seconds")
-    beat(redis_url, host="two", at=utcnow() + timedelta(minutes=10))
+    beat(installation.services.redis, host="two", at=utcnow() + timedelta(minutes=10))
     ahead = exporter.scrape().get("clock_skew_seconds")
 
     assert right == pytest.approx(-behind, abs=60)
