@@ -23,7 +23,7 @@ from bench.quantiles import p99
 from bench.site import Site, sql
 from worker import clock
 from worker.db import events, leases
-from worker.db.events import RefreshEvent
+from worker.db.events import Success
 from worker.db.session import Database
 from worker.domain.account import Lease, LeaseId, Status
 from worker.domain.policy import AccountUpdate
@@ -74,7 +74,7 @@ class _Spent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The bytes of one size: per account, and of the ledger per event."""
+    """The bytes of one size: per account, and of the ledger per refresh."""
 
     accounts: int
     table: float
@@ -104,7 +104,7 @@ class Table:
         self._database.close()
 
     def fill(self) -> None:
-        self.sql("TRUNCATE mail_credentials, refresh_events")
+        self.sql("TRUNCATE mail_credentials, refresh_events, refresh_successes")
         step, now = 50_000, clock.utcnow()
         for first in range(1, self.accounts + 1, step):
             self.sql(
@@ -153,7 +153,10 @@ class Table:
         [(table, indexes)] = self.sql(
             "SELECT pg_table_size('mail_credentials')::float8, pg_indexes_size('mail_credentials')::float8"
         )
-        [(ledger,)] = self.sql("SELECT pg_total_relation_size('refresh_events')::float8 / count(*) FROM refresh_events")
+        [(ledger,)] = self.sql(
+            "SELECT pg_total_relation_size('refresh_successes_default')::float8 / sum(cardinality(refreshes))"
+            " FROM refresh_successes"
+        )
         return Weight(self.accounts, table / self.accounts, indexes / self.accounts, ledger, self._uses_index())
 
     def size(self) -> float:
@@ -184,7 +187,8 @@ class Table:
 
     def _persist(self, leased: Sequence[Lease], now: datetime, connection: Connection) -> None:
         leases.persist(connection, [self._update(lease, now) for lease in leased], now=now)
-        events.record(connection, [_event(lease, now) for lease in leased])
+        successes = [Success(lease.account_id, lease.client, now, 150) for lease in leased]
+        events.record_successes(connection, successes, trigger="schedule")
 
     def _update(self, lease: Lease, now: datetime) -> AccountUpdate:
         return AccountUpdate(
@@ -214,20 +218,6 @@ class Table:
 
 def _since(begin: float) -> float:
     return (time.perf_counter() - begin) * 1000
-
-
-def _event(lease: Lease, now: datetime) -> RefreshEvent:
-    return RefreshEvent(
-        account_id=lease.account_id,
-        at=now,
-        trigger="schedule",
-        outcome="refreshed",
-        code="ok",
-        latency_ms=150,
-        correlation_id=str(lease.account_id),
-        fingerprint_before="bench:0123456789abcdef",
-        fingerprint_after="bench:0123456789abcdef",
-    )
 
 
 @dataclass(frozen=True, slots=True)

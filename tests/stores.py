@@ -15,6 +15,8 @@ from worker.devkit.stack import Stack
 
 ROOT = Path(__file__).parents[1]
 
+_TABLES = "mail_credentials, oauth_clients, pauses, refresh_events, refresh_successes"
+
 _THROW_OUT = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -79,7 +81,7 @@ class Scratch:
             connection.execute(_THROW_OUT)
             if connection.execute(_SCHEMA).fetchone() != self._schema:
                 return False
-            connection.execute("TRUNCATE mail_credentials, oauth_clients, pauses, refresh_events RESTART IDENTITY")
+            connection.execute(f"TRUNCATE {_TABLES} RESTART IDENTITY")
         return True
 
     def _clone(self) -> None:

@@ -196,7 +196,8 @@ def bootstrap(
         events=Ledger(
             database=database,
             clients=identity.clients,
-            retention=timedelta(days=settings.events_retention_days),
+            event_days=settings.events_retention_days,
+            success_days=settings.successes_retention_days,
             utcnow=utcnow,
         ),
         heartbeats=HeartbeatStore(redis),

@@ -61,5 +61,5 @@ def refresh_account(
 
 @shared_task(bind=True, name="worker.prune_events")
 def prune_events(self: "Task[[], int]") -> int:
-    """Delete old lines of the ledger. Returns their number."""
-    return _app(self).services.events.prune()
+    """Make the ledger's partitions of the coming days, and drop old ones. Returns how many were dropped."""
+    return _app(self).services.events.maintain()

@@ -2,6 +2,7 @@
 
 import time
 from base64 import b64decode
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
@@ -148,19 +149,23 @@ class Fleet:
         ).reveal()
 
     def windows(self, *, since: datetime) -> list[float]:
-        """Milliseconds from each response to its commit, by the records of the emulator and of Postgres."""
-        committed = dict(
-            self.deployment.sql(
-                "SELECT fingerprint_after, pg_xact_commit_timestamp(xmin) FROM refresh_events WHERE at > %s", since
-            )
+        """Milliseconds from each response to its commit, by the records of the emulator and of Postgres.
+
+        The response that a commit belongs to is the last one before it.
+        """
+        commits = self.deployment.sql(
+            "SELECT refresh >> 16, pg_xact_commit_timestamp(s.xmin)"
+            " FROM refresh_successes AS s, unnest(refreshes) AS refresh WHERE at > %s",
+            since,
         )
-        issued = {
-            self._vault.fingerprint(Secret(given.token), account_id(given.email)): given.at
-            for given in self.emulator.issued()
-            if given.at > since
-        }
+        issued = defaultdict[int, list[datetime]](list)
+        for given in self.emulator.issued():
+            if given.at > since:
+                issued[int.from_bytes(account_id(given.email).bytes[:6], signed=True)].append(given.at)
         return [
-            (committed[token] - at) / timedelta(milliseconds=1) for token, at in issued.items() if token in committed
+            (committed - max(before)) / timedelta(milliseconds=1)
+            for account, committed in commits
+            if (before := [at for at in issued[account] if at < committed])
         ]
 
     def processes(self) -> list[Process]:

@@ -149,7 +149,10 @@ def _echoes(emulator: Emulator) -> dict[str, Fault]:
 
 
 def _run(deployment: Deployment, processes: list[Process]) -> None:
-    requested = "SELECT count(DISTINCT account_id) FROM refresh_events"
+    requested = """
+        SELECT (SELECT count(DISTINCT account_id) FROM refresh_events)
+            + (SELECT count(DISTINCT refresh >> 16) FROM refresh_successes, unnest(refreshes) AS refresh)
+    """
     wait_for(lambda: deployment.sql(requested) == [(14,)], about="a request per account", processes=processes)
     # Otherwise the failing accounts are retried on a slow machine until the registration's breaker opens, which the
     # doctor reports.
@@ -157,7 +160,7 @@ def _run(deployment: Deployment, processes: list[Process]) -> None:
     deployment.sql(postponed, FINE, DAMAGED)
     # First the table of the ledger is missing while a worker stores new tokens, then the table of the accounts.
     worker = processes[0]
-    with _missing(deployment, "refresh_events"):
+    with _missing(deployment, "refresh_successes"):
         deployment.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE email = %s", FINE)
         wait_for(lambda: "kept in the outbox" in worker.output(), about="a token to wait", processes=processes)
     with _missing(deployment, "mail_credentials"):
@@ -255,7 +258,7 @@ def _flattened(value: Any) -> Iterator[bytes]:
 
 def _everything_in_postgres(deployment: Deployment) -> Iterator[str]:
     """Every row of every table. Bytes are printed as text, so that a token in the clear is found."""
-    for table in ("mail_credentials", "refresh_events", "alembic_version"):
+    for table in ("mail_credentials", "refresh_events", "refresh_successes", "alembic_version"):
         yield from (str(row) for row in deployment.sql(f"SELECT * FROM {table}"))
 
 
@@ -279,7 +282,8 @@ def _token_columns_hold_only_sealed_bytes(deployment: Deployment) -> bool:
 
 def _check_all_kinds_of_failures_occurred(deployment: Deployment, worker: Process) -> None:
     outcomes = {outcome for (outcome,) in deployment.sql("SELECT DISTINCT outcome FROM refresh_events")}
-    assert outcomes >= {"refreshed", "reauth_required", "throttled", "transient", "misconfigured"}
+    assert outcomes >= {"reauth_required", "throttled", "transient", "misconfigured"}
+    assert deployment.sql("SELECT count(*) > 0 FROM refresh_successes") == [(True,)]
     assert deployment.accounts()[DAMAGED].status == "unreadable"
     assert deployment.accounts()[EXPIRED].status == "reauth_required"
     assert "Traceback" in worker.output()

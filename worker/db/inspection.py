@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, text
 
 from worker.db import breakers, events, grants, leases, pauses
-from worker.db.events import RefreshEvent
+from worker.db.events import RefreshEvent, Success
 from worker.db.grants import SealedGrant
 from worker.domain.account import MICROSOFT, Grant, LeaseId, account_id
 from worker.domain.token import Sealed, Secret
@@ -24,7 +24,8 @@ PRIVILEGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "mail_credentials": ("SELECT", "INSERT", "UPDATE"),
         "oauth_clients": ("SELECT", "INSERT", "UPDATE"),
         "pauses": ("SELECT",),
-        "refresh_events": ("SELECT", "INSERT", "DELETE"),
+        "refresh_events": ("SELECT", "INSERT"),
+        "refresh_successes": ("SELECT", "INSERT"),
     }
 )
 
@@ -68,7 +69,7 @@ def missing_privileges(connection: Connection) -> dict[str, list[str]]:
 
 
 def try_writes(connection: Connection, *, now: datetime) -> None:
-    """Store, lease and release an account, and write and prune events. The caller must roll back."""
+    """Store, lease and release an account, write events and make their partitions. The caller must roll back."""
     client = f"doctor-{uuid4()}"  # no other account has this app registration, so no lock meets another process
     email = f"{client}@invalid"
     pauses.all_for_sign_ins(connection)
@@ -78,8 +79,10 @@ def try_writes(connection: Connection, *, now: datetime) -> None:
     )
     leases.release(connection, dict.fromkeys(leased, timedelta(0)), now=now)
     events.record(connection, [_event(email, now)])
-    events.prune(connection, before=now - timedelta(days=36_500), limit=1)
     breakers.store(connection, breakers.lock(connection, client, now=now), now=now)
+    success = Success(account_id(email), client, now, 0)
+    events.record_successes(connection, [success], trigger="schedule")
+    events.maintain(connection, event_days=36_500, success_days=36_500, now=now)  # last, for its locks
 
 
 def _sealed_grant(client: str, email: str, now: datetime) -> SealedGrant:
@@ -99,6 +102,7 @@ def _event(email: str, now: datetime) -> RefreshEvent:
     return RefreshEvent(
         account_id=account_id(email),
         at=now,
+        client="doctor",
         trigger="operator",
         outcome="refreshed",
         code="ok",

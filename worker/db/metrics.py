@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, RowMapping, text
 
+from worker.db.events import LATENCY_MASK
 from worker.db.rows import EXPIRED, FREE, GRANT_EXPIRES_AT
 from worker.domain.account import INACTIVITY, Status
 
@@ -89,21 +90,26 @@ def fleet(
 
 
 def newest_event(connection: Connection) -> int:
-    """The highest id of the ledger, 0 if it is empty. Transactions under way may still commit lower ones."""
-    return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM refresh_events")).scalar_one())
+    """The highest id of the ledger, which its two tables share. Transactions under way may still commit lower ones."""
+    statement = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM refresh_events_id_seq")
+    return int(connection.execute(statement).scalar_one())
 
 
 def refreshes(connection: Connection, *, after: int, until: int, buckets: Sequence[int]) -> Sequence[RowMapping]:
-    """The ledger's lines with ids in (``after``, ``until``], counted by client, outcome, code and trigger.
+    """The ledger's refreshes with ids in (``after``, ``until``], counted by client, outcome, code and trigger.
 
     ``buckets`` are latencies in milliseconds. Each row has ``events``, ``milliseconds`` in total, and ``within``: how
     many took at most each of the buckets.
     """
     within = ", ".join(f"count(*) FILTER (WHERE latency_ms <= {int(bucket)})" for bucket in buckets)
     statement = text(f"""
-        SELECT coalesce(c.client, '') AS client, outcome, code, trigger,
+        SELECT client, outcome, code, trigger,
                count(*) AS events, sum(latency_ms) AS milliseconds, ARRAY[{within}] AS within
-        FROM refresh_events e LEFT JOIN mail_credentials c ON c.id = e.account_id
-        WHERE e.id > :after AND e.id <= :until GROUP BY 1, 2, 3, 4
+        FROM (
+            SELECT client, outcome, code, trigger, latency_ms FROM refresh_events WHERE id > :after AND id <= :until
+            UNION ALL
+            SELECT client, 'refreshed', 'ok', trigger, CAST(refresh & :mask AS int)
+            FROM refresh_successes, unnest(refreshes) AS refresh WHERE id > :after AND id <= :until
+        ) AS refreshes GROUP BY 1, 2, 3, 4
     """)
-    return connection.execute(statement, {"after": after, "until": until}).mappings().all()
+    return connection.execute(statement, {"after": after, "until": until, "mask": LATENCY_MASK}).mappings().all()

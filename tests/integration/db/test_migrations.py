@@ -1,6 +1,7 @@
 """Migrations lead from an empty database to the tables of the models and back, and never block a worker."""
 
 import io
+import re
 import subprocess
 import sys
 import time
@@ -25,15 +26,18 @@ from worker.db.session import Database
 from worker.devkit.stack import Stack
 from worker.settings import DatabaseSettings, load
 
-# All properties of the tables except their storage, which models do not define.
+# All properties of the tables except storage and partitions, which models do not define.
 CATALOGUE = """
     SELECT concat_ws(' ', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
                      pg_get_expr(adbin, adrelid))
     FROM pg_attribute LEFT JOIN pg_attrdef ON attrelid = adrelid AND attnum = adnum
-    WHERE attnum > 0 AND NOT attisdropped AND attrelid = ANY(ARRAY['mail_credentials', 'refresh_events']::regclass[])
-    UNION SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(oid))
-    FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+    WHERE attnum > 0 AND NOT attisdropped
+        AND attrelid = ANY(ARRAY['mail_credentials', 'refresh_events', 'refresh_successes']::regclass[])
+    UNION SELECT concat_ws(' ', conrelid::regclass, conname, pg_get_constraintdef(pg_constraint.oid))
+    FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+    WHERE connamespace = 'public'::regnamespace AND relname <> 'alembic_version' AND NOT relispartition
     UNION SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+        AND NOT (SELECT relispartition FROM pg_class WHERE oid = tablename::regclass)
     UNION SELECT concat_ws(' ', relname, reloptions) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL
 """
@@ -230,6 +234,45 @@ def test_an_index_is_built_without_blocking_writers(url: str, config: Config) ->
     assert pending(url) == []
 
 
+def test_the_old_ledger_is_set_aside_while_old_workers_write(url: str, config: Config) -> None:
+    """No row is moved, and no long lock taken. The old rows can be read until they are too old."""
+    command.upgrade(config, "20261128_0240")
+    write = """
+        INSERT INTO refresh_events (account_id, at, trigger, outcome, code, latency_ms, fingerprint_before)
+        VALUES (gen_random_uuid(), now(), 'schedule', 'refreshed', 'ok', 1, 'k1:01') RETURNING id
+    """
+    prune = "DELETE FROM refresh_events WHERE id IN (SELECT id FROM refresh_events WHERE at < now() LIMIT 1)"
+    with closing(psycopg.connect(url.replace("+psycopg", ""), autocommit=True)) as old_worker:
+        old_worker.execute(write)
+        command.upgrade(config, "head")
+        assert old_worker.execute(write).fetchone() == (3,)
+        assert old_worker.execute(prune).rowcount == 1
+        assert old_worker.execute("SELECT count(*) FROM refresh_events_old").fetchone() == (1,)
+        old_worker.execute("SELECT maintain_ledger(now(), 30, 2)")
+        assert old_worker.execute("SELECT count(*) FROM refresh_events_old").fetchone() == (1,)
+
+        old_worker.execute("SELECT maintain_ledger(now() + interval '31 days', 30, 2)")
+
+        assert old_worker.execute("SELECT to_regclass('refresh_events_old')").fetchone() == (None,)
+
+
+def test_a_downgrade_brings_the_old_ledger_back(url: str, config: Config) -> None:
+    """With its rows, indexes and numbers."""
+    command.upgrade(config, "20261128_0240")
+    catalogue = query(url, CATALOGUE.replace(", 'refresh_successes'", ""))
+    with connect(url) as connection:
+        connection.execute(
+            "INSERT INTO refresh_events (account_id, at, trigger, outcome, code, latency_ms, fingerprint_before)"
+            " VALUES (gen_random_uuid(), now(), 'schedule', 'refreshed', 'ok', 1, 'k1:01')"
+        )
+    command.upgrade(config, "20261128_0300")
+
+    command.downgrade(config, "20261128_0240")
+
+    assert query(url, CATALOGUE.replace(", 'refresh_successes'", "")) == catalogue
+    assert query(url, "SELECT count(*) FROM refresh_events") == {"1"}
+
+
 def test_a_newer_database_has_no_pending_revision(url: str) -> None:
     """Workers and doctors of the old version keep running between a migration and their restart, and after a
     rollback."""
@@ -245,9 +288,8 @@ def test_a_newer_database_has_no_pending_revision(url: str) -> None:
 def run_as_psql_does(url: str, script: str) -> None:
     """Run one statement at a time, because an index cannot be built concurrently inside a transaction."""
     with closing(psycopg.connect(url.replace("+psycopg", ""), autocommit=True)) as connection:
-        for statement in script.split(";\n"):
-            if statement.strip():
-                connection.execute(statement)
+        for statement in re.findall(r"(?:\$\$.*?\$\$|.)+?;\n", script, re.DOTALL):
+            connection.execute(statement)
 
 
 @contextmanager

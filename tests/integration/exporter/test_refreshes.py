@@ -13,8 +13,8 @@ from tests.integration.installation import Installation
 _GOOD = {"client": "default", "outcome": "refreshed", "code": "ok", "trigger": "schedule"}
 _BAD = {"client": "other", "outcome": "transient", "code": "http_5xx", "trigger": "schedule"}
 _INSERT = """
-    INSERT INTO refresh_events (account_id, at, trigger, outcome, code, latency_ms, fingerprint_before)
-    VALUES (gen_random_uuid(), now(), 'schedule', 'transient', 'http_503', 700, '')
+    INSERT INTO refresh_events (account_id, at, client, trigger, outcome, code, latency_ms, fingerprint_before)
+    VALUES (gen_random_uuid(), now(), 'erin@contoso.com', 'schedule', 'transient', 'http_503', 700, '')
 """
 
 
@@ -83,7 +83,7 @@ def test_pruning_takes_nothing_away(installation: Installation, counting: Counti
     installation.sign_in(ANN, due=True)
     installation.refresh_due()
     before = counting.scrape()
-    installation.query("DELETE FROM refresh_events")
+    installation.query("DELETE FROM refresh_successes")
 
     assert before.get("refreshes_total", **_GOOD) == 1
     assert counting.scrape().get("refreshes_total", **_GOOD) == 1
@@ -93,7 +93,7 @@ def test_a_database_from_a_backup_has_lower_ids(installation: Installation, coun
     for _ in range(5):
         installation.query(_INSERT)
     before = counting.scrape()
-    installation.query("TRUNCATE refresh_events RESTART IDENTITY")
+    installation.query("ALTER SEQUENCE refresh_events_id_seq RESTART")
     counting.scrape()
     installation.query(_INSERT)
 
@@ -123,7 +123,7 @@ def test_no_text_of_the_ledger_becomes_a_label(installation: Installation, count
     installation.query(
         "UPDATE mail_credentials SET client = 'Ann@contoso.com', failure_count = 1, failure_code = 'ann'"
     )
-    installation.query(f"{_INSERT}, ((SELECT id FROM mail_credentials), now(), '{ANN}', '{ANN}', '{ANN}', 1, '')")
+    installation.query(f"{_INSERT}, (gen_random_uuid(), now(), '{ANN}', '{ANN}', '{ANN}', '{ANN}', 1, '')")
 
     page = counting.scrape()
 

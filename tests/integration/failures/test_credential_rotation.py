@@ -85,7 +85,7 @@ def test_a_whole_batch_changes_to_the_next_secret_without_a_failure(installation
 
     assert 61 <= installation.requests <= 60 + installation.settings.connections
     assert installation.query("SELECT count(*) FROM oauth_clients") == [(0,)]
-    assert installation.query("SELECT DISTINCT outcome FROM refresh_events") == [("refreshed",)]
+    assert installation.query("SELECT outcome FROM refresh_events") == []
 
 
 def test_two_refused_secrets_open_the_breaker(installation: Installation, other_process: Services) -> None:

@@ -291,7 +291,7 @@ def test_a_missing_table_of_events_loses_no_token(installation: Installation, ot
     Without its table the tokens wait and are stored without it.
     """
     installation.sign_in(ANN, *emails(5), due=True, strict=True)
-    installation.query("ALTER TABLE refresh_events RENAME TO elsewhere")
+    installation.query("ALTER TABLE refresh_successes RENAME TO elsewhere")
 
     assert installation.refresh_due() == {"leased": 6, "refreshed": 6}
     assert len(waiting(installation)) == 6
@@ -300,16 +300,16 @@ def test_a_missing_table_of_events_loses_no_token(installation: Installation, ot
     assert waiting(installation) == set()
     for email in (ANN, *emails(5)):
         assert_stored(installation, email, version=2)
-    installation.query("ALTER TABLE elsewhere RENAME TO refresh_events")
+    installation.query("ALTER TABLE elsewhere RENAME TO refresh_successes")
     installation.clock.advance(hours=2)
     assert installation.refresh_due() == {"leased": 6, "refreshed": 6}
-    assert installation.query("SELECT count(*) FROM refresh_events") == [(6,)]
+    assert installation.query("SELECT sum(cardinality(refreshes)) FROM refresh_successes") == [(6,)]
 
 
 def test_a_row_that_postgres_rejects_does_not_delay_others(installation: Installation, other_process: Services) -> None:
     """Many results are stored at a time, and one of them makes the statement fail."""
     installation.sign_in(ANN, *emails(19), due=True, strict=True)
-    installation.query("ALTER TABLE refresh_events RENAME TO elsewhere")
+    installation.query("ALTER TABLE refresh_successes RENAME TO elsewhere")
     installation.refresh_due()
     assert len(waiting(installation)) == 20
     poison(installation)

@@ -63,7 +63,7 @@ def _with_postgres(installation: Installation) -> Iterator[TokenClient]:
     with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [_SELECT]).fetchone():
             connection.execute(f"CREATE ROLE {_SELECT} LOGIN PASSWORD 'throwaway'")
-        connection.execute(f"GRANT SELECT ON mail_credentials, refresh_events TO {_SELECT}")
+        connection.execute(f"GRANT SELECT ON mail_credentials, refresh_events, refresh_successes TO {_SELECT}")
     with _reader(installation, f"postgresql+psycopg://{_SELECT}:throwaway@{url.rpartition('@')[2]}") as client:
         yield client
 

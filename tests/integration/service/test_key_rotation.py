@@ -235,9 +235,8 @@ def test_a_refresh_in_flight_survives_a_rotation(installation: Installation) -> 
 def test_fingerprints_of_events_match_under_one_key(installation: Installation) -> None:
     """The newest key makes them. A rotation starts a new chain, and each fingerprint names its key."""
     installation.sign_in(ANN, due=True)
-    installation.refresh_due()
-    installation.clock.advance(hours=2)
-    _with_both(installation).refresher.refresh_due()
+    installation.services.on_demand.refresh_now(account_id(ANN))
+    _with_both(installation).on_demand.refresh_now(account_id(ANN))
 
     newest, oldest = installation.services.events.latest(installation.account().id)
     assert oldest["fingerprint_after"].startswith("k1:")

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.constants import ANN, DAY, HOUR, MINUTE, PERSISTED, SECOND
+from tests.constants import ANN, BOB, DAY, HOUR, MINUTE, PERSISTED, SECOND
 from tests.integration.installation import Installation
 from worker.devkit.emulator import Fault, Hang, RawAnswer, oauth_error
 from worker.domain.account import Account, Failure, Status, account_id
@@ -106,19 +106,49 @@ def test_a_refreshed_account_is_due_in_the_middle_of_its_token_s_life(installati
 
 def test_an_event_describes_a_refresh_without_a_secret(installation: Installation) -> None:
     """The event has what Microsoft's support needs to trace a token, and no secret."""
-    installation.sign_in(ANN, due=True)
+    installation.sign_in(ANN)
     for _ in range(2):
-        installation.refresh_due()
+        installation.services.on_demand.refresh_now(account_id(ANN))
         installation.clock.advance(hours=1)
 
     newest, oldest = installation.services.events.latest(account_id(ANN))
-    assert (newest["trigger"], newest["outcome"], newest["code"]) == ("schedule", "refreshed", "ok")
+    assert (newest["trigger"], newest["outcome"], newest["code"]) == ("operator", "refreshed", "ok")
     assert newest["at"] == installation.clock() - HOUR
     assert newest["correlation_id"] != oldest["correlation_id"]
     assert newest["fingerprint_before"] == oldest["fingerprint_after"] != newest["fingerprint_after"]
     assert 0 <= newest["latency_ms"] < 15_000
     assert installation.services.events.latest(account_id(ANN), limit=1) == [newest]
     assert installation.emulator.newest_refresh_token(ANN) not in str([newest, oldest])
+
+
+def test_a_plain_success_is_recorded_in_few_bytes(installation: Installation) -> None:
+    """The schedule has refreshed a healthy account. Operators see when, why and how long it took."""
+    installation.sign_in(ANN, BOB, due=True)
+    for _ in range(2):
+        installation.refresh_due()
+        installation.clock.advance(hours=1)
+
+    for email in (ANN, BOB):
+        newest, oldest = installation.services.events.latest(account_id(email))
+        assert (newest["trigger"], newest["outcome"], newest["code"]) == ("schedule", "refreshed", "ok")
+        assert (newest["at"], oldest["at"]) == (installation.clock() - HOUR, installation.clock() - 2 * HOUR)
+        assert 0 <= newest["latency_ms"] < 15_000
+    assert installation.query("SELECT count(*) FROM refresh_events") == [(0,)]
+    assert (
+        installation.query("SELECT client, trigger, cardinality(refreshes) FROM refresh_successes")
+        == [("default", "schedule", 2)] * 2
+    )
+
+
+def test_the_success_that_ends_a_failure_is_an_event(installation: Installation) -> None:
+    """It changes the state, so it is kept as long as the failures."""
+    installation.sign_in(ANN, due=True)
+    installation.emulator.add_fault(RawAnswer(b"", 503), times=1)
+    installation.refresh_due()
+    installation.clock.advance(minutes=1)
+    installation.refresh_due()
+
+    assert installation.query("SELECT outcome FROM refresh_events ORDER BY id") == [("transient",), ("refreshed",)]
 
 
 def test_latency_is_the_time_that_microsoft_took(installation: Installation) -> None:
@@ -206,15 +236,22 @@ def test_the_summary_of_the_fleet_agrees_with_the_rows(installation: Installatio
 
 
 def test_old_events_are_pruned(installation: Installation) -> None:
-    """Thirty days are kept, which is longer than any support case."""
-    installation.sign_in(ANN, due=True)
+    """Failures are kept for thirty days, which is longer than any support case, and plain successes for two."""
+    ledger = installation.services.events
+    installation.sign_in(ANN, BOB, due=True)
+    installation.emulator.add_fault(oauth_error("AADSTS53003"), ANN)
+    assert ledger.maintain() == 0
     installation.refresh_due()
     installation.clock.advance(days=20)
+    ledger.maintain()
+    assert ledger.latest(account_id(BOB)) == []
     installation.refresh_due()
-    assert installation.services.events.prune() == 0
+    assert [line["at"] for line in ledger.latest(account_id(ANN))] == [
+        installation.clock(),
+        installation.clock() - 20 * DAY,
+    ]
     installation.clock.advance(days=11)
 
-    assert installation.services.events.prune() == 1
+    ledger.maintain()
 
-    [line] = installation.services.events.latest(account_id(ANN))
-    assert line["at"] == installation.clock() - 11 * DAY
+    assert [line["at"] for line in ledger.latest(account_id(ANN))] == [installation.clock() - 11 * DAY]

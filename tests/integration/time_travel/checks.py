@@ -34,7 +34,10 @@ def refreshed_at(installation: Installation, email: str) -> tuple[datetime, ...]
 
 def triggers(installation: Installation) -> set[str]:
     """The causes of all refreshes so far: the schedule, a consumer, or an operator."""
-    return {row[0] for row in installation.query("SELECT DISTINCT trigger FROM refresh_events")}
+    return {
+        row[0]
+        for row in installation.query("SELECT trigger FROM refresh_events UNION SELECT trigger FROM refresh_successes")
+    }
 
 
 def assert_signed_in_once(installation: Installation, *emails: str) -> None:

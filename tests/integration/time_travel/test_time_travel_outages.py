@@ -131,9 +131,9 @@ def test_while_redis_is_down_consumers_refresh_and_then_the_schedule_goes_on(
 
     assert triggers(installation) == {"schedule", "consumer"}
     stores.valkey.start()
-    refreshes = installation.query("SELECT count(*) FROM refresh_events WHERE trigger = 'consumer'")
+    refreshes = installation.query("SELECT count(*) FROM refresh_successes WHERE trigger = 'consumer'")
     machine.travel(6 * HOUR, stop=lambda: read(installation, ANN, BOB))
-    assert installation.query("SELECT count(*) FROM refresh_events WHERE trigger = 'consumer'") == refreshes
+    assert installation.query("SELECT count(*) FROM refresh_successes WHERE trigger = 'consumer'") == refreshes
     assert_no_early_refresh(installation, LIFETIME, ANN, BOB)
     assert_signed_in_once(installation, ANN, BOB)
 

@@ -1,4 +1,4 @@
-"""Reads the ledger for operators, and prunes it."""
+"""Reads the ledger for operators, and keeps its partitions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,18 +11,24 @@ from worker.domain.account import AccountId
 from worker.domain.breaker import Breaker
 
 _OF_ALL_ROWS = timedelta(minutes=5)
-_PAGE = 10_000  # a delete that holds its locks for a moment, not for minutes
 
 
 class Ledger:
     """Requests and their outcomes, and the state of the fleet."""
 
     def __init__(
-        self, *, database: Database, clients: Sequence[str], retention: timedelta, utcnow: Callable[[], datetime]
+        self,
+        *,
+        database: Database,
+        clients: Sequence[str],
+        event_days: int,
+        success_days: int,
+        utcnow: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._clients = clients
-        self._retention = retention
+        self._event_days = event_days
+        self._success_days = success_days
         self._utcnow = utcnow
 
     def latest(self, account: AccountId, *, limit: int = 10) -> Sequence[Mapping[str, Any]]:
@@ -41,12 +47,9 @@ class Ledger:
             stored = breaker_rows.all_breakers(connection)
         return [breaker for breaker in stored if not (breaker.is_clean or breaker.is_suspected)]
 
-    def prune(self) -> int:
-        """Delete lines older than the retention; returns how many."""
-        pruned, before = 0, self._utcnow() - self._retention
-        while True:
-            with self._database.begin() as connection:
-                deleted = events.prune(connection, before=before, limit=_PAGE)
-            pruned += deleted
-            if deleted < _PAGE:
-                return pruned
+    def maintain(self) -> int:
+        """Make the partitions of the coming days, and drop old ones. Returns how many were dropped."""
+        with self._database.begin() as connection:
+            return events.maintain(
+                connection, event_days=self._event_days, success_days=self._success_days, now=self._utcnow()
+            )

@@ -1,7 +1,7 @@
 """Writes results of refreshes: plan, commit, publish. A granted token is not lost while Postgres is unavailable."""
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
@@ -9,11 +9,12 @@ from typing import TypeAlias
 
 import stamina
 import structlog
+from sqlalchemy import Connection
 
 from worker.db import events, leases
-from worker.db.events import RefreshEvent
+from worker.db.events import RefreshEvent, Success
 from worker.db.session import Database
-from worker.domain.account import AccountId, Lease
+from worker.domain.account import AccountId, Lease, Status
 from worker.domain.binding import binding_of
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.errors import Unavailable, WorkerError
@@ -139,10 +140,22 @@ class ResultWriter:
             # An earlier try may have been committed, and its confirmation lost.
             missing = [update for _, update in writes if update.access_token and update.account_id not in versions]
             stored = leases.find_stored(connection, missing) if missing else {}
-            recorded = [self._event(result, trigger) for result, update in writes if update.account_id not in stored]
-            if recorded:
-                events.record(connection, recorded)
+            self._record(
+                connection, [result for result, update in writes if update.account_id not in stored], trigger, versions
+            )
         return versions | stored
+
+    def _record(
+        self, connection: Connection, results: Sequence[RefreshResult], trigger: Trigger, written: Container[AccountId]
+    ) -> None:
+        plain, others = list[Success](), list[RefreshEvent]()
+        for result in results:
+            if result.key.account_id in written and _is_plain(result, trigger):
+                plain.append(_success(result))
+            else:
+                others.append(self._event(result, trigger))
+        events.record_successes(connection, plain, trigger=trigger.value)
+        events.record(connection, others)
 
     def _update(self, result: RefreshResult, now: datetime) -> AccountUpdate:
         lease, outcome = result.key, result.outcome
@@ -162,10 +175,11 @@ class ResultWriter:
         return RefreshEvent(
             account_id=account,
             at=result.requested_at,
+            client=result.key.client,
             trigger=trigger.value,
             outcome=outcome.kind,
             code=outcome.code,
-            latency_ms=round(result.latency.total_seconds() * 1000),
+            latency_ms=_milliseconds(result),
             correlation_id=outcome.correlation_id,
             fingerprint_before=self._vault.fingerprint(result.request.refresh_token, account),
             fingerprint_after=self._vault.fingerprint(rotated, account) if rotated else None,
@@ -182,6 +196,25 @@ def _log_written(writes: Sequence[Write], versions: Mapping[AccountId, int]) -> 
             logger.info("Token persisted to database", email=email, expires_at=outcome.expires_at.isoformat())
         else:
             logger.warning("Token not refreshed", email=email, outcome=outcome.kind, code=outcome.code)
+
+
+def _is_plain(result: RefreshResult, trigger: Trigger) -> bool:
+    """Whether the refresh is one of the many that change no state."""
+    lease = result.key
+    return (
+        _is_granted(result)
+        and trigger in (Trigger.SCHEDULE, Trigger.CONSUMER)
+        and lease.status is Status.ACTIVE
+        and lease.failure is None
+    )
+
+
+def _success(result: RefreshResult) -> Success:
+    return Success(result.key.account_id, result.key.client, result.requested_at, _milliseconds(result))
+
+
+def _milliseconds(result: RefreshResult) -> int:
+    return round(result.latency.total_seconds() * 1000)
 
 
 def _is_granted(result: RefreshResult) -> bool:
