@@ -18,9 +18,11 @@ import click
 import structlog
 from celery import Celery
 from celery.schedules import crontab
+from kombu.exceptions import ChannelError
+from redis.credentials import CredentialProvider
 
 from worker import clock
-from worker.broker import ON_DEMAND, REFRESH, SWEEP, leave_read_only_servers, queue, repair, tls_options
+from worker.broker import ON_DEMAND, REFRESH, SWEEP, broker_address, leave_read_only_servers, queue, repair
 from worker.broker.control import restrict_commands
 from worker.broker.messages import check_deliveries
 from worker.cache import server_time
@@ -44,6 +46,8 @@ _log = structlog.get_logger(__name__)
 class Worker(Celery):
     """The application, and the services of the process it runs in."""
 
+    amqp_cls = "worker.broker.amqp:Connections"
+
     def __init__(self) -> None:
         super().__init__("worker", include=["worker.tasks"])
         self.add_defaults(_configuration)
@@ -60,6 +64,11 @@ class Worker(Celery):
     @services.setter
     def services(self, services: "Services") -> None:
         self._services = os.getpid(), services
+
+    @property
+    def credential_provider(self) -> CredentialProvider | None:
+        """The password of the broker, if a file has it."""
+        return broker_address(_load_or_exit(BrokerSettings).broker).credential_provider
 
     def build_services(self) -> "Services":
         from worker.bootstrap import bootstrap  # noqa: PLC0415 - beat and Flower need no services
@@ -110,20 +119,23 @@ class Worker(Celery):
         """How many more batches may be queued."""
         with self.connection_or_acquire() as connection:
             channel: Any = connection.default_channel
-            # Not passively: then kombu asks Redis for the queue without the prefix of the namespace.
-            queued = channel.queue_declare(REFRESH, durable=True, auto_delete=False).message_count
+            try:
+                queued = channel.queue_declare(REFRESH, passive=True).message_count
+            except ChannelError:  # an empty queue does not exist in Redis
+                queued = 0
         return _QUEUE_LIMIT - int(queued)
 
 
 def _configuration() -> dict[str, Any]:
     settings = _load_or_exit(BrokerSettings)
+    address = broker_address(settings.broker, prefix=settings.key_prefix)
     return {
-        "broker_url": settings.broker,
+        "broker_url": address.url,
         # Set as well, because the variable CELERY_BROKER_URL, perhaps of another application in the same environment,
         # overrides broker_url.
-        "broker_read_url": settings.broker,
-        "broker_write_url": settings.broker,
-        "broker_use_ssl": tls_options(settings.broker),
+        "broker_read_url": address.url,
+        "broker_write_url": address.url,
+        "broker_use_ssl": address.ssl,
         "beat_schedule": _schedule(settings.sweep_interval),
         "timezone": "UTC",
         # A prefetch of one, because messages that were fetched before would be handled before those of another queue.
@@ -139,7 +151,7 @@ def _configuration() -> dict[str, Any]:
         "task_time_limit": _TIME_LIMIT,
         # No soft limit, which would raise between Microsoft's response and the commit.
         "broker_transport_options": {
-            "global_keyprefix": settings.key_prefix,  # of queues, bindings, broadcasts and unacknowledged messages
+            **address.transport_options,
             "queue_order_strategy": "priority",
             "visibility_timeout": 2 * _TIME_LIMIT,  # longer than any task; after it the task runs again
             "unacked_restore_interval": 10,

@@ -32,7 +32,7 @@ class Pages:
     def text(self, path: str) -> str:
         """The text of a page. Fails if its status is not 200."""
         response = self._request(path, self._login)
-        assert response.status == 200, (path, response.status)
+        assert response.status == 200, (path, response.status, response.data[-500:])
         return response.data.decode()
 
     def json(self, path: str) -> Any:

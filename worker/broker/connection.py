@@ -6,7 +6,8 @@ from kombu import Connection
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
-from worker.broker.tls import tls_options
+from worker.broker.address import broker_address
+from worker.broker.repair import complete_prefixes
 
 _TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
 
@@ -19,11 +20,14 @@ def connect(url: str, *, prefix: str = "") -> Connection:
 
     It opens at first use, and each call through it tries once. ``prefix`` begins the names of all queues in Redis.
     """
+    complete_prefixes()
+    address = broker_address(url, prefix=prefix)
     return Connection(
-        url,
-        ssl=tls_options(url),
+        address.url,
+        ssl=address.ssl,
+        credential_provider=address.credential_provider,
         transport_options={
-            "global_keyprefix": prefix,
+            **address.transport_options,
             "max_retries": 0,
             "socket_timeout": _TIMEOUT,
             "socket_connect_timeout": _TIMEOUT,

@@ -72,7 +72,7 @@ def _delete_foreign_keys(channel: Any, queues: Iterable[str]) -> bool:
     """Delete the keys under the names of queues that are no lists, and return whether there were any."""
     keys = [channel._q_for_pri(queue, priority) for queue in queues for priority in channel.priority_steps]
     with channel.conn_or_acquire() as client:
-        foreign = [key for key in keys if client.type(f"{channel.global_keyprefix}{key}") not in {b"list", b"none"}]
+        foreign = [key for key in keys if client.type(key) not in {b"list", b"none"}]
         return bool(foreign and client.delete(*foreign))
 
 

@@ -1,4 +1,4 @@
-"""A repair of kombu's Redis transport, needed while Celery 5.7.0 is the newest.
+"""Repairs of kombu's Redis transport. That of ``close`` is needed while Celery 5.7.0 is the newest.
 
 If Redis ends while a BRPOP is outstanding, ``Channel.close`` raises before it has marked itself closed. Celery 5.7.0
 then closes the connection again, without a transport, and the worker exits with AttributeError. The repair reads the
@@ -16,8 +16,15 @@ from kombu.transport import redis as transport
 _AFFECTED = ("5.7.0",)
 
 
+def complete_prefixes() -> None:
+    """Let kombu prefix the keys of all commands that are sent: without these it would look at another fleet's."""
+    prefixed = transport.GlobalKeyPrefixMixin.PREFIXED_SIMPLE_COMMANDS
+    prefixed.extend(command for command in ("EXISTS", "TYPE") if command not in prefixed)
+
+
 def repair() -> None:
     """Wrap ``Channel.close``, once, and only in the versions that need it."""
+    complete_prefixes()
     channel_class: Any = transport.Channel
     if version("celery") not in _AFFECTED or getattr(channel_class.close, "repaired", False):
         return

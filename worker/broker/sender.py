@@ -5,6 +5,7 @@ import threading
 from celery import Celery
 from kombu import Connection
 
+from worker.broker.address import broker_address
 from worker.broker.connection import BROKER_ERRORS, close, connect
 from worker.broker.queues import ON_DEMAND, queue
 from worker.domain.account import AccountId
@@ -20,9 +21,10 @@ class TaskSender:
     def __init__(self, url: str, *, prefix: str = "") -> None:
         self._url = url
         self._prefix = prefix
-        self._app = Celery("worker-consumer", broker=url, set_as_current=False, task_queues=[queue(ON_DEMAND)])
+        known = broker_address(url).url
+        self._app = Celery("worker-consumer", broker=known, set_as_current=False, task_queues=[queue(ON_DEMAND)])
         # Otherwise the variable CELERY_BROKER_URL, perhaps the application's own, would override the URL.
-        self._app.conf.update(broker_read_url=url, broker_write_url=url)
+        self._app.conf.update(broker_read_url=known, broker_write_url=known)
         self._connection: Connection | None = None
         self._lock = threading.Lock()
 

@@ -3,16 +3,24 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from redis import ConnectionPool, Redis
+from redis import ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, MasterDownError, ReadOnlyError, RedisError  # noqa: A004
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004 - redis names it so
+    MasterDownError,
+    ReadOnlyError,
+    RedisError,
+)
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from worker.cache.keys import Keys
 from worker.domain.errors import Unavailable
+from worker.domain.redis_url import RedisAddress, parse
 from worker.redis_failures import reason
+from worker.redis_login import PasswordFile
 
 _TIMEOUT = 1.0  # seconds; a consumer must not wait longer than this to learn that Redis is away
 
@@ -28,15 +36,40 @@ class RedisClient(Redis):
 
 def connect(url: str, *, prefix: str = "") -> RedisClient:
     """A client with a pool of its own. Make it after a fork. Connects at first use."""
-    pool = ConnectionPool.from_url(
-        url,
-        socket_timeout=_TIMEOUT,
-        socket_connect_timeout=_TIMEOUT,
+    return RedisClient(_pool(parse(url)), Keys(prefix))
+
+
+def _pool(address: RedisAddress) -> ConnectionPool:
+    times: dict[str, Any] = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    options: dict[str, Any] = times | {
+        "db": address.database,
         # A pooled connection may have died, or lead to a server that is a replica now. The client closes it.
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError, ReadOnlyError, MasterDownError)),
-        health_check_interval=30,
-    )
-    return RedisClient(pool, Keys(prefix))
+        "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError, ReadOnlyError, MasterDownError)),
+        "health_check_interval": 30,
+        **_login(address),
+    }
+    if address.socket:
+        del options["socket_connect_timeout"]
+        return ConnectionPool(connection_class=UnixDomainSocketConnection, path=address.socket, **options)
+    if address.master:
+        times["retry"] = Retry(NoBackoff(), 0)  # the next sentinel is asked instead
+        times |= {"username": address.sentinel_username, "password": address.sentinel_password}
+        sentinels = Sentinel(address.hosts, sentinel_kwargs=times | _tls(address))  # type: ignore[no-untyped-call]
+        return SentinelConnectionPool(address.master, sentinels, **options | _tls(address))  # type: ignore[no-untyped-call]
+    [(host, port)] = address.hosts
+    if address.tls is not None:
+        options |= {"connection_class": SSLConnection, **address.tls}
+    return ConnectionPool(host=host, port=port, **options)
+
+
+def _tls(address: RedisAddress) -> dict[str, Any]:
+    return {} if address.tls is None else {"ssl": True, **address.tls}
+
+
+def _login(address: RedisAddress) -> dict[str, Any]:
+    if address.password_file:
+        return {"credential_provider": PasswordFile(address.username, address.password_file)}
+    return {"username": address.username, "password": address.password}
 
 
 P = ParamSpec("P")

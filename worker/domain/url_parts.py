@@ -4,6 +4,7 @@ import re
 
 from worker.domain.errors import InvalidInput
 
+AMQP_SCHEMES = ("amqp://", "amqps://", "pyamqp://")
 _PRINTABLE = re.compile(r"[!-~]*")
 _NOT_ENCODED = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MAX_PORT = 65_535

@@ -66,6 +66,7 @@ class DatabaseSettings(_FromEnvironment):
 class BrokerSettings(_FromEnvironment):
     """The settings of beat and Flower."""
 
+    redis_password_file: PasswordFile | None = None
     redis_url: RedisUrl
     broker_url: BrokerUrl | None = None
     namespace: Namespace | None = None
@@ -163,6 +164,7 @@ class Settings(DatabaseSettings, BrokerSettings):
 class ReaderSettings(_FromEnvironment):
     """The settings of a consumer that reads tokens and leaves refreshing to the workers."""
 
+    redis_password_file: PasswordFile | None = None
     redis_url: RedisUrl
     broker_url: BrokerUrl | None = None
     namespace: Namespace | None = None

@@ -11,12 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 
 from worker.domain.errors import InvalidInput
 from worker.domain.mail_hosts import parse_mail_hosts
+from worker.domain.redis_url import with_settings
+from worker.domain.url_parts import AMQP_SCHEMES, check_port, check_shape
 from worker.identity.authority import AUTHORITY_FORM, split_authority
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.identity.registration import check_scopes
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")  # no pattern of Redis, and no colon
-_TLS_SCHEMES = ("rediss", "amqps")
+_AMQP_FORM = "must look like amqp://user:password@host:5672/vhost"
 _TRUE = ("true", "1", "yes")
 
 
@@ -40,45 +42,43 @@ def _readable(value: Path) -> Path:
     return value
 
 
-def _broker_url(value: SecretStr) -> SecretStr:
-    if value.get_secret_value() and not _is_url(value.get_secret_value()):
-        msg = "must look like redis://:password@host:6379/0 or amqp://user:password@host:5672/vhost"
-        raise ValueError(msg)
-    return _verified(value)
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
+def _broker_url(value: SecretStr, info: ValidationInfo) -> SecretStr:
     url = value.get_secret_value()
-    if not url.startswith(("redis://", "rediss://")) or not _is_url(url):
-        msg = "must look like redis://:password@host:6379/0 (rediss:// for TLS), with %2F for a / in the password"
-        raise ValueError(msg)
-    return _verified(value)
-
-
-def _verified(value: SecretStr) -> SecretStr:
-    """Add the options under which every library verifies the server. kombu does so only if the URL demands it."""
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in _TLS_SCHEMES:
+    if not url:  # containers pass an unset variable as an empty one
         return value
+    if not url.startswith(AMQP_SCHEMES):
+        return _store_url(url, info, password_file=None)
+    try:
+        check_shape(url, _AMQP_FORM)
+        check_port(urlsplit(url).netloc.rpartition("@")[2], _AMQP_FORM)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+    return SecretStr(_verified_amqp(url, info.data.get("ca_bundle")))
+
+
+def _redis_url(value: SecretStr, info: ValidationInfo) -> SecretStr:
+    return _store_url(value.get_secret_value(), info, password_file=info.data.get("redis_password_file"))
+
+
+def _store_url(url: str, info: ValidationInfo, *, password_file: Path | None) -> SecretStr:
+    try:
+        return SecretStr(with_settings(url, ca_bundle=info.data.get("ca_bundle"), password_file=password_file))
+    except InvalidInput as error:
+        raise ValueError(str(error)) from None
+
+
+def _verified_amqp(url: str, ca_bundle: Path | None) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "amqps":
+        return url
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     mode = query.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if mode != "required" or query.get("ssl_check_hostname", "true").lower() not in _TRUE:
         msg = "must verify the server's certificate: leave out ssl_cert_reqs and ssl_check_hostname"
-        if parts.scheme == "rediss":
-            msg += "; ssl_ca_certs=PATH names a private certificate authority"
         raise ValueError(msg)
-    if parts.scheme == "rediss":
-        query["ssl_cert_reqs"] = "required"
-    return SecretStr(urlunsplit(parts._replace(query=urlencode(query, safe="/"))))
-
-
-def _is_url(value: str) -> bool:
-    """Whether it has a host, and a port that is a number. A library's error about either would quote the password."""
-    try:
-        parts = urlsplit(value)
-        return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
+    if ca_bundle:
+        query.setdefault("ssl_ca_certs", str(ca_bundle))
+    return urlunsplit(parts._replace(query=urlencode(query, safe="/")))
 
 
 def _authority(value: str) -> str:

@@ -39,7 +39,7 @@ def test_the_broker_may_be_another_redis(environment: Environment) -> None:
 
     environment.setenv("WORKER_BROKER_URL", "rediss://broker.example/1")
 
-    assert load(BrokerSettings).broker == "rediss://broker.example/1?ssl_cert_reqs=required"
+    assert load(BrokerSettings).broker == "rediss://broker.example/1"
 
 
 def test_the_default_client_comes_first_and_further_ones_by_name(

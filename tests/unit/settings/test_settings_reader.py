@@ -59,7 +59,7 @@ def test_without_any_key_the_encryption_keys_are_reported_missing(environment: E
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"WORKER_REDIS_URL": ""}, "WORKER_REDIS_URL must look like"),
+        ({"WORKER_REDIS_URL": ""}, "WORKER_REDIS_URL is no URL: it must look like"),
         ({"WORKER_DATABASE_URL": "mysql://hunter2"}, "WORKER_DATABASE_URL has an unknown scheme: it must look like"),
         ({"WORKER_ACCESS_KEYS": "k1:hunter2"}, "token-worker keygen --access"),
         ({"WORKER_ACCESS_KEYS": generate_key("k1")}, "64 bytes in base64"),
