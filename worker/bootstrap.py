@@ -1,6 +1,7 @@
 """The composition root: it builds the services from the settings, once per process, after any fork."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,9 +16,11 @@ from worker.cache import (
     RedisClient,
     RequestDedup,
     TenantThrottle,
+    check_server,
     connect,
 )
 from worker.db.session import Database
+from worker.domain.errors import Unavailable
 from worker.domain.mail_hosts import parse_mail_hosts
 from worker.identity import Identity
 from worker.identity.endpoints import parse_endpoint_hosts
@@ -98,11 +101,15 @@ def bootstrap_consumer(
     )
 
 
-def check_fleet(settings: Settings) -> None:
-    """Raises ConfigurationError if Redis holds the keys of another fleet. Opens connections and closes them."""
+def check_stores(settings: Settings) -> None:
+    """Raises ConfigurationError if Redis is a cluster, or holds the keys of another fleet. Does nothing while they are
+    down. Opens connections and closes them.
+    """
     database = Database(settings.database_url.get_secret_value())
     with connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix) as redis:
         try:
+            with suppress(Unavailable):
+                check_server(redis)
             Fleet(database=database, marker=FleetMarker(redis)).claim()
         finally:
             database.close()

@@ -205,7 +205,7 @@ def _check_settings(**_: object) -> None:
         restrict_commands()
     bootstrap = importlib.import_module("worker.bootstrap")  # once for all children
     try:
-        bootstrap.check_fleet(settings)
+        bootstrap.check_stores(settings)
     except WorkerError as error:
         raise _exit(error) from None
     gc.freeze()  # a garbage collection in a child would write to the shared pages, and so copy them
