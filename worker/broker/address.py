@@ -1,4 +1,4 @@
-"""What Celery and kombu must know of the broker. Neither learns all of it from a URL."""
+"""The arguments of connections of Celery and kombu, which do not learn all of them from a URL."""
 
 import ssl
 from collections.abc import Mapping
