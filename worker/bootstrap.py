@@ -16,12 +16,13 @@ from worker.cache import (
     RedisClient,
     RequestDedup,
     TenantThrottle,
-    check_server,
     connect,
+    inspection,
 )
 from worker.db.session import Database
-from worker.domain.errors import Unavailable
+from worker.domain.errors import ConfigurationError, Unavailable
 from worker.domain.mail_hosts import parse_mail_hosts
+from worker.domain.redis_url import CLUSTER_REFUSED
 from worker.identity import Identity
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.observability import logging
@@ -108,11 +109,17 @@ def check_stores(settings: Settings) -> None:
     database = Database(settings.database_url.get_secret_value())
     with connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix) as redis:
         try:
-            with suppress(Unavailable):
-                check_server(redis)
+            _check_server(redis)
             Fleet(database=database, marker=FleetMarker(redis)).claim()
         finally:
             database.close()
+
+
+def _check_server(redis: RedisClient) -> None:
+    with suppress(Unavailable):
+        server = inspection.server(redis)
+        if server and server.is_cluster:
+            raise ConfigurationError(f"WORKER_REDIS_URL {CLUSTER_REFUSED}")
 
 
 def bootstrap(

@@ -1,6 +1,6 @@
 """Redis: copies of Postgres, results that wait for Postgres, and limits that workers share. Opens no sealed value."""
 
-from worker.cache.connection import RedisClient, check_server, connect, server_time
+from worker.cache.connection import RedisClient, connect, server_time
 from worker.cache.fleet import FleetMarker
 from worker.cache.heartbeats import HeartbeatStore
 from worker.cache.keys import Keys
@@ -18,7 +18,6 @@ __all__ = [
     "RequestDedup",
     "SealedEntry",
     "TenantThrottle",
-    "check_server",
     "connect",
     "server_time",
 ]

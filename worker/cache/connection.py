@@ -17,8 +17,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from worker.cache.keys import Keys
-from worker.domain.errors import ConfigurationError, Unavailable
-from worker.domain.redis_url import CLUSTER_REFUSED, RedisAddress, parse
+from worker.domain.errors import Unavailable
+from worker.domain.redis_url import RedisAddress, parse
 from worker.redis_failures import reason
 from worker.redis_login import PasswordFile
 
@@ -92,14 +92,6 @@ def raises_unavailable(call: Callable[P, T]) -> Callable[P, T]:
 def unavailable(error: RedisError) -> Unavailable:
     """The exception to raise instead: without the server's words, which may repeat a value."""
     return Unavailable(f"Redis cannot be used: {reason(error)}")
-
-
-@raises_unavailable
-def check_server(redis: RedisClient) -> None:
-    """Raises ConfigurationError for a Redis Cluster, and Unavailable."""
-    mode: Any = redis.info("cluster")
-    if mode.get("cluster_enabled"):
-        raise ConfigurationError(f"WORKER_REDIS_URL {CLUSTER_REFUSED}")
 
 
 @raises_unavailable

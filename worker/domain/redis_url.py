@@ -39,6 +39,12 @@ class RedisAddress:
     sentinel_password: str | None = field(default=None, repr=False)
     tls: Mapping[str, str] | None = None
 
+    @property
+    def place(self) -> str:
+        """For people: host and port, the file of the socket, or the sentinels."""
+        hosts = ", ".join(f"{host}:{port}" for host, port in self.hosts)
+        return self.socket or (f"{self.master} at the sentinels {hosts}" if self.master else hosts)
+
 
 def parse(url: str) -> RedisAddress:
     """Raises InvalidInput, which names the part of the URL that is wrong and quotes nothing of it."""

@@ -8,6 +8,8 @@ from worker.cache import connect, inspection
 from worker.cache.inspection import RedisServer
 from worker.domain.errors import Unavailable
 from worker.domain.finding import Finding, Level, failed, ok, warning
+from worker.domain.redis_url import parse
+from worker.domain.url_parts import AMQP_SCHEMES
 
 _ALMOST_FULL = 0.9  # of maxmemory
 _MEGABYTE = 1 << 20
@@ -27,7 +29,7 @@ class RedisArea:
         self._is_broker = is_broker
 
     def examine(self) -> Iterator[Finding]:
-        trials = self._examine_server() if urlsplit(self._url).scheme.startswith("redis") else iter(())
+        trials = iter(()) if self._url.startswith(AMQP_SCHEMES) else self._examine_server()
         all_ok = True
         for finding in trials:
             all_ok = False
@@ -118,5 +120,4 @@ class RedisArea:
 
 def _address(url: str) -> str:
     """Host and port, without user and password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or 6379}" if parts.scheme.startswith("redis") else str(parts.hostname)
+    return str(urlsplit(url).hostname) if url.startswith(AMQP_SCHEMES) else parse(url).place
