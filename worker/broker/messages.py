@@ -42,7 +42,7 @@ def check_deliveries() -> None:
             _log_dropped()
 
     channel_class: Any = transport.Channel
-    read, size = channel_class._brpop_read, channel_class._size
+    read = channel_class._brpop_read
 
     def read_or_delete(channel: Any, **options: Any) -> Any:
         try:
@@ -53,16 +53,7 @@ def check_deliveries() -> None:
             _log_dropped()
             raise Empty from None
 
-    def size_or_delete(channel: Any, queue: str) -> Any:
-        try:
-            return size(channel, queue)
-        except ResponseError:
-            if not _delete_foreign_keys(channel, [queue]):
-                raise
-            _log_dropped()
-            return size(channel, queue)
-
-    channel_class._brpop_read, channel_class._size = read_or_delete, size_or_delete
+    channel_class._brpop_read = read_or_delete
     deliver_if_valid.checked = True  # type: ignore[attr-defined]
     transport_class._deliver = deliver_if_valid
     vars(transport)["loads"] = _loads_or_none
@@ -84,6 +75,15 @@ class CheckedConsumer(Consumer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options | {"without_mingle": True, "without_gossip": True})
+
+    def connect(self) -> Any:
+        """Connect to the broker, and delete foreign keys there, with which the queues could not be declared."""
+        connection = super().connect()
+        channel = connection.default_channel
+        queues = self.app.amqp.queues.consume_from
+        if isinstance(channel, transport.Channel) and _delete_foreign_keys(channel, queues):
+            _log_dropped()
+        return connection
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **options)
