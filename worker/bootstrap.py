@@ -27,6 +27,7 @@ from worker.identity import Identity
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.observability import logging
 from worker.service.accounts.events import Ledger
+from worker.service.accounts.explainer import AccountExplainer
 from worker.service.accounts.grant_sealer import GrantSealer
 from worker.service.accounts.key_rotation import KeyRotation
 from worker.service.accounts.manager import AccountManager
@@ -72,6 +73,7 @@ class Services:
     events: Ledger
     heartbeats: HeartbeatStore
     status: FleetStatus
+    explainer: AccountExplainer
 
     def close(self) -> None:
         self.identity.close()
@@ -215,6 +217,14 @@ def bootstrap(
             utcnow=utcnow,
         ),
         heartbeats=HeartbeatStore(redis),
+        explainer=AccountExplainer(
+            database=database,
+            throttle=TenantThrottle(redis, utcnow=utcnow),
+            outbox=OutboxStore(redis),
+            heartbeats=HeartbeatStore(redis),
+            clients=identity.clients,
+            utcnow=utcnow,
+        ),
         status=FleetStatus(
             database=database,
             outbox=OutboxStore(redis),

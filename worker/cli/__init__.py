@@ -8,7 +8,19 @@ from typing import Any
 import click
 
 from worker import __version__
-from worker.cli import accounts, breakers, development, doctor, errors, exporter, moving, operations, states, status
+from worker.cli import (
+    accounts,
+    breakers,
+    development,
+    doctor,
+    errors,
+    exporter,
+    moving,
+    operations,
+    states,
+    status,
+    why,
+)
 from worker.cli.output import printable, without_tokens
 from worker.domain.errors import ConfigurationError, InvalidInput, NeedsUser, WorkerError
 from worker.observability import logging
@@ -53,7 +65,7 @@ def cli(*, verbose: bool) -> None:
     logging.configure(level="INFO" if verbose else "CRITICAL")
 
 
-for module in (development, operations, doctor, exporter, breakers, accounts, moving, states, status):
+for module in (development, operations, doctor, exporter, breakers, accounts, moving, states, status, why):
     for command in module.COMMANDS:
         cli.add_command(command)
 
