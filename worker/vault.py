@@ -55,6 +55,7 @@ class Purpose(enum.StrEnum):
     CACHE_ENTRY = "cache_entry"
     PENDING_RESULT = "pending_result"
     FINGERPRINT = "fingerprint"
+    EXPORT = "export"
 
 
 _UNBOUND = Binding(b"")

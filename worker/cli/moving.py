@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BufferedReader
@@ -13,13 +13,18 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from worker.cli.output import as_json, print_json, print_line, printable
-from worker.cli.progress import progress
+from worker.cli.progress import Advance, progress
+from worker.cli.selection import selects_accounts
 from worker.cli.services import services
+from worker.domain.selection import Selection
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
+    from worker.domain.account import Account
+    from worker.service.moving.exporter import Exporter
     from worker.service.moving.importer import Existing, ImportReport, Reject
     from worker.service.moving.record import Record
+    from worker.vault import Vault
 
 # Modules of services are imported in functions: see worker.cli.services.
 
@@ -45,15 +50,17 @@ _REASONS_SHOWN = 20
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write what is refused to this new file, which you can correct and import.",
 )
+@click.option("--key-file", type=click.Path(dir_okay=False, path_type=Path), help="The key of a sealed export.")
 @as_json
 @click.pass_context
 def import_(
     context: click.Context,
     file: str,
+    *,
     source: str | None,
     table: str | None,
     rejects: Path | None,
-    *,
+    key_file: Path | None,
     dry_run: bool,
     skip_existing: bool,
     only_newer: bool,
@@ -77,8 +84,10 @@ def import_(
         raise click.UsageError("--skip-existing and --only-newer exclude each other")
     if source is None and (table or _is_url(file)):
         raise click.UsageError("say with --from whose database it is")
+    from worker.service.moving.exporter import opened as opened_records  # noqa: PLC0415
     from worker.service.moving.importer import Existing, Importer  # noqa: PLC0415
 
+    transfer = _transfer(key_file)
     existing = Existing.SKIP if skip_existing else Existing.ONLY_NEWER if only_newer else Existing.REPLACE
     reasons = _Reasons("row" if _is_url(file) else "line")
     with (
@@ -88,7 +97,7 @@ def import_(
         progress(found.total, "import") as advance,
     ):
         report = Importer(opened.accounts).run(
-            found.records,
+            opened_records(found.records, transfer),
             reject=reject,
             progress=lambda number: advance(number, found.position()),
             existing=existing,
@@ -100,7 +109,38 @@ def import_(
         raise SystemExit(1)
 
 
-COMMANDS: tuple[click.Command, ...] = (import_,)
+@click.command()
+@selects_accounts()
+@click.option("--key-file", type=click.Path(dir_okay=False, path_type=Path), help="Seal each account under this key.")
+@click.option("--plain", is_flag=True, help="Write refresh tokens in the clear; asks first.")
+@click.option("--to", "target", type=click.Path(dir_okay=False, path_type=Path), help="Write to this new file.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def export(selection: Selection, key_file: Path | None, target: Path | None, *, plain: bool, yes: bool) -> None:
+    """Write accounts with their tokens, as JSON lines that import reads.
+
+    Make a key for one transfer and give it to the other side: token-worker keygen --id transfer >transfer.key. There,
+    import --key-file transfer.key opens the lines. Accounts without a refresh token are left out. Both sides may
+    refresh until the cut-over, because Microsoft accepts a refresh token again.
+    """
+    if (key_file is None) != plain:
+        raise click.UsageError("say how: --key-file FILE to seal the accounts, or --plain")
+    from worker.service.moving.exporter import Exporter  # noqa: PLC0415
+    from worker.settings import KeySettings, load  # noqa: PLC0415
+    from worker.vault import Vault  # noqa: PLC0415
+
+    exporter = Exporter(Vault(load(KeySettings).keys), _transfer(key_file))
+    with services() as opened:
+        number = len(opened.accounts.select(selection))
+        if plain and not yes:
+            _confirm(f"Write the tokens of {number:,} accounts in the clear?")
+        with _output(target) as output, progress(number, "export") as advance:
+            written, left = _export(exporter, opened.accounts.list(selection), output, advance)
+    click.echo(f"{written} exported, {left} left out", err=True)
+    if left:
+        raise SystemExit(1)
+
+
+COMMANDS: tuple[click.Command, ...] = (import_, export)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,24 +202,81 @@ class _Reasons:
             click.echo(f"... and {self._number - len(self._kept)} more", err=True)
 
 
+def _export(exporter: "Exporter", accounts: "Iterable[Account]", output: IO[str], advance: Advance) -> tuple[int, int]:
+    """The numbers of accounts that were written, and that have no grant to be written or do not open."""
+    from worker.domain.errors import UnreadableSecret  # noqa: PLC0415
+
+    written = left = 0
+    for account in accounts:
+        try:
+            _write_line(output, exporter.line(account))
+            written += 1
+        except UnreadableSecret as error:
+            click.echo(f"{account.email}: {error}", err=True)
+            left += 1
+        advance(1)
+    return written, left
+
+
+def _confirm(question: str) -> None:
+    """Raises click.Abort for a no, and UsageError without a terminal."""
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("there was no answer; add --yes, which does not ask") from None
+
+
+def _transfer(key_file: Path | None) -> "Vault | None":
+    """The key in the file, as ``keygen`` prints it."""
+    from worker.domain.errors import ConfigurationError  # noqa: PLC0415
+    from worker.vault import Vault, parse_keys  # noqa: PLC0415
+
+    if key_file is None:
+        return None
+    try:
+        return Vault(parse_keys(key_file.read_text("ascii")))
+    except OSError as error:
+        raise click.ClickException(f"{key_file}: {error.strerror}") from None
+    except (ConfigurationError, ValueError):
+        raise click.ClickException(f"{key_file} is no key; make one with: token-worker keygen --id transfer") from None
+
+
+@contextmanager
+def _output(target: Path | None) -> Iterator[IO[str]]:
+    if target is None:
+        yield sys.stdout
+    else:
+        with _private(target) as file:
+            yield file
+
+
 @contextmanager
 def _rejects(path: Path | None, reject: "Reject") -> Iterator["Reject"]:
-    """``reject``, and writing the refused records to a file that other users cannot read: they hold tokens."""
+    """``reject``, and writing the refused records to a file, if there is one."""
     if path is None:
         yield reject
         return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
-    except OSError as error:
-        msg = f"{path}: {error.strerror}; name a new file"
-        raise click.ClickException(msg) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with _private(path) as file:
 
         def write(record: "Record", reason: str) -> None:
             reject(record, reason)
             _write_line(file, record.text)
 
         yield write
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[IO[str]]:
+    """A new file for tokens, which other users cannot read."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
+    except OSError as error:
+        msg = f"{path}: {error.strerror}; name a new file"
+        raise click.ClickException(msg) from None
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        yield file
 
 
 def _write_line(file: IO[str], text: str) -> None:

@@ -67,12 +67,12 @@ def test_only_a_newer_grant_replaces(installation: Installation, field: str, off
 
     report, _ = import_bytes(
         installation.services.accounts,
-        _file({"refresh_token": "second", field: instant.isoformat()}, {"email": BOB}),
+        _file({"refresh_token": "second", field: instant.isoformat()}, {"email": BOB}, {}),
         existing=Existing.ONLY_NEWER,
     )
 
     is_newer = offset > timedelta(0)
-    assert report == ImportReport(new=0, replaced=int(is_newer), left=int(not is_newer), refused=1)
+    assert report == ImportReport(new=1, replaced=int(is_newer), left=int(not is_newer), refused=1)
     assert installation.stored_secret(Purpose.REFRESH_TOKEN) == ("second" if is_newer else "theirs")
     assert installation.account().refresh_token_issued_at == (
         instant if is_newer and field == "obtained_at" else installation.clock() if is_newer else obtained

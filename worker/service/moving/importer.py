@@ -62,36 +62,34 @@ class Importer:
         """
         report, done = ImportReport(), set[AccountId]()
         for group in _groups(records):
-            grants = list(self._checked(group, reject, report, existing))
-            if grants:
-                changed = self._preview(grants, existing) if dry_run else self._store(grants, existing)
-                _count(report, grants, changed, done)
+            parsed = [(record, self._parsed(record)) for record in group]
+            if existing is Existing.ONLY_NEWER:
+                parsed = list(self._dated(parsed))
+            accounts = list(_accepted(parsed, reject, report))
+            if accounts:
+                changed = self._preview(accounts, existing) if dry_run else self._store(accounts, existing)
+                _count(report, accounts, changed, done)
             progress(len(group))
         return report
 
-    def _checked(
-        self, group: Sequence[Record], reject: Reject, report: ImportReport, existing: Existing
-    ) -> Iterator[NewAccount]:
-        for record in group:
-            if record.is_header:
-                reject(record, "")
-                continue
-            try:
-                grant = self._grant(record, existing)
-            except InvalidInput as error:
-                report.refused += 1
-                reject(record, str(error))
-                continue
-            report.expiry_missing += grant.access_token is not None and grant.expires_at is None
-            yield grant
+    def _parsed(self, record: Record) -> NewAccount | str:
+        """The account, or why it is refused."""
+        if record.is_header or record.reason:
+            return record.reason
+        try:
+            return self._accounts.checked(parse_account(record.fields))
+        except InvalidInput as error:
+            return str(error)
 
-    def _grant(self, record: Record, existing: Existing) -> NewAccount:
-        if record.reason:
-            raise InvalidInput(record.reason)
-        grant = self._accounts.checked(parse_account(record.fields))
-        if existing is Existing.ONLY_NEWER and grant.obtained_at is None and grant.expires_at is None:
-            raise InvalidInput("obtained_at or expires_at is needed, to know whether it is newer")
-        return grant
+    def _dated(self, parsed: Sequence[tuple[Record, NewAccount | str]]) -> Iterator[tuple[Record, NewAccount | str]]:
+        """Refuses grants of unknown age for accounts that are stored."""
+        undated = [each for _, each in parsed if isinstance(each, NewAccount) and _is_undated(each)]
+        stored = self._accounts.stored(undated) if undated else {}
+        for record, each in parsed:
+            if isinstance(each, NewAccount) and _is_undated(each) and account_id(each.email) in stored:
+                yield record, "obtained_at or expires_at is needed, to know whether it is newer"
+            else:
+                yield record, each
 
     def _store(self, grants: Sequence[NewAccount], existing: Existing) -> dict[AccountId, bool]:
         """The accounts that were stored, and whether they are new."""
@@ -110,8 +108,26 @@ class Importer:
         return changed
 
 
+def _accepted(
+    parsed: Iterable[tuple[Record, NewAccount | str]], reject: Reject, report: ImportReport
+) -> Iterator[NewAccount]:
+    for record, each in parsed:
+        if isinstance(each, NewAccount):
+            report.expiry_missing += each.access_token is not None and each.expires_at is None
+            yield each
+        else:
+            report.refused += not record.is_header
+            reject(record, each)
+
+
+def _is_undated(account: NewAccount) -> bool:
+    return account.refresh_token is not None and account.obtained_at is None and account.expires_at is None
+
+
 def _is_as_new(grant: NewAccount, stored: Account) -> bool:
-    """Whether the stored grant is as new as this one, or newer."""
+    """Whether the stored grant is as new as this one, or newer. An account with a password brings nothing new."""
+    if grant.refresh_token is None:
+        return True
     if grant.obtained_at is not None and stored.refresh_token_issued_at is not None:
         return grant.obtained_at <= stored.refresh_token_issued_at
     if grant.expires_at is not None and stored.expires_at is not None:
