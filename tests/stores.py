@@ -15,7 +15,7 @@ from worker.devkit.stack import Stack
 
 ROOT = Path(__file__).parents[1]
 
-_TABLES = "mail_credentials, oauth_clients, pauses, refresh_events, refresh_successes"
+_TABLES = "audit_events, mail_credentials, oauth_clients, pauses, refresh_events, refresh_successes"
 
 _THROW_OUT = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity

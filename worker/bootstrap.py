@@ -20,12 +20,15 @@ from worker.cache import (
     inspection,
 )
 from worker.db.session import Database
+from worker.domain.audit import Actor
 from worker.domain.errors import ConfigurationError, Unavailable
 from worker.domain.mail_hosts import parse_mail_hosts
 from worker.domain.redis_url import CLUSTER_REFUSED
 from worker.identity import Identity
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.observability import logging
+from worker.observability.actor import current_actor
+from worker.service.accounts.audit import AuditLog
 from worker.service.accounts.events import Ledger
 from worker.service.accounts.explainer import AccountExplainer
 from worker.service.accounts.grant_sealer import GrantSealer
@@ -64,6 +67,7 @@ class Services:
     tokens: TokenReader
     accounts: AccountManager
     states: AccountStates
+    audit: AuditLog
     pauses: Pauses
     renaming: AccountRenaming
     breakers: BreakerControl
@@ -125,9 +129,16 @@ def _check_server(redis: RedisClient) -> None:
 
 
 def bootstrap(
-    settings: Settings, *, utcnow: Callable[[], datetime] = clock.utcnow, local: LocalCache | None = None
+    settings: Settings,
+    *,
+    actor: Actor | None = None,
+    utcnow: Callable[[], datetime] = clock.utcnow,
+    local: LocalCache | None = None,
 ) -> Services:
-    """Build the services. Opens no connection. Raises ConfigurationError."""
+    """Build the services. ``actor`` acts by them: by default who runs the process. Opens no connection.
+
+    Raises ConfigurationError.
+    """
     database = Database(settings.database_url.get_secret_value())
     redis = connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
     vault, policy = Vault(settings.keys), settings.policy
@@ -174,8 +185,14 @@ def bootstrap(
     on_demand = DirectRefresh(
         accounts=reader, stored=stored, cache=cache, refresher=refresher, policy=policy, utcnow=utcnow
     )
+    audit = AuditLog(
+        database=database,
+        actor=actor or current_actor(),
+        retention=timedelta(days=settings.audit_retention_days),
+        utcnow=utcnow,
+    )
     states = AccountStates(
-        database=database, accounts=reader, outbox=outbox, entries=entries, cache=cache, utcnow=utcnow
+        database=database, accounts=reader, outbox=outbox, entries=entries, cache=cache, audit=audit, utcnow=utcnow
     )
     return Services(
         database=database,
@@ -191,11 +208,13 @@ def bootstrap(
             identity=identity,
             states=states,
             cache=cache,
+            audit=audit,
             mail_hosts=parse_mail_hosts(settings.mail_hosts or ""),
             utcnow=utcnow,
         ),
         states=states,
-        pauses=Pauses(database=database, utcnow=utcnow),
+        audit=audit,
+        pauses=Pauses(database=database, audit=audit, utcnow=utcnow),
         renaming=AccountRenaming(
             database=database,
             vault=vault,
@@ -203,10 +222,11 @@ def bootstrap(
             outbox=outbox,
             entries=entries,
             cache=cache,
+            audit=audit,
             utcnow=utcnow,
         ),
-        breakers=BreakerControl(database=database, clients=identity.clients, utcnow=utcnow),
-        key_rotation=KeyRotation(database=database, vault=vault, outbox=outbox),
+        breakers=BreakerControl(database=database, audit=audit, clients=identity.clients, utcnow=utcnow),
+        key_rotation=KeyRotation(database=database, vault=vault, outbox=outbox, audit=audit),
         fleet=fleet,
         outbox=outbox,
         events=Ledger(

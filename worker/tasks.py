@@ -61,5 +61,7 @@ def refresh_account(
 
 @shared_task(bind=True, name="worker.prune_events")
 def prune_events(self: "Task[[], int]") -> int:
-    """Make the ledger's partitions of the coming days, and drop old ones. Returns how many were dropped."""
-    return _app(self).services.events.maintain()
+    """Make the ledger's partitions of the coming days, and drop old ones and old acts. Returns how many it dropped."""
+    services = _app(self).services
+    services.audit.prune()
+    return services.events.maintain()

@@ -10,6 +10,7 @@ import click
 from worker import __version__
 from worker.cli import (
     accounts,
+    audit,
     breakers,
     development,
     doctor,
@@ -65,7 +66,7 @@ def cli(*, verbose: bool) -> None:
     logging.configure(level="INFO" if verbose else "CRITICAL")
 
 
-for module in (development, operations, doctor, exporter, breakers, accounts, moving, states, status, why):
+for module in (development, operations, doctor, exporter, breakers, audit, accounts, moving, states, status, why):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -1,27 +1,31 @@
 """Commands about accounts."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from worker import clock
+from worker.cli.audit import print_acts
 from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, printable, remaining
+from worker.cli.reason import with_reason
 from worker.cli.selection import selects_accounts
 from worker.cli.services import services
-from worker.domain.account import DEFAULT_CLIENT, Account, Grant, grant_expires_at, normalize_email
+from worker.domain.account import DEFAULT_CLIENT, Account, Grant, account_id, grant_expires_at, normalize_email
+from worker.domain.audit import Action
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import as_error, failure_of
 from worker.domain.codes import hint
-from worker.domain.errors import AccountError
+from worker.domain.errors import AccountError, DatabaseUnavailable
 from worker.domain.labels import parse_labels
 from worker.domain.selection import Selection
 
 if TYPE_CHECKING:
     from worker.db.selection import Order
 
+_ACTS_SHOWN = 5
 _PARTS = {"failure_kind", "failure_code"}  # of ``failure``, for machines
 
 
@@ -69,7 +73,8 @@ def connect(email: str, client: str, login_name: str | None, labels: tuple[str, 
                     login_name=login_name,
                     labels=parsed,
                 )
-            ]
+            ],
+            action=Action.CONNECTED,
         )
     print_line(f"{email} is connected.")
 
@@ -124,9 +129,10 @@ def show(email: str, *, json_output: bool) -> None:
     with services() as opened:
         account = opened.accounts.find(email)
         history = opened.events.latest(account.id)
+        acts = opened.audit.acts(account=account.id, limit=_ACTS_SHOWN)
     description = describe(account)
     if json_output:
-        print_json({**description, "history": history})
+        print_json({**description, "history": history, "audit": [asdict(act) for act in acts]})
         return
     print_fields({name: value for name, value in description.items() if name not in _PARTS})
     if history:
@@ -146,17 +152,28 @@ def show(email: str, *, json_output: bool) -> None:
             ),
             title="latest refreshes",
         )
+    if acts:
+        click.echo()
+        print_acts(acts, title="what was done by hand")
 
 
 @click.command()
 @click.argument("email")
 @click.option("--min-ttl", type=click.FloatRange(min=0), metavar="S", help="Refresh if it lives for fewer seconds.")
+@with_reason
 @as_json
-def token(email: str, min_ttl: float | None, *, json_output: bool) -> None:
-    """Print a live access token, as a consumer would get it."""
-    with services() as opened:
+def token(email: str, min_ttl: float | None, *, reason: str | None, json_output: bool) -> None:
+    """Print a live access token, as a consumer would get it. It is recorded that you did.
+
+    While Postgres is down the token is printed without a record.
+    """
+    with services(reason=reason) as opened:
         wanted = None if min_ttl is None else timedelta(seconds=min_ttl)
         found = opened.tokens.get(email, min_ttl=wanted)
+        try:
+            opened.audit.write(Action.TOKEN_PRINTED, [account_id(email)])
+        except DatabaseUnavailable as error:
+            click.echo(f"Note: not recorded, because {printable(str(error))}", err=True)
     if json_output:
         print_json(
             {

@@ -6,6 +6,7 @@ import click
 
 from worker import clock
 from worker.cli.output import as_json, print_json, print_line, print_table
+from worker.cli.reason import with_reason
 from worker.cli.services import services
 from worker.domain.breaker import Breaker
 from worker.domain.codes import hint
@@ -35,10 +36,11 @@ def list_(*, json_output: bool) -> None:
 
 @breaker.command("try")
 @click.argument("name")
+@with_reason
 @as_json
-def try_(name: str, *, json_output: bool) -> None:
+def try_(name: str, *, reason: str | None, json_output: bool) -> None:
     """Let a worker send one probe for the app registration NAME at once, instead of after the wait."""
-    with services() as opened:
+    with services(reason=reason) as opened:
         was_open = opened.breakers.try_now(name)
     if json_output:
         print_json({"client": name, "was_open": was_open})

@@ -22,7 +22,7 @@ _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 _STANDARD_INPUT = "-"
 
 
-class _Instant(click.ParamType[datetime]):
+class Instant(click.ParamType[datetime]):
     """An instant, or the time since then."""
 
     name = "time"
@@ -92,7 +92,7 @@ def selects_accounts(*, everything: bool = False) -> Callable[[Callable[..., T]]
             click.option("--label", "labels", multiple=True, help="Only accounts with this label."),
             click.option(
                 "--since",
-                type=_Instant(),
+                type=Instant(),
                 help="Only accounts that began to fail, or changed their state, since: 2h, 3d, or an instant.",
             ),
         ]

@@ -10,9 +10,11 @@ import click
 from worker.cli.accounts import print_accounts
 from worker.cli.output import as_json, print_json, print_line
 from worker.cli.progress import progress
+from worker.cli.reason import with_reason
 from worker.cli.selection import selects_accounts
 from worker.cli.services import services
 from worker.domain.account import account_id, normalize_email
+from worker.domain.audit import Action
 from worker.domain.pause import Group, groups
 from worker.domain.selection import Selection
 
@@ -34,6 +36,7 @@ class _Order:
     selection: Selection
     yes: bool
     dry_run: bool
+    reason: str | None
     json_output: bool
 
     @property
@@ -65,9 +68,10 @@ def _changes_accounts(command: Callable[[_Order], None]) -> Callable[..., None]:
     @selects_accounts()
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @click.option("--dry-run", is_flag=True, help="List the accounts, and change nothing.")
+    @with_reason
     @as_json
-    def ordered(selection: Selection, *, yes: bool, dry_run: bool, json_output: bool) -> None:
-        command(_Order(selection=selection, yes=yes, dry_run=dry_run, json_output=json_output))
+    def ordered(selection: Selection, *, yes: bool, dry_run: bool, reason: str | None, json_output: bool) -> None:
+        command(_Order(selection=selection, yes=yes, dry_run=dry_run, reason=reason, json_output=json_output))
 
     ordered.__name__, ordered.__doc__ = command.__name__, command.__doc__
     return ordered
@@ -81,12 +85,13 @@ def refresh(order: _Order) -> None:
     One address is refreshed at once, by this command. Many accounts are made due, and the workers refresh them within
     seconds, as fast as rate and circuit breakers allow.
     """
-    with services() as opened:
+    with services(reason=order.reason) as opened:
         if order.only_email is None:
             words = _Words(ask="Refresh {}?", done="due; the workers refresh them")
             _change(opened, order, opened.states.refresh_soon, words)
             return
         opened.accounts.find(order.only_email)
+        opened.audit.write(Action.REFRESHED, [account_id(order.only_email)])
         found = opened.on_demand.refresh_now(account_id(order.only_email))
     if order.json_output:
         print_json({"email": found.email, "expires_at": found.expires_at, "version": found.version})
@@ -101,7 +106,7 @@ def pause(order: _Order) -> None:
 
     With --client, --domain, both or --all, and no other filter, accounts that sign in later are paused as well.
     """
-    with services() as opened:
+    with services(reason=order.reason) as opened:
         if order.only_email is None:
             words = _Words(ask="Stop refreshing {}?", done="paused", on_groups=opened.pauses.begin)
             _change(opened, order, opened.states.pause, words)
@@ -119,7 +124,7 @@ def resume(order: _Order) -> None:
     With --client, --domain, both or --all, and no other filter, a pause of the same ends for accounts that sign in
     later.
     """
-    with services() as opened:
+    with services(reason=order.reason) as opened:
         if order.only_email is None:
             words = _Words(ask="Resume {}?", done="active and due", on_groups=opened.pauses.end)
             _change(opened, order, opened.states.resume, words)
@@ -133,7 +138,7 @@ def resume(order: _Order) -> None:
 def disconnect(order: _Order) -> None:
     """Erase the tokens of accounts, here and in the cache."""
     ask = "Erase the tokens of {}? The users will have to sign in again."
-    with services() as opened:
+    with services(reason=order.reason) as opened:
         if order.only_email is None:
             _change(opened, order, opened.states.disconnect, _Words(ask=ask, done="disconnected", is_final=True))
         else:
@@ -147,21 +152,22 @@ def disconnect(order: _Order) -> None:
 def erase(order: _Order) -> None:
     """Delete accounts with all that is known of them: tokens, addresses, events, and their values in Redis."""
     ask = "Erase {} and all that is known of them?"
-    with services() as opened:
+    with services(reason=order.reason) as opened:
         _change(opened, order, opened.states.erase, _Words(ask=ask, done="erased", is_final=True))
 
 
 @click.command()
 @click.argument("old")
 @click.argument("new")
+@with_reason
 @as_json
-def rename(old: str, new: str, *, json_output: bool) -> None:
+def rename(old: str, new: str, *, reason: str | None, json_output: bool) -> None:
     """Move the account of the address OLD to the address NEW, with its tokens and its events.
 
     For a mailbox whose address was changed at Microsoft: its refresh token stays valid. Consumers must use NEW from
     then on.
     """
-    with services() as opened:
+    with services(reason=reason) as opened:
         opened.renaming.rename(old, new)
     if json_output:
         print_json({"email": normalize_email(new), "was": normalize_email(old)})

@@ -20,6 +20,7 @@ OLDEST_VERSION = 14  #: of Postgres
 PRIVILEGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "alembic_version": ("SELECT",),
+        "audit_events": ("SELECT", "INSERT", "DELETE"),
         "fleet": ("SELECT",),
         "mail_credentials": ("SELECT", "INSERT", "UPDATE"),
         "oauth_clients": ("SELECT", "INSERT", "UPDATE"),

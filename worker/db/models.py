@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Identity,
     Index,
     Integer,
     Interval,
@@ -162,6 +163,26 @@ class Pause(Base):
     client: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
     domain: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
     since: Mapped[datetime]
+
+
+class AuditEvent(Base):
+    """An act on an account, or without one, and who did it."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_account_id_at", "account_id", "at"),
+        Index("ix_audit_events_at", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime]
+    os_user: Mapped[str]
+    host: Mapped[str]
+    program: Mapped[str]
+    action: Mapped[str]
+    detail: Mapped[str | None]
+    reason: Mapped[str | None]
+    account_id: Mapped[UUID | None]  # no foreign key: the record outlives the account
 
 
 _EVENT_ID = Sequence("refresh_events_id_seq", metadata=Base.metadata)

@@ -109,6 +109,7 @@ class Settings(DatabaseSettings, BrokerSettings):
     mail_hosts: MailHosts | None = None
     events_retention_days: int = Field(default=30, ge=1, le=36_500)
     successes_retention_days: int = Field(default=2, ge=1, le=36_500)
+    audit_retention_days: int = Field(default=400, ge=1, le=36_500)
 
     _default: ClassVar[tuple[str, ...]] = (
         "client_id",

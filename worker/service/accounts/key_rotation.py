@@ -10,9 +10,11 @@ import structlog
 from worker.db import key_rotation
 from worker.db.key_rotation import Page, SealedRow
 from worker.db.session import Database
+from worker.domain.audit import Action
 from worker.domain.binding import binding_of
 from worker.domain.errors import ConfigurationError, Unavailable, UnreadableSecret
 from worker.domain.token import Sealed
+from worker.service.accounts.audit import AuditLog
 from worker.service.refresh.outbox import Outbox
 from worker.vault import Purpose, Vault, key_prefix
 
@@ -41,10 +43,11 @@ class KeyRotationReport:
 class KeyRotation:
     """May be stopped and started again at any time: what is done is recognised by its first bytes."""
 
-    def __init__(self, *, database: Database, vault: Vault, outbox: Outbox) -> None:
+    def __init__(self, *, database: Database, vault: Vault, outbox: Outbox, audit: AuditLog) -> None:
         self._database = database
         self._vault = vault
         self._outbox = outbox
+        self._audit = audit
 
     def rotate(self, *, progress: Callable[[int], None]) -> KeyRotationReport:
         """Go through all rows once. Calls ``progress`` with the number looked at. Raises Unavailable."""
@@ -57,6 +60,7 @@ class KeyRotation:
             unreadable += left
             looked_at += len(page)
             progress(looked_at)
+        self._audit.write(Action.KEYS_ROTATED, detail=f"{rotated} accounts sealed anew, {unreadable} unreadable")
         remaining = sum(_patiently(self._remaining, page) for page in self._pages())
         return KeyRotationReport(rotated, unreadable, remaining, waiting)
 

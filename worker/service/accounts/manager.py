@@ -11,6 +11,7 @@ from worker.db.pauses import all_for_sign_ins
 from worker.db.selection import Order, select
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Grant, NewAccount, account_id, check_expiry, normalize_email
+from worker.domain.audit import Action
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import inactive
 from worker.domain.errors import InvalidInput, UnknownAccount
@@ -18,6 +19,7 @@ from worker.domain.mail_hosts import check_servers
 from worker.domain.selection import EVERYTHING, Selection
 from worker.domain.token import AccessToken, as_text, is_visible
 from worker.identity import Identity
+from worker.service.accounts.audit import AuditLog
 from worker.service.accounts.grant_sealer import GrantSealer
 from worker.service.accounts.states import AccountStates
 from worker.service.tokens.cache import TokenCache
@@ -39,6 +41,7 @@ class AccountManager:
         identity: Identity,
         states: AccountStates,
         cache: TokenCache,
+        audit: AuditLog,
         mail_hosts: Collection[str],
         utcnow: Callable[[], datetime],
     ) -> None:
@@ -47,15 +50,16 @@ class AccountManager:
         self._identity = identity
         self._states = states
         self._cache = cache
+        self._audit = audit
         self._mail_hosts = mail_hosts
         self._utcnow = utcnow
 
-    def save(self, grants: Sequence[Grant]) -> None:
+    def save(self, grants: Sequence[Grant], *, action: Action = Action.SAVED) -> None:
         """Store new grants, replacing what the accounts had and forgiving earlier failures.
 
         Postgres is committed first, then the cache. Raises InvalidInput and then stores none of them.
         """
-        self.store([self.checked(grant) for grant in grants])
+        self.store([self.checked(grant) for grant in grants], action=action)
 
     def pause(self, email: str) -> None:
         """Stop refreshing an account until it is resumed; its token is served while it lives. Raises UnknownAccount."""
@@ -102,7 +106,11 @@ class AccountManager:
             yield from (found[account] for account in page if account in found)
 
     def store(
-        self, checked: Sequence[NewAccount], *, unless: Callable[[NewAccount, Account], bool] | None = None
+        self,
+        checked: Sequence[NewAccount],
+        *,
+        action: Action,
+        unless: Callable[[NewAccount, Account], bool] | None = None,
     ) -> dict[AccountId, int]:
         """Store accounts that were ``checked``. Returns the versions of those that were stored.
 
@@ -118,6 +126,7 @@ class AccountManager:
             new = [self._sealer.seal(account, each, stored.get(account)) for account, each in given.items()]
             sealed = incoming.held(new, pauses) if pauses else new
             versions = incoming.save(connection, sealed, stored=stored, now=now) if sealed else {}
+            self._audit.record(connection, action, list(versions))
         self._cache.publish([_entry(each, versions[each.account_id], now=now) for each in sealed])
         return versions
 

@@ -9,9 +9,11 @@ from worker.db import accounts as rows
 from worker.db import removal
 from worker.db.session import Database
 from worker.domain.account import Account, account_id, normalize_email
+from worker.domain.audit import Action
 from worker.domain.binding import binding_of
 from worker.domain.errors import InvalidInput, Unavailable
 from worker.domain.token import Sealed
+from worker.service.accounts.audit import AuditLog
 from worker.service.accounts.reader import AccountReader
 from worker.service.refresh.outbox import Outbox
 from worker.service.tokens.cache import TokenCache
@@ -31,6 +33,7 @@ class AccountRenaming:
         outbox: Outbox,
         entries: Cache,
         cache: TokenCache,
+        audit: AuditLog,
         utcnow: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -39,6 +42,7 @@ class AccountRenaming:
         self._outbox = outbox
         self._entries = entries
         self._cache = cache
+        self._audit = audit
         self._utcnow = utcnow
 
     def rename(self, old: str, new: str) -> None:
@@ -71,7 +75,10 @@ class AccountRenaming:
             if rows.find(connection, new.id):
                 msg = f"{new.email} is an account already; erase it first"
                 raise InvalidInput(msg)
-            return removal.move(connection, old, moved, now=self._utcnow())
+            is_moved = removal.move(connection, old, moved, now=self._utcnow())
+            if is_moved:
+                self._audit.record(connection, Action.RENAMED, [old.id, new.id])
+        return is_moved
 
     def _sealed(self, value: Sealed | None, old: Account, new: Account, purpose: Purpose) -> Sealed | None:
         if value is None:

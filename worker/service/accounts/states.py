@@ -12,7 +12,9 @@ from worker.db import accounts as rows
 from worker.db import removal
 from worker.db.session import Database
 from worker.domain.account import AccountId, Status
+from worker.domain.audit import Action
 from worker.domain.errors import Unavailable
+from worker.service.accounts.audit import AuditLog
 from worker.service.accounts.reader import AccountReader
 from worker.service.refresh.outbox import Outbox
 from worker.service.tokens.cache import TokenCache
@@ -38,6 +40,7 @@ class AccountStates:
         outbox: Outbox,
         entries: Cache,
         cache: TokenCache,
+        audit: AuditLog,
         utcnow: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -45,6 +48,7 @@ class AccountStates:
         self._outbox = outbox
         self._entries = entries
         self._cache = cache
+        self._audit = audit
         self._utcnow = utcnow
 
     def pause(self, accounts: Sequence[AccountId]) -> Sequence[AccountId]:
@@ -52,7 +56,7 @@ class AccountStates:
 
         Leaves paused and disconnected accounts as they are.
         """
-        paused = _patiently(self._set, accounts, Status.PAUSED, only=_RUNNING, due_at=None)
+        paused = _patiently(self._set, accounts, Status.PAUSED, Action.PAUSED, only=_RUNNING, due_at=None)
         self._publish(paused)
         return paused
 
@@ -61,7 +65,8 @@ class AccountStates:
 
         Leaves accounts as they are that are well, have no refresh token or do not use OAuth.
         """
-        resumed = _patiently(self._set, accounts, Status.ACTIVE, only=_RESUMABLE, due_at=self._utcnow())
+        now = self._utcnow()
+        resumed = _patiently(self._set, accounts, Status.ACTIVE, Action.RESUMED, only=_RESUMABLE, due_at=now)
         self._publish(resumed)  # a cached failure has lost its cause
         return resumed
 
@@ -97,25 +102,32 @@ class AccountStates:
         return erased
 
     def _set(
-        self, accounts: Sequence[AccountId], status: Status, *, only: str, due_at: datetime | None
+        self, accounts: Sequence[AccountId], status: Status, action: Action, *, only: str, due_at: datetime | None
     ) -> Sequence[AccountId]:
         with self._database.begin() as connection:
-            return rows.set_status(connection, accounts, status, only=only, due_at=due_at, now=self._utcnow())
+            changed = rows.set_status(connection, accounts, status, only=only, due_at=due_at, now=self._utcnow())
+            self._audit.record(connection, action, changed)
+        return changed
 
     def _make_due(self, accounts: Sequence[AccountId]) -> Sequence[AccountId]:
         with self._database.begin() as connection:
-            return rows.set_due(connection, accounts, now=self._utcnow())
+            due = rows.set_due(connection, accounts, now=self._utcnow())
+            self._audit.record(connection, Action.REFRESHED, due)
+        return due
 
     def _erase_tokens(self, accounts: Sequence[AccountId]) -> Sequence[AccountId]:
         with self._database.begin() as connection:
             # Disconnected ones as well: the cache may still have their tokens.
             erased = rows.set_status(connection, accounts, Status.DISCONNECTED, due_at=None, now=self._utcnow())
             rows.erase_tokens(connection, erased)
+            self._audit.record(connection, Action.DISCONNECTED, erased)
         return erased
 
     def _delete(self, accounts: Sequence[AccountId]) -> Sequence[AccountId]:
         with self._database.begin() as connection:
-            return removal.delete(connection, accounts)
+            deleted = removal.delete(connection, accounts)
+            self._audit.record(connection, Action.ERASED, deleted)
+        return deleted
 
     def _publish(self, accounts: Sequence[AccountId]) -> bool:
         """Put the accounts as they are now into the cache. False while Redis is unavailable."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from worker.domain.account import Account, AccountId, NewAccount, account_id
+from worker.domain.audit import Action
 from worker.domain.errors import InvalidInput
 from worker.service.accounts.manager import AccountManager
 from worker.service.moving.fields import parse_account
@@ -93,7 +94,7 @@ class Importer:
 
     def _store(self, grants: Sequence[NewAccount], existing: Existing) -> dict[AccountId, bool]:
         """The accounts that were stored, and whether they are new."""
-        saved = self._accounts.store(grants, unless=_KEEPS[existing])
+        saved = self._accounts.store(grants, action=Action.IMPORTED, unless=_KEEPS[existing])
         return {account: version == 1 for account, version in saved.items()}
 
     def _preview(self, grants: Sequence[NewAccount], existing: Existing) -> dict[AccountId, bool]:

@@ -5,15 +5,20 @@ from datetime import datetime
 
 from worker.db import breakers as rows
 from worker.db.session import Database
+from worker.domain.audit import Action
 from worker.domain.breaker import Breaker
 from worker.domain.errors import InvalidInput
+from worker.service.accounts.audit import AuditLog
 
 
 class BreakerControl:
     """Shows the breakers that all workers share, and ends the wait of one. Thread-safe."""
 
-    def __init__(self, *, database: Database, clients: Sequence[str], utcnow: Callable[[], datetime]) -> None:
+    def __init__(
+        self, *, database: Database, audit: AuditLog, clients: Sequence[str], utcnow: Callable[[], datetime]
+    ) -> None:
         self._database = database
+        self._audit = audit
         self._clients = clients
         self._utcnow = utcnow
 
@@ -32,4 +37,5 @@ class BreakerControl:
             raise InvalidInput(msg)
         with self._database.begin() as connection:
             rows.end_wait(connection, client, now=self._utcnow())
+            self._audit.record(connection, Action.BREAKER_TRIED, detail=client)
         return known[client].open_until is not None
