@@ -14,6 +14,7 @@ from worker.cli import (
     breakers,
     development,
     doctor,
+    emulator,
     errors,
     exporter,
     moving,
@@ -66,7 +67,20 @@ def cli(*, verbose: bool) -> None:
     logging.configure(level="INFO" if verbose else "CRITICAL")
 
 
-for module in (development, operations, doctor, exporter, breakers, audit, accounts, moving, states, status, why):
+for module in (
+    development,
+    emulator,
+    operations,
+    doctor,
+    exporter,
+    breakers,
+    audit,
+    accounts,
+    moving,
+    states,
+    status,
+    why,
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +22,10 @@ _DEMO_SECONDS = 100
 @click.option("--seconds", type=click.IntRange(min=10), default=_DEMO_SECONDS, show_default=True, help="How long.")
 def demo(seconds: int) -> None:
     """Show it all at work: about two minutes, real servers, no configuration; ends with a verdict."""
-    with _imports():
+    with devkit_imports():
         from worker.devkit import demo as show  # noqa: PLC0415
 
-    _end_in_good_order()
+    end_in_good_order()
     try:
         good = show.demo(seconds=seconds)
     except StackError as error:
@@ -53,10 +51,10 @@ def up(data: Path) -> None:
     WORKER_CLIENT_ID and its secret it asks Microsoft instead, and uses WORKER_DATABASE_URL and WORKER_REDIS_URL if both
     are set. It refuses to run the emulator against stores that are set.
     """
-    with _imports():
+    with devkit_imports():
         from worker.devkit import demo as show  # noqa: PLC0415
 
-    _end_in_good_order()
+    end_in_good_order()
     try:
         show.up(data.resolve())
     except StackError as error:
@@ -65,44 +63,11 @@ def up(data: Path) -> None:
         click.echo("Stopped.")
 
 
-@click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8443, show_default=True)
-@click.option(
-    "--directory",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
-    help="Where its certificate authority is written; a temporary one unless given.",
-)
-def emulator(port: int, directory: Path | None) -> None:
-    """Run the Microsoft identity emulator on loopback until Ctrl-C. It lets each caller sign in as any user."""
-    with _imports():
-        from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, EmulatorServer  # noqa: PLC0415
-
-    _end_in_good_order()
-    with tempfile.TemporaryDirectory(prefix="token-worker-") as temporary:
-        try:
-            server = EmulatorServer(directory or Path(temporary), port=port)
-            server.start()
-        except OSError as error:
-            msg = f"port {port} cannot be used: {error.strerror}"
-            raise click.ClickException(msg) from None
-        try:
-            click.echo(f"export WORKER_AUTHORITY={server.authority}")
-            click.echo(f"export WORKER_CA_BUNDLE={server.ca_bundle}")
-            click.echo(f"export WORKER_CLIENT_ID={DEFAULT_CLIENT_ID}")
-            click.echo(f"export WORKER_CLIENT_SECRET={DEFAULT_CLIENT_SECRET}")
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            server.stop()
-
-
-COMMANDS: tuple[click.Command, ...] = (demo, up, emulator)
+COMMANDS: tuple[click.Command, ...] = (demo, up)
 
 
 @contextmanager
-def _imports() -> Iterator[None]:
+def devkit_imports() -> Iterator[None]:
     """Around imports of the devkit, which needs the extra `demo`."""
     # Ctrl-C ends the process at once: an exception may be dropped during an import, and there is nothing to tidy up.
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -114,7 +79,7 @@ def _imports() -> Iterator[None]:
         raise click.ClickException(msg) from None
 
 
-def _end_in_good_order() -> None:
+def end_in_good_order() -> None:
     """A supervisor's SIGTERM tidies up just as Ctrl-C does, and the first of them is the last that is heard."""
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:

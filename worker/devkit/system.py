@@ -30,7 +30,7 @@ from pydantic import SecretStr
 from worker.bootstrap import Services, bootstrap
 from worker.celery import Worker
 from worker.db import schema
-from worker.devkit.emulator import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Emulator, EmulatorServer
+from worker.devkit.emulator import Emulator, EmulatorServer
 from worker.devkit.stack import Stack, StackError
 from worker.devkit.stack.process import Process, ticks
 from worker.domain.account import Grant
@@ -137,12 +137,7 @@ class System:
     def _start_emulator(self, undo: ExitStack) -> dict[str, str]:
         self.emulator = Emulator(access_token_lifetime=self._lifetime)
         server = undo.enter_context(EmulatorServer(self.directory, self.emulator))
-        return {
-            "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
-            "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
-            "WORKER_AUTHORITY": server.authority,
-            "WORKER_CA_BUNDLE": str(server.ca_bundle),
-        }
+        return server.environment
 
     @property
     def environment_file(self) -> Path:

@@ -33,6 +33,7 @@ def admin_routes(emulator: "Emulator") -> list[Route]:
         Route("/_emulator/statistics", _guarded(admin.statistics)),
         Route("/_emulator/accounts", _guarded(admin.enrol), methods=["POST"]),
         Route("/_emulator/accounts/{email}", _guarded(admin.account)),
+        Route("/_emulator/terms", _guarded(admin.change_terms), methods=["POST"]),
         Route("/_emulator/faults", _guarded(admin.add_fault), methods=["POST"]),
         Route("/_emulator/faults", _guarded(admin.clear_faults), methods=["DELETE"]),
         Route("/_emulator/device/approve", _guarded(admin.approve), methods=["POST"]),
@@ -69,16 +70,13 @@ class _Admin:
 
     async def enrol(self, request: Request) -> Document:
         wanted = await _body(request)
-        grant = self.emulator.enrol(
-            _text(wanted, "email"),
-            access_token_lifetime=_lifetime(wanted.get("access_token_lifetime")),
-            refresh_token_lifetime=_seconds(wanted.get("refresh_token_lifetime")),
-            rotate=wanted.get("rotate"),
-            strict=wanted.get("strict"),
-            refresh_in=_seconds(wanted.get("refresh_in")),
-            **_chosen(wanted, ("client_id", "scope")),
-        )
+        grant = self.emulator.enrol(_text(wanted, "email"), **_terms(wanted), **_chosen(wanted, ("client_id", "scope")))
         return _grant(grant)
+
+    async def change_terms(self, request: Request) -> Document:
+        wanted = await _body(request)
+        self.emulator.change_terms(_text(wanted, "email"), **_terms(wanted))
+        return {}
 
     async def account(self, request: Request) -> Document:
         email = request.path_params["email"].strip().lower()
@@ -122,6 +120,16 @@ def _text(wanted: Document, key: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{key} is needed")
     return value
+
+
+def _terms(wanted: Document) -> Document:
+    return {
+        "access_token_lifetime": _lifetime(wanted.get("access_token_lifetime")),
+        "refresh_token_lifetime": _seconds(wanted.get("refresh_token_lifetime")),
+        "rotate": wanted.get("rotate"),
+        "strict": wanted.get("strict"),
+        "refresh_in": _seconds(wanted.get("refresh_in")),
+    }
 
 
 def _fault(wanted: Document) -> Fault:

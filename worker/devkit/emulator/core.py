@@ -86,6 +86,23 @@ class Emulator:
         seconds = int(issue.lifetime.total_seconds())
         return Grant(account.email, seconds, issue.granted_scope, client_id, access_token, token)
 
+    def change_terms(
+        self,
+        email: str,
+        *,
+        access_token_lifetime: Lifetime | None = None,
+        refresh_token_lifetime: timedelta | None = None,
+        rotate: bool | None = None,
+        strict: bool | None = None,
+        refresh_in: timedelta | None = None,
+    ) -> None:
+        """Change the terms of an account from its next refresh on. Raises KeyError if it never signed in."""
+        with self._lock:
+            account = self._accounts.find(email)
+            account.terms = account.terms.changed(
+                access_token_lifetime, refresh_token_lifetime, rotate, strict, refresh_in
+            )
+
     def revoke(self, email: str) -> None:
         """End every sign-in of the account. Raises KeyError if it never signed in."""
         with self._lock:

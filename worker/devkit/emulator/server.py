@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from worker.devkit.emulator.core import Emulator
+from worker.devkit.emulator.registrations import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from worker.devkit.emulator.tokens import TENANT_ID
 
 _START_LIMIT = 10  # seconds
@@ -53,6 +54,16 @@ class EmulatorServer:
     @property
     def oidc_authority(self) -> str:
         return f"{self.base_url}/{TENANT_ID}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of a worker or consumer that uses the emulator in Microsoft's place."""
+        return {
+            "WORKER_AUTHORITY": self.authority,
+            "WORKER_CA_BUNDLE": str(self.ca_bundle),
+            "WORKER_CLIENT_ID": DEFAULT_CLIENT_ID,
+            "WORKER_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
+        }
 
     def start(self) -> None:
         """Start the server. Returns once it accepts connections. Raises OSError if the port is in use."""
