@@ -27,8 +27,11 @@ from worker.broker.control import restrict_commands
 from worker.broker.messages import check_deliveries
 from worker.cache import server_time
 from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
+from worker.log_limit import LogLimit
 from worker.observability import logging
+from worker.redis_failures import reason
 from worker.settings import BrokerSettings, Settings, SettingsT, load, secret_file
+from worker.tasks import EXPECTED
 
 if TYPE_CHECKING:
     from worker.bootstrap import Services
@@ -41,6 +44,7 @@ _CONFIGURATION_ERROR = 4  # exit code, the same as of token-worker
 
 
 _log = structlog.get_logger(__name__)
+_failures = LogLimit()
 
 
 class Worker(Celery):
@@ -163,7 +167,7 @@ def _configuration() -> dict[str, Any]:
         "broker_connection_max_retries": None,  # the worker exits after 100 by default
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # a batch needs no broker to finish
         "worker_send_task_events": True,  # for Flower; there are few, because a task is a batch
-        "worker_consumer": "worker.broker.messages:CheckedConsumer",
+        "worker_consumer": "worker.broker.consumer:PatientConsumer",
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "beat_max_loop_interval": 5,  # seconds until beat notices that Redis is back
@@ -237,6 +241,14 @@ def _close_services(**_: object) -> None:
 def _bind_task(task_id: str, task: Any, **_: object) -> None:
     app.begin_task()
     logging.set_context(task=task.name, task_id=task_id)
+
+
+@celery.signals.task_failure.connect
+def _log_failure(sender: Any, exception: Exception, **_: object) -> None:
+    """In place of the traceback of a store that is away, one line a minute with the reason."""
+    if isinstance(exception, EXPECTED) and _failures.allows(type(exception).__name__):
+        words = str(exception) if isinstance(exception, WorkerError) else reason(exception)
+        _log.error("Task cannot be done; the next one tries again", task=sender.name, reason=words)
 
 
 @celery.signals.task_postrun.connect

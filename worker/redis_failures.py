@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from redis.exceptions import (
@@ -14,14 +14,13 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
-    TimeoutError,  # noqa: A004
+    TimeoutError,  # noqa: A004 - redis names it so
 )
 
 _READ_ONLY = "it is read-only, as a replica is; the URL must lead to the primary"
 
-_ADVICE = MappingProxyType(
+_ADVICE: Mapping[type[BaseException], str] = MappingProxyType(
     {
         AuthenticationError: "it refuses the user or the password of the URL",
         NoPermissionError: "the user of the URL lacks a right (ACL SETUSER)",
@@ -32,6 +31,11 @@ _ADVICE = MappingProxyType(
         ClusterDownError: "it is a cluster; use one primary without cluster mode",
         BusyLoadingError: "it is still loading its data",
         TimeoutError: "it does not answer in time",
+        ssl.SSLCertVerificationError: "its certificate is not trusted; ?ssl_ca_certs=PATH names its authority",
+        ssl.SSLError: "it does not speak TLS there; a rediss:// URL needs its TLS port",
+        ConnectionRefusedError: "no server listens there",
+        ConnectionResetError: "it has ended the connection; a TLS port needs a rediss:// URL",
+        socket.gaierror: "the name of its host is not known",
     }
 )
 _PREFIXES = (
@@ -43,37 +47,27 @@ _PREFIXES = (
 )
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The kind of an error of Redis, or of a library that uses it, and what to do about it."""
     return ": ".join(filter(None, (type(error).__name__, _advice(error))))
 
 
+def advice(error: BaseException) -> str:
+    """The advice about an error, or the name of its kind if there is none."""
+    return _advice(error) or type(error).__name__
+
+
 def _advice(error: BaseException) -> str:
-    if not isinstance(error, RedisError) and isinstance(error.__cause__, RedisError):  # kombu wraps it
-        return _advice(error.__cause__)
+    """Of the error, or of the first of its causes for which there is advice: libraries wrap errors."""
+    return next(filter(None, map(_own_advice, _causes(error))), "")
+
+
+def _own_advice(error: BaseException) -> str:
     for kind in type(error).__mro__:
         if kind in _ADVICE:
             return _ADVICE[kind]
     if isinstance(error, ResponseError):
         return next((words for prefix, words in _PREFIXES if str(error).startswith(prefix)), "")
-    return _of_network(error)
-
-
-def _of_network(error: BaseException) -> str:
-    for cause in _causes(error):
-        match cause:
-            case ssl.SSLCertVerificationError():
-                return (
-                    f"its certificate is not trusted ({cause.verify_message}); ?ssl_ca_certs=PATH names its authority"
-                )
-            case ssl.SSLError():
-                return "it does not speak TLS there; a rediss:// URL needs its TLS port"
-            case ConnectionRefusedError():
-                return "no server listens there"
-            case socket.gaierror():
-                return "the name of its host is not known"
-            case ConnectionResetError():
-                return "it has ended the connection; a TLS port needs a rediss:// URL"
     return ""
 
 

@@ -27,7 +27,9 @@ def test_a_worker_recovers(deployment: Deployment, fail_over: FailOver) -> None:
     wait_for(deployment.all_refreshed, about="the first refresh", processes=processes)
 
     fail_over.begin()
-    wait_for(lambda: worker.output().count("Postgres is read-only") > 2, about="sweeps to fail", processes=processes)
+    wait_for(lambda: "Postgres is read-only" in worker.output(), about="a sweep to fail", processes=processes)
+    swept = worker.output().count("worker.sweep")
+    wait_for(lambda: worker.output().count("worker.sweep") > swept + 2, about="further sweeps", processes=processes)
     fail_over.end()
     deployment.add_due_accounts("later@contoso.com")
 

@@ -1,6 +1,7 @@
 """The message broker: the queues, requests of consumers to the workers, and a repair of Celery's Redis transport."""
 
 from worker.broker.address import broker_address
+from worker.broker.connection import RETRY
 from worker.broker.depth import QueueDepths
 from worker.broker.inspection import broker_trial
 from worker.broker.queues import ON_DEMAND, REFRESH, SWEEP, queue
@@ -11,6 +12,7 @@ from worker.broker.sender import TaskSender
 __all__ = [
     "ON_DEMAND",
     "REFRESH",
+    "RETRY",
     "SWEEP",
     "QueueDepths",
     "TaskSender",

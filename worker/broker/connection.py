@@ -11,6 +11,9 @@ from worker.broker.repair import complete_prefixes
 
 _TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
 
+#: For kombu: the seconds between two attempts of beat or a worker to connect. Its own go up to 30.
+RETRY = {"interval_start": 1, "interval_step": 1, "interval_max": 4}
+
 #: The exceptions of kombu for a broker that cannot be used.
 BROKER_ERRORS = (KombuError, RedisError, OSError)
 

@@ -33,7 +33,7 @@ class _Connection(redis.Connection):
             self.disconnect()  # type: ignore[no-untyped-call]
             raise ConnectionError(
                 "Redis is read-only, as a replica is; the broker's URL must lead to the primary"
-            ) from None
+            ) from error
 
 
 class _TlsConnection(_Connection, redis.SSLConnection):

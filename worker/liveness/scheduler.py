@@ -1,13 +1,19 @@
-"""Beat's scheduler: Celery's own, with heartbeats."""
+"""Beat's scheduler: Celery's own, with heartbeats, and one line a minute while the broker is away."""
 
 from typing import Any
 
 import celery.beat
+import structlog
 
+from worker.broker import RETRY
 from worker.cache import connect
 from worker.domain.heartbeat import Role
 from worker.liveness.heartbeats import HeartbeatThread, MainLoop, heartbeat
+from worker.log_limit import LogLimit
+from worker.redis_failures import advice
 from worker.settings import BrokerSettings, load
+
+_log = structlog.get_logger(__name__)
 
 
 class Scheduler(celery.beat.Scheduler):
@@ -16,6 +22,7 @@ class Scheduler(celery.beat.Scheduler):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._loop = MainLoop()
+        self._limit = LogLimit()
         self._heartbeats: HeartbeatThread | None = None
 
     def tick(self, *args: Any, **options: Any) -> float:
@@ -29,6 +36,22 @@ class Scheduler(celery.beat.Scheduler):
         if self._heartbeats is not None:
             self._heartbeats.stop()
         super().close()
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send one task. The next one is the retry."""
+        self.logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)  # as Celery does
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except celery.beat.SchedulingError as error:
+            self._note(error.__cause__ or error.__context__ or error)
+
+    def _ensure_connected(self) -> Any:
+        return self.connection.ensure_connection(self._note, max_retries=None, **RETRY)  # type: ignore[arg-type]
+
+    def _note(self, error: BaseException, _interval: float = 0) -> None:
+        words = advice(error)
+        if self._limit.allows(words):
+            _log.error("Broker cannot be used; beat tries again every few seconds", reason=words)
 
     def _start_heartbeats(self) -> HeartbeatThread:
         settings, own = load(BrokerSettings), heartbeat(Role.BEAT)

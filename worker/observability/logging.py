@@ -12,6 +12,10 @@ from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
 import structlog
+from redis.exceptions import RedisError
+
+from worker.log_limit import LogLimit
+from worker.redis_failures import reason
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -52,6 +56,8 @@ def configure(*, level: str = "INFO", log_format: LogFormat = "auto") -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("kombu.asynchronous.hub").addFilter(_RedisErrors())
+    logging.getLogger("celery.app.trace").addFilter(_is_unexpected)
     # MSAL logs a whole response if it cannot parse it. urllib3 and the broker libraries log every connection.
     logging.getLogger("msal").setLevel(logging.CRITICAL)
     for verbose in ("urllib3", "kombu", "amqp", "tornado.access", "celery.bootsteps", "celery.utils.functional"):
@@ -98,6 +104,26 @@ def _now() -> str:
 
 def _as_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
     return _JSON.encode(event)  # structlog's own renderer would make an encoder for every line
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """False for the failure of a task by a store that is away, which the worker logs once a minute itself."""
+    return not (isinstance(record.args, Mapping) and record.args.get("description") == "raised expected")
+
+
+class _RedisErrors(logging.Filter):
+    """Makes one line a minute of a Redis that refuses the timers of a worker. kombu logs a traceback for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limit = LogLimit()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, RedisError):
+            return True
+        record.msg, record.args, record.exc_info = "Broker refuses a timer: %s", (reason(error),), None
+        return self._limit.allows(record.getMessage())
 
 
 class _StreamWriter(structlog.WriteLogger):

@@ -82,7 +82,7 @@ class RedisArea:
 
     def _failure(self, problem: str, error: Unavailable) -> Finding:
         cause = str(error).partition(" cannot be used: ")[2] or str(error)
-        return failed(self.name, f"{problem}: {cause}", f"See {self._setting}, which names {_address(self._url)}")
+        return failed(self.name, f"{problem}: {cause}", f"See {self._setting}, which names {_place(self._url)}")
 
     def _wrong_state(self, server: RedisServer) -> Finding | None:
         if server.is_cluster:
@@ -118,6 +118,6 @@ class RedisArea:
         return ["the outbox"] * self._is_cache + ["the queues"] * self._is_broker
 
 
-def _address(url: str) -> str:
-    """Host and port, without user and password."""
+def _place(url: str) -> str:
+    """Where the server is, without user and password."""
     return str(urlsplit(url).hostname) if url.startswith(AMQP_SCHEMES) else parse(url).place
