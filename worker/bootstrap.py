@@ -149,8 +149,8 @@ def bootstrap(
         endpoint_hosts=parse_endpoint_hosts(settings.endpoint_hosts or ""),
     )
     entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
-    cache = TokenCache(entries, vault, local=local)
     reader = AccountReader(database=database, vault=vault, utcnow=utcnow)
+    cache = TokenCache(entries, vault, accounts=reader, local=local)
     fleet = Fleet(database=database, marker=FleetMarker(redis))
     outbox = Outbox(
         database=database,

@@ -25,6 +25,7 @@ from worker import clock
 from worker.broker import ON_DEMAND, REFRESH, SWEEP, broker_address, leave_read_only_servers, queue, repair
 from worker.broker.control import restrict_commands
 from worker.broker.messages import check_deliveries
+from worker.broker.routes import route_directly
 from worker.cache import server_time
 from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.log_limit import LogLimit
@@ -157,9 +158,7 @@ def _configuration() -> dict[str, Any]:
         "broker_transport_options": {
             **address.transport_options,
             "queue_order_strategy": "priority",
-            "visibility_timeout": 2 * _TIME_LIMIT,  # longer than any task; after it the task runs again
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
+            "ack_emulation": False,  # see worker/broker/routes.py; a message that a killed worker has fetched is lost
             "socket_timeout": 5,  # seconds; BRPOP waits one, TCP many minutes for a dead network
             "socket_connect_timeout": 5,
         },
@@ -285,6 +284,7 @@ def _secure_flower() -> None:
 repair()
 leave_read_only_servers()
 check_deliveries()
+route_directly()
 app = Worker()
 app.steps["consumer"].add("worker.liveness.consumer:LivenessStep")
 if "flower" in sys.argv[1:] and importlib.util.find_spec("flower"):

@@ -44,13 +44,3 @@ def test_no_throttle_value_stops_a_batch(services: Services, emulator: Emulator,
     redis.set("token-worker:pause:default:contoso.com", value)
 
     assert services.refresher.refresh_due() == {"leased": 2, "refreshed": 2}
-
-
-def test_a_throttle_ends_after_a_day_for_every_value_in_redis(
-    services: Services, emulator: Emulator, redis: Redis
-) -> None:
-    """Microsoft never sends a longer Retry-After."""
-    sign_in(services, emulator, ANN, BOB)
-    redis.set("token-worker:pause:default:contoso.com", b"99999999999")
-
-    assert services.refresher.refresh_due() == {"leased": 2, "refreshed": 2}

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from queue import Empty
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,6 +20,8 @@ from kombu.transport import redis as transport
 from kombu.transport.virtual import Channel, Message
 from kombu.utils.json import loads
 from redis.exceptions import ResponseError
+
+from worker.broker.overflow import INTERVAL, drop_overflow
 
 _LONGEST_TEXT = 100  # characters of an id or a name
 _GREATEST = 2**53  # the numbers that every JSON library reads exactly; logical clocks, versions and seconds are smaller
@@ -75,6 +78,8 @@ class CheckedConsumer(Consumer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options | {"without_mingle": True, "without_gossip": True})
+        timer: Any = self.timer
+        timer.call_repeatedly(INTERVAL, self._drop_overflow)
 
     def connect(self) -> Any:
         """Connect to the broker, and delete foreign keys there, with which the queues could not be declared."""
@@ -97,6 +102,13 @@ class CheckedConsumer(Consumer):
                 message.reject_log_error(_log, errors)
 
         return handle_known
+
+    def _drop_overflow(self) -> None:
+        consumer: Any = self.task_consumer  # type: ignore[attr-defined]
+        errors: Any = self.connection_errors  # type: ignore[attr-defined]
+        with suppress(*errors):  # the consumer notices by itself that the connection is lost
+            if consumer is not None and consumer.channel is not None:
+                drop_overflow(consumer.channel)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:  # noqa: ARG002 - its text repeats the content
         _log_dropped()

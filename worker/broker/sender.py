@@ -39,6 +39,7 @@ class TaskSender:
                     _TASK,
                     (str(account), min_ttl, rejected),
                     queue=ON_DEMAND,
+                    declare=[],  # the workers declare it; here a foreign value in Redis would be an error
                     retry=False,
                     ignore_result=True,
                     connection=self._connected(),

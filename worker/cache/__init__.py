@@ -5,9 +5,10 @@ from worker.cache.fleet import FleetMarker
 from worker.cache.heartbeats import HeartbeatStore
 from worker.cache.keys import Keys
 from worker.cache.limits import RateLimiter, TenantThrottle
-from worker.cache.stores import Cache, OutboxStore, RequestDedup, SealedEntry
+from worker.cache.stores import LONGEST_RESULT, Cache, OutboxStore, RequestDedup, SealedEntry
 
 __all__ = [
+    "LONGEST_RESULT",
     "Cache",
     "FleetMarker",
     "HeartbeatStore",

@@ -13,7 +13,6 @@ class Keys:
         self.fleet = f"{self._root}fleet"  # the id of the database whose fleet uses these keys
         self.outbox = f"{self._root}outbox"  # a hash: one value per account, the newest
         self.unreadable = f"{self._root}outbox:unreadable"  # likewise, of values that do not open
-        self.rate = f"{self._root}rate"
         self.processes = f"{self._root}processes"  # a sorted set, because a scan would read all keys of the cache
         self.swept = f"{self._root}swept"
 
@@ -23,6 +22,9 @@ class Keys:
     def request(self, account: AccountId, request: str) -> str:
         digest = blake2b(request.encode(), digest_size=12).hexdigest()
         return f"{self._root}asked:{account}:{digest}"
+
+    def rate(self, client: str) -> str:
+        return f"{self._root}rate:{client}"
 
     def process(self, name: str) -> str:
         return f"{self._root}process:{name}"

@@ -34,6 +34,12 @@ def find_many(connection: Connection, accounts: Sequence[AccountId], *, lock: bo
     return {AccountId(row["id"]): _account(row) for row in rows}
 
 
+def versions(connection: Connection, accounts: Sequence[AccountId]) -> dict[AccountId, int]:
+    """The versions of those of the accounts that are stored."""
+    statement = text("SELECT id, version FROM mail_credentials WHERE id = ANY(CAST(:ids AS uuid[]))")
+    return {AccountId(row[0]): row[1] for row in connection.execute(statement, {"ids": list(accounts)})}
+
+
 def set_status(
     connection: Connection,
     accounts: Sequence[AccountId],

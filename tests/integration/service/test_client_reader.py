@@ -79,7 +79,7 @@ def test_a_cached_token_is_read_in_one_command(installation: Installation, reade
 
     assert token == installation.services.tokens.get(ANN) == account.token
     assert account.servers.smtp_host == "smtp.office365.com"
-    assert commands["get"] == 1
+    assert commands["getrange"] == 1
     assert statements == []
     assert queued(installation.services.redis) == []
 

@@ -37,6 +37,11 @@ class AccountReader:
         with self._database.begin() as connection:
             return rows.find_many(connection, accounts)
 
+    def versions(self, accounts: Sequence[AccountId]) -> dict[AccountId, int]:
+        """The versions of those that are stored. Raises DatabaseUnavailable."""
+        with self._database.begin() as connection:
+            return rows.versions(connection, accounts)
+
     def entry(self, stored: Account) -> CacheEntry:
         """The entry that the cache should have. Raises UnreadableSecret, naming the account."""
         return CacheEntry.of(stored, token=self._token(stored), failure=failure_of(stored, now=self._utcnow()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from worker.cache import OutboxStore
+from worker.cache import LONGEST_RESULT, OutboxStore
 from worker.db import leases as rows
 from worker.db.session import Database
 from worker.domain.account import AccountId, Status
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 # Enough for what minutes of an outage leave. A longer outage may leave a million results, which take many minutes: they
 # must not keep batches from the other accounts, nor a task running until Celery ends it.
 _DELIVERY_LIMIT = timedelta(seconds=5)
-_VALUE_LIMIT = 65_536  # bytes; two sealed tokens take about 8 KB
 
 
 class Outbox:
@@ -173,7 +172,7 @@ class Outbox:
 
     def _open(self, account: AccountId, value: bytes) -> AccountUpdate:
         """Raises UnreadableSecret, or UnknownKey."""
-        if len(value) > _VALUE_LIMIT:
+        if len(value) > LONGEST_RESULT:
             raise UnreadableSecret("larger than any value of a worker")
         return _decode(account, self._vault.open(Sealed(value), account, Purpose.PENDING_RESULT))
 

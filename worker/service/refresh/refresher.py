@@ -3,7 +3,7 @@
 import threading
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import count, islice
@@ -141,7 +141,7 @@ class Refresher:
         tenant, except for an operator, and UnknownKey without the key of the refresh token.
         """
         domain, is_operator = tenant_domain(account), trigger is Trigger.OPERATOR
-        wait = self._throttled(account.client, [domain]).get(domain)
+        wait = self._throttle.waits(account.client, [domain]).get(domain)
         if wait and not is_operator:
             raise BackingOff(account.email, "tenant_throttled", wait)
         if account.client not in self._identity.clients:
@@ -166,7 +166,7 @@ class Refresher:
         """Refresh the leased accounts; release those that are better not requested now."""
         batch = Batch(leased, open_token=self._leases.open, is_stopped=lambda: self._is_stopped(client))
         try:
-            batch.throttled = self._throttled(client, batch.domains)
+            batch.throttled = self._throttle.waits(client, batch.domains)
             for results in self._request(batch.tokens(), leased):
                 batch.note(results)
                 try:
@@ -216,11 +216,6 @@ class Refresher:
                 if wait := tenant_wait(result.outcome):
                     self._throttle.throttle(client, tenant_domain(result.key), wait)
         return written
-
-    def _throttled(self, client: str, domains: Collection[str]) -> dict[str, timedelta]:
-        with suppress(Unavailable):
-            return self._throttle.waits(client, domains)
-        return {}
 
     def _is_stopped(self, client: str) -> bool:
         return self._stopping.is_set() or self._breakers.is_open(client)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -10,7 +10,8 @@ import structlog
 from worker.cache import Cache, SealedEntry
 from worker.domain.account import AccountId
 from worker.domain.cache_entry import CacheEntry, decode, encode
-from worker.domain.errors import Unavailable, UnreadableSecret
+from worker.domain.errors import DatabaseUnavailable, Unavailable, UnreadableSecret
+from worker.service.accounts.reader import AccountReader
 from worker.vault import Purpose, Vault
 
 _MAX_ENTRIES = 1000  # about 10 MB with Microsoft's tokens
@@ -70,13 +71,23 @@ class TokenCache:
     Writing comes after the commit. A write that fails is not repeated: the next reader finds a miss or an old entry,
     and reads Postgres as soon as the old token will not do.
 
+    ``accounts`` reads the versions in Postgres, if that is the primary: a replica may be behind the cache.
+
     With a ``local`` cache, what was read or written is at hand for some seconds: ``recall`` looks there and nowhere
     else, ``read`` always goes to Redis.
     """
 
-    def __init__(self, cache: Cache, vault: Vault, *, local: LocalCache | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        vault: Vault,
+        *,
+        accounts: AccountReader | None = None,
+        local: LocalCache | None = None,
+    ) -> None:
         self._cache = cache
         self._vault = vault
+        self._accounts = accounts
         self._local = local
         self._is_unavailable = False
 
@@ -116,12 +127,31 @@ class TokenCache:
             return True
         self.remember(entries)
         try:
-            self._cache.put({entry.account_id: self._seal(entry) for entry in entries})
+            sealed = {entry.account_id: self._seal(entry) for entry in entries}
+            if newer := self._cache.put(sealed):
+                self._replace_foreign(sealed, newer)
         except Unavailable as error:
             self._log_unavailable(error)
             return False
         self._log_available()
         return True
+
+    def _replace_foreign(self, sealed: Mapping[AccountId, SealedEntry], newer: Mapping[AccountId, int]) -> None:
+        """Write the entries in the place of those that claim a version which no row has: no worker wrote them.
+
+        A pending result is a version ahead of its row, too. Its token is lost to the cache then, and comes back as soon
+        as the older one does not satisfy. Raises Unavailable without Redis.
+        """
+        if self._accounts is None:
+            return
+        try:
+            versions = self._accounts.versions(list(newer))
+        except DatabaseUnavailable:  # the next publish will find out
+            return
+        foreign = {account: version for account, version in newer.items() if version > versions.get(account, 0)}
+        if foreign:
+            self._cache.put({account: sealed[account] for account in foreign}, over=foreign)
+            log.warning("Cache entries replaced: their versions are higher than those stored", accounts=len(foreign))
 
     def recover(self, entries: Sequence[CacheEntry]) -> None:
         """Write what Postgres had and Redis had not."""
