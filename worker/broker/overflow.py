@@ -32,5 +32,5 @@ def _trim(channel: Any, queue: str) -> None:
             with suppress(ResponseError):  # a key of another type, which the next read deletes
                 overflow = client.llen(name) - _LONGEST
                 if overflow > 0:
-                    client.ltrim(f"{channel.global_keyprefix}{name}", 0, _LONGEST - 1)
+                    client.ltrim(name, 0, _LONGEST - 1)
                     _log.warning("Messages dropped, because the queue is too long", queue=queue, messages=overflow)

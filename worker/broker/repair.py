@@ -19,7 +19,7 @@ _AFFECTED = ("5.7.0",)
 def complete_prefixes() -> None:
     """Let kombu prefix the keys of all commands that are sent: without these it would look at another fleet's."""
     prefixed = transport.GlobalKeyPrefixMixin.PREFIXED_SIMPLE_COMMANDS
-    prefixed.extend(command for command in ("EXISTS", "TYPE") if command not in prefixed)
+    prefixed.extend(command for command in ("EXISTS", "LTRIM", "SISMEMBER", "TYPE") if command not in prefixed)
 
 
 def repair() -> None:

@@ -47,7 +47,7 @@ def route_directly() -> None:
 
 def _is_bound(channel: Any, exchange: str, routing_key: str, queue: str) -> bool:
     """Whether a direct exchange has this binding. No other one is read."""
-    key = f"{channel.global_keyprefix}{channel.keyprefix_queue % exchange}"
+    key = channel.keyprefix_queue % exchange
     with channel.conn_or_acquire() as client:
         try:
             return bool(client.sismember(key, channel.sep.join((routing_key, "", queue))))
@@ -94,6 +94,6 @@ def _delete_foreign_keys(channel: Any) -> bool:
     types = {pattern % exchange: b"set" for exchange in exchanges for pattern in patterns}
     types[channel.keyprefix_binding_deadlines] = b"zset"
     with channel.conn_or_acquire() as client:
-        found = {key: client.type(f"{channel.global_keyprefix}{key}") for key in types}
+        found = {key: client.type(key) for key in types}
         foreign = [key for key, kind in found.items() if kind not in {types[key], b"none"}]
         return bool(foreign and client.delete(*foreign))

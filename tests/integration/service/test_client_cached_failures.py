@@ -44,7 +44,7 @@ def test_a_hundred_thousand_reads_of_a_dead_account_cause_one_request(
     assert codes == {"needs_user"}
     assert installation.requests == 1
     assert len(statements) - first <= minutes
-    assert commands["get"] <= 10 * minutes
+    assert commands["getrange"] <= 10 * minutes
 
 
 def test_an_account_that_backs_off_causes_one_request_per_period(

@@ -171,4 +171,4 @@ def test_the_higher_min_ttl_of_a_joining_reader_is_met(installation: Installatio
 
 
 def _looks_at_the_cache(installation: Installation) -> int:
-    return counting.so_far(installation.services.redis)["get"]
+    return counting.so_far(installation.services.redis)["getrange"]
