@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up docs test chaos containers bench bench-smoke breaker map picture check format lint types contracts lock sbom clean
+.PHONY: help install demo up docs test fuzz chaos containers bench bench-smoke breaker map picture check format lint types contracts lock sbom clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ docs: $(STAMP) ## Write docs/error-codes.md from the table of codes
 test: $(STAMP) ## Run all tests on real, embedded servers
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	CHAOS_ROUNDS=0 $(BIN)/python -m pytest tests/chaos
+
+fuzz: $(STAMP) ## Read ten minutes of random input through every door; writes docs/fuzzing.md
+	$(BIN)/python -m tests.hostile.fuzz
 
 chaos: $(STAMP) ## Break everything again and again, about a quarter of an hour; writes docs/chaos.md
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/python -m pytest tests/chaos

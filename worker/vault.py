@@ -246,10 +246,10 @@ def _split(sealed: bytes) -> tuple[int, str]:
     header = 2 + sealed[1]
     if len(sealed) < header + _NONCE + _TAG:
         raise UnreadableSecret("a sealed value is cut short")
-    try:
-        return header, sealed[2:header].decode("ascii")
-    except UnicodeDecodeError:
-        raise UnreadableSecret("a sealed value is damaged") from None
+    name = sealed[2:header].decode("latin-1")
+    if not _KEY_ID.fullmatch(name.partition(_MARK)[0]):
+        raise UnreadableSecret("a sealed value is damaged")
+    return header, name
 
 
 def _aad(header: bytes, purpose: Purpose, account: AccountId, binding: Binding) -> bytes:

@@ -104,7 +104,7 @@ def test_a_consumer_asks_in_spite_of_it(deployment: Deployment, redis: Redis) ->
 
 
 def test_a_flood_of_messages_ends_with_its_writer(deployment: Deployment, redis: Redis) -> None:
-    """Requests for accounts that need none, and batches. What is beyond a queue's limit is dropped."""
+    """Requests for accounts that need none, and batches. Those beyond a queue's limit are dropped."""
     beat, worker = deployment.celery("beat"), deployment.worker(concurrency=1)
     request = json.dumps(message("worker.refresh_account", str(account_id("nobody@contoso.com"))))
     for _ in range(100):

@@ -1,7 +1,7 @@
 """Routes of messages that do not depend on the broker's keys, because a writer to the broker may change these.
 
-kombu looks up in Redis which queues a message goes to, and keeps each message there until it is acknowledged. Whatever
-else is under those keys stops beat, and keeps a worker from starting. So messages for our queues go straight there, a
+kombu looks up in Redis which queues a message goes to, and keeps each message there until it is acknowledged. Another
+value under those keys stops beat, and keeps a worker from starting. So messages for our queues go straight there, a
 foreign value is replaced, and unacknowledged messages stay in the memory of the worker: messages of this program are
 acknowledged before they run, and worth nothing later.
 """

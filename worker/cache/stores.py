@@ -211,8 +211,10 @@ class OutboxStore:
     @raises_unavailable
     def _page(self, cursor: int) -> tuple[int, dict[AccountId, bytes]]:
         following, found = cast("tuple[bytes, list[bytes]]", self._scan(keys=[self._key], args=[cursor]))
-        pairs = zip(found[::2], found[1::2], strict=True)
-        return int(following), {account: value for field, value in pairs if (account := _account(field))}
+        values = dict(zip(found[::2], found[1::2], strict=True))
+        if foreign := [field for field in values if _account(field) is None]:
+            self._redis.hdel(self._key, *foreign)
+        return int(following), {account: value for field, value in values.items() if (account := _account(field))}
 
     @raises_unavailable
     def size(self) -> int:
@@ -252,9 +254,10 @@ def _pairs(values: Mapping[AccountId, bytes]) -> list[str | bytes]:
 def _account(field: bytes) -> AccountId | None:
     """None for a field that no worker has written."""
     try:
-        return AccountId(UUID(field.decode()))
+        account = UUID(field.decode())
     except ValueError:
         return None
+    return AccountId(account) if str(account).encode() == field else None
 
 
 class RequestDedup:

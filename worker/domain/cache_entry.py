@@ -116,7 +116,7 @@ def decode(text: Secret, account: AccountId) -> CacheEntry:
     """Raises UnreadableSecret for anything but an entry."""
     try:
         return _entry(json.loads(text.reveal()), account)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError):
         raise UnreadableSecret("a cache entry is malformed") from None
 
 

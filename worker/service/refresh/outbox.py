@@ -218,5 +218,5 @@ def _decode(account: AccountId, text: Secret) -> AccountUpdate:
             refresh_token=Sealed(base64.b64decode(refresh_token)) if refresh_token else None,
             replaces=bytes.fromhex(replaces) if replaces else None,
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UnreadableSecret("a pending result is malformed") from None
