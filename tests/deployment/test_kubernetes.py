@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.deployment.secrets import SECRETS
+from worker.cli.exporter import exporter
 
 DIRECTORY = Path(__file__).parents[2] / "deploy" / "kubernetes"
 BASE = DIRECTORY / "base"
@@ -124,3 +125,14 @@ def test_only_workers_reach_microsoft() -> None:
     assert policies["default"]["policyTypes"] == ["Ingress", "Egress"]
     assert 443 not in open_ports
     assert selected["values"] == ["worker", "ondemand"]
+
+
+def test_prometheus_finds_the_exporter() -> None:
+    """Its Service, its container and the network policy name the port on which it listens."""
+    (default,) = [option.default for option in exporter.params if option.name == "port"]
+    (service,) = documents("Service")
+    (policy,) = [each for each in documents("NetworkPolicy") if each["metadata"]["name"] == "metrics"]
+
+    assert container("exporter")["ports"] == [{"name": "metrics", "containerPort": default}]
+    assert [port["port"] for port in service["spec"]["ports"]] == [default]
+    assert policy["spec"]["ingress"][0]["ports"] == [{"port": default}]
