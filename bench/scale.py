@@ -87,7 +87,7 @@ class Table:
     """A database with accounts of one size. It measures the time of the statements."""
 
     def __init__(self, url: str, accounts: int) -> None:
-        self._url = url
+        self.url = url
         self._database = Database(url)
         self.accounts = accounts
         self.refreshed = 0
@@ -98,7 +98,7 @@ class Table:
         self._spent: dict[str, list[_Spent]] = {"claim": [], "persist": [], "sweep": []}
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
-        return sql(self._url, statement, **values)
+        return sql(self.url, statement, **values)
 
     def close(self) -> None:
         self._database.close()

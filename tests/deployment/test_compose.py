@@ -13,19 +13,20 @@ from pydantic_settings import BaseSettings
 
 from tests.deployment import secrets as deployment
 from worker.broker import ON_DEMAND, REFRESH, SWEEP
-from worker.settings import PREFIX, BrokerSettings, DatabaseSettings, Settings
+from worker.settings import PREFIX, BrokerSettings, DatabaseSettings, ExporterSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 
 SECRETS = {
-    **{name: secrets for name, secrets in deployment.SECRETS.items() if name != "exporter"},
+    **deployment.SECRETS,
     "postgres": {"POSTGRES_PASSWORD"},
     "valkey": {"VALKEY_PASSWORD"},
     "emulator": set(),
     # Its app registration is the emulator's, which is public.
     "dev-worker": deployment.WORKER_SECRETS - {"WORKER_CLIENT_ID", "WORKER_CLIENT_SECRET"},
 }
+_PUBLISHED = {"flower": "5555", "exporter": "9808"}
 DEVELOPMENT = {"emulator", "dev-worker"}
 NEEDS: dict[str, type[BaseSettings]] = {
     "migrate": DatabaseSettings,
@@ -33,6 +34,7 @@ NEEDS: dict[str, type[BaseSettings]] = {
     "ondemand": Settings,
     "beat": BrokerSettings,
     "flower": BrokerSettings,
+    "exporter": ExporterSettings,
     "dev-worker": Settings,
 }
 
@@ -130,9 +132,9 @@ def test_a_service_runs_without_privileges(service: Service, name: str) -> None:
 
 @services
 def test_nothing_is_published_beyond_loopback(service: Service, name: str) -> None:
-    """Only Flower is published, and only to this host."""
+    """Only Flower and the exporter are published, and only to this host."""
     published = [(port["host_ip"], port["published"]) for port in service.get("ports", [])]
-    assert published == ([("127.0.0.1", "5555")] if name == "flower" else [])
+    assert published == [("127.0.0.1", port) for service, port in _PUBLISHED.items() if service == name]
     assert service.get("network_mode") in {None, "service:emulator"}
 
 
@@ -140,7 +142,7 @@ def test_the_stores_have_no_way_out(project: Service) -> None:
     """Only services that connect to Microsoft or are published have a network with access to the outside."""
     assert project["networks"]["stores"]["internal"] is True
     outside = {name for name, service in project["services"].items() if "outside" in (service.get("networks") or {})}
-    assert outside == {"worker", "ondemand", "flower"}
+    assert outside == {"worker", "ondemand", "flower", "exporter"}
 
 
 @services
