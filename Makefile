@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up docs test fuzz chaos containers bench bench-smoke breaker map picture check format lint types contracts lock sbom clean
+.PHONY: help install demo up docs test fuzz chaos containers bench bench-smoke breaker map dashboard picture check format lint types contracts lock sbom clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,12 +48,16 @@ bench: $(STAMP) ## Measure, half an hour on a quiet machine; writes docs/benchma
 bench-smoke: $(STAMP) ## Whether the benchmark still runs, a minute or two; measures nothing
 	$(BIN)/python -m bench all --quick
 	$(BIN)/python -m bench.map
+	$(BIN)/python -m bench.scrape --accounts 2000 --scrapes 2
 
 breaker: $(STAMP) ## Simulate fleets of which some accounts are refused, about an hour; writes docs/breaker.md
 	$(BIN)/python -m bench.breaker --write
 
 map: $(STAMP) ## Print how large the product is and how far a call travels; WRITE=--write for docs/architecture.md
 	$(BIN)/python -m bench.map $(WRITE)
+
+dashboard: $(STAMP) ## Draw the Grafana dashboard, five minutes, needs Prometheus; writes docs/dashboard.svg
+	$(BIN)/python -m bench.dashboard
 
 picture: $(STAMP) ## Draw the demo's table, about two minutes; writes docs/demo.svg
 	$(BIN)/python -m bench.picture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.prometheus import Prometheus
 from tests.constants import ANN, BOB, CAT
 from tests.factories import TurnedClock
 from tests.integration.exporter.heartbeats import beat
-from tests.integration.exporter.prometheus import Prometheus
 from tests.integration.exporter.scraped import Exporter
 from tests.integration.installation import Installation
 from tests.promtool import ROOT, needs_prometheus
@@ -60,7 +60,7 @@ def test_each_expression_has_a_value(
         def all_had_values() -> bool:
             installation.clock.advance(seconds=1)  # faster than time, because a commit is counted some seconds after it
             exporter.fleet.count()
-            left[:] = [expression for expression in left if not prometheus.query(expression)]
+            left[:] = [expression for expression in left if not prometheus.now(expression)]
             return not left
 
         wait_for(all_had_values, about="each expression to have a value", processes=[prometheus.process])
