@@ -17,6 +17,7 @@ _COLUMN, _LEVEL = 50, 26  # pixels of a unit of Grafana's grid
 _TITLE, _EDGE, _LEGEND = 24, 8, 16  # pixels
 _COLORS = ("#5794f2", "#f2cc0c", "#73bf69", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#c4162a", "#37872d", "#9fa7b3")
 _NAMED = {"green": "#73bf69", "orange": "#ff9830", "red": "#e02f44"}
+_DIM = ' fill-opacity="0.5"'  # of a color behind words
 _INK, _FAINT, _PAPER, _PANEL = "#d8d9da", "#9fa7b3", "#111217", "#1f2128"
 
 
@@ -123,10 +124,9 @@ class Picture:
 
 def _stat(panel: Mapping[str, Any], box: _Box, lines: Sequence[Line]) -> Iterable[str]:
     value = _last(lines[0]) if lines else math.nan
+    width, height, color = box.width + 2 * _EDGE, box.height + _TITLE + _EDGE, _threshold(panel, value)
     return [
-        _rectangle(
-            box.x - _EDGE, box.y - _TITLE, box.width + 2 * _EDGE, box.height + _TITLE + _EDGE, _threshold(panel, value)
-        ),
+        _rectangle(box.x - _EDGE, box.y - _TITLE, width, height, color, style=_DIM),
         _text(box.x + box.width / 2, box.y + box.height * 0.7, _written(value, _unit(panel)), size=30, anchor="middle"),
     ]
 
@@ -185,8 +185,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if 0 < seconds < 1 else f"{seconds:.0f} s"
 
 
-def _rectangle(x: float, y: float, width: float, height: float, color: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{color}"/>'
+def _rectangle(x: float, y: float, width: float, height: float, color: str, *, style: str = "") -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{color}"{style}/>'
 
 
 def _text(x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", color: str = _INK) -> str:

@@ -37,9 +37,17 @@ class Running:
 
 @pytest.fixture(name="environment")
 def _environment(deployment: Deployment) -> Iterator[dict[str, str]]:
-    """Settings without a key or a secret of Microsoft's, and a role of Postgres that may only read."""
+    """Settings without a key or a secret of Microsoft's, and a role that may read neither addresses nor tokens."""
     deployment.sql(f"CREATE ROLE {_ROLE} LOGIN PASSWORD 'x'")
-    deployment.sql(f"GRANT SELECT ON mail_credentials, oauth_clients, refresh_events TO {_ROLE}")
+    [(columns,)] = deployment.sql(
+        "SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns"
+        " WHERE table_name = 'mail_credentials' AND NOT column_name = ANY(%s)",
+        ["email", "access_token", "refresh_token"],
+    )
+    deployment.sql(f"GRANT SELECT ({columns}) ON mail_credentials TO {_ROLE}")
+    deployment.sql(
+        f"GRANT SELECT ON oauth_clients, refresh_events, refresh_successes, refresh_events_id_seq TO {_ROLE}"
+    )
     url = urllib3.util.parse_url(deployment.environment["WORKER_DATABASE_URL"])
     yield {
         "WORKER_DATABASE_URL": str(url._replace(auth=f"{_ROLE}:x")),

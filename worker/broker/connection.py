@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from amqp.exceptions import AMQPError
 from kombu import Connection
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
@@ -15,7 +16,7 @@ _TIMEOUT = 2.0  # seconds to connect to the broker, and for each of its replies
 RETRY = {"interval_start": 1, "interval_step": 1, "interval_max": 4}
 
 #: The exceptions of kombu for a broker that cannot be used.
-BROKER_ERRORS = (KombuError, RedisError, OSError)
+BROKER_ERRORS = (KombuError, AMQPError, RedisError, OSError)
 
 
 def connect(url: str, *, prefix: str = "") -> Connection:

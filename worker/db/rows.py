@@ -43,11 +43,9 @@ EXPIRED = """
         token_expiry <= :now OR (token_expiry IS NULL AND (refresh_due_at <= :now OR failure_count > 0))))
 """
 
-#: The end of the grant. greatest() and least() skip what is NULL. Accounts without a grant have nothing to lose.
+#: The end of the grant of an account that has one. greatest() and least() skip what is NULL.
 GRANT_EXPIRES_AT = """
-    CASE WHEN refresh_token IS NOT NULL THEN least(
-        greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime
-    ) END
+    least(greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime)
 """
 
 #: The columns of an account's mail servers.

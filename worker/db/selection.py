@@ -51,7 +51,8 @@ def _condition(selection: Selection) -> tuple[str, dict[str, Any]]:
         (selection.since, f"{SINCE} >= :since", {"since": selection.since}),
         (
             selection.expiring_before,
-            f"status <> '{Status.REAUTH_REQUIRED}' AND {GRANT_EXPIRES_AT} < :expiring_before",
+            f"status <> '{Status.REAUTH_REQUIRED}' AND refresh_token IS NOT NULL"
+            f" AND {GRANT_EXPIRES_AT} < :expiring_before",
             {"expiring_before": selection.expiring_before, "inactivity": INACTIVITY},
         ),
     ]

@@ -58,6 +58,10 @@ class Reader:
                 found, reason = reading.result(), ""
             except WorkerError as error:
                 reason = str(error)
+            except Exception as error:  # noqa: BLE001 - a bug must not hide the other stores
+                reason = type(error).__name__
+                if not self._reason:
+                    _log.exception("Store cannot be read because of a bug", store=self.store.name)
         self._log_change(reason)
         return found
 

@@ -1,16 +1,20 @@
 """The pages of the exporter: ``/metrics``, ``/healthz`` and ``/readyz``."""
 
 import socket
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from worker.domain.errors import ConfigurationError
 from worker.exporter.collector import Collector
+
+_log = structlog.get_logger(__name__)
 
 _TEXT = "text/plain; charset=utf-8"
 _IDLE = 10.0  # seconds until a connection is closed on which nothing comes
@@ -41,8 +45,10 @@ class Server(ThreadingHTTPServer):
         host, port = self.server_address[:2]
         return f"http://[{host!s}]:{port}" if self.address_family is socket.AF_INET6 else f"http://{host!s}:{port}"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print nothing: a client that goes away is no error."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - of the base class
+        """Log what is no fault of the client, which may go away."""
+        if not isinstance(sys.exception(), OSError):
+            _log.exception("Page cannot be served")
 
 
 class _Pages(BaseHTTPRequestHandler):

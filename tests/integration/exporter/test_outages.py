@@ -87,6 +87,15 @@ def test_a_value_of_another_type_is_an_outage_of_its_store(installation: Install
     assert up(exporter) == {"postgres": 1, "redis": 0, "broker": 0}
 
 
+def test_a_bug_with_one_store_hides_no_other(installation: Installation, exporter: Exporter) -> None:
+    """The scrape does not fail, and the log has the traceback once."""
+    installation.query("ALTER TABLE oauth_clients ALTER failure_kind TYPE int USING 1")
+    installation.query("INSERT INTO oauth_clients (name, failure_kind, updated_at) VALUES ('default', 1, now())")
+
+    assert [up(exporter) for _ in range(2)] == [{"postgres": 0, "redis": 1, "broker": 1}] * 2
+    assert [entry["event"] for entry in installation.logs].count("Store cannot be read because of a bug") == 1
+
+
 def test_one_exporter_counts_and_the_others_do_not(
     installation: Installation, new_exporter: Callable[..., Exporter]
 ) -> None:
