@@ -24,6 +24,9 @@ _RANKS: dict[Order, str] = {
 }
 
 
+_HAS_GRANT = f"status <> '{Status.REAUTH_REQUIRED}' AND refresh_token IS NOT NULL"
+
+
 def select(
     connection: Connection, selection: Selection, *, order: Order = "email", limit: int | None = None
 ) -> list[AccountId]:
@@ -51,8 +54,7 @@ def _condition(selection: Selection) -> tuple[str, dict[str, Any]]:
         (selection.since, f"{SINCE} >= :since", {"since": selection.since}),
         (
             selection.expiring_before,
-            f"status <> '{Status.REAUTH_REQUIRED}' AND refresh_token IS NOT NULL"
-            f" AND {GRANT_EXPIRES_AT} < :expiring_before",
+            f"{_HAS_GRANT} AND {GRANT_EXPIRES_AT} < :expiring_before",
             {"expiring_before": selection.expiring_before, "inactivity": INACTIVITY},
         ),
     ]
