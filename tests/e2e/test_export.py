@@ -76,6 +76,15 @@ def test_a_sealed_export_opens_with_its_key_alone(
     assert moved.stdout.startswith("1 would be imported (0 new, 1 replaced)")
 
 
+def test_an_export_is_recorded(deployment: Deployment, stored: list[tuple[object, ...]]) -> None:
+    """Also if its output is lost. An export that was refused is none."""
+    deployment.cli("export", ANN, "--plain", stdin="n\n")
+    deployment.cli("export", "--all", "--plain", "--yes", "--reason", "we leave")
+    lines = deployment.cli("audit", "--json").stdout.splitlines()
+    acts = [act for act in map(json.loads, lines) if act["action"] == "exported"]
+    assert [(act["accounts"], act["detail"], act["reason"]) for act in acts] == [(3, "in the clear", "we leave")]
+
+
 def test_an_export_in_the_clear_is_asked_for(deployment: Deployment, stored: list[tuple[object, ...]]) -> None:
     """A terminal or a log would keep the tokens."""
     for arguments, sentence in (

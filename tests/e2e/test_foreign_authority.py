@@ -39,7 +39,7 @@ def test_imported_accounts_of_a_foreign_authority_are_kept_fresh_and_used(foreig
     """The accounts come from a pipe of JSON lines. Then a consumer reads a token, and every command works."""
     first, second, third = emails(3)
     imported = foreign.cli("import", "-", stdin=_exported(foreign, first, second, third))
-    assert (imported.returncode, imported.stdout) == (0, "3 imported, 0 refused\n")
+    assert (imported.returncode, imported.stdout) == (0, "3 imported (3 new, 0 replaced), 0 refused\n")
     worker, beat = foreign.worker(), foreign.celery("beat")
     wait_for(foreign.all_refreshed, about="the imported accounts to be refreshed", processes=[worker, beat])
 
@@ -139,7 +139,7 @@ def _check_pause_and_resume(deployment: Deployment, email: str) -> None:
 
 def _check_disconnect(deployment: Deployment, email: str) -> None:
     kept = deployment.cli("disconnect", email, stdin="n\n")
-    assert kept.returncode == 1
+    assert kept.returncode == 2
     assert deployment.cli("disconnect", email, "--yes").stdout == f"{email} is disconnected.\n"
     refused = deployment.cli("token", email)
     assert (refused.returncode, refused.stdout) == (1, "")

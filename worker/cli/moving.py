@@ -14,8 +14,10 @@ import click
 
 from worker.cli.output import as_json, print_json, print_line, printable
 from worker.cli.progress import Advance, progress
+from worker.cli.reason import with_reason
 from worker.cli.selection import selects_accounts
 from worker.cli.services import services
+from worker.domain.audit import Action
 from worker.domain.selection import Selection
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ _REASONS_SHOWN = 20
     help="Write what is refused to this new file, which you can correct and import.",
 )
 @click.option("--key-file", type=click.Path(dir_okay=False, path_type=Path), help="The key of a sealed export.")
+@with_reason
 @as_json
 @click.pass_context
 def import_(
@@ -61,6 +64,7 @@ def import_(
     table: str | None,
     rejects: Path | None,
     key_file: Path | None,
+    reason: str | None,
     dry_run: bool,
     skip_existing: bool,
     only_newer: bool,
@@ -91,7 +95,7 @@ def import_(
     existing = Existing.SKIP if skip_existing else Existing.ONLY_NEWER if only_newer else Existing.REPLACE
     reasons = _Reasons("row" if _is_url(file) else "line")
     with (
-        services() as opened,
+        services(reason=reason) as opened,
         _records(context, opened, source, file, table) as found,
         _rejects(rejects, reasons.add) as reject,
         progress(found.total, "import") as advance,
@@ -115,7 +119,10 @@ def import_(
 @click.option("--plain", is_flag=True, help="Write refresh tokens in the clear; asks first.")
 @click.option("--to", "target", type=click.Path(dir_okay=False, path_type=Path), help="Write to this new file.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def export(selection: Selection, key_file: Path | None, target: Path | None, *, plain: bool, yes: bool) -> None:
+@with_reason
+def export(
+    selection: Selection, key_file: Path | None, target: Path | None, *, plain: bool, yes: bool, reason: str | None
+) -> None:
     """Write accounts with their tokens, as JSON lines that import reads.
 
     Make a key for one transfer and give it to the other side: token-worker keygen --id transfer >transfer.key. There,
@@ -129,11 +136,13 @@ def export(selection: Selection, key_file: Path | None, target: Path | None, *, 
     from worker.vault import Vault  # noqa: PLC0415
 
     exporter = Exporter(Vault(load(KeySettings).keys), _transfer(key_file))
-    with services() as opened:
-        number = len(opened.accounts.select(selection))
+    with services(reason=reason) as opened:
+        selected = opened.accounts.select(selection)
         if plain and not yes:
-            _confirm(f"Write the tokens of {number:,} accounts in the clear?")
-        with _output(target) as output, progress(number, "export") as advance:
+            _confirm(f"Write the tokens of {len(selected):,} accounts in the clear?")
+        with _output(target) as output, progress(len(selected), "export") as advance:
+            # Before the first token leaves, so that no export is without a record.
+            opened.audit.write(Action.EXPORTED, selected, detail="in the clear" if plain else "sealed")
             written, left = _export(exporter, opened.accounts.list(selection), output, advance)
     click.echo(f"{written} exported, {left} left out", err=True)
     if left:

@@ -23,6 +23,7 @@ class Action(enum.StrEnum):
     DISCONNECTED = "disconnected"
     ERASED = "erased"
     RENAMED = "renamed"
+    EXPORTED = "exported"
     TOKEN_PRINTED = "token_printed"  # noqa: S105 - no password
     KEYS_ROTATED = "keys_rotated"
     BREAKER_TRIED = "breaker_tried"
