@@ -46,3 +46,19 @@ def test_the_login_name_and_the_labels_of_the_mailbox_are_stored(deployment: Dep
     assert process.wait(HANG_LIMIT) == 0, process.output()
     assert deployment.accounts()[ANN].mail.login_name == "ann@corp.example"
     assert deployment.accounts()[ANN].labels == ("eu",)
+
+
+def test_the_grant_is_refreshed_as_that_of_a_public_client(deployment: Deployment) -> None:
+    """Microsoft would refuse the secret, because the account is personal."""
+    process = deployment.start([sys.executable, "-m", "worker", "connect", "ann@outlook.com"])
+    shown = wait_for(
+        lambda: re.search(r"enter the code (\S+)\.\n", process.output()), about="a code", processes=[process]
+    )
+    deployment.emulator.approve_device(shown[1], "ann@outlook.com")
+    assert process.wait(HANG_LIMIT) == 0, process.output()
+    before = deployment.emulator.statistics()
+
+    deployment.cli("refresh", "ann@outlook.com")
+
+    after = deployment.emulator.statistics()
+    assert (after.requests - before.requests, after.failures - before.failures) == (1, 0)

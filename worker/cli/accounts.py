@@ -17,6 +17,7 @@ from worker.domain.account import DEFAULT_CLIENT, Account, Grant, account_id, gr
 from worker.domain.audit import Action
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import as_error, failure_of
+from worker.domain.client_type import ClientType
 from worker.domain.codes import hint
 from worker.domain.errors import AccountError, DatabaseUnavailable
 from worker.domain.labels import parse_labels
@@ -72,6 +73,7 @@ def connect(email: str, client: str, login_name: str | None, labels: tuple[str, 
                     expires_at=granted.expires_at,
                     login_name=login_name,
                     labels=parsed,
+                    client_type=ClientType.PUBLIC,
                 )
             ],
             action=Action.CONNECTED,

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, text
 
-from worker.db.rows import FORGIVEN, SERVERS, Columns
+from worker.db.rows import FORGIVEN, SERVERS, Columns, stored_type
 from worker.domain.account import AccountId, MailServers, NewAccount, Status
 from worker.domain.binding import own_servers
 from worker.domain.pause import Pause
@@ -29,6 +29,7 @@ _TYPES = {
     "pop_host": "text",
     "pop_port": "int4",
     "login_name": "text",
+    "client_type": "text",
     "labels": "text",  # with spaces between: an array of arrays would have to be rectangular
     "access_token": "bytea",
     "token_obtained_at": "timestamptz",
@@ -45,10 +46,10 @@ _COLUMNS = Columns(_TYPES)
 _SAVE = text(f"""
     INSERT INTO mail_credentials AS c (
         id, email, client, authority, scopes, use_oauth, imap_host, imap_port, smtp_host, smtp_port, pop_host, pop_port,
-        login_name, labels, access_token, token_obtained_at, token_expiry, refresh_token, refresh_token_issued_at,
-        refresh_due_at, status, signed_in_at, created_at, updated_at)
+        login_name, client_type, labels, access_token, token_obtained_at, token_expiry, refresh_token,
+        refresh_token_issued_at, refresh_due_at, status, signed_in_at, created_at, updated_at)
     SELECT n.id, n.email, n.client, n.authority, n.scopes, n.use_oauth,
-           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port, n.login_name,
+           n.imap_host, n.imap_port, n.smtp_host, n.smtp_port, n.pop_host, n.pop_port, n.login_name, n.client_type,
            string_to_array(n.labels, ' '),
            n.access_token, n.token_obtained_at, n.token_expiry, n.refresh_token, n.refresh_token_issued_at,
            n.refresh_due_at, n.status,
@@ -59,7 +60,8 @@ _SAVE = text(f"""
         use_oauth = excluded.use_oauth,
         imap_host = excluded.imap_host, imap_port = excluded.imap_port, smtp_host = excluded.smtp_host,
         smtp_port = excluded.smtp_port, pop_host = excluded.pop_host, pop_port = excluded.pop_port,
-        login_name = excluded.login_name, labels = coalesce(excluded.labels, c.labels),
+        login_name = excluded.login_name, client_type = excluded.client_type,
+        labels = coalesce(excluded.labels, c.labels),
         access_token = excluded.access_token, token_obtained_at = excluded.token_obtained_at,
         token_expiry = excluded.token_expiry,
         refresh_token = excluded.refresh_token,
@@ -151,6 +153,7 @@ def _row(sealed: SealedGrant) -> dict[str, Any]:
         "scopes": " ".join(grant.scopes),
         "use_oauth": grant.refresh_token is not None,
         **{name: own.get(name) for name in SERVERS},
+        "client_type": stored_type(grant.client_type),
         "labels": None if grant.labels is None else " ".join(grant.labels),
         "access_token": sealed.access_token,
         "token_obtained_at": sealed.obtained_at,

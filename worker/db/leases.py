@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from worker.db.rows import FREE, Columns, as_dicts, as_failure, as_mail
+from worker.db.rows import FREE, Columns, as_dicts, as_failure, as_mail, stored_type
 from worker.domain.account import AccountId, Lease, LeaseId, Status
+from worker.domain.client_type import ClientType
 from worker.domain.policy import LONG_OVERDUE, AccountUpdate
 from worker.domain.token import Sealed
 
@@ -15,7 +16,7 @@ from worker.domain.token import Sealed
 LEASE_COLUMNS = """
     c.id, c.email, c.client, c.authority, c.scopes, c.refresh_token, c.version, c.status,
     c.failure_kind, c.failure_code, c.failure_count, c.failing_since, c.strikes, c.struck_at,
-    c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port, c.login_name
+    c.imap_host, c.imap_port, c.smtp_host, c.smtp_port, c.pop_host, c.pop_port, c.login_name, c.client_type
 """
 
 # Rows are joined by ctid, the place of a row: a locked row cannot move, and the primary key would cost a look-up. A
@@ -153,6 +154,7 @@ def as_lease(row: Mapping[Any, Any], lease_id: LeaseId, until: datetime, *, in_b
         struck_at=row["struck_at"],
         in_backlog=in_backlog,
         mail=as_mail(row),
+        client_type=ClientType(row["client_type"]) if row["client_type"] else ClientType.CONFIDENTIAL,
     )
 
 
@@ -176,6 +178,7 @@ _UPDATE = Columns(
         "strikes": "int",
         "struck_at": "timestamptz",
         "aged_out": "boolean",
+        "client_type": "text",
     }
 )
 
@@ -192,6 +195,7 @@ _PERSIST = text(f"""
         refresh_token = coalesce(n.refresh_token, c.refresh_token),
         refresh_token_issued_at =
             CASE WHEN n.refresh_token IS NULL THEN c.refresh_token_issued_at ELSE n.obtained_at END,
+        client_type = CASE WHEN n.access_token IS NULL THEN c.client_type ELSE n.client_type END,
         last_refreshed_at = coalesce(n.obtained_at, c.last_refreshed_at),
         version = c.version + CASE WHEN n.access_token IS NULL THEN 0 ELSE 1 END,
         status_changed_at = CASE WHEN c.status IN (n.status, 'paused') THEN c.status_changed_at ELSE :now END,
@@ -262,6 +266,7 @@ def _row(update: AccountUpdate) -> dict[str, Any]:
         "strikes": update.strikes or None,
         "struck_at": update.struck_at,
         "aged_out": update.aged_out or None,
+        "client_type": stored_type(update.client_type),
     }
 
 

@@ -107,6 +107,7 @@ class MailCredential(Base):
     token_obtained_at: Mapped[datetime | None]
     token_expiry: Mapped[datetime | None]
     refresh_token_issued_at: Mapped[datetime | None]
+    client_type: Mapped[str | None]  # that the grant belongs to, as learnt; NULL: confidential
     version: Mapped[int] = mapped_column(BigInteger, server_default=text("1"))
 
     status: Mapped[str] = mapped_column(server_default=text("'active'"))

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import CursorResult
 
 from worker.domain.account import MICROSOFT, Failure, MailServers
+from worker.domain.client_type import ClientType
 
 
 class Columns:
@@ -68,6 +69,11 @@ def as_mail(row: Mapping[Any, Any]) -> MailServers:
 @lru_cache(maxsize=256)  # a fleet has few different ones
 def _servers(*given: Any) -> MailServers:
     return replace(MICROSOFT, **{name: value for name, value in zip(SERVERS, given, strict=True) if value})
+
+
+def stored_type(client_type: ClientType) -> str | None:
+    """The column ``client_type``: NULL for a confidential client, as nearly always."""
+    return None if client_type is ClientType.CONFIDENTIAL else client_type.value
 
 
 #: A SET list: failures and strikes end.

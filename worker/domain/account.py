@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NewType
 from uuid import UUID, uuid5
 
+from worker.domain.client_type import ClientType
 from worker.domain.errors import InvalidInput
 from worker.domain.token import LONGEST_LIFETIME, Sealed, Secret
 
@@ -141,6 +142,7 @@ class Lease:
     struck_at: datetime | None = None  # the first of them
     in_backlog: bool = False  # one of many that are due together, by an import or an outage
     mail: MailServers = MICROSOFT
+    client_type: ClientType = ClientType.CONFIDENTIAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,7 @@ class NewAccount:
     mail: MailServers | None = None  # None: as stored, and Microsoft's for a new account
     login_name: str | None = None  # None: that of ``mail``, else as stored
     labels: tuple[str, ...] | None = None  # of ``parse_labels``; None: as stored
+    client_type: ClientType = ClientType.CONFIDENTIAL  # a first guess; the refreshes learn it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

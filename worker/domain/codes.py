@@ -28,7 +28,8 @@ class Verdict(enum.StrEnum):
 #: ``abandoned``: the tenant is gone, or its administrator has removed or disabled the app or its rights.
 #: ``aged out``: a grant that ended at a fixed age, set by policy or by the type of the redirect URI.
 #: ``general``: says less than any other code in the same answer.
-Flag: TypeAlias = Literal["credential", "abandoned", "aged out", "general"]
+#: ``spa``: the grant belongs to a single page app. ``confidential``: the request lacked a credential, or had an Origin.
+Flag: TypeAlias = Literal["credential", "abandoned", "aged out", "general", "spa", "confidential"]
 
 
 class CodeRow(NamedTuple):

@@ -35,7 +35,6 @@ __all__ = [
     "BY_SUBERROR",
     "CREDENTIAL_CODES",
     "Verdict",
-    "belongs_to_public_client",
     "classify",
 ]
 
@@ -99,12 +98,6 @@ def classify(response: HttpResponse, *, obtained_at: datetime, own: Container[Ve
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Transient(code=meaning.code, retry_after=response.retry_after, scope=Scope.SERVICE, correlation_id=trace)
     return _refused(meaning, body, own, retry_after=response.retry_after, trace=trace)
-
-
-def belongs_to_public_client(outcome: Outcome) -> bool:
-    """Whether the grant was refused because a credential came with it, so that it is worth a try without."""
-    row = BY_NUMBER.get(outcome.code)
-    return isinstance(outcome, Misconfigured) and row is not None and row.verdict is Verdict.PUBLIC_CLIENT
 
 
 def _refreshed(body: Mapping[str, Any], obtained_at: datetime, trace: str | None) -> Outcome:

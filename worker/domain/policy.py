@@ -9,6 +9,7 @@ from typing import assert_never
 from worker.domain.account import AccountId, Failure, Lease, LeaseId, Status
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import is_trusted
+from worker.domain.client_type import ClientType
 from worker.domain.microsoft import ABANDONED, AGED_OUT
 from worker.domain.outcome import (
     Blocked,
@@ -59,6 +60,7 @@ class AccountUpdate:
     obtained_at: datetime | None = None
     expires_at: datetime | None = None
     refresh_token: Sealed | None = None
+    client_type: ClientType = ClientType.CONFIDENTIAL  # that got the new tokens
     replaces: bytes | None = None  # SHA-256 of the sealed refresh token that was spent for ``refresh_token``
 
     @property

@@ -21,8 +21,7 @@ from worker.identity.registration import Registration
 _MAX_APPS = 256
 _PARALLEL_DISCOVERIES = 16
 
-#: Instead of the number of a credential: a grant from the device code flow belongs to the app as a public client, which
-#: must not send one.
+#: Instead of the number of a credential: the app as a public client, which must not send one.
 PUBLIC_CLIENT = -1
 
 AppKey = tuple[str, int, str]  # client, number of its credential or PUBLIC_CLIENT, authority

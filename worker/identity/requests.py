@@ -3,7 +3,7 @@
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, NoReturn, TypeVar
@@ -12,10 +12,11 @@ from uuid import uuid4
 
 import msal
 
+from worker.domain.client_type import ClientType, required_type
 from worker.domain.errors import InvalidInput
 from worker.domain.http import HttpResponse
-from worker.domain.microsoft import CREDENTIAL_CODES, Verdict, belongs_to_public_client, classify
-from worker.domain.outcome import Misconfigured, Outcome, Scope, Transient
+from worker.domain.microsoft import CREDENTIAL_CODES, Verdict, classify
+from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope, Transient
 from worker.domain.token import Secret
 from worker.identity.curl import FORM_TYPE, HttpRequest, TransferError, header_lines, with_query
 from worker.identity.msal_apps import PUBLIC_CLIENT, AppKey, DiscoveryFailed, MsalApps
@@ -25,6 +26,8 @@ from worker.identity.token_request import RefreshAttempt, TokenRequest
 _LIFETIME = timedelta(seconds=10)  # MSAL's client assertions are valid for a minute more at least
 _CORRELATION_ID = "client-request-id"
 _PER_REQUEST_HEADERS = frozenset({_CORRELATION_ID, "x-client-last-telemetry"})  # the latter reports another account
+# Microsoft redeems the grant of a single page app if the request has an Origin, as a browser's has.
+_ORIGIN = ("Origin: http://localhost",)
 _UNRESERVED = f"{string.ascii_letters}{string.digits}-._~".encode()  # RFC 3986 2.3
 
 
@@ -125,7 +128,7 @@ class RequestBuilder:
         self._order = order
         self._now = now
         self._failures: dict[AppKey, Outcome] = {}
-        self._templates: dict[tuple[AppKey, tuple[str, ...]], RequestTemplate] = {}
+        self._templates: dict[tuple[AppKey, tuple[str, ...], ClientType], RequestTemplate] = {}
 
     def prepare(self, endpoints: Iterable[tuple[str, str | None]]) -> None:
         """Fetch the missing metadata for these clients and authorities, several at a time."""
@@ -136,7 +139,7 @@ class RequestBuilder:
         )
 
     def attempt(self, key: Key, request: TokenRequest) -> RefreshAttempt[Key]:
-        return RefreshAttempt(key, request, self._order.of(request.client))
+        return RefreshAttempt(key, request, request.client_type, self._credentials(request.client, request.client_type))
 
     def build(self, attempt: RefreshAttempt[Any]) -> HttpRequest | Outcome:
         """The attempt's HTTP request, or the outcome if there is none to be sent. Raises what MSAL raises."""
@@ -151,7 +154,7 @@ class RequestBuilder:
         if app in self._failures:
             return self._failures[app]
         try:
-            template = self._template(app, tuple(request.scopes or registration.scopes), now)
+            template = self._template(app, tuple(request.scopes or registration.scopes), attempt.client_type, now)
         except InvalidInput:
             return Misconfigured(code="authority_refused", scope=Scope.TENANT)
         except DiscoveryFailed as error:
@@ -160,30 +163,57 @@ class RequestBuilder:
         return template.for_token(request.refresh_token)
 
     def proceed(self, attempt: RefreshAttempt[Any], result: HttpResponse | TransferError) -> HttpRequest | Outcome:
-        """The meaning of a response, or the request with the next credential if this one was refused."""
+        """The meaning of a response, or the next request: with another credential if this one was refused, or as
+        another type of client if the grant belongs to one."""
         if isinstance(result, TransferError):
             return Transient(code=result.code, scope=Scope.NETWORK)
         own = _own_choices(attempt.request, self._registrations[attempt.request.client])
         outcome = classify(result, obtained_at=attempt.requested_at, own=own)
-        used = attempt.credentials[0]
-        if used == PUBLIC_CLIENT:
-            # If the platform refuses both ways, the first refusal says more, and the account alone is concerned.
-            return attempt.refusal if attempt.refusal and isinstance(outcome, Misconfigured) else outcome
-        if isinstance(outcome, Misconfigured) and belongs_to_public_client(outcome):
-            attempt.credentials, attempt.refusal = (PUBLIC_CLIENT,), outcome
-            return self.build(attempt)
-        if isinstance(outcome, Misconfigured) and outcome.code in CREDENTIAL_CODES:
-            self._order.put_last(attempt.request.client, used)
+        if is_refused_credential := _is_refused_credential(outcome) and attempt.client_type is ClientType.CONFIDENTIAL:
+            self._order.put_last(attempt.request.client, attempt.credentials[0])
             attempt.credentials = attempt.credentials[1:]
-            return self.build(attempt) if attempt.credentials else outcome
+            if attempt.credentials:
+                return self.build(attempt)
+        if self._changes_type(attempt, outcome):
+            return self.build(attempt)
+        if attempt.refusals and isinstance(outcome, Misconfigured) and not is_refused_credential:
+            return _of_account(next(iter(attempt.refusals.values())))
         return outcome
 
-    def _template(self, app: AppKey, scopes: tuple[str, ...], now: datetime) -> RequestTemplate:
+    def _changes_type(self, attempt: RefreshAttempt[Any], outcome: Outcome) -> bool:
+        """Whether the refusal asks for another type of client that was not tried yet. The attempt has it then."""
+        required = required_type(outcome.code) if isinstance(outcome, Misconfigured | ReauthRequired) else None
+        credentials = self._credentials(attempt.request.client, required) if required else ()
+        if required is None or not credentials or required in {*attempt.refusals, attempt.client_type}:
+            return False
+        attempt.refusals[attempt.client_type] = outcome
+        attempt.client_type, attempt.credentials = required, credentials
+        return True
+
+    def _credentials(self, client: str, client_type: ClientType) -> tuple[int, ...]:
+        return self._order.of(client) if client_type is ClientType.CONFIDENTIAL else (PUBLIC_CLIENT,)
+
+    def _template(
+        self, app: AppKey, scopes: tuple[str, ...], client_type: ClientType, now: datetime
+    ) -> RequestTemplate:
         """Raises InvalidInput or DiscoveryFailed."""
-        template = self._templates.get((app, scopes))
+        key = app, scopes, client_type
+        template = self._templates.get(key)
         if template is None or not template.is_fresh(now):
-            template = self._templates[app, scopes] = capture(self._apps.get(app), scopes, now=now)
+            template = capture(self._apps.get(app), scopes, now=now)
+            if client_type is ClientType.SPA:
+                template = replace(template, headers=(*template.headers, *_ORIGIN))
+            self._templates[key] = template
         return template
+
+
+def _is_refused_credential(outcome: Outcome) -> bool:
+    return isinstance(outcome, Misconfigured) and outcome.code in CREDENTIAL_CODES
+
+
+def _of_account(refusal: Outcome) -> Outcome:
+    """The first refusal of a grant that the platform takes from no type of client: the others work with theirs."""
+    return replace(refusal, scope=Scope.ACCOUNT) if isinstance(refusal, Misconfigured) else refusal
 
 
 def _own_choices(request: TokenRequest, registration: Registration) -> list[Verdict]:

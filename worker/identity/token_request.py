@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from worker.domain.outcome import Misconfigured, Outcome
+from worker.domain.client_type import ClientType
+from worker.domain.outcome import Outcome
 from worker.domain.token import Secret
 
 Key = TypeVar("Key")
@@ -19,6 +20,7 @@ class TokenRequest:
     client: str
     authority: str | None  # None: the registration's own
     scopes: Sequence[str]  # empty: the registration's own
+    client_type: ClientType = ClientType.CONFIDENTIAL
 
 
 @dataclass(slots=True)
@@ -27,15 +29,15 @@ class RefreshAttempt(Generic[Key]):
 
     ``requested_at`` is the instant before the last HTTP request, ``latency`` the time between all its HTTP requests and
     their responses. ``error`` is the unexpected exception behind the outcome, if there was one.
+    ``refusals`` holds the first refusal of each client type that the grant does not belong to.
     """
 
     key: Key
     request: TokenRequest
+    client_type: ClientType  # that the current request has
     credentials: tuple[int, ...]  # that it can still be sent with, the current one first
     requested_at: datetime = field(init=False)
     latency: timedelta = timedelta(0)
     outcome: Outcome = field(init=False)
     error: Exception | None = None
-    refusal: Misconfigured | None = (
-        None  # of a request with a credential, where the grant may belong to a public client
-    )
+    refusals: dict[ClientType, Outcome] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from tests.factories import NOW
 from tests.integration.identity.identities import refresh
 from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
 from tests.vectors.answers import Vector, describe, load
-from worker.domain.microsoft import belongs_to_public_client
+from worker.domain.client_type import ClientType, required_type
 from worker.domain.outcome import Refreshed, Transient
 from worker.domain.token import Secret
 from worker.identity import Identity
@@ -24,8 +24,9 @@ def test_a_response_means_what_the_golden_vector_says(
     outcome = refresh(identity)
 
     assert describe(outcome, obtained_at=NOW) == vector.expected
-    # Some requests are sent once more, as a public client, because the grant may belong to one.
-    assert len(scripted.posts()) == (2 if belongs_to_public_client(outcome) else 1)
+    # Some requests are sent once more, as another type of client, because the grant may belong to one.
+    is_sent_again = required_type(outcome.code) in {ClientType.PUBLIC, ClientType.SPA}
+    assert len(scripted.posts()) == (2 if is_sent_again else 1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.factories import NOW
 from tests.vectors.answers import Vector, describe, load
 from worker.domain.codes import BY_ERROR, BY_NUMBER, CodeRow
 from worker.domain.http import HttpResponse
-from worker.domain.microsoft import BY_SUBERROR, Verdict, belongs_to_public_client, classify
+from worker.domain.microsoft import BY_SUBERROR, Verdict, classify
 from worker.domain.outcome import (
     Blocked,
     Misconfigured,
@@ -98,7 +98,6 @@ def test_a_listed_code_has_the_outcome_of_its_row(row: CodeRow) -> None:
         assert (outcome.kind, outcome.code) == (_KINDS[row.verdict], row.code)
         assert not isinstance(outcome, ReauthRequired) or outcome.certain == (row.verdict is Verdict.REAUTH)
         assert (outcome.scope is Scope.CLIENT) == (row.scope is Scope.CLIENT)
-        assert belongs_to_public_client(outcome) == (row.verdict is Verdict.PUBLIC_CLIENT)
 
 
 @pytest.mark.parametrize("row", BY_ERROR.values(), ids=lambda row: row.code)

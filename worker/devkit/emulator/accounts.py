@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from worker.devkit.emulator.oauth_errors import refused
+from worker.domain.advice import is_personal
+from worker.domain.client_type import ClientType
 
 Lifetime = timedelta | tuple[timedelta, timedelta]
 
@@ -84,7 +86,7 @@ class SignIn:
     account: Account
     client_id: str
     scope: str
-    proven: bool  # the client has authenticated itself
+    client_type: ClientType
     revoked: bool = False
 
 
@@ -118,9 +120,9 @@ class Accounts:
             self._accounts[email] = Account(email, self._terms, oid)
         return self._accounts[email]
 
-    def sign_in(self, email: str, client_id: str, scope: str, *, proven: bool) -> SignIn:
+    def sign_in(self, email: str, client_id: str, scope: str, *, client_type: ClientType) -> SignIn:
         account = self.open(email)
-        sign_in = SignIn(account, client_id, scope, proven)
+        sign_in = SignIn(account, client_id, scope, client_type)
         self._sign_ins.setdefault(account.email, []).append(sign_in)
         return sign_in
 
@@ -135,16 +137,15 @@ class Accounts:
         sign_in.account.newest_refresh_token = token
         return token
 
-    def redeem(self, token: str, client_id: str, now: datetime, *, proven: bool) -> SignIn:
-        """Use a refresh token. Raises Refused if it is unknown, ended, or issued to another client."""
+    def redeem(self, token: str, client_id: str, now: datetime, *, proven: bool, is_cross_origin: bool) -> SignIn:
+        """Use a refresh token. Raises Refused if it is unknown, ended, or issued to another client or type of one."""
         record = self._refresh_tokens.get(_digest(token))
         if record is None:
             raise refused("70000" if _REFRESH_TOKEN.fullmatch(token) else "9002313")
         sign_in = record.sign_in
         if sign_in.client_id != client_id:
             raise refused("70000", suberror="client_mismatch")
-        if sign_in.proven and not proven:
-            raise refused("7000218")
+        _check_type(sign_in, proven=proven, is_cross_origin=is_cross_origin)
         self._check_alive(record, now)
         record.last_used = now
         record.spent = sign_in.account.terms.rotate
@@ -169,6 +170,16 @@ class Accounts:
     def owner(self, token: str) -> str | None:
         record = self._refresh_tokens.get(_digest(token))
         return None if record is None else record.sign_in.account.email
+
+
+def _check_type(sign_in: SignIn, *, proven: bool, is_cross_origin: bool) -> None:
+    """Microsoft takes the secret with a grant of a device code, except from a personal account."""
+    if (sign_in.client_type is ClientType.SPA) != is_cross_origin:
+        raise refused("9002326" if is_cross_origin else "9002327")
+    if sign_in.client_type is ClientType.CONFIDENTIAL and not proven:
+        raise refused("7000218")
+    if sign_in.client_type is ClientType.PUBLIC and proven and is_personal(sign_in.account.email):
+        raise refused("90023")
 
 
 def identity(email: str) -> str:

@@ -176,6 +176,7 @@ async def _parse(request: Request) -> EmulatorRequest:
         base_url=_base(request),
         tenant=request.path_params["tenant"],
         correlation_id=request.headers.get("client-request-id", ""),
+        origin=request.headers.get("origin", ""),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
 from threading import RLock
@@ -21,6 +21,7 @@ from worker.devkit.emulator.registrations import DEFAULT_CLIENT_ID, Registration
 from worker.devkit.emulator.signins import AuthorizationCode, DeviceCode, SignIns
 from worker.devkit.emulator.statistics import Ledger, Statistics
 from worker.devkit.emulator.tokens import Issue, Issuer
+from worker.domain.client_type import ClientType
 from worker.domain.scopes import resources
 
 DEFAULT_SCOPE = (
@@ -70,14 +71,15 @@ class Emulator:
         refresh_in: timedelta | None = None,
         client_id: str = DEFAULT_CLIENT_ID,
         scope: str = DEFAULT_SCOPE,
+        client_type: ClientType = ClientType.CONFIDENTIAL,
     ) -> Grant:
-        """Sign a user in at a confidential client. The arguments replace the terms of the account for good."""
+        """Sign a user in. The arguments replace the terms of the account for good."""
         with self._lock:
             account = self._accounts.open(email)
             account.terms = account.terms.changed(
                 access_token_lifetime, refresh_token_lifetime, rotate, strict, refresh_in
             )
-            sign_in = self._accounts.sign_in(email, client_id, scope, proven=True)
+            sign_in = self._accounts.sign_in(email, client_id, scope, client_type=client_type)
             self._ledger.open(account.email)
             now = self.clock()
             token = self._accounts.issue(sign_in, now)
@@ -204,7 +206,7 @@ class Emulator:
         if not grant_type:
             raise refused("900144", message="The request body must contain the parameter 'grant_type'.")
         if grant_type == "refresh_token":
-            return self._refresh(form, client, now, proven=proven)
+            return self._refresh(request, client, now, proven=proven)
         if grant_type == "authorization_code":
             code = self._sign_ins.redeem_code(form, client.client_id, now)
             return self._first(code.email, client, code.scope, now, proven=proven, nonce=code.nonce)
@@ -213,13 +215,14 @@ class Emulator:
             return self._first(email, client, device.scope, now, proven=proven)
         raise refused("70003")
 
-    def _refresh(self, form: Mapping[str, str], client: Registration, now: datetime, *, proven: bool) -> Issue:
+    def _refresh(self, request: EmulatorRequest, client: Registration, now: datetime, *, proven: bool) -> Issue:
+        form, is_cross_origin = request.form, bool(request.origin)
         token = form.get("refresh_token")
         if not token:
             raise refused("900144", message="The request body must contain the parameter 'refresh_token'.")
         if len(resources(form.get("scope", "").split())) > 1:
             raise refused("28000")
-        sign_in = self._accounts.redeem(token, client.client_id, now, proven=proven)
+        sign_in = self._accounts.redeem(token, client.client_id, now, proven=proven, is_cross_origin=is_cross_origin)
         account = sign_in.account
         rotated = self._accounts.issue(sign_in, now) if account.terms.rotate else None
         self._ledger.granted(account.email, now, refresh=True)
@@ -235,7 +238,8 @@ class Emulator:
         proven: bool,
         nonce: str | None = None,
     ) -> Issue:
-        sign_in = self._accounts.sign_in(email, client.client_id, scope, proven=proven)
+        client_type = ClientType.CONFIDENTIAL if proven else ClientType.PUBLIC
+        sign_in = self._accounts.sign_in(email, client.client_id, scope, client_type=client_type)
         token = self._accounts.issue(sign_in, now) if "offline_access" in scope.split() else None
         self._ledger.granted(sign_in.account.email, now, refresh=False)
         return _issue(sign_in, scope, token, nonce)

@@ -23,6 +23,7 @@ class EmulatorRequest:
     base_url: str
     tenant: str = "common"
     correlation_id: str = ""
+    origin: str = ""  # of a request of a browser's page
 
     @property
     def token_endpoint(self) -> str:

@@ -12,6 +12,7 @@ from worker.cache import LONGEST_RESULT, OutboxStore
 from worker.db import leases as rows
 from worker.db.session import Database
 from worker.domain.account import AccountId, Status
+from worker.domain.client_type import ClientType
 from worker.domain.errors import StorageError, Unavailable, UnknownKey, UnreadableSecret
 from worker.domain.policy import AccountUpdate
 from worker.domain.token import Sealed, Secret
@@ -195,6 +196,7 @@ def _encode(update: AccountUpdate) -> Secret:
                 "obtained_at": update.obtained_at.isoformat(),
                 "expires_at": update.expires_at.isoformat(),
                 "due_at": update.due_at.isoformat(),
+                "client_type": update.client_type.value,
             }
         )
     )
@@ -217,6 +219,7 @@ def _decode(account: AccountId, text: Secret) -> AccountUpdate:
             expires_at=datetime.fromisoformat(data["expires_at"]),
             refresh_token=Sealed(base64.b64decode(refresh_token)) if refresh_token else None,
             replaces=bytes.fromhex(replaces) if replaces else None,
+            client_type=ClientType(data.get("client_type", ClientType.CONFIDENTIAL)),  # older programs write none
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UnreadableSecret("a pending result is malformed") from None

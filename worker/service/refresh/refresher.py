@@ -222,7 +222,13 @@ class Refresher:
 
 
 def _token_request(lease: Lease, token: Secret) -> TokenRequest:
-    return TokenRequest(refresh_token=token, client=lease.client, authority=lease.authority, scopes=lease.scopes)
+    return TokenRequest(
+        refresh_token=token,
+        client=lease.client,
+        authority=lease.authority,
+        scopes=lease.scopes,
+        client_type=lease.client_type,
+    )
 
 
 def _log_unexpected(error: Exception, email: str) -> None:

@@ -164,6 +164,7 @@ class ResultWriter:
             account, seal, bound_to = lease.account_id, self._vault.seal, binding_of(lease)
             update.access_token = seal(outcome.access_token, account, Purpose.ACCESS_TOKEN, bound_to)
             update.obtained_at, update.expires_at = outcome.obtained_at, outcome.expires_at
+            update.client_type = result.client_type
             if outcome.refresh_token:
                 update.refresh_token = seal(outcome.refresh_token, account, Purpose.REFRESH_TOKEN, bound_to)
                 update.replaces = sha256(lease.refresh_token).digest()
