@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from worker import clock
-from worker.broker import QueueDepths
 from worker.cache import (
     Cache,
     FleetMarker,
@@ -30,7 +29,6 @@ from worker.observability import logging
 from worker.observability.actor import current_actor
 from worker.service.accounts.audit import AuditLog
 from worker.service.accounts.events import Ledger
-from worker.service.accounts.explainer import AccountExplainer
 from worker.service.accounts.grant_sealer import GrantSealer
 from worker.service.accounts.key_rotation import KeyRotation
 from worker.service.accounts.manager import AccountManager
@@ -38,7 +36,6 @@ from worker.service.accounts.pauses import Pauses
 from worker.service.accounts.reader import AccountReader
 from worker.service.accounts.renaming import AccountRenaming
 from worker.service.accounts.states import AccountStates
-from worker.service.accounts.status import FleetStatus
 from worker.service.refresh.breaker_control import BreakerControl
 from worker.service.refresh.breakers import CircuitBreakers
 from worker.service.refresh.fleet import Fleet
@@ -76,8 +73,6 @@ class Services:
     outbox: Outbox
     events: Ledger
     heartbeats: HeartbeatStore
-    status: FleetStatus
-    explainer: AccountExplainer
 
     def close(self) -> None:
         self.identity.close()
@@ -237,25 +232,6 @@ def bootstrap(
             utcnow=utcnow,
         ),
         heartbeats=HeartbeatStore(redis),
-        explainer=AccountExplainer(
-            database=database,
-            throttle=TenantThrottle(redis, utcnow=utcnow),
-            outbox=OutboxStore(redis),
-            heartbeats=HeartbeatStore(redis),
-            clients=identity.clients,
-            utcnow=utcnow,
-        ),
-        status=FleetStatus(
-            database=database,
-            outbox=OutboxStore(redis),
-            heartbeats=HeartbeatStore(redis),
-            queues=QueueDepths(settings.broker, prefix=settings.key_prefix),
-            redis_url=settings.redis_url.get_secret_value(),
-            clients=identity.clients,
-            key_ids=[key.id for key in settings.keys],
-            sweep_interval=timedelta(seconds=settings.sweep_interval),
-            utcnow=utcnow,
-        ),
     )
 
 

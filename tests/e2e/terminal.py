@@ -18,8 +18,8 @@ _REPLACED = re.compile(r"[^\n]*\r\x1b\[K")  # a line of progress
 _STYLE = re.compile(r"\x1b\[(0|1|31)m")  # bold and red are the only styles
 
 
-def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
-    """The exit code and the output without styles."""
+def in_terminal(deployment: Deployment, *arguments: str, styled: bool = False) -> tuple[int, str]:
+    """The exit code and the output, without styles unless ``styled``."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, _SIZE)
     process = subprocess.Popen(
@@ -38,7 +38,8 @@ def in_terminal(deployment: Deployment, *arguments: str) -> tuple[int, str]:
     reader.join()
     os.close(ours)
     output = b"".join(chunks).decode().replace("\r\n", "\n")
-    return status, _STYLE.sub("", _REPLACED.sub("", output))
+    output = _REPLACED.sub("", output)
+    return status, output if styled else _STYLE.sub("", output)
 
 
 def _read(descriptor: int, chunks: list[bytes]) -> None:

@@ -5,6 +5,7 @@ from worker.cache.fleet import FleetMarker
 from worker.cache.heartbeats import HeartbeatStore
 from worker.cache.keys import Keys
 from worker.cache.limits import RateLimiter, TenantThrottle
+from worker.cache.queues import QueueLengths
 from worker.cache.stores import LONGEST_RESULT, Cache, OutboxStore, RequestDedup, SealedEntry
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "HeartbeatStore",
     "Keys",
     "OutboxStore",
+    "QueueLengths",
     "RateLimiter",
     "RedisClient",
     "RequestDedup",

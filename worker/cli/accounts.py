@@ -12,7 +12,7 @@ from worker.cli.audit import print_acts
 from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, printable, remaining
 from worker.cli.reason import with_reason
 from worker.cli.selection import selects_accounts
-from worker.cli.services import services
+from worker.cli.services import configure_logging, services, views
 from worker.domain.account import DEFAULT_CLIENT, Account, Grant, account_id, grant_expires_at, normalize_email
 from worker.domain.audit import Action
 from worker.domain.cache_entry import CacheEntry
@@ -48,7 +48,8 @@ def _renamed(new: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
 @click.option("--client", default=DEFAULT_CLIENT, show_default=True, help="Which app registration to sign in to.")
 @click.option("--login-name", help="The user principal name, if the mail servers expect it instead of EMAIL.")
 @click.option("--label", "labels", multiple=True, help="A label of the account, such as customer=42; may be repeated.")
-def connect(email: str, client: str, login_name: str | None, labels: tuple[str, ...]) -> None:
+@as_json
+def connect(email: str, client: str, login_name: str | None, labels: tuple[str, ...], *, json_output: bool) -> None:
     """Sign a mailbox in, with a code entered on any device.
 
     The app registration must allow public client flows.
@@ -57,7 +58,7 @@ def connect(email: str, client: str, login_name: str | None, labels: tuple[str, 
     with services() as opened:
         opened.identity.validate(client=client, authority=None, scopes=())
         flow = opened.identity.start_device_flow(client)
-        click.echo("\n".join(map(printable, flow.message.splitlines())))
+        click.echo("\n".join(map(printable, flow.message.splitlines())), err=json_output)
         signed_in = flow.wait(clock.utcnow)
         # Not normalized: it may be a telephone number, which would be refused, and the grant lost with it.
         if signed_in.username and signed_in.username.strip().lower() != email:
@@ -78,7 +79,10 @@ def connect(email: str, client: str, login_name: str | None, labels: tuple[str, 
             ],
             action=Action.CONNECTED,
         )
-    print_line(f"{email} is connected.")
+    if json_output:
+        print_json({"email": email, "client": client})
+    else:
+        print_line(f"{email} is connected.")
 
 
 @click.command("list")
@@ -114,7 +118,7 @@ def list_(
     days = dying if expiring is None else expiring
     if days is not None:
         selection = replace(selection, expiring_before=clock.utcnow() + timedelta(days=days))
-    with services() as opened:
+    with views() as opened:
         accounts = opened.accounts.list(selection, order=order, limit=limit)
         if json_output:
             for account in accounts:
@@ -128,7 +132,7 @@ def list_(
 @as_json
 def show(email: str, *, json_output: bool) -> None:
     """Show what is known about an account, and its latest refreshes. Never a token."""
-    with services() as opened:
+    with views() as opened:
         account = opened.accounts.find(email)
         history = opened.events.latest(account.id)
         acts = opened.audit.acts(account=account.id, limit=_ACTS_SHOWN)
@@ -169,11 +173,15 @@ def token(email: str, min_ttl: float | None, *, reason: str | None, json_output:
 
     While Postgres is down the token is printed without a record.
     """
-    with services(reason=reason) as opened:
-        wanted = None if min_ttl is None else timedelta(seconds=min_ttl)
-        found = opened.tokens.get(email, min_ttl=wanted)
+    wanted = None if min_ttl is None else timedelta(seconds=min_ttl)
+    configure_logging()
+    with views(reason=reason) as shown:
+        found = shown.cached_token(email, wanted)
+        if found is None:
+            with services(reason=reason) as opened:
+                found = opened.tokens.get(email, min_ttl=wanted)
         try:
-            opened.audit.write(Action.TOKEN_PRINTED, [account_id(email)])
+            shown.audit.write(Action.TOKEN_PRINTED, [account_id(email)])
         except DatabaseUnavailable as error:
             click.echo(f"Note: not recorded, because {printable(str(error))}", err=True)
     if json_output:

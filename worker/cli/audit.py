@@ -8,7 +8,7 @@ import click
 
 from worker.cli.output import as_json, print_json, print_table
 from worker.cli.selection import Instant
-from worker.cli.services import services
+from worker.cli.services import views
 from worker.domain.account import account_id
 from worker.domain.audit import Act
 
@@ -24,7 +24,7 @@ def audit(email: str | None, since: datetime | None, limit: int, *, json_output:
     The record has no token. It is kept for WORKER_AUDIT_RETENTION_DAYS. With --json: one object a line.
     """
     account = account_id(email) if email else None
-    with services() as opened:
+    with views() as opened:
         acts = opened.audit.acts(account=account, since=since, limit=limit)
     if json_output:
         for act in acts:

@@ -74,11 +74,13 @@ def import_(
 
     \b
     Needed are email and refresh_token. Optional are
-      access_token, expires_at, obtained_at    times: ISO 8601 with an offset, or epoch seconds or milliseconds
-      client, authority, scopes                the app registration, if not the default
-      use_oauth                                false: an account with a password, which has no tokens
-      imap_host, imap_port, smtp_..., pop_...  if not Microsoft's
-      login_name, labels                       the user name, if not the address; words with spaces between
+      access_token, expires_at,    times: ISO 8601 with an offset, or epoch
+        obtained_at                seconds or milliseconds
+      client, authority, scopes    the app registration, if not the default
+      use_oauth                    false: a password account, without tokens
+      imap_host, imap_port,        if not Microsoft's
+        smtp_..., pop_...
+      login_name, labels           the user name, if not the address; words
 
     A stored account gets the new grant and becomes active, also if it was paused or disconnected. An old file brings
     back old tokens: see --skip-existing and --only-newer. An account that cannot be used is refused with its line and

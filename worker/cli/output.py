@@ -11,7 +11,6 @@ from shutil import get_terminal_size
 from typing import Any
 
 import click
-from rich.cells import cell_len
 
 from worker.domain.duration import duration
 
@@ -90,6 +89,8 @@ def remaining(until: datetime | None, now: datetime) -> str:
 
 def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Each row, padded to the widths of its columns; the columns that do not fit are on a second line."""
+    from rich.cells import cell_len  # noqa: PLC0415 - only a terminal needs it
+
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     fitting = _fitting(widths)
     for row in rows:

@@ -9,14 +9,14 @@ import click
 
 from worker.cli import breakers
 from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, print_trouble
-from worker.cli.services import services
+from worker.cli.services import views
 from worker.domain.duration import duration
 from worker.domain.fleet import FleetState, LiveState, StoredState, explain, troubles
 from worker.domain.heartbeat import LiveProcess
 
 if TYPE_CHECKING:
-    from worker.bootstrap import Services
     from worker.db.figures import Dimension
+    from worker.views import Views
 
 _WATCH_INTERVAL = 5.0  # seconds
 _ROWS = 100  # of a table by domain or label
@@ -39,7 +39,7 @@ def status(dimension: "Dimension | None", *, check: bool, watch: bool, json_outp
     """Show how the fleet stands: accounts, beat and workers, queues, circuit breakers, and what needs you."""
     if sum((check, watch, dimension is not None)) > 1:
         raise click.UsageError("--by, --check and --watch exclude each other")
-    with services() as opened:
+    with views() as opened:
         if dimension:
             _print_by(opened, dimension, json_output=json_output)
         elif watch:
@@ -53,7 +53,7 @@ def status(dimension: "Dimension | None", *, check: bool, watch: bool, json_outp
 COMMANDS: tuple[click.Command, ...] = (status,)
 
 
-def _watch(opened: "Services", *, json_output: bool) -> None:
+def _watch(opened: "Views", *, json_output: bool) -> None:
     try:
         while True:
             state = opened.status.read()
@@ -80,7 +80,7 @@ def _check(state: FleetState, *, json_output: bool) -> None:
         raise SystemExit(1)
 
 
-def _print_by(opened: "Services", dimension: "Dimension", *, json_output: bool) -> None:
+def _print_by(opened: "Views", dimension: "Dimension", *, json_output: bool) -> None:
     rows = opened.status.by(dimension)
     if json_output:
         for row in rows:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from worker.cli.output import as_json, print_json, print_line, print_table
-from worker.cli.services import services
+from worker.cli.services import views
 from worker.domain.account import account_id
 from worker.domain.explanation import Explanation
 
@@ -18,7 +18,7 @@ _EVENTS = 4  # so that all fits 24 rows
 @as_json
 def why(email: str, *, json_output: bool) -> None:
     """Explain an account: what happened, what it means, who can help, and what happens next."""
-    with services() as opened:
+    with views() as opened:
         found = opened.explainer.explain(email)
         history = opened.events.latest(account_id(email), limit=_EVENTS)
     if json_output:

@@ -14,7 +14,7 @@ from worker.domain.pause import Pause
 _OVERDUE = timedelta(minutes=5)
 _SKEW = timedelta(seconds=30)
 _EXPIRED_PERCENT = 1  # of the active accounts; fewer are troubles of single accounts
-_QUEUES = ("ondemand", "sweep", "refresh")
+QUEUES = ("ondemand", "sweep", "refresh")  #: of the broker, as ``worker.broker`` declares them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def _of_processes(state: FleetState, live: LiveState) -> Iterator[str]:
         yield "No beat is alive, so nothing is refreshed on schedule. Start: celery -A worker beat"
     if not workers:
         yield "No worker is alive, so nothing is refreshed. Start: celery -A worker worker"
-    unserved = [queue for queue in _QUEUES if not any(queue in worker.queues for worker in workers)]
+    unserved = [queue for queue in QUEUES if not any(queue in worker.queues for worker in workers)]
     if workers and unserved:
         names = ",".join(unserved)
         yield f"No worker takes tasks from {names}. Start: celery -A worker worker -Q {names}"

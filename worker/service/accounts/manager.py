@@ -1,6 +1,6 @@
 """The actions of operators and the application on accounts: save, import, pause, resume, disconnect, list."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -8,29 +8,26 @@ from worker.db import accounts as rows
 from worker.db import grants as incoming
 from worker.db.grants import SealedGrant
 from worker.db.pauses import all_for_sign_ins
-from worker.db.selection import Order, select
 from worker.db.session import Database
 from worker.domain.account import Account, AccountId, Grant, NewAccount, account_id, check_expiry, normalize_email
 from worker.domain.audit import Action
 from worker.domain.cache_entry import CacheEntry
 from worker.domain.cached_failure import inactive
-from worker.domain.errors import InvalidInput, UnknownAccount
+from worker.domain.errors import InvalidInput
 from worker.domain.mail_hosts import check_servers
-from worker.domain.selection import EVERYTHING, Selection
 from worker.domain.token import AccessToken, as_text, is_visible
 from worker.identity import Identity
 from worker.service.accounts.audit import AuditLog
 from worker.service.accounts.grant_sealer import GrantSealer
+from worker.service.accounts.listing import AccountList
 from worker.service.accounts.states import AccountStates
 from worker.service.tokens.cache import TokenCache
 
-_PAGE = 1000  # accounts
-_OF_ALL_ROWS = timedelta(minutes=5)
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 _LOGIN_NAME_LIMIT = 320  # characters, as of an address
 
 
-class AccountManager:
+class AccountManager(AccountList):
     """Puts grants in and takes accounts out. Thread-safe."""
 
     def __init__(
@@ -45,7 +42,7 @@ class AccountManager:
         mail_hosts: Collection[str],
         utcnow: Callable[[], datetime],
     ) -> None:
-        self._database = database
+        super().__init__(database)
         self._sealer = sealer
         self._identity = identity
         self._states = states
@@ -80,30 +77,6 @@ class AccountManager:
         served until it expires.
         """
         self._states.disconnect([self.find(email).id])
-
-    def find(self, email: str) -> Account:
-        """Raises UnknownAccount, or InvalidInput if this is no e-mail address."""
-        with self._database.begin() as connection:
-            account = rows.find(connection, account_id(email))
-        if account is None:
-            raise UnknownAccount(normalize_email(email))
-        return account
-
-    def select(self, selection: Selection, *, order: Order = "email", limit: int | None = None) -> list[AccountId]:
-        """The selected accounts in this order, the first ``limit`` of them: a look at every row."""
-        with self._database.begin_long(_OF_ALL_ROWS) as connection:
-            return select(connection, selection, order=order, limit=limit)
-
-    def list(
-        self, selection: Selection = EVERYTHING, *, order: Order = "email", limit: int | None = None
-    ) -> Iterator[Account]:
-        """The selected accounts as they are when they are reached, read in pages."""
-        selected = self.select(selection, order=order, limit=limit)
-        for start in range(0, len(selected), _PAGE):
-            page = selected[start : start + _PAGE]
-            with self._database.begin() as connection:
-                found = rows.find_many(connection, page)
-            yield from (found[account] for account in page if account in found)
 
     def store(
         self,

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from sqlalchemy import RowMapping
 
-from worker.broker import ON_DEMAND, REFRESH, SWEEP, QueueDepths
 from worker.cache import HeartbeatStore, OutboxStore, server_time
 from worker.db import breakers, figures, pauses
 from worker.db.session import Database
@@ -21,7 +20,7 @@ _CODES = 5  # that are shown
 
 
 class FleetStatus:
-    """Not thread-safe."""
+    """``depths`` reads the lengths of the queues, or raises Unavailable. Not thread-safe."""
 
     def __init__(
         self,
@@ -29,7 +28,7 @@ class FleetStatus:
         database: Database,
         outbox: OutboxStore,
         heartbeats: HeartbeatStore,
-        queues: QueueDepths,
+        depths: Callable[[], Mapping[str, int]],
         redis_url: str,
         clients: Sequence[str],
         key_ids: Sequence[str],
@@ -39,7 +38,7 @@ class FleetStatus:
         self._database = database
         self._outbox = outbox
         self._heartbeats = heartbeats
-        self._queues = queues
+        self._depths = depths
         self._redis_url = redis_url
         self._clients = clients
         self._key_ids = key_ids
@@ -82,12 +81,6 @@ class FleetStatus:
             since_sweep=self._heartbeats.since_sweep(),
             skew=server_time(self._redis_url) - self._utcnow(),
         )
-
-    def _depths(self) -> Mapping[str, int]:
-        try:
-            return self._queues.read((ON_DEMAND, SWEEP, REFRESH))
-        finally:
-            self._queues.close()
 
 
 def _known(source: str, read: Callable[[], _T], unavailable: dict[str, str]) -> _T | None:
