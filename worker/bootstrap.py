@@ -142,6 +142,7 @@ def bootstrap(
         ca_bundle=settings.ca_bundle,
         connections=settings.connections,
         endpoint_hosts=parse_endpoint_hosts(settings.endpoint_hosts or ""),
+        proxies=settings.proxies,
     )
     entries = Cache(redis, ttl=timedelta(seconds=settings.cache_ttl))
     reader = AccountReader(database=database, vault=vault, utcnow=utcnow)

@@ -15,6 +15,7 @@ from worker.client.blocking import TokenClient
 from worker.domain.account import DEFAULT_CLIENT, MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import ClientClosed, WorkerError
+from worker.domain.proxy import ProxyRules
 from worker.domain.token import AccessToken
 from worker.service.accounts.watch import AttentionNeeded
 from worker.settings import ReaderSettings, Settings, load_consumer
@@ -46,6 +47,11 @@ class AsyncTokenClient:
     def mail_hosts(self) -> frozenset[str]:
         """The hosts to which worker.mail sends a token: Microsoft's and those of WORKER_MAIL_HOSTS."""
         return self._client.mail_hosts
+
+    @property
+    def proxies(self) -> ProxyRules:
+        """The proxy through which worker.mail reaches the mail servers: that of WORKER_PROXY or HTTPS_PROXY."""
+        return self._client.proxies
 
     async def get(self, email: str, *, min_ttl: float | None = None) -> AccessToken:
         """An access token that lives for at least ``min_ttl`` more seconds, if one can be obtained.

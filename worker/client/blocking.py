@@ -13,6 +13,7 @@ from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import ConfigurationError, WorkerError
 from worker.domain.labels import parse_labels
 from worker.domain.mail_hosts import parse_mail_hosts
+from worker.domain.proxy import ProxyRules
 from worker.domain.token import AccessToken, Secret
 from worker.service.accounts.manager import AccountManager
 from worker.service.accounts.watch import AccountWatch, AttentionNeeded
@@ -33,6 +34,7 @@ class TokenClient:
     def __init__(self, settings: Settings | ReaderSettings, *, utcnow: Callable[[], datetime] = clock.utcnow) -> None:
         self._process = PerProcess(lambda: bootstrap_consumer(settings, utcnow=utcnow))
         self._mail_hosts = parse_mail_hosts(settings.mail_hosts or "")
+        self._proxies = settings.proxies
 
     @classmethod
     def from_env(cls) -> Self:
@@ -43,6 +45,11 @@ class TokenClient:
     def mail_hosts(self) -> frozenset[str]:
         """The hosts to which worker.mail sends a token: Microsoft's and those of WORKER_MAIL_HOSTS."""
         return self._mail_hosts
+
+    @property
+    def proxies(self) -> ProxyRules:
+        """The proxy through which worker.mail reaches the mail servers: that of WORKER_PROXY or HTTPS_PROXY."""
+        return self._proxies
 
     def get(self, email: str, *, min_ttl: float | None = None) -> AccessToken:
         """An access token that lives for at least ``min_ttl`` more seconds, if one can be obtained.

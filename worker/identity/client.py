@@ -12,6 +12,7 @@ from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.http import HttpResponse
 from worker.domain.outcome import Outcome, Scope, Transient
+from worker.domain.proxy import DIRECT, ProxyRules
 from worker.identity.curl import CurlPool, CurlSession, HttpRequest, TransferError, monotonic
 from worker.identity.device_flow import DeviceFlow
 from worker.identity.msal_apps import PUBLIC_CLIENT, DiscoveryFailed, MsalApps
@@ -138,9 +139,10 @@ class Identity:
         ca_bundle: Path | None = None,
         connections: int = 32,
         endpoint_hosts: Collection[str] = (),
+        proxies: ProxyRules = DIRECT,
     ) -> None:
         self._registrations = {registration.name: registration for registration in registrations}
-        self._pool = CurlPool(ca_bundle=ca_bundle, connections=connections)
+        self._pool = CurlPool(ca_bundle=ca_bundle, connections=connections, proxies=proxies)
         self._apps = MsalApps(self._registrations, self._pool, endpoint_hosts=endpoint_hosts)
         self._window = ConcurrencyWindow(connections)
         self._order = CredentialOrder(self._registrations)

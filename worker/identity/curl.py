@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pycurl
 
 from worker.domain.http import HttpResponse
+from worker.domain.proxy import DIRECT, Proxy, ProxyRules
 
 Key = TypeVar("Key")
 
@@ -29,6 +31,7 @@ _RESPONSE_TIMEOUT = 15.0  # until the response is complete, however slowly it ar
 _MAX_BODY = 1 << 20  # bytes; a real response has about 6 KB
 _ERROR_CODES = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns",
+    pycurl.E_COULDNT_RESOLVE_PROXY: "proxy_unreachable",
     pycurl.E_COULDNT_CONNECT: "connect_failed",
     pycurl.E_URL_MALFORMAT: "connect_failed",
     pycurl.E_SSL_CONNECT_ERROR: "tls",
@@ -84,7 +87,7 @@ class TransferError(Exception):
 class Transfer(Generic[Key]):
     """A request under way. ``result`` and ``seconds`` are set when ``CurlSession.wait`` returns it."""
 
-    __slots__ = ("body", "head", "key", "result", "seconds", "started", "upload")
+    __slots__ = ("body", "head", "key", "proxied", "result", "seconds", "started", "upload")
 
     result: HttpResponse | TransferError
     seconds: float
@@ -95,6 +98,7 @@ class Transfer(Generic[Key]):
         self.upload = io.BytesIO((request.body or "").encode("ascii"))
         self.head: list[bytes] = []
         self.body: list[bytes] = []
+        self.proxied = False
 
     def clear(self) -> None:
         """Drop the buffers. They hold tokens, and the handle, which is kept, still refers to them."""
@@ -106,9 +110,10 @@ class Transfer(Generic[Key]):
 class CurlPool:
     """The connections of a process, kept open for further requests. Thread-safe; create it after a fork."""
 
-    def __init__(self, *, ca_bundle: Path | None, connections: int) -> None:
+    def __init__(self, *, ca_bundle: Path | None, connections: int, proxies: ProxyRules = DIRECT) -> None:
         self._ca_bundle = ca_bundle
         self._connections = connections
+        self._proxies = proxies
         self._idle: list[_Handles] = []
         self._lock = threading.Lock()
 
@@ -128,7 +133,7 @@ class CurlPool:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Handles(self._ca_bundle, self._connections)
+        return _Handles(self._ca_bundle, self._connections, self._proxies)
 
     def release(self, handles: "_Handles") -> None:
         with self._lock:
@@ -205,7 +210,7 @@ class CurlSession(Generic[Key]):
             body = b"" if error in _BODY_ERRORS else b"".join(transfer.body)
             transfer.result = HttpResponse(handle.getinfo(pycurl.RESPONSE_CODE), _headers(transfer.head), body)
         else:
-            transfer.result = TransferError(_error_code(handle, error))
+            transfer.result = TransferError(_error_code(handle, error, proxied=transfer.proxied))
         transfer.clear()
         return transfer
 
@@ -213,8 +218,9 @@ class CurlSession(Generic[Key]):
 class _Handles:
     """The curl handles and connections of one thread, over our own polling of their sockets. Not thread-safe."""
 
-    def __init__(self, ca_bundle: Path | None, connections: int) -> None:
+    def __init__(self, ca_bundle: Path | None, connections: int, proxies: ProxyRules) -> None:
         self._ca_bundle = ca_bundle
+        self._proxies = proxies
         self._free: list[pycurl.Curl] = []
         self._poll = select.poll()
         self._timer: float | None = None  # when libcurl wants to be called next, on the monotonic clock
@@ -225,8 +231,11 @@ class _Handles:
 
     def start(self, transfer: Transfer[Any], request: HttpRequest) -> pycurl.Curl:
         """Raises ValueError for a request that cannot be sent."""
-        handle = self._free.pop() if self._free else _new_handle(self._ca_bundle)
+        handle = self._free.pop() if self._free else _new_handle(self._ca_bundle, self._proxies.proxy)
         _configure(handle, transfer, request)
+        if self._proxies.proxy:
+            transfer.proxied = self._proxies.for_host(urlsplit(request.url).hostname or "") is not None
+            handle.setopt(pycurl.NOPROXY, "" if transfer.proxied else "*")
         self._multi.add_handle(handle)
         return handle
 
@@ -272,12 +281,15 @@ class _Handles:
         self._timer = None if milliseconds < 0 else monotonic() + milliseconds / 1000
 
 
-def _new_handle(ca_bundle: Path | None) -> pycurl.Curl:
-    """A handle with the options that all requests share: no time limits, the configured CA, no cookies, no redirects,
-    and nothing of the environment except the system's certificate store."""
+def _new_handle(ca_bundle: Path | None, proxy: Proxy | None) -> pycurl.Curl:
+    """A handle with the options that all requests share: no time limits, the configured CA and proxy, no cookies, no
+    redirects, and nothing of the environment except the system's certificate store."""
     handle: Any = pycurl.Curl()
     handle.setopt(pycurl.NOSIGNAL, 1)
-    handle.setopt(pycurl.NOPROXY, "*")
+    if proxy:
+        _use_proxy(handle, proxy)
+    else:
+        handle.setopt(pycurl.NOPROXY, "*")
     handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS)
     handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
     handle.setopt(pycurl.MAXFILESIZE, _MAX_BODY)
@@ -287,6 +299,15 @@ def _new_handle(ca_bundle: Path | None) -> pycurl.Curl:
         if path and (option == pycurl.CAINFO or not ca_bundle):
             handle.setopt(option, str(path))
     return handle
+
+
+def _use_proxy(handle: Any, proxy: Proxy) -> None:
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    handle.setopt(pycurl.PROXY, f"http://{host}:{proxy.port}")
+    if proxy.credentials:
+        user, _, password = proxy.credentials.reveal().partition(":")
+        handle.setopt(pycurl.PROXYUSERNAME, user)
+        handle.setopt(pycurl.PROXYPASSWORD, password)
 
 
 def _configure(handle: pycurl.Curl, transfer: Transfer[Any], request: HttpRequest) -> None:
@@ -326,7 +347,11 @@ def _is_sent(handle: pycurl.Curl) -> bool:
     return handle.getinfo(pycurl.REQUEST_SIZE) > 0  # type: ignore[no-any-return]  # pycurl has no types
 
 
-def _error_code(handle: pycurl.Curl, error: int) -> str:
+def _error_code(handle: pycurl.Curl, error: int, *, proxied: bool) -> str:
+    if proxied and handle.getinfo(pycurl.HTTP_CONNECTCODE) >= HTTPStatus.MULTIPLE_CHOICES:
+        return "proxy_refused"
+    if proxied and error == pycurl.E_COULDNT_CONNECT:
+        return "proxy_unreachable"
     if error == pycurl.E_OPERATION_TIMEDOUT:
         return "timeout" if _is_sent(handle) else "connect_timeout"
     return _ERROR_CODES.get(error, "connection_lost")

@@ -13,14 +13,44 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import chain, zip_longest
 
+from worker.domain.proxy import Proxy
 from worker.mail.deadline import Deadline
+from worker.mail.tunnel import open_tunnel, open_tunnel_async
 
 _NEXT_ADDRESS = 0.25  # seconds before the next address is tried as well: RFC 8305 section 8
 
 Address = tuple[int, int, int, str, tuple[object, ...]]  # as of socket.getaddrinfo
 
 
-def connect(host: str, port: int, deadline: Deadline, *, turned: bool = False) -> socket.socket:
+def connect(
+    host: str, port: int, deadline: Deadline, *, turned: bool = False, proxy: Proxy | None = None
+) -> socket.socket:
+    """A connection, through the proxy if there is one. Raises as ``_connect_to`` does, and ProxyRefused."""
+    if proxy is None:
+        return _connect_to(host, port, deadline, turned=turned)
+    connection = _connect_to(proxy.host, proxy.port, deadline, turned=turned)
+    try:
+        open_tunnel(connection, proxy, host, port, deadline)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def connect_async(host: str, port: int, *, turned: bool = False, proxy: Proxy | None = None) -> socket.socket:
+    """The same for asyncio, non-blocking; its time limit is the caller's."""
+    if proxy is None:
+        return await _connect_async_to(host, port, turned=turned)
+    connection = await _connect_async_to(proxy.host, proxy.port, turned=turned)
+    try:
+        await open_tunnel_async(connection, proxy, host, port)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_to(host: str, port: int, deadline: Deadline, *, turned: bool) -> socket.socket:
     """``turned``: the address family that the system prefers comes last. The name look-up is the system's.
 
     Raises OSError: that of the last address which failed, or TimeoutError.
@@ -44,8 +74,7 @@ def connect(host: str, port: int, deadline: Deadline, *, turned: bool = False) -
                 _taken(selector, key).close()
 
 
-async def connect_async(host: str, port: int, *, turned: bool = False) -> socket.socket:
-    """The same for asyncio, non-blocking; its time limit is the caller's."""
+async def _connect_async_to(host: str, port: int, *, turned: bool) -> socket.socket:
     loop = asyncio.get_running_loop()
     waiting = _interleaved(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), turned=turned)
     racing: set[asyncio.Task[socket.socket]] = set()

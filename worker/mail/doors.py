@@ -89,7 +89,7 @@ class Door(Generic[S]):
     def _attempt(self, login: Login) -> S:
         conversation = login.conversation()
         with translating(login, conversation, self._kind.errors):
-            connection = connect(login.host, login.port, login.deadline, turned=login.turned)
+            connection = connect(login.host, login.port, login.deadline, turned=login.turned, proxy=login.proxy)
             with cut_off(connection, login.deadline), ExitStack() as undo:
                 undo.callback(connection.close)
                 connection.settimeout(login.timeout)
@@ -122,7 +122,8 @@ class AsyncDoor(Generic[A]):
         conversation = login.conversation()
         with translating(login, conversation, self._kind.errors):
             async with asyncio.timeout(login.deadline.left):
-                session = self._kind(login, await connect_async(login.host, login.port, turned=login.turned))
+                connection = await connect_async(login.host, login.port, turned=login.turned, proxy=login.proxy)
+                session = self._kind(login, connection)
                 with ExitStack() as undo:
                     undo.callback(session.drop)
                     await session.begin()

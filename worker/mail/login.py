@@ -16,11 +16,12 @@ from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import AccountInactive, TokenRefused, WorkerError
 from worker.domain.host_names import is_host_name
 from worker.domain.mail_hosts import MailHostNotAllowed, is_mail_host
+from worker.domain.proxy import DIRECT, Proxy, ProxyRules
 from worker.domain.token import AccessToken
 from worker.mail.answers import Answer, MailProtocol, Verdict
 from worker.mail.deadline import Deadline
 from worker.mail.errors import LoginRejected, MailboxNotConnected, MailboxRefused, MailUnavailable
-from worker.mail.source import AsyncTokenSource, TokenSource
+from worker.mail.source import AsyncTokenSource, ProxiedSource, TokenSource
 from worker.mail.xoauth2 import Conversation, EndlessChallenge
 
 S = TypeVar("S")
@@ -47,6 +48,8 @@ class LoginOptions(TypedDict, total=False):
     ssl_context: ssl.SSLContext | None
     #: Hosts that may receive the token; without it, the source's, which are Microsoft's and WORKER_MAIL_HOSTS.
     mail_hosts: Collection[str]
+    #: The proxy and its exceptions; without it, the source's, which are those of WORKER_PROXY or HTTPS_PROXY.
+    proxies: ProxyRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,7 @@ class Login:
     tls: ssl.SSLContext
     timeout: float
     deadline: Deadline
+    proxy: Proxy | None = None
     turned: bool = False  # the address family that the system prefers comes last
 
     def with_token(self, token: AccessToken) -> "Login":
@@ -108,7 +112,9 @@ def log_in(source: TokenSource | AsyncTokenSource, email: str, options: LoginOpt
     MailHostNotAllowed; InvalidInput for a malformed ``user``.
     """
     account = yield partial(source.load, email, min_ttl=options.get("min_ttl"))
-    login = _prepared(account, {"mail_hosts": source.mail_hosts, **options}, means.protocol)
+    login = _prepared(
+        account, {"mail_hosts": source.mail_hosts, "proxies": _proxies(source), **options}, means.protocol
+    )
     try:
         return (yield from _connected(login, means))
     except TokenRejected as rejection:
@@ -117,6 +123,10 @@ def log_in(source: TokenSource | AsyncTokenSource, email: str, options: LoginOpt
         return (yield from _connected(login.with_token(newer), means))
     except TokenRejected as rejection:
         raise LoginRejected(login.email, rejection.said) from rejection
+
+
+def _proxies(source: TokenSource | AsyncTokenSource) -> ProxyRules:
+    return source.proxies if isinstance(source, ProxiedSource) else DIRECT
 
 
 def _prepared(account: MailAccount, options: LoginOptions, protocol: MailProtocol) -> Login:
@@ -138,6 +148,7 @@ def _prepared(account: MailAccount, options: LoginOptions, protocol: MailProtoco
         tls=options.get("ssl_context") or default_tls(),
         timeout=timeout,
         deadline=Deadline(timeout),
+        proxy=options["proxies"].for_host(host),
     )
 
 

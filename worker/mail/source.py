@@ -1,9 +1,10 @@
 """The source of a login's tokens: TokenClient and AsyncTokenClient are such sources."""
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from worker.domain.cache_entry import MailAccount
+from worker.domain.proxy import ProxyRules
 from worker.domain.token import AccessToken
 
 
@@ -36,3 +37,11 @@ class AsyncTokenSource(Protocol):
     async def load(self, email: str, *, min_ttl: float | None = None) -> MailAccount: ...
 
     async def report_rejected(self, email: str, version: int) -> AccessToken: ...
+
+
+@runtime_checkable
+class ProxiedSource(Protocol):
+    """A source that knows the proxy to the mail servers; without it they are reached directly."""
+
+    @property
+    def proxies(self) -> ProxyRules: ...

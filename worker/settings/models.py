@@ -11,9 +11,11 @@ from pydantic_settings.sources import NestedSecretsSettingsSource
 from worker.domain.account import DEFAULT_CLIENT
 from worker.domain.errors import ConfigurationError
 from worker.domain.policy import RefreshPolicy
+from worker.domain.proxy import ProxyRules
 from worker.identity.registration import Registration
 from worker.settings.clients import MAIL_SCOPES, MICROSOFT, ClientSettings
 from worker.settings.mistakes import HINTS, PREFIX, sentence
+from worker.settings.proxies import proxy_rules
 from worker.settings.renamed import move_old_names
 from worker.settings.values import (
     BrokerUrl,
@@ -25,6 +27,7 @@ from worker.settings.values import (
     OptionalPostgresUrl,
     PasswordFile,
     PostgresUrl,
+    ProxyUrl,
     RedisUrl,
     Seconds,
     key_prefix,
@@ -107,6 +110,7 @@ class Settings(DatabaseSettings, BrokerSettings):
     min_lead: float = Field(default=300.0, ge=0, le=86_400)
     cache_ttl: Seconds = 86_400.0
     mail_hosts: MailHosts | None = None
+    proxy: ProxyUrl | None = None
     events_retention_days: int = Field(default=30, ge=1, le=36_500)
     successes_retention_days: int = Field(default=2, ge=1, le=36_500)
     audit_retention_days: int = Field(default=400, ge=1, le=36_500)
@@ -130,6 +134,11 @@ class Settings(DatabaseSettings, BrokerSettings):
         return move_old_names(values)
 
     @model_validator(mode="after")
+    def _has_a_usable_proxy(self) -> Self:
+        assert self.proxies is not None  # raises for an HTTPS_PROXY that cannot be used
+        return self
+
+    @model_validator(mode="after")
     def _has_a_client(self) -> Self:
         if self.client_id is None and not self.clients:
             msg = "set WORKER_CLIENT_ID to the application (client) id of your app registration"
@@ -147,6 +156,10 @@ class Settings(DatabaseSettings, BrokerSettings):
     def registrations(self) -> tuple[Registration, ...]:
         named = [client.registration(name) for name, client in self.clients.items()]
         return (*self._default_registration(), *named)
+
+    @property
+    def proxies(self) -> ProxyRules:
+        return proxy_rules(self.proxy)
 
     @property
     def policy(self) -> RefreshPolicy:
@@ -174,6 +187,11 @@ class ReaderSettings(_FromEnvironment):
     access_keys: SecretStr
     cache_ttl: Seconds = 86_400.0
     mail_hosts: MailHosts | None = None
+    proxy: ProxyUrl | None = None
+
+    @property
+    def proxies(self) -> ProxyRules:
+        return proxy_rules(self.proxy)
 
     @property
     def policy(self) -> RefreshPolicy:

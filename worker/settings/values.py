@@ -11,11 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 
 from worker.domain.errors import InvalidInput
 from worker.domain.mail_hosts import parse_mail_hosts
+from worker.domain.proxy import parse_proxy
 from worker.domain.redis_url import with_settings
 from worker.domain.url_parts import AMQP_SCHEMES, check_port, check_shape
 from worker.identity.authority import AUTHORITY_FORM, split_authority
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.identity.registration import check_scopes
+from worker.settings.proxies import NO_PROXY_AT_ALL
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")  # no pattern of Redis, and no colon
 _AMQP_FORM = "must look like amqp://user:password@host:5672/vhost"
@@ -168,6 +170,17 @@ def _date(value: object) -> object:
         raise ValueError(msg) from None
 
 
+def _proxy_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if url and url != NO_PROXY_AT_ALL:
+        try:
+            parse_proxy(url)
+        except InvalidInput as error:
+            msg = f"{error}, or be none"
+            raise ValueError(msg) from None
+    return value
+
+
 def _none_if_empty(value: object) -> object:
     """Containers pass an unset variable as an empty one."""
     return value or None
@@ -179,6 +192,7 @@ Namespace = Annotated[str, AfterValidator(_namespace)]
 Scopes = Annotated[str, AfterValidator(_scopes)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 OptionalPostgresUrl = Annotated[PostgresUrl | None, BeforeValidator(_none_if_empty)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 PasswordFile = Annotated[Path, AfterValidator(_readable)]

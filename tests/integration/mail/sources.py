@@ -11,6 +11,7 @@ from worker.domain.account import MailServers
 from worker.domain.cache_entry import MailAccount
 from worker.domain.errors import TokenRefused
 from worker.domain.mail_hosts import MICROSOFT_MAIL_HOSTS
+from worker.domain.proxy import DIRECT, ProxyRules
 from worker.domain.token import AccessToken, Secret
 from worker.mail import TokenSource
 
@@ -38,6 +39,7 @@ class HeldSource:
     use_oauth: bool = True
     newest: int = 99  # version; a report of this one is refused, as if it repeated another process's
     mail_hosts: frozenset[str] = MICROSOFT_MAIL_HOSTS
+    proxies: ProxyRules = DIRECT
     wanted: list[float | None] = field(default_factory=list)
     reported: list[tuple[str, int]] = field(default_factory=list)
 
