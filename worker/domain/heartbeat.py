@@ -18,7 +18,6 @@ class Role(enum.StrEnum):
 
     WORKER = "worker"
     BEAT = "beat"
-    EXPORTER = "exporter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
