@@ -110,7 +110,7 @@ def test_bad_rows_of_csv_are_named_by_their_line() -> None:
 def test_a_file_without_json_or_columns_says_what_is_needed() -> None:
     """The hint is on the first line; the others are bad by themselves."""
     first, second = read("name;mail\nAnn;ann@contoso.com\n")
-    assert first.reason == "not a JSON object, nor the names of columns of a CSV file, of which one is email"
+    assert first.reason == "not a JSON object, nor the header of a CSV file with a column email"
     assert second.reason == "not a JSON object"
 
 

@@ -14,7 +14,7 @@ from worker.service.moving.text import BYTE_ORDER_MARK, bounded_lines, is_undeco
 _NOT_UTF_8 = "not UTF-8; save the file in this encoding"
 _TOO_LONG = f"longer than {RECORD_LIMIT:,} characters"
 _NOT_AN_OBJECT = "not a JSON object"
-_NO_COLUMNS = f"{_NOT_AN_OBJECT}, nor the names of columns of a CSV file, of which one is email"
+_NO_COLUMNS = f"{_NOT_AN_OBJECT}, nor the header of a CSV file with a column email"
 _AN_ARRAY = "a JSON array; write one object a line, without brackets around and commas between them"
 
 _DELIMITERS = ",;\t|"

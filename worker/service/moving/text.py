@@ -44,7 +44,7 @@ def open_text(file: io.BufferedReader) -> io.TextIOWrapper:
 
 
 def is_undecodable(text: str) -> bool:
-    return _UNDECODABLE.search(text) is not None
+    return not text.isascii() and _UNDECODABLE.search(text) is not None
 
 
 def bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
