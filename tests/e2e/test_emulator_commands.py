@@ -115,14 +115,31 @@ def test_the_tests_of_the_page_pass_under_pytest_with_the_plugin(tmp_path: Path)
     [(name, source)] = re.findall(r"^```python\n# (test_\w+\.py)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     (tmp_path / name).write_text(source)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist", name],
-        cwd=tmp_path,
+    done = _pytest(tmp_path)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+def test_the_fixture_says_which_extra_is_missing(tmp_path: Path) -> None:
+    """Tests that do not use it run as ever."""
+    (tmp_path / "conftest.py").write_text("import sys; sys.modules['uvicorn'] = None")
+    (tmp_path / "test_both.py").write_text(
+        "def test_one(): pass\ndef test_two(microsoft_emulator): raise AssertionError('started')"
+    )
+
+    done = _pytest(tmp_path)
+
+    assert "1 passed, 1 error" in done.stdout
+    assert "uvicorn is not installed: pip install 'token-refresh-worker[demo]'" in done.stdout
+
+
+def _pytest(directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
         timeout=HANG_LIMIT,
     )
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
