@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,40 +10,16 @@ import pytest
 
 from tests.constants import ANN, BOB, CAT, DAN
 from tests.e2e.deployment import BIN, Deployment
+from tests.e2e.sound_fleet import Puts, _put, _running
 from tests.e2e.terminal import COLUMNS, in_terminal
 from tests.waiting import wait_for
 from worker import __version__
 from worker.clock import utcnow
 from worker.devkit.emulator import fault_named
 from worker.devkit.stack import Stack
-from worker.domain.heartbeat import Heartbeat, Role
+from worker.domain.heartbeat import Role
 
-Puts = Callable[..., None]
-
-
-@pytest.fixture(name="put")
-def _put(deployment: Deployment) -> Puts:
-    """Write the heartbeat of a process."""
-
-    def put(role: Role, **changes: Any) -> None:
-        now = utcnow()
-        given: dict[str, Any] = {"host": "web-1", "pid": 4711, "version": __version__, "started_at": now, "at": now}
-        if role is Role.WORKER:
-            given |= {"key_ids": ("k1",), "queues": ("ondemand", "sweep", "refresh")}
-        with deployment.services() as services:
-            services.heartbeats.put(Heartbeat(role=role, **(given | changes)))
-
-    return put
-
-
-@pytest.fixture(name="running")
-def _running(deployment: Deployment, put: Puts) -> Deployment:
-    """A fleet without trouble: beat and a worker have just written heartbeats, a sweep has ended."""
-    put(Role.BEAT)
-    put(Role.WORKER)
-    with deployment.services() as services:
-        services.heartbeats.note_sweep()
-    return deployment
+__all__ = ["_put", "_running"]
 
 
 def described(deployment: Deployment) -> dict[str, Any]:
