@@ -1,4 +1,4 @@
-"""Eleven faults of a fleet: each is visible in ``status``, explained on one screen, and mended by one command.
+"""Eleven faults of a fleet. ``status`` shows each, ``why`` or ``doctor`` explains it, and one command repairs it.
 
 The alerts that they fire are tested in tests/integration/exporter/test_alerts.py.
 """
