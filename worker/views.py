@@ -55,6 +55,11 @@ class Views:
         token, requirement = entry.token if entry else None, TokenRequirement(min_ttl=min_ttl)
         return token if self._settings.policy.satisfies(token, requirement, now=self._utcnow()) else None
 
+    @property
+    def rate(self) -> int:
+        """Requests per second, of each app registration."""
+        return self._settings.rate
+
     @cached_property
     def accounts(self) -> "AccountList":
         from worker.service.accounts.listing import AccountList

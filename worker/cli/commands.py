@@ -39,6 +39,7 @@ _SECTIONS = (
             "doctor": ("doctor",),
             "breakers": ("breaker",),
             "audit": ("audit",),
+            "simulation": ("simulate",),
             "operations": ("keygen", "rotate-keys"),
             "completion": ("completion",),
         },

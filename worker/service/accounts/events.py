@@ -6,9 +6,11 @@ from typing import Any
 
 from worker.db import breakers as breaker_rows
 from worker.db import events, figures
+from worker.db.ahead import fleet_ahead
 from worker.db.session import Database
 from worker.domain.account import AccountId
 from worker.domain.breaker import Breaker
+from worker.domain.simulation import FleetAhead
 
 _OF_ALL_ROWS = timedelta(minutes=5)
 
@@ -46,6 +48,11 @@ class Ledger:
         with self._database.begin() as connection:
             stored = breaker_rows.all_breakers(connection)
         return [breaker for breaker in stored if not (breaker.is_clean or breaker.is_suspected)]
+
+    def ahead(self, minutes: int) -> FleetAhead:
+        """The schedule of the next minutes: a look at every row."""
+        with self._database.begin_long(_OF_ALL_ROWS) as connection:
+            return fleet_ahead(connection, minutes=minutes, now=self._utcnow())
 
     def maintain(self) -> int:
         """Make the partitions of the coming days, and drop old ones. Returns how many were dropped."""
