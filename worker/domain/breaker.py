@@ -37,6 +37,17 @@ class Answer:
     requested_at: datetime
     was_failing: bool = False
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether it speaks against the app registration or Microsoft."""
+        return self.outcome.scope.is_about_registration
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it shows that app registration and Microsoft work. The refusal of an account that was refused before
+        does not: it may come before the credential is looked at."""
+        return not self.is_bad and (isinstance(self.outcome, Refreshed) or not self.was_failing)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
@@ -89,10 +100,10 @@ def judge(breaker: Breaker, answers: Iterable[Answer], *, now: datetime, can_ask
     given = list(answers)
     if breaker.open_until is not None:
         return _while_open(breaker, given, now=now)
-    bad = [answer for answer in given if answer.outcome.scope.is_about_registration]
-    if len(bad) < len(given):  # an answer about an account: app registration and service work
-        return _closed(breaker, now=now)
     is_half_open = breaker.opened_at is not None
+    if any(answer.is_good or (is_half_open and not answer.is_bad) for answer in given):
+        return _closed(breaker, now=now)
+    bad = [answer for answer in given if answer.is_bad]
     evidence = [answer for answer in bad if is_half_open or not (can_ask and answer.was_failing)]
     if not evidence:
         return breaker

@@ -14,6 +14,9 @@ _MEMBER = re.compile(
 )
 
 
+_MAX_DIGITS_OF_JSON = 1_000
+
+
 def decode(body: bytes | str) -> dict[str, Any] | None:
     """The JSON object at the start of ``body``, or None.
 
@@ -40,7 +43,12 @@ def _merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_merged, strict=False)
+def _integer(digits: str) -> int:
+    """Python refuses to parse thousands of digits. No number that is read here has that many."""
+    return int(digits) if len(digits) <= _MAX_DIGITS_OF_JSON else 0
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_merged, parse_int=_integer, strict=False)
 
 
 def _salvaged(text: str) -> dict[str, Any] | None:

@@ -40,9 +40,10 @@ __all__ = [
 
 _CLIENT_ERROR = range(400, 500)
 _NUMBER = re.compile(r"[0-9]{1,12}")
-_IN_DESCRIPTION = re.compile(r"AADSTS([0-9]{1,12}):")
+_IN_DESCRIPTION = re.compile(r"\bAADSTS([0-9]{1,12})\b", re.ASCII | re.IGNORECASE)
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9-]{1,64}")  # it is printed to terminals
 _STORABLE = re.compile(r"[^\x00\ud800-\udfff]+")
+_LONGEST_CHALLENGE = 16_384  # characters; Microsoft's have hundreds
 _LONGEST_NAME = 64  # characters; longer than any registered error name
 
 # RFC 6749 5.1 makes expires_in optional. A short guess costs an early refresh; a long one would serve a dead token.
@@ -196,13 +197,13 @@ def _correlation_id(value: str | None) -> str | None:
 def _token(value: object) -> Secret | None:
     """A token as RFC 6749 appendix A allows it, visible ASCII; what cannot stand in a header is none."""
     text = _text(value)
-    return Secret(text) if text and is_visible(text) else None
+    return Secret(text) if text.strip() and is_visible(text) else None
 
 
 def _claims(value: object) -> str | None:
-    """The challenge, if it can be stored: Postgres takes no NUL, and UTF-8 no lone surrogate."""
+    """The challenge, if it can be stored: Postgres takes no NUL, UTF-8 no lone surrogate, and a cache entry no page."""
     text = _text(value)
-    return text if _STORABLE.fullmatch(text) else None
+    return text if len(text) <= _LONGEST_CHALLENGE and _STORABLE.fullmatch(text) else None
 
 
 def _text(value: object) -> str:

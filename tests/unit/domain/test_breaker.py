@@ -366,3 +366,15 @@ def test_new_sign_ins_pass_unless_microsoft_throttles_the_registration() -> None
     throttled = opened(Throttled(code="http_429", scope=Scope.CLIENT))
 
     assert (opened().admits_sign_ins, SUSPECTED.admits_sign_ins, throttled.admits_sign_ins) == (True, True, False)
+
+
+def test_a_refusal_that_an_account_has_got_before_shows_nothing() -> None:
+    """It may come before Microsoft looks at the credential. That of a healthy account comes after."""
+    gone = Misconfigured(code="AADSTS7000112", scope=Scope.TENANT)
+    suspects = ask([answer(number, BUSY) for number in (1, 2)])
+
+    assert judge(suspects, [answer(3, gone, was_failing=True)], now=NOW, can_ask=True) == suspects
+    assert judge(suspects, [answer(3, gone)], now=NOW, can_ask=True) == CLOSED
+    both = [answer(3, REFUSED), answer(4, gone, was_failing=True)]
+    assert judge(CLOSED, both, now=NOW, can_ask=True).is_suspected
+    assert judge(CLOSED, [*both, answer(5, make_refreshed(), was_failing=True)], now=NOW, can_ask=True) == CLOSED

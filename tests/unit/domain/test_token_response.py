@@ -41,6 +41,7 @@ def test_bytes_of_another_encoding_cost_only_the_field_they_are_in(encoding: str
         f"{PLAIN},",
         PLAIN.replace("}", ', "scope": "a\tb\nc"}'),
         PLAIN.replace("}", ', "x": NaN}'),
+        PLAIN.replace("}", ', "x": ' + "9" * 5000 + "}"),
         PLAIN.replace("{", '{"refresh_token": "OLD", "access_token": null, '),
         PLAIN.replace("}", ', "refresh_token": "", "access_token": null}'),
     ],
@@ -60,10 +61,9 @@ def test_other_oddities_do_not_lose_the_tokens(body: str) -> None:
         PLAIN.replace("}", ', "id_token": "eyJ'),
         PLAIN.replace("}", ", }"),
         PLAIN.replace("}", ', "scope": "say "hello""}'),
-        PLAIN.replace("}", ', "x": ' + "9" * 5000 + "}"),
         PLAIN.replace("}", ', "x": ' + "[" * 100_000),
     ],
-    ids=["cut", "cut in a string", "comma", "quotes", "number", "depth"],
+    ids=["cut", "cut in a string", "comma", "quotes", "depth"],
 )
 def test_whole_tokens_are_read_from_invalid_json(body: str) -> None:
     """The body has the only copy of them."""

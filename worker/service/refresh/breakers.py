@@ -184,7 +184,7 @@ class CircuitBreakers:
     def share(self, client: str, answers: Answers) -> None:
         """Let answers change the breaker in Postgres, if they change it at all. Raises Unavailable."""
         state, (_, answered) = self._state(client), _partition(answers)
-        if not answered or (state.is_clean_stored and not any(map(_is_bad, answered))):
+        if not answered or (state.is_clean_stored and not any(answer.is_bad for answer in answered)):
             return
         now = self._utcnow()
         with self._database.begin() as connection:
@@ -202,7 +202,7 @@ class CircuitBreakers:
     def _can_ask(self, connection: Connection, breaker: Breaker, answers: Answers) -> bool:
         """Whether an account may show that the failing ones are to blame themselves."""
         failing = [*breaker.failing_accounts, *(answer.account for answer in answers)]
-        return all(map(_is_bad, answers)) and probes.has_probe(
+        return not any(answer.is_good for answer in answers) and probes.has_probe(
             connection, client=breaker.client, failing=failing, now=self._utcnow()
         )
 
@@ -219,10 +219,6 @@ def _partition(answers: Answers) -> tuple[Answers, Answers]:
     unreached = [answer for answer in answers if answer.outcome.scope.is_network]
     answered = [answer for answer in answers if not answer.outcome.scope.is_network] if unreached else answers
     return unreached, answered
-
-
-def _is_bad(answer: Answer) -> bool:
-    return answer.outcome.scope.is_about_registration
 
 
 def _log_network(before: Breaker, after: Breaker) -> None:
