@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 CODES  := ignore-without-code redundant-expr truthy-bool possibly-undefined# of mypy, as in pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up docs test fuzz chaos containers bench bench-smoke breaker map dashboard picture check format lint types contracts lock sbom clean
+.PHONY: help install demo up docs test fuzz chaos containers bench bench-smoke breaker map man dashboard picture check format lint types contracts lock sbom clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ map: $(STAMP) ## Print how large the product is and how far a call travels; WRIT
 
 dashboard: $(STAMP) ## Draw the Grafana dashboard, five minutes, needs Prometheus; writes docs/dashboard.svg
 	$(BIN)/python -m bench.dashboard
+
+man: $(STAMP) ## Write the manual page of token-worker to build/token-worker.1
+	@$(BIN)/python -m bench.man
 
 picture: $(STAMP) ## Draw the demo's table, about two minutes; writes docs/demo.svg
 	$(BIN)/python -m bench.picture
