@@ -15,6 +15,7 @@ from worker.domain.errors import Unavailable
 from worker.redis_failures import reason
 
 _TIMEOUT = 2.0  # seconds for a message to arrive
+_BROADCAST = "token-worker:doctor"  # a constant, because a user of Redis is granted channels by their names
 _REPETITIONS = 5  # of a broadcast, because a subscription takes a moment
 
 
@@ -32,7 +33,7 @@ class BrokerTrial:
 
     def broadcast(self) -> None:
         """Publish to subscribers, as ``celery inspect`` does."""
-        exchange = Exchange(f"{self._name}:all", type="fanout", durable=False, auto_delete=True)
+        exchange = Exchange(_BROADCAST, type="fanout", durable=False, auto_delete=True)
         self._send_and_receive(exchange, Queue(f"{self._name}:listener", exchange, **_TEMPORARY))
 
     def _send_and_receive(self, exchange: Exchange, queue: Queue) -> None:
