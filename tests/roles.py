@@ -40,7 +40,7 @@ def redis_users(url: str, namespace: str = "") -> Iterator[dict[str, str]]:
 
 
 def denied(url: str) -> list[str]:
-    """What Redis has refused to its users, each as user, command and object."""
+    """The refusals of Redis, each as user, command and object."""
     with redis.Redis.from_url(url, decode_responses=True) as server:
         return [f"{each['username']} {each['context']} {each['reason']} {each['object']}" for each in server.acl_log()]
 
@@ -75,6 +75,8 @@ def _give_to_owner(server: psycopg.Connection) -> None:
             FOR statement IN
                 SELECT format('ALTER TABLE %I OWNER TO {OWNER}', relname) FROM pg_class
                 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'S')
+                    -- A sequence of a column goes with its table.
+                    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype IN ('a', 'i') AND relkind = 'S')
                 UNION ALL
                 SELECT format('ALTER FUNCTION %I OWNER TO {OWNER}', proname) FROM pg_proc
                 WHERE pronamespace = 'public'::regnamespace

@@ -18,6 +18,7 @@ BEGIN
     END IF;
 
     REVOKE INSERT, UPDATE, DELETE ON alembic_version, fleet FROM token_worker;
+    REVOKE UPDATE ON audit_events FROM token_worker; -- it deletes old lines
 
     GRANT SELECT ON mail_credentials, refresh_events, refresh_successes TO token_worker_reader;
 

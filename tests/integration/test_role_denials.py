@@ -1,4 +1,4 @@
-"""What each role of Redis and Postgres may not do is refused by the server."""
+"""Redis and Postgres refuse each role the commands that it must not use."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -110,6 +110,7 @@ DENIED = {
         "TRUNCATE mail_credentials",
         "UPDATE fleet SET id = gen_random_uuid()",
         "DELETE FROM alembic_version",
+        "UPDATE audit_events SET reason = 'x'",
         "COPY fleet TO PROGRAM 'true'",
         "CREATE ROLE x",
     ],
