@@ -76,7 +76,7 @@ def _give_to_owner(server: psycopg.Connection) -> None:
                 SELECT format('ALTER TABLE %I OWNER TO {OWNER}', relname) FROM pg_class
                 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'S')
                     -- A sequence of a column goes with its table.
-                    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = pg_class.oid AND deptype IN ('a', 'i') AND relkind = 'S')
+                    AND NOT (relkind = 'S' AND oid IN (SELECT objid FROM pg_depend WHERE deptype IN ('a', 'i')))
                 UNION ALL
                 SELECT format('ALTER FUNCTION %I OWNER TO {OWNER}', proname) FROM pg_proc
                 WHERE pronamespace = 'public'::regnamespace
