@@ -62,12 +62,15 @@ def make_secrets(directory: Path) -> None:
     """As the header of the compose file says."""
     secrets = directory / "secrets"
     secrets.mkdir()
-    postgres, valkey = random_password(), random_password()
     values = {
-        "POSTGRES_PASSWORD": postgres,
-        "VALKEY_PASSWORD": valkey,
-        "WORKER_DATABASE_URL": f"postgresql://worker:{postgres}@postgres:5432/worker",
-        "WORKER_REDIS_URL": f"redis://:{valkey}@valkey:6379/0",
+        "POSTGRES_PASSWORD": random_password(),
+        "OWNER_DATABASE_URL": f"postgresql://token_worker_owner:{random_password()}@postgres:5432/worker",
+        "WORKER_DATABASE_URL": f"postgresql://token_worker:{random_password()}@postgres:5432/worker",
+        "WORKER_REDIS_URL": f"redis://worker:{random_password()}@valkey:6379/0",
+        "BEAT_REDIS_URL": f"redis://beat:{random_password()}@valkey:6379/0",
+        "EXPORTER_DATABASE_URL": f"postgresql://token_worker_exporter:{random_password()}@postgres:5432/worker",
+        "EXPORTER_REDIS_URL": f"redis://exporter:{random_password()}@valkey:6379/0",
+        "FLOWER_REDIS_URL": f"redis://flower:{random_password()}@valkey:6379/0",
         "FLOWER_BASIC_AUTH": "flower:correct-horse",
         "WORKER_ENCRYPTION_KEYS": run("docker", "run", "--rm", IMAGE, "token-worker", "keygen").strip(),
         "WORKER_CLIENT_ID": "5d1b1a7e-0c4b-4a5e-9a55-3f6f2c9d7e10",

@@ -20,8 +20,9 @@ COMPOSE_FILE = ROOT / "docker-compose.yml"
 
 SECRETS = {
     **deployment.SECRETS,
-    "postgres": {"POSTGRES_PASSWORD"},
-    "valkey": {"VALKEY_PASSWORD"},
+    "postgres": {"POSTGRES_PASSWORD", "OWNER_DATABASE_URL", "WORKER_DATABASE_URL", "EXPORTER_DATABASE_URL"},
+    "valkey": {"WORKER_REDIS_URL", "BEAT_REDIS_URL", "FLOWER_REDIS_URL", "EXPORTER_REDIS_URL"},
+    "grants": {"OWNER_DATABASE_URL"},
     "emulator": set(),
     # Its app registration is the emulator's, which is public.
     "dev-worker": deployment.WORKER_SECRETS - {"WORKER_CLIENT_ID", "WORKER_CLIENT_SECRET"},
@@ -54,6 +55,13 @@ def compose(*arguments: str) -> str:
     assert spec is not None
     assert spec.origin is not None
     return run(Path(spec.origin).with_name("docker-compose"), "--file", COMPOSE_FILE, *arguments)
+
+
+def secrets_of(service: Service) -> dict[str, str]:
+    """The name of each secret inside the container, and outside."""
+    return {
+        Path(secret.get("target", secret["source"])).name: secret["source"] for secret in service.get("secrets", [])
+    }
 
 
 @pytest.fixture(scope="module", name="project")
@@ -90,7 +98,43 @@ def test_every_service_is_tested(project: Service) -> None:
 @services
 def test_a_service_gets_only_the_secrets_it_needs(service: Service, name: str) -> None:
     """An attacker who controls beat or Flower gets no key and no database."""
-    assert {secret["source"] for secret in service.get("secrets", [])} == SECRETS[name]
+    assert set(secrets_of(service)) == SECRETS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        ("migrate", {"WORKER_DATABASE_URL": "OWNER_DATABASE_URL"}),
+        ("beat", {"WORKER_REDIS_URL": "BEAT_REDIS_URL"}),
+        ("flower", {"WORKER_REDIS_URL": "FLOWER_REDIS_URL"}),
+        ("exporter", {"WORKER_REDIS_URL": "EXPORTER_REDIS_URL", "WORKER_DATABASE_URL": "EXPORTER_DATABASE_URL"}),
+        ("worker", {"WORKER_REDIS_URL": "WORKER_REDIS_URL", "WORKER_DATABASE_URL": "WORKER_DATABASE_URL"}),
+    ],
+)
+def test_a_service_has_a_role_of_its_own(service: Service, name: str, roles: dict[str, str]) -> None:
+    """Its URL is a secret of its own, and no service but Postgres has the superuser's password."""
+    del name
+    found = secrets_of(service)
+
+    assert roles.items() <= found.items()
+    assert "POSTGRES_PASSWORD" not in found.values()
+
+
+def test_the_stores_take_their_roles_from_the_files_of_deploy(project: Service) -> None:
+    """The same files that tests/e2e/test_roles.py runs the processes under."""
+    mounts = {
+        mount["target"]: mount["source"]
+        for name in ("postgres", "valkey")
+        for mount in project["services"][name]["volumes"]
+        if mount["type"] == "bind"
+    }
+
+    assert mounts == {
+        "/deploy/postgres": str(ROOT / "deploy" / "postgres"),
+        "/docker-entrypoint-initdb.d/roles.sh": str(ROOT / "deploy" / "postgres" / "init.sh"),
+        "/deploy/users.acl": str(ROOT / "deploy" / "valkey" / "users.acl"),
+    }
+    assert "POSTGRES_USER" not in project["services"]["postgres"]["environment"]
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS))
@@ -148,13 +192,13 @@ def test_the_stores_have_no_way_out(project: Service) -> None:
 @services
 def test_a_service_restarts_by_itself_unless_it_runs_once(service: Service, name: str) -> None:
     """It restarts after a crash or a reboot. A failed migration waits for an operator."""
-    assert service["restart"] == ("no" if name in {"migrate", "emulator"} else "unless-stopped")
+    assert service["restart"] == ("no" if name in {"migrate", "grants", "emulator"} else "unless-stopped")
 
 
 @services
 def test_a_long_running_service_is_checked(service: Service, name: str) -> None:
     """A health check detects a process that hangs. One by Celery takes half a second of CPU, so it is rare."""
-    if name == "migrate":
+    if name in {"migrate", "grants"}:
         assert "healthcheck" not in service
         return
     check = service["healthcheck"]
