@@ -200,7 +200,12 @@ def bootstrap(
         tokens=TokenReader(cache=cache, stored=stored, on_demand=on_demand, policy=policy, utcnow=utcnow),
         accounts=AccountManager(
             database=database,
-            sealer=GrantSealer(vault=vault, policy=policy, utcnow=utcnow),
+            sealer=GrantSealer(
+                vault=vault,
+                policy=policy,
+                servers={registration.name: registration.mail for registration in settings.registrations},
+                utcnow=utcnow,
+            ),
             identity=identity,
             states=states,
             cache=cache,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from worker.domain.account import MICROSOFT, MailServers
 from worker.domain.errors import ConfigurationError, InvalidInput
 from worker.domain.scopes import OPENID_SCOPES, resources, shown
 from worker.domain.token import Secret
@@ -49,6 +50,7 @@ class Registration:
     authority: str
     scopes: tuple[str, ...]
     credentials: tuple[ClientCredential, ...]
+    mail: MailServers = MICROSOFT  # of accounts that name none
     oidc: bool = False  # the authority is a plain OpenID Connect issuer: no /v2.0 is added to find its metadata
 
     def authority_arguments(self, authority: str) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """The settings of one app registration: its client id, its credentials and its authority."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from worker.domain.account import MailServers
+from worker.domain.clouds import CLOUDS
 from worker.domain.token import Secret
 from worker.identity.registration import ClientCredential, Registration
-from worker.settings.values import Authority, ExpiryDate, KeyAndCertificate, Scopes
+from worker.settings.values import Authority, CloudName, ExpiryDate, KeyAndCertificate, Scopes
 
 MICROSOFT = "https://login.microsoftonline.com/common"
 MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
@@ -26,9 +30,15 @@ class ClientSettings(BaseModel):
     # For the exporter: Microsoft shows the end of a secret to people only.
     client_secret_expires: ExpiryDate | None = None
     next_client_secret_expires: ExpiryDate | None = None
+    cloud: CloudName | None = None
     authority: Authority = MICROSOFT
     oidc_authority: Authority | None = None
     scopes: Scopes = MAIL_SCOPES
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_cloud(cls, values: Any) -> Any:
+        return _with_cloud(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
@@ -52,7 +62,36 @@ class ClientSettings(BaseModel):
             oidc=self.oidc_authority is not None,
             scopes=tuple(self.scopes.split()),
             credentials=tuple(_credential(*pair) for pair in given if any(pair)),
+            mail=CLOUDS[self.cloud].mail if self.cloud else MailServers(),
         )
+
+
+def _with_cloud(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the authority and the scopes of the cloud, unless others are set. Raises ValueError for parts of
+    different clouds: Microsoft would refuse every refresh, or a token would go to hosts that do not take it."""
+    authority = values.get("authority") or MICROSOFT
+    host, has_default_scopes = _host(authority), (values.get("scopes") or MAIL_SCOPES) == MAIL_SCOPES
+    cloud = CLOUDS.get(values.get("cloud") or "")
+    if cloud is None:
+        if has_default_scopes and not values.get("oidc_authority") and host in {each.host for each in CLOUDS.values()}:
+            names = " or ".join(name for name, each in CLOUDS.items() if each.host == host)
+            msg = f"AUTHORITY is of a national cloud, and the scopes are not: set CLOUD to {names}"
+            raise ValueError(msg)
+        return values
+    if values.get("oidc_authority"):
+        raise ValueError("CLOUD and OIDC_AUTHORITY are both set; set one of them")
+    if authority != MICROSOFT and host != cloud.host:
+        msg = f"AUTHORITY is not of CLOUD {values['cloud']}, whose host is {cloud.host}"
+        raise ValueError(msg)
+    own = {"authority": cloud.authority} if authority == MICROSOFT else {}
+    return {**values, **own, **({"scopes": cloud.scopes} if has_default_scopes else {})}
+
+
+def _host(authority: object) -> str | None:
+    """None for what is no URL, which the field itself refuses."""
+    with suppress(ValueError):
+        return urlsplit(str(authority)).hostname
+    return None
 
 
 def _filled(secret: SecretStr | None) -> str | None:

@@ -25,6 +25,6 @@ def _mistake(detail: Any) -> str:
         hint = HINTS.get(location[-1], "it has no default")
         return f"{name} is not set: {hint}"
     text = str(detail["msg"]).removeprefix("Value error, ")
-    if text.startswith(("CLIENT_", "NEXT_")):  # about two fields of one app registration
+    if text.startswith(("CLIENT_", "NEXT_", "AUTHORITY ", "CLOUD ")):  # about two fields of one app registration
         return f"{name or PREFIX.rstrip('_')}{'__' if name else '_'}{text}"
     return f"{name} {text}".strip()

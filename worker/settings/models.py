@@ -96,6 +96,7 @@ class Settings(DatabaseSettings, BrokerSettings):
     next_client_certificate: Path | None = None
     client_secret_expires: ExpiryDate | None = None
     next_client_secret_expires: ExpiryDate | None = None
+    cloud: str | None = None
     authority: str = MICROSOFT
     oidc_authority: str | None = None
     scopes: str = MAIL_SCOPES
@@ -123,6 +124,7 @@ class Settings(DatabaseSettings, BrokerSettings):
         "next_client_certificate",
         "client_secret_expires",
         "next_client_secret_expires",
+        "cloud",
         "authority",
         "oidc_authority",
         "scopes",

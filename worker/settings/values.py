@@ -4,7 +4,7 @@ import re
 import ssl
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
@@ -186,6 +186,7 @@ def _none_if_empty(value: object) -> object:
     return value or None
 
 
+CloudName = Annotated[Literal["us-gov", "us-dod", "china"], BeforeValidator(_none_if_empty)]
 EndpointHosts = Annotated[str, AfterValidator(_endpoint_hosts)]
 MailHosts = Annotated[str, AfterValidator(_mail_hosts)]
 Namespace = Annotated[str, AfterValidator(_namespace)]

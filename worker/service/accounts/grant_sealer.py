@@ -1,6 +1,6 @@
 """Makes the row of a grant: tokens that are sealed for its terms, the mail servers, and the due time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -20,9 +20,18 @@ log = structlog.get_logger(__name__)
 class GrantSealer:
     """Thread-safe."""
 
-    def __init__(self, *, vault: Vault, policy: RefreshPolicy, utcnow: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        vault: Vault,
+        policy: RefreshPolicy,
+        servers: Mapping[str, MailServers],
+        utcnow: Callable[[], datetime],
+    ) -> None:
+        """``servers`` are the mail servers of accounts that name none, by app registration."""
         self._vault = vault
         self._policy = policy
+        self._servers = servers
         self._utcnow = utcnow
 
     def seal(self, account: AccountId, grant: NewAccount, stored: Account | None) -> SealedGrant:
@@ -48,6 +57,8 @@ class GrantSealer:
     def _mail(self, grant: NewAccount, stored: Account | None) -> MailServers:
         """The servers of the grant, or those that the account has, with the login name."""
         kept = self._vouched_for(stored) if stored else MICROSOFT
+        if kept == MICROSOFT:
+            kept = self._servers.get(grant.client, MICROSOFT)
         login_name = grant.login_name or (grant.mail and grant.mail.login_name) or kept.login_name
         return replace(grant.mail or kept, login_name=login_name)
 
