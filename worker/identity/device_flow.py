@@ -9,6 +9,7 @@ from typing import Any
 
 import msal
 
+from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.http import HttpResponse
 from worker.domain.microsoft import classify
@@ -61,7 +62,9 @@ class DeviceFlow:
         if result.get("suberror") == _NO_RESPONSE:
             raise Unavailable("the sign-in did not finish: the identity platform does not answer")
         if "access_token" not in result:
-            msg = f"the sign-in did not finish: {result.get('error', 'no answer')}"
+            refusal = HttpResponse(HTTPStatus.BAD_REQUEST, {}, json.dumps(result).encode())
+            code = classify(refusal, obtained_at=started).code
+            msg = f"the sign-in did not finish ({code}). {hint(code)}"
             raise InvalidInput(msg)
         tokens = classify(HttpResponse(HTTPStatus.OK, {}, json.dumps(result).encode()), obtained_at=started)
         if not isinstance(tokens, Refreshed) or tokens.refresh_token is None:

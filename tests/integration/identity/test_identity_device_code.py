@@ -12,6 +12,7 @@ from tests.factories import NOW, make_registration
 from tests.integration.identity.identities import open_identity, refresh
 from tests.integration.identity.scripted_server import RawResponse, ScriptedServer, http_response, token_body
 from worker.devkit.emulator import DEFAULT_CLIENT_SECRET, EmulatorServer, oauth_error
+from worker.domain.codes import hint
 from worker.domain.errors import ConfigurationError, InvalidInput, Unavailable
 from worker.domain.outcome import Misconfigured, Refreshed, Scope
 from worker.domain.token import Secret
@@ -159,3 +160,26 @@ def test_a_declined_sign_in_ends_at_once(scripted: ScriptedServer, identity: Ide
     with pytest.raises(InvalidInput, match="authorization_declined"):
         flow.wait(lambda: NOW)
     assert len(scripted.posts()) == 2
+
+
+@pytest.mark.parametrize("code", ["AADSTS530084", "AADSTS500341", "AADSTS90099", "AADSTS70000"])
+def test_a_refused_sign_in_says_why(scripted: ScriptedServer, identity: Identity, code: str) -> None:
+    """The operator at the terminal gets the code and what to do about it, even if the description is not UTF-8."""
+    flow = begin(scripted, identity, expires_in=60)
+    body = f'{{"error": "invalid_grant", "error_description": "{code}: \u00e9chec"}}'.encode("latin-1")
+    scripted.token = RawResponse(http_response(400, body))
+
+    with pytest.raises(InvalidInput) as refusal:
+        flow.wait(lambda: NOW)
+
+    assert str(refusal.value) == f"the sign-in did not finish ({code}). {hint(code)}"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8-sig", "utf-16"])
+def test_tokens_in_any_encoding_end_the_sign_in(scripted: ScriptedServer, identity: Identity, encoding: str) -> None:
+    """A user does not sign in twice for the sake of one byte."""
+    flow = begin(scripted, identity, expires_in=60)
+    body = token_body(display="~").decode().replace("~", "\u00e9t\u00e9").encode(encoding)
+    scripted.token = RawResponse(http_response(200, body))
+
+    assert flow.wait(lambda: NOW).refresh_token == Secret("a-refresh-token")
