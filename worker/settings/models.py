@@ -14,6 +14,7 @@ from worker.domain.policy import RefreshPolicy
 from worker.domain.proxy import ProxyRules
 from worker.identity.registration import Registration
 from worker.settings.clients import MAIL_SCOPES, MICROSOFT, ClientSettings
+from worker.settings.keys_command import with_keys
 from worker.settings.mistakes import HINTS, PREFIX, sentence
 from worker.settings.proxies import proxy_rules
 from worker.settings.renamed import move_old_names
@@ -89,6 +90,7 @@ class Settings(DatabaseSettings, BrokerSettings):
     """The settings of a worker, and of a consumer that also stores grants and refreshes."""
 
     encryption_keys: SecretStr
+    encryption_keys_command: str | None = Field(default=None, repr=False)
     client_id: str | None = None
     client_secret: SecretStr | None = None
     client_certificate: Path | None = None
@@ -132,8 +134,8 @@ class Settings(DatabaseSettings, BrokerSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_old_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return move_old_names(values)
+    def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return with_keys(move_old_names(values))
 
     @model_validator(mode="after")
     def _has_a_usable_proxy(self) -> Self:
@@ -216,7 +218,13 @@ class KeySettings(_FromEnvironment):
     """The keys: those of ``keygen --access``, and those by which ``load_consumer`` chooses the kind of consumer."""
 
     encryption_keys: SecretStr | None = None
+    encryption_keys_command: str | None = Field(default=None, repr=False)
     access_keys: SecretStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _run_the_command(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return with_keys(values)
 
     @property
     def keys(self) -> tuple[MasterKey, ...]:
