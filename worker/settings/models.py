@@ -38,7 +38,12 @@ from worker.vault import AccessKey, MasterKey, parse_access_keys, parse_keys
 
 class _FromEnvironment(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        defer_build=True,  # a process uses one or two of these classes
     )
 
     ca_bundle: Certificates | None = None  # here, because the URLs of the stores are made with it
