@@ -46,7 +46,10 @@ EXPIRED = """
 
 #: The end of the grant of an account that has one. greatest() and least() skip what is NULL.
 GRANT_EXPIRES_AT = """
-    least(greatest(signed_in_at, last_refreshed_at) + CAST(:inactivity AS interval), signed_in_at + grant_lifetime)
+    least(
+        least(greatest(signed_in_at, last_refreshed_at), '3000-01-01') + CAST(:inactivity AS interval),
+        least(signed_in_at, '3000-01-01') + least(grant_lifetime, '100 years')
+    )
 """
 
 #: The columns of an account's mail servers.

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from worker.db.address import parameters, unverified_hosts
+from worker.db.moments import load_any_moment
 from worker.db.remedies import READ_ONLY, UNKNOWN_ROLE, reason
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
 
@@ -74,7 +75,7 @@ class Database:
                 "tcp_user_timeout": 15_000,  # milliseconds
             },
         )
-        event.listen(self._engine, "connect", _send_arrays_in_binary)
+        event.listen(self._engine, "connect", _adapt)
         event.listen(self._engine, "do_connect", self._connect)
 
     def _connect(self, _dialect: object, _record: object, _args: object, options: dict[str, Any]) -> _Connection:
@@ -170,9 +171,10 @@ class Database:
         self._engine.dispose()
 
 
-def _send_arrays_in_binary(connection: Any, _record: object) -> None:
-    """By default psycopg writes them as text, which doubles ciphertext and has to be escaped here and parsed there."""
+def _adapt(connection: Any, _record: object) -> None:
+    """By default psycopg writes arrays as text, which doubles ciphertext, and is escaped here and parsed there."""
     connection.adapters.register_dumper(list, ListBinaryDumper)
+    load_any_moment(connection)
 
 
 def _is_outage(error: DBAPIError | psycopg.Error | PoolTimeout) -> bool:

@@ -230,5 +230,5 @@ def streak(failure: Failure | None, outcome: Outcome, *, now: datetime) -> Failu
 
 def keyed_fraction(account: AccountId, salt: int) -> float:
     """A number in [0, 1) that is the same in every process and uncorrelated between accounts and salts."""
-    digest = blake2b(account.bytes, digest_size=8, salt=salt.to_bytes(16, "big")).digest()
+    digest = blake2b(account.bytes, digest_size=8, salt=salt.to_bytes(16, "big", signed=salt < 0)).digest()
     return int.from_bytes(digest, "big") / 2**64
