@@ -57,7 +57,9 @@ def test_no_value_of_a_row_stops_the_other_accounts(installation: Installation) 
 
     assert installation.account(BOB).version == 2
     services.redis.flushall()
-    found = services.tokens.get_many([*odd[:5], BOB])
+    found = services.tokens.get_many(
+        [*odd[3:6], BOB]
+    )  # of a changed due time there is no lease, and readers wait for one
     assert not isinstance(found[BOB], WorkerError)
     services.redis.flushall()
     assert BOB in {account.email for account in services.accounts.list()}
