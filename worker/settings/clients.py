@@ -11,6 +11,7 @@ from worker.domain.account import MailServers
 from worker.domain.clouds import CLOUDS
 from worker.domain.token import Secret
 from worker.identity.registration import ClientCredential, Registration
+from worker.settings.certificate import read_key_and_certificate
 from worker.settings.values import Authority, CloudName, ExpiryDate, KeyAndCertificate, Scopes
 
 MICROSOFT = "https://login.microsoftonline.com/common"
@@ -24,8 +25,10 @@ class ClientSettings(BaseModel):
 
     client_id: str = Field(min_length=1)
     client_secret: SecretStr | None = None
+    client_certificate_password: SecretStr | None = None  # before the file, which it opens
     client_certificate: KeyAndCertificate | None = None
     next_client_secret: SecretStr | None = None
+    next_client_certificate_password: SecretStr | None = None
     next_client_certificate: KeyAndCertificate | None = None
     # For the exporter: Microsoft shows the end of a secret to people only.
     client_secret_expires: ExpiryDate | None = None
@@ -52,8 +55,8 @@ class ClientSettings(BaseModel):
 
     def registration(self, name: str) -> Registration:
         given = (
-            (self.client_secret, self.client_certificate),
-            (self.next_client_secret, self.next_client_certificate),
+            (self.client_secret, self.client_certificate, self.client_certificate_password),
+            (self.next_client_secret, self.next_client_certificate, self.next_client_certificate_password),
         )
         return Registration(
             name=name,
@@ -61,7 +64,7 @@ class ClientSettings(BaseModel):
             authority=self.oidc_authority or self.authority,
             oidc=self.oidc_authority is not None,
             scopes=tuple(self.scopes.split()),
-            credentials=tuple(_credential(*pair) for pair in given if any(pair)),
+            credentials=tuple(_credential(*each) for each in given if any(each[:2])),
             mail=CLOUDS[self.cloud].mail if self.cloud else MailServers(),
         )
 
@@ -99,10 +102,9 @@ def _filled(secret: SecretStr | None) -> str | None:
     return (secret.get_secret_value() or None) if secret else None
 
 
-def _credential(secret: SecretStr | None, certificate: Path | None) -> ClientCredential:
+def _credential(secret: SecretStr | None, certificate: Path | None, password: SecretStr | None) -> ClientCredential:
     value = _filled(secret)
     return ClientCredential(
         secret=Secret(value) if value else None,
-        # The PEM is ASCII. The text around it may be in any encoding, and Latin-1 decodes every byte.
-        certificate=Secret(certificate.read_text("latin-1")) if certificate else None,
+        certificate=Secret(read_key_and_certificate(certificate, _filled(password))) if certificate else None,
     )

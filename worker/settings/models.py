@@ -98,8 +98,10 @@ class Settings(DatabaseSettings, BrokerSettings):
     encryption_keys_command: str | None = Field(default=None, repr=False)
     client_id: str | None = None
     client_secret: SecretStr | None = None
+    client_certificate_password: SecretStr | None = None
     client_certificate: Path | None = None
     next_client_secret: SecretStr | None = None
+    next_client_certificate_password: SecretStr | None = None
     next_client_certificate: Path | None = None
     client_secret_expires: ExpiryDate | None = None
     next_client_secret_expires: ExpiryDate | None = None
@@ -126,8 +128,10 @@ class Settings(DatabaseSettings, BrokerSettings):
     _default: ClassVar[tuple[str, ...]] = (
         "client_id",
         "client_secret",
+        "client_certificate_password",
         "client_certificate",
         "next_client_secret",
+        "next_client_certificate_password",
         "next_client_certificate",
         "client_secret_expires",
         "next_client_secret_expires",

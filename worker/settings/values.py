@@ -17,6 +17,7 @@ from worker.domain.url_parts import AMQP_SCHEMES, check_port, check_shape
 from worker.identity.authority import AUTHORITY_FORM, split_authority
 from worker.identity.endpoints import parse_endpoint_hosts
 from worker.identity.registration import check_scopes
+from worker.settings.certificate import read_key_and_certificate
 from worker.settings.proxies import NO_PROXY_AT_ALL
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")  # no pattern of Redis, and no colon
@@ -101,23 +102,10 @@ def _certificates(value: Path) -> Path:
     return value
 
 
-def _key_and_certificate(value: Path) -> Path:
-    """Check a client credential. The value is never quoted, because it may be the private key instead of its path."""
-    # Imported here, because few installations have a certificate and every process reads settings.
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
-
-    try:
-        pem = value.read_bytes()
-        key = load_pem_private_key(pem, password=None)
-        load_pem_x509_certificate(pem)
-    except (OSError, ValueError, TypeError):  # TypeError: the key has a password
-        msg = "must be the path of a PEM file with an unencrypted private key and its certificate"
-        raise ValueError(msg) from None
-    if not isinstance(key, RSAPrivateKey):
-        msg = "must hold an RSA key and its certificate; Microsoft accepts no other kind"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic reports no TypeError
+def _key_and_certificate(value: Path, info: ValidationInfo) -> Path:
+    """Check a client credential, with the password that is set beside it."""
+    password = info.data.get(f"{info.field_name}_password")
+    read_key_and_certificate(value, password.get_secret_value() if password else None)
     return value
 
 
