@@ -28,6 +28,8 @@ def test_the_record_of_commands(deployment: Deployment) -> None:
     assert token not in done.stdout
     assert deployment.cli("audit", "--account", BOB, "--json").stdout.count("saved") == 1
     assert "ticket 7" in deployment.cli("show", ANN).stdout
+    assert deployment.cli("rotate-keys", "--reason", "ticket 9").returncode == 0
+    assert "ticket 9" in deployment.cli("audit", "--limit", "1").stdout
     assert json.loads(deployment.cli("show", ANN, "--json").stdout)["audit"][0]["action"] == "token_printed"
 
 

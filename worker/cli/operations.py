@@ -8,6 +8,7 @@ import click
 
 from worker import clock
 from worker.cli.output import as_json, print_json
+from worker.cli.reason import with_reason
 from worker.cli.services import services
 from worker.vault import format_access_keys, generate_key
 
@@ -67,8 +68,9 @@ def keygen(name: str | None, *, access: bool, json_output: bool) -> None:
 
 
 @click.command("rotate-keys")
+@with_reason
 @as_json
-def rotate_keys(*, json_output: bool) -> None:
+def rotate_keys(*, reason: str | None, json_output: bool) -> None:
     """Re-seal everything under the newest key, while all is running; may be stopped and run again.
 
     Before it: add the new key at the end of WORKER_ENCRYPTION_KEYS everywhere and restart, so that all can open what
@@ -80,7 +82,7 @@ def rotate_keys(*, json_output: bool) -> None:
         if sys.stderr.isatty():
             click.echo(f"\r{done} accounts", nl=False, err=True)
 
-    with services() as opened:
+    with services(reason=reason) as opened:
         report = opened.key_rotation.rotate(progress=progress)
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
