@@ -1,7 +1,7 @@
 """The message broker: the queues, requests of consumers to the workers, and a repair of Celery's Redis transport."""
 
 from worker.broker.address import broker_address
-from worker.broker.connection import RETRY
+from worker.broker.connection import RETRY, answers
 from worker.broker.depth import QueueDepths
 from worker.broker.inspection import broker_trial
 from worker.broker.queues import ON_DEMAND, REFRESH, SWEEP, queue
@@ -16,6 +16,7 @@ __all__ = [
     "SWEEP",
     "QueueDepths",
     "TaskSender",
+    "answers",
     "broker_address",
     "broker_trial",
     "leave_read_only_servers",

@@ -44,3 +44,15 @@ def close(connection: Connection) -> None:
     """Close a connection, even if it is broken."""
     with suppress(*BROKER_ERRORS, OperationalError):
         connection.release()
+
+
+def answers(url: str, *, prefix: str = "") -> bool:
+    """Whether the broker lets a client in."""
+    connection = connect(url, prefix=prefix)
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+    except BROKER_ERRORS:
+        return False
+    finally:
+        close(connection)
+    return True

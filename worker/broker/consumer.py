@@ -1,7 +1,8 @@
-"""Celery's consumer, patient with a broker that is away."""
+"""Celery's consumer, which waits for a broker that is away."""
 
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -23,7 +24,8 @@ class PatientConsumer(CheckedConsumer):
     """Waits between attempts to connect, and logs one line a minute instead of one for each."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        self.on_attempt: Callable[[], None] = lambda: None  #: is called at each failed attempt to connect
+        super().__init__(*args, **options)  # its steps may replace it
         self._limit = LogLimit()
         self._interval = 0
         self._failed_at = -_CALM
@@ -46,6 +48,7 @@ class PatientConsumer(CheckedConsumer):
         self._wait()
 
     def _note(self, error: Exception, _interval: float = 0) -> None:
+        self.on_attempt()
         words = advice(error)
         if self._limit.allows(words):
             _log.error("Broker cannot be used; the worker tries again every few seconds", reason=words)

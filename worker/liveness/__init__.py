@@ -1,1 +1,1 @@
-"""Proof that beat and the workers live: heartbeats for the fleet to see, from the loops that do the work."""
+"""Proof that beat and the workers live: heartbeats for the fleet to see, and watchdogs that end what hangs."""

@@ -1,4 +1,4 @@
-"""A step of Celery's consumer, the main loop of a worker, that keeps its heartbeats going."""
+"""A step of Celery's consumer, the main loop of a worker, that keeps its heartbeats going and watches the pool."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,13 +6,19 @@ from typing import Any
 from celery import bootsteps
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.signals import worker_shutting_down
+from celery.worker.state import active_requests
 
+from worker import clock
 from worker.cache import connect
 from worker.domain.heartbeat import Heartbeat, Role
-from worker.liveness.heartbeats import HeartbeatThread, MainLoop, heartbeat
+from worker.liveness.heartbeats import HeartbeatThread, heartbeat
+from worker.liveness.loop import MainLoop
+from worker.liveness.stores import stores_answer
+from worker.liveness.watchdog import LoopWatchdog, PoolWatchdog, end_process
 from worker.settings import Settings, load
 
 _TICK = 5.0  # seconds
+_OVERDUE = 420.0  # seconds; two minutes beyond the limit, which Celery enforces in a pool of processes only
 
 
 class LivenessStep(bootsteps.StartStopStep):
@@ -23,13 +29,22 @@ class LivenessStep(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         self._loop = MainLoop(runs_tasks=isinstance(consumer.pool, SoloPool))
+        self._pool = PoolWatchdog()
         self._heartbeats: HeartbeatThread | None = None
+        consumer.on_attempt = self._loop.tick
 
     def start(self, consumer: Any) -> None:
         self._loop.tick()
-        consumer.timer.call_repeatedly(_TICK, self._loop.tick)
+        consumer.timer.call_repeatedly(_TICK, self._look, (consumer,))
         if self._heartbeats is None:
             self._heartbeats = _started(consumer, self._loop)
+
+    def _look(self, consumer: Any) -> None:
+        self._loop.tick()
+        self._pool.look(consumer.pool)
+        for request in tuple(active_requests):
+            if request.time_start and clock.utcnow().timestamp() - request.time_start > _OVERDUE:
+                end_process("A task runs far beyond its time limit; this process ends", task=request.name)
 
 
 def _started(consumer: Any, loop: MainLoop) -> HeartbeatThread:
@@ -40,7 +55,7 @@ def _started(consumer: Any, loop: MainLoop) -> HeartbeatThread:
     def describe() -> Heartbeat:
         return replace(own, queues=tuple(consumer.app.amqp.queues.consume_from))  # an operator may add or cancel some
 
-    heartbeats = HeartbeatThread(redis, loop, describe)
+    heartbeats = HeartbeatThread(redis, loop, LoopWatchdog(loop, lambda: stores_answer(settings)), describe)
     heartbeats.start()
 
     @worker_shutting_down.connect(weak=False)

@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,36 +14,26 @@ from worker import __version__, clock
 from worker.cache import HeartbeatStore, RedisClient
 from worker.domain.errors import Unavailable
 from worker.domain.heartbeat import Heartbeat, Role
+from worker.liveness.loop import MainLoop
+from worker.liveness.watchdog import LoopWatchdog
 
-_INTERVAL = 15.0  # seconds between two heartbeats; Redis keeps each for a minute
+INTERVAL = timedelta(seconds=15)  #: between two heartbeats; Redis keeps each for a minute
 _SILENCE_LIMIT = timedelta(seconds=45)  # of the main loop, after which no heartbeat is written
-_TASK_LIMIT = timedelta(minutes=5)  # likewise, if the loop itself runs the tasks
 
 _log = structlog.get_logger(__name__)
 
 
-class MainLoop:
-    """When the main loop of this process came round last. Thread-safe."""
-
-    def __init__(self, *, runs_tasks: bool = False) -> None:
-        self._limit = _TASK_LIMIT if runs_tasks else _SILENCE_LIMIT
-        self._ticked_at = time.monotonic()
-
-    def tick(self) -> None:
-        self._ticked_at = time.monotonic()
-
-    def is_alive(self) -> bool:
-        return time.monotonic() - self._ticked_at < self._limit.total_seconds()
-
-
 class HeartbeatThread:
-    """Writes a heartbeat every 15 seconds, provided the main loop still comes round. Costs the loop nothing, even while
-    Redis is away. Make it after a fork.
+    """Writes a heartbeat every 15 seconds, provided the main loop still comes round, and lets the watchdog look at it.
+    Costs the loop nothing, even while Redis is away. Make it after a fork.
     """
 
-    def __init__(self, redis: RedisClient, loop: MainLoop, describe: Callable[[], Heartbeat]) -> None:
+    def __init__(
+        self, redis: RedisClient, loop: MainLoop, watchdog: LoopWatchdog, describe: Callable[[], Heartbeat]
+    ) -> None:
         self._redis = redis
         self._loop = loop
+        self._watchdog = watchdog
         self._describe = describe
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeats", daemon=True)
@@ -53,16 +42,17 @@ class HeartbeatThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write no more heartbeats, and remove the last one."""
+        """Write no more heartbeats, remove the last one, and end the watch."""
         self._stopping.set()
 
     def _run(self) -> None:
         with self._redis:
             store = HeartbeatStore(self._redis)
             while not self._stopping.is_set():
-                if self._loop.is_alive():
+                if self._loop.is_recent(_SILENCE_LIMIT):
                     self._write(store)
-                self._stopping.wait(_INTERVAL)
+                if not self._stopping.wait(INTERVAL.total_seconds()):
+                    self._watchdog.look(INTERVAL)
             with suppress(Unavailable):
                 store.remove(self._describe())
 

@@ -8,7 +8,10 @@ import structlog
 from worker.broker import RETRY
 from worker.cache import connect
 from worker.domain.heartbeat import Role
-from worker.liveness.heartbeats import HeartbeatThread, MainLoop, heartbeat
+from worker.liveness.heartbeats import HeartbeatThread, heartbeat
+from worker.liveness.loop import MainLoop
+from worker.liveness.stores import stores_answer
+from worker.liveness.watchdog import LoopWatchdog
 from worker.log_limit import LogLimit
 from worker.redis_failures import advice
 from worker.settings import BrokerSettings, load
@@ -49,6 +52,7 @@ class Scheduler(celery.beat.Scheduler):
         return self.connection.ensure_connection(self._note, max_retries=None, **RETRY)  # type: ignore[arg-type]
 
     def _note(self, error: BaseException, _interval: float = 0) -> None:
+        self._loop.tick()  # it is alive, although it may wait for the broker for hours
         words = advice(error)
         if self._limit.allows(words):
             _log.error("Broker cannot be used; beat tries again every few seconds", reason=words)
@@ -56,6 +60,7 @@ class Scheduler(celery.beat.Scheduler):
     def _start_heartbeats(self) -> HeartbeatThread:
         settings, own = load(BrokerSettings), heartbeat(Role.BEAT)
         redis = connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
-        heartbeats = HeartbeatThread(redis, self._loop, lambda: own)
+        watchdog = LoopWatchdog(self._loop, lambda: stores_answer(settings))
+        heartbeats = HeartbeatThread(redis, self._loop, watchdog, lambda: own)
         heartbeats.start()
         return heartbeats
