@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from worker.domain.account import MICROSOFT, MailServers
@@ -13,20 +15,34 @@ from worker.identity.authority import AUTHORITY_FORM, split_authority
 _RESERVED_SCOPES = OPENID_SCOPES - {"email"}  # MSAL adds them and refuses them as input
 
 
+_MAX_ASSERTION = 65_536  # bytes; a longer one is no JSON Web Token
+
+
+class AssertionUnreadable(Exception):
+    """The file with the client assertion cannot be read now, or holds none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientCredential:
-    """How an app authenticates: by a secret, or by a certificate (PEM: the private key and its certificate)."""
+    """How an app authenticates: by a secret, by a certificate (PEM: the private key and its certificate), or by an
+    assertion that another issuer signs and renews in a file (RFC 7523; workload identity federation at Microsoft)."""
 
     secret: Secret | None = None
     certificate: Secret | None = None
+    assertion_file: Path | None = None
 
-    def for_msal(self) -> str | dict[str, str]:
-        """MSAL's ``client_credential``. Raises ConfigurationError if there is neither secret nor certificate."""
+    def for_msal(self) -> str | dict[str, Any]:
+        """MSAL's ``client_credential``, which reads an assertion anew for each request that MSAL writes.
+
+        Raises ConfigurationError if there is none of the three.
+        """
+        if self.assertion_file is not None:
+            return {"client_assertion": partial(_read_assertion, self.assertion_file)}
         if self.certificate is not None:
             pem = self.certificate.reveal()
             return {"private_key": pem, "public_certificate": pem}
         if self.secret is None:
-            raise ConfigurationError("an app registration has neither a client secret nor a certificate")
+            raise ConfigurationError("an app registration has no client secret, certificate or assertion file")
         return self.secret.reveal()
 
     def expires_at(self) -> datetime | None:
@@ -36,6 +52,18 @@ class ClientCredential:
         from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - few processes need it
 
         return load_pem_x509_certificate(self.certificate.reveal().encode()).not_valid_after_utc
+
+
+def _read_assertion(path: Path) -> str:
+    """Raises AssertionUnreadable."""
+    try:
+        with path.open("rb") as file:
+            assertion = file.read(_MAX_ASSERTION).decode("ascii").strip()
+    except (OSError, ValueError):
+        raise AssertionUnreadable from None
+    if assertion.count(".") != 2:  # noqa: PLR2004 - header, claims and signature
+        raise AssertionUnreadable
+    return assertion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from worker.domain.outcome import Misconfigured, Outcome, ReauthRequired, Scope,
 from worker.domain.token import Secret
 from worker.identity.curl import FORM_TYPE, HttpRequest, TransferError, header_lines, with_query
 from worker.identity.msal_apps import PUBLIC_CLIENT, AppKey, DiscoveryFailed, MsalApps
-from worker.identity.registration import Registration
+from worker.identity.registration import AssertionUnreadable, Registration
 from worker.identity.token_request import RefreshAttempt, TokenRequest
 
 _LIFETIME = timedelta(seconds=10)  # MSAL's client assertions are valid for a minute more at least
@@ -153,14 +153,8 @@ class RequestBuilder:
         app = request.client, attempt.credentials[0], request.authority or registration.authority
         if app in self._failures:
             return self._failures[app]
-        try:
-            template = self._template(app, tuple(request.scopes or registration.scopes), attempt.client_type, now)
-        except InvalidInput:
-            return Misconfigured(code="authority_refused", scope=Scope.TENANT)
-        except DiscoveryFailed as error:
-            self._failures[app] = error.outcome  # trying again for each account would add up their time limits
-            return error.outcome
-        return template.for_token(request.refresh_token)
+        template = self._template(app, tuple(request.scopes or registration.scopes), attempt.client_type, now)
+        return template.for_token(request.refresh_token) if isinstance(template, RequestTemplate) else template
 
     def proceed(self, attempt: RefreshAttempt[Any], result: HttpResponse | TransferError) -> HttpRequest | Outcome:
         """The meaning of a response, or the next request: with another credential if this one was refused, or as
@@ -195,15 +189,24 @@ class RequestBuilder:
 
     def _template(
         self, app: AppKey, scopes: tuple[str, ...], client_type: ClientType, now: datetime
-    ) -> RequestTemplate:
-        """Raises InvalidInput or DiscoveryFailed."""
+    ) -> RequestTemplate | Outcome:
+        """The template, or the outcome of all accounts that need it."""
         key = app, scopes, client_type
         template = self._templates.get(key)
-        if template is None or not template.is_fresh(now):
+        if template is not None and template.is_fresh(now):
+            return template
+        try:
             template = capture(self._apps.get(app), scopes, now=now)
-            if client_type is ClientType.SPA:
-                template = replace(template, headers=(*template.headers, *_ORIGIN))
-            self._templates[key] = template
+        except InvalidInput:
+            return Misconfigured(code="authority_refused", scope=Scope.TENANT)
+        except AssertionUnreadable:
+            return Misconfigured(code="assertion_unreadable")
+        except DiscoveryFailed as error:
+            self._failures[app] = error.outcome  # trying again for each account would add up their time limits
+            return error.outcome
+        if client_type is ClientType.SPA:
+            template = replace(template, headers=(*template.headers, *_ORIGIN))
+        self._templates[key] = template
         return template
 
 

@@ -12,7 +12,7 @@ from worker.domain.clouds import CLOUDS
 from worker.domain.token import Secret
 from worker.identity.registration import ClientCredential, Registration
 from worker.settings.certificate import read_key_and_certificate
-from worker.settings.values import Authority, CloudName, ExpiryDate, KeyAndCertificate, Scopes
+from worker.settings.values import AssertionFile, Authority, CloudName, ExpiryDate, KeyAndCertificate, Scopes
 
 MICROSOFT = "https://login.microsoftonline.com/common"
 MAIL_SCOPES = "https://outlook.office.com/IMAP.AccessAsUser.All https://outlook.office.com/SMTP.Send"
@@ -27,9 +27,11 @@ class ClientSettings(BaseModel):
     client_secret: SecretStr | None = None
     client_certificate_password: SecretStr | None = None  # before the file, which it opens
     client_certificate: KeyAndCertificate | None = None
+    client_assertion_file: AssertionFile | None = None
     next_client_secret: SecretStr | None = None
     next_client_certificate_password: SecretStr | None = None
     next_client_certificate: KeyAndCertificate | None = None
+    next_client_assertion_file: AssertionFile | None = None
     # For the exporter: Microsoft shows the end of a secret to people only.
     client_secret_expires: ExpiryDate | None = None
     next_client_secret_expires: ExpiryDate | None = None
@@ -45,18 +47,30 @@ class ClientSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
-        if bool(_filled(self.client_secret)) == bool(self.client_certificate):
-            msg = "CLIENT_SECRET or its CLIENT_CERTIFICATE must be set, and not both"
+        current = _filled(self.client_secret), self.client_certificate, self.client_assertion_file
+        if sum(map(bool, current)) != 1:
+            msg = "CLIENT_SECRET, its CLIENT_CERTIFICATE or its CLIENT_ASSERTION_FILE must be set, and not several"
             raise ValueError(msg)
-        if _filled(self.next_client_secret) and self.next_client_certificate:
-            msg = "NEXT_CLIENT_SECRET and NEXT_CLIENT_CERTIFICATE are both set; set one of them"
+        following = _filled(self.next_client_secret), self.next_client_certificate, self.next_client_assertion_file
+        if sum(map(bool, following)) > 1:
+            msg = "NEXT_CLIENT_SECRET, NEXT_CLIENT_CERTIFICATE or NEXT_CLIENT_ASSERTION_FILE: set one of them only"
             raise ValueError(msg)
         return self
 
     def registration(self, name: str) -> Registration:
         given = (
-            (self.client_secret, self.client_certificate, self.client_certificate_password),
-            (self.next_client_secret, self.next_client_certificate, self.next_client_certificate_password),
+            (
+                self.client_secret,
+                self.client_certificate,
+                self.client_assertion_file,
+                self.client_certificate_password,
+            ),
+            (
+                self.next_client_secret,
+                self.next_client_certificate,
+                self.next_client_assertion_file,
+                self.next_client_certificate_password,
+            ),
         )
         return Registration(
             name=name,
@@ -64,7 +78,7 @@ class ClientSettings(BaseModel):
             authority=self.oidc_authority or self.authority,
             oidc=self.oidc_authority is not None,
             scopes=tuple(self.scopes.split()),
-            credentials=tuple(_credential(*each) for each in given if any(each[:2])),
+            credentials=tuple(_credential(*each) for each in given if any(each[:3])),
             mail=CLOUDS[self.cloud].mail if self.cloud else MailServers(),
         )
 
@@ -102,9 +116,12 @@ def _filled(secret: SecretStr | None) -> str | None:
     return (secret.get_secret_value() or None) if secret else None
 
 
-def _credential(secret: SecretStr | None, certificate: Path | None, password: SecretStr | None) -> ClientCredential:
+def _credential(
+    secret: SecretStr | None, certificate: Path | None, assertion_file: Path | None, password: SecretStr | None
+) -> ClientCredential:
     value = _filled(secret)
     return ClientCredential(
+        assertion_file=assertion_file,
         secret=Secret(value) if value else None,
         certificate=Secret(read_key_and_certificate(certificate, _filled(password))) if certificate else None,
     )

@@ -100,9 +100,11 @@ class Settings(DatabaseSettings, BrokerSettings):
     client_secret: SecretStr | None = None
     client_certificate_password: SecretStr | None = None
     client_certificate: Path | None = None
+    client_assertion_file: Path | None = None
     next_client_secret: SecretStr | None = None
     next_client_certificate_password: SecretStr | None = None
     next_client_certificate: Path | None = None
+    next_client_assertion_file: Path | None = None
     client_secret_expires: ExpiryDate | None = None
     next_client_secret_expires: ExpiryDate | None = None
     cloud: str | None = None
@@ -130,9 +132,11 @@ class Settings(DatabaseSettings, BrokerSettings):
         "client_secret",
         "client_certificate_password",
         "client_certificate",
+        "client_assertion_file",
         "next_client_secret",
         "next_client_certificate_password",
         "next_client_certificate",
+        "next_client_assertion_file",
         "client_secret_expires",
         "next_client_secret_expires",
         "cloud",

@@ -37,10 +37,18 @@ def _postgres_url(value: SecretStr, info: ValidationInfo) -> SecretStr:
 
 
 def _readable(value: Path) -> Path:
+    return _checked_file(value, "a password")
+
+
+def _assertion(value: Path) -> Path:
+    return _checked_file(value, "the client assertion")
+
+
+def _checked_file(value: Path, content: str) -> Path:
     try:
         value.read_text()
     except (OSError, ValueError):
-        msg = "must be the path of a file with a password, which this process can read"
+        msg = f"must be the path of a file with {content}, which this process can read"
         raise ValueError(msg) from None
     return value
 
@@ -185,6 +193,7 @@ ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 PasswordFile = Annotated[Path, AfterValidator(_readable)]
+AssertionFile = Annotated[Path, AfterValidator(_assertion)]
 Authority = Annotated[str, AfterValidator(_authority)]
 Certificates = Annotated[Path, AfterValidator(_certificates)]
 KeyAndCertificate = Annotated[Path, AfterValidator(_key_and_certificate)]

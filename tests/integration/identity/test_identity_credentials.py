@@ -1,19 +1,23 @@
 """How an app registration authenticates, by secret or by certificate, and what a rejected credential means."""
 
 from datetime import timedelta
+from pathlib import Path
 from unittest.mock import ANY
 
+import jwt
 import pytest
 import trustme
 
 from tests.factories import NOW
 from tests.integration.identity.identities import open_identity, refresh, refresh_all, token_request
 from tests.integration.identity.scripted_server import ScriptedServer
+from worker import clock
 from worker.devkit.emulator import (
     DEFAULT_CLIENT_ID,
     DEFAULT_CLIENT_SECRET,
     Emulator,
     EmulatorServer,
+    FederatedCredential,
     Hang,
     Registration,
     oauth_error,
@@ -78,6 +82,102 @@ def test_a_certificate_that_is_not_registered_is_a_misconfiguration(
 
     assert isinstance(outcome, Misconfigured)
     assert (outcome.code, outcome.scope) == ("AADSTS700027", Scope.CLIENT)
+
+
+def _federated(server: EmulatorServer, cluster: trustme.CA) -> None:
+    federated = FederatedCredential(
+        "https://cluster.example", "system:serviceaccount:ns:worker", cluster.cert_pem.bytes()
+    )
+    registration = Registration(DEFAULT_CLIENT_ID, secrets=(), federated=(federated,), public=False)
+    server.emulator.registrations.register(registration)
+
+
+def _assertion(cluster: trustme.CA, **claims: object) -> str:
+    standard = {
+        "iss": "https://cluster.example",
+        "sub": "system:serviceaccount:ns:worker",
+        "aud": "api://AzureADTokenExchange",
+        "exp": clock.utcnow().timestamp() + 3600,
+    }
+    return jwt.encode(standard | claims, cluster.private_key_pem.bytes(), "RS256")
+
+
+def test_a_token_of_another_issuer_authenticates_the_registration(
+    server: EmulatorServer, certificate: trustme.CA, tmp_path: Path
+) -> None:
+    """Workload identity federation: Kubernetes renews a token in a file, and no secret has to be rotated."""
+    _federated(server, certificate)
+    token = server.emulator.enrol("ann@contoso.com").refresh_token
+    file = tmp_path / "token"
+    file.write_text(_assertion(certificate) + "\n")
+
+    with open_identity(
+        server.authority, server.ca_bundle, credentials=(ClientCredential(assertion_file=file),)
+    ) as identity:
+        assert isinstance(refresh(identity, token), Refreshed)
+
+
+def test_a_renewed_assertion_is_read_without_a_restart(
+    server: EmulatorServer, certificate: trustme.CA, tmp_path: Path
+) -> None:
+    """The first one has ended, and the file has the next."""
+    _federated(server, certificate)
+    token = server.emulator.enrol("ann@contoso.com").refresh_token
+    file = tmp_path / "token"
+    file.write_text(_assertion(certificate, exp=clock.utcnow().timestamp() - 5))
+
+    with open_identity(
+        server.authority, server.ca_bundle, credentials=(ClientCredential(assertion_file=file),)
+    ) as identity:
+        ended = refresh(identity, token)
+        file.write_text(_assertion(certificate))
+        renewed = refresh(identity, token)
+
+    assert isinstance(ended, Misconfigured)
+    assert (ended.code, ended.scope) == ("AADSTS700024", Scope.CLIENT)
+    assert isinstance(renewed, Refreshed)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no token", b"\xff\xfe.\x00.", b"." * 100_000])
+def test_a_file_without_an_assertion_is_a_misconfiguration(
+    scripted: ScriptedServer, tmp_path: Path, content: bytes | None
+) -> None:
+    """It was deleted, or is being written. No request is sent, and no account is to blame."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+
+    with open_identity(
+        scripted.authority, scripted.ca_bundle, credentials=(ClientCredential(assertion_file=file),)
+    ) as identity:
+        assert refresh(identity) == Misconfigured(code="assertion_unreadable")
+    assert scripted.posts() == []
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"sub": "system:serviceaccount:ns:other"}, "AADSTS700213"),
+        ({"iss": "https://other.example"}, "AADSTS70021"),
+        ({"aud": "api://other"}, "AADSTS70021"),
+    ],
+)
+def test_an_assertion_of_another_workload_is_refused(
+    server: EmulatorServer, certificate: trustme.CA, tmp_path: Path, claims: dict[str, object], code: str
+) -> None:
+    """The federated credential at Microsoft names another issuer, subject or audience."""
+    _federated(server, certificate)
+    token = server.emulator.enrol("ann@contoso.com").refresh_token
+    file = tmp_path / "token"
+    file.write_text(_assertion(certificate, **claims))
+
+    with open_identity(
+        server.authority, server.ca_bundle, credentials=(ClientCredential(assertion_file=file),)
+    ) as identity:
+        outcome = refresh(identity, token)
+
+    assert isinstance(outcome, Misconfigured)
+    assert (outcome.code, outcome.scope) == (code, Scope.CLIENT)
 
 
 def test_the_private_key_is_not_sent(scripted: ScriptedServer, certificate: trustme.CA) -> None:

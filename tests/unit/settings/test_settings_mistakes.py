@@ -18,7 +18,7 @@ from worker.settings import check_names
         ("WORKER_REDIS_URL", "redis://:password@host:6379/0"),
         ("WORKER_ENCRYPTION_KEYS", "token-worker keygen"),
         ("WORKER_CLIENT_ID", "app registration"),
-        ("WORKER_CLIENT_SECRET", "CLIENT_CERTIFICATE must be set"),
+        ("WORKER_CLIENT_SECRET", "CLIENT_CERTIFICATE or its CLIENT_ASSERTION_FILE must be set"),
     ],
 )
 def test_the_error_for_a_missing_setting_says_what_to_set(environment: Environment, name: str, advice: str) -> None:
@@ -166,7 +166,7 @@ def test_a_secret_and_a_certificate_cannot_be_set_together(environment: Environm
     (tmp_path / "client.pem").write_text(pem)
     environment.setenv("WORKER_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
 
-    assert "not both" in complaint()
+    assert "not several" in complaint()
 
 
 def test_a_named_client_needs_an_id_and_a_credential(environment: Environment) -> None:

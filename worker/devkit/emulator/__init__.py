@@ -9,7 +9,12 @@ from worker.devkit.emulator.core import Emulator
 from worker.devkit.emulator.exchange import EmulatorRequest, EmulatorResponse
 from worker.devkit.emulator.faults import Fault, Hang, RawAnswer, Reset, Tampered, fault_named
 from worker.devkit.emulator.oauth_errors import OAuthError, oauth_error
-from worker.devkit.emulator.registrations import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET, Registration
+from worker.devkit.emulator.registrations import (
+    DEFAULT_CLIENT_ID,
+    DEFAULT_CLIENT_SECRET,
+    FederatedCredential,
+    Registration,
+)
 from worker.devkit.emulator.server import EmulatorServer
 from worker.devkit.emulator.statistics import AccountStatistics, Statistics
 
@@ -22,6 +27,7 @@ __all__ = [
     "EmulatorResponse",
     "EmulatorServer",
     "Fault",
+    "FederatedCredential",
     "Grant",
     "Hang",
     "Lifetime",

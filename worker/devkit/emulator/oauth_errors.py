@@ -186,6 +186,8 @@ _APPLICATION = {
     "7000112": _Usual("unauthorized_client", "The application is disabled."),
     "70001": _Usual("unauthorized_client", "The application is not found in the tenant."),
     "70002": _app("The credentials of the client are not valid."),
+    "70021": _app("No matching federated identity record found for presented assertion."),
+    "700213": _app("No matching federated identity record found for presented assertion subject."),
     "7000215": _app("Invalid client secret provided."),
     "7000218": _app("The request body must contain 'client_assertion' or 'client_secret'."),
     "7000222": _app("The provided client secret keys are expired."),

@@ -17,6 +17,16 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 @dataclass(frozen=True, slots=True)
+class FederatedCredential:
+    """Tokens of another issuer that are accepted in the place of a secret. `certificate` is PEM."""
+
+    issuer: str
+    subject: str
+    certificate: bytes = field(repr=False)
+    audience: str = "api://AzureADTokenExchange"
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """A client. It may have several secrets at once, so that a secret can be rotated.
 
@@ -27,6 +37,7 @@ class Registration:
     client_id: str = DEFAULT_CLIENT_ID
     secrets: tuple[str, ...] = field(default=(DEFAULT_CLIENT_SECRET,), repr=False)
     certificates: tuple[bytes, ...] = field(default=(), repr=False)
+    federated: tuple[FederatedCredential, ...] = ()
     public: bool = True
 
 
@@ -69,11 +80,34 @@ def _check_secret(client: Registration, secret: str) -> None:
 
 
 def _check_assertion(client: Registration, assertion: str, token_endpoint: str, now: datetime) -> None:
+    if client.federated:
+        _check_federated(client.federated, assertion, now)
+        return
     claims = _verified(client, assertion)
     if not claims.get("iss") == claims.get("sub") == client.client_id:
         raise refused("50012")
     if claims.get("aud") != token_endpoint:
         raise refused("50012", message="The audience of the client assertion is not this token endpoint.")
+    _check_expiry(claims, now)
+
+
+def _check_federated(credentials: Iterable[FederatedCredential], assertion: str, now: datetime) -> None:
+    for each in credentials:
+        try:
+            claims = _signed_by(each.certificate, assertion)
+        except jwt.PyJWTError:
+            raise _malformed() from None
+        if claims is None or claims.get("iss") != each.issuer:
+            continue
+        if claims.get("sub") != each.subject:
+            raise refused("700213")
+        if claims.get("aud") == each.audience:
+            _check_expiry(claims, now)
+            return
+    raise refused("70021")
+
+
+def _check_expiry(claims: Mapping[str, object], now: datetime) -> None:
     expiry = claims.get("exp")
     if not isinstance(expiry, int | float) or expiry <= now.timestamp():
         raise refused("700024")

@@ -104,4 +104,5 @@ def _judged(subject: str, setting: str, outcome: Outcome) -> Finding | None:
 
 def _setting(name: str, credential: ClientCredential, *, is_next: bool) -> str:
     prefix = "WORKER_" if name == DEFAULT_CLIENT else f"WORKER_CLIENTS__{name.upper()}__"
-    return f"{prefix}{'NEXT_' if is_next else ''}CLIENT_{'SECRET' if credential.secret else 'CERTIFICATE'}"
+    kind = "SECRET" if credential.secret else "CERTIFICATE" if credential.certificate else "ASSERTION_FILE"
+    return f"{prefix}{'NEXT_' if is_next else ''}CLIENT_{kind}"
