@@ -31,7 +31,7 @@ from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.log_limit import LogLimit
 from worker.observability import logging
 from worker.redis_failures import reason
-from worker.settings import BrokerSettings, Settings, SettingsT, load, secret_file
+from worker.settings import BrokerSettings, Settings, SettingsT, WatchedSettings, load, secret_file
 from worker.tasks import EXPECTED
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Worker(Celery):
         super().__init__("worker", include=["worker.tasks"])
         self.add_defaults(_configuration)
         self._services: tuple[int, Services] | None = None
+        self._settings: WatchedSettings | None = None
         self._is_child = self._busy = self._ending = False
 
     @property
@@ -78,7 +79,11 @@ class Worker(Celery):
     def build_services(self) -> "Services":
         from worker.bootstrap import bootstrap  # noqa: PLC0415 - beat and Flower need no services
 
-        self.services = bootstrap(_load_or_exit(Settings))
+        try:
+            self._settings = WatchedSettings()
+        except ConfigurationError as error:
+            raise _exit(error) from None
+        self.services = bootstrap(self._settings.value)
         return self.services
 
     def close_services(self) -> None:
@@ -96,6 +101,20 @@ class Worker(Celery):
         if self._is_child:  # here, because the pool sets its own handler after `worker_process_init`
             for signum in (signal.SIGTERM, signal.SIGALRM):
                 signal.signal(signum, self.end_gracefully)
+            self._follow_settings()
+
+    def _follow_settings(self) -> None:
+        """Take up secrets, keys and certificates that have changed on disk. Keep the old ones if these are no good."""
+        assert self._settings is not None
+        try:
+            if not self._settings.reload():
+                return
+            self.close_services()
+            self.build_services()
+        except ConfigurationError as error:
+            _log.error("Changed settings cannot be used; the worker keeps the old ones", reason=str(error))
+        else:
+            _log.info("Changed settings taken up")
 
     def end_task(self) -> None:
         self._busy = False

@@ -1,5 +1,6 @@
 """A step of Celery's consumer, the main loop of a worker, that keeps its heartbeats going and watches the pool."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +11,13 @@ from celery.worker.state import active_requests
 
 from worker import clock
 from worker.cache import connect
+from worker.domain.errors import ConfigurationError
 from worker.domain.heartbeat import Heartbeat, Role
 from worker.liveness.heartbeats import HeartbeatThread, heartbeat
 from worker.liveness.loop import MainLoop
 from worker.liveness.stores import stores_answer
 from worker.liveness.watchdog import LoopWatchdog, PoolWatchdog, end_process
-from worker.settings import Settings, load
+from worker.settings import WatchedSettings
 
 _TICK = 5.0  # seconds
 _OVERDUE = 420.0  # seconds; two minutes beyond the limit, which Celery enforces in a pool of processes only
@@ -48,12 +50,16 @@ class LivenessStep(bootsteps.StartStopStep):
 
 
 def _started(consumer: Any, loop: MainLoop) -> HeartbeatThread:
-    settings, own = load(Settings), heartbeat(Role.WORKER)
+    watched, own = WatchedSettings(), heartbeat(Role.WORKER)
+    settings = watched.value
     redis = connect(settings.redis_url.get_secret_value(), prefix=settings.key_prefix)
-    own = replace(own, key_ids=tuple(key.id for key in settings.keys))
 
     def describe() -> Heartbeat:
-        return replace(own, queues=tuple(consumer.app.amqp.queues.consume_from))  # an operator may add or cancel some
+        with suppress(ConfigurationError):  # the children log it
+            watched.reload()
+        key_ids = tuple(key.id for key in watched.value.keys)
+        queues = tuple(consumer.app.amqp.queues.consume_from)  # an operator may add or cancel some
+        return replace(own, key_ids=key_ids, queues=queues)
 
     heartbeats = HeartbeatThread(redis, loop, LoopWatchdog(loop, lambda: stores_answer(settings)), describe)
     heartbeats.start()

@@ -19,6 +19,7 @@ from worker.settings.models import (
     Settings,
     SettingsT,
 )
+from worker.settings.watched import WatchedSettings
 
 __all__ = [
     "PREFIX",
@@ -30,6 +31,7 @@ __all__ = [
     "ReaderSettings",
     "Settings",
     "SettingsT",
+    "WatchedSettings",
     "check_names",
     "load",
     "load_consumer",

@@ -175,6 +175,14 @@ class Settings(DatabaseSettings, BrokerSettings):
         return (*self._default_registration(), *named)
 
     @property
+    def files(self) -> list[Path]:
+        """The files whose content is part of the settings."""
+        paths = [self.ca_bundle, self.client_certificate, self.next_client_certificate]
+        for client in self.clients.values():
+            paths += [client.client_certificate, client.next_client_certificate]
+        return [path for path in paths if path]
+
+    @property
     def proxies(self) -> ProxyRules:
         return proxy_rules(self.proxy)
 
