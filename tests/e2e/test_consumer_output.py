@@ -20,34 +20,34 @@ with client:
         assert error.code == "backing_off", error
 """
 _IMPORTS = "import logging, os, structlog\nfrom worker.client import TokenClient, WorkerError\n"
-# The settings are checked with one key. Another one, of a kind that MSAL does not accept, is read at the first use.
 _CERTIFICATE = "WORKER_CLIENTS__FABRIKAM__CLIENT_CERTIFICATE"
-_EXCHANGED = f'os.replace("exchanged.pem", os.environ["{_CERTIFICATE}"])'
+# MSAL signs with this function. It fails, as in another version of the library, and its frame holds the key.
+_BROKEN = """
+import jwt
+def broken(payload, key, **options):
+    raise RuntimeError("unexpected")
+jwt.encode = broken
+"""
 _WITH_TEXT = 'logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")\n'
 _STRUCTLOG = """
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 """
 
 
-def _pem(key_type: trustme.KeyType) -> bytes:
-    authority = trustme.CA(key_type=key_type)
-    return authority.private_key_pem.bytes() + authority.cert_pem.bytes()
-
-
 @pytest.fixture(name="key")
 def _key(deployment: Deployment) -> str:
-    """The private key that MSAL does not accept, as one piece of base64."""
+    """The private key of the app registration, as one piece of base64."""
     directory = deployment.directory
-    (directory / "client.pem").write_bytes(_pem(trustme.KeyType.RSA))
-    exchanged = _pem(trustme.KeyType.ECDSA)
-    (directory / "exchanged.pem").write_bytes(exchanged)
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    pem = authority.private_key_pem.bytes() + authority.cert_pem.bytes()
+    (directory / "client.pem").write_bytes(pem)
     deployment.environment |= {
         "WORKER_CLIENTS__FABRIKAM__CLIENT_ID": DEFAULT_CLIENT_ID,
         "WORKER_CLIENTS__FABRIKAM__AUTHORITY": deployment.server.authority,
         _CERTIFICATE: str(directory / "client.pem"),
     }
     deployment.add_due_accounts(ANN, client="fabrikam")
-    return exchanged.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
+    return pem.decode().partition("-----END")[0].partition("KEY-----")[2].replace("\n", "")
 
 
 def _output(deployment: Deployment, script: str, *, meanwhile: str = "") -> tuple[str, str]:
@@ -83,7 +83,7 @@ def test_its_lines_go_to_the_standard_librarys_logging(deployment: Deployment) -
 @pytest.mark.parametrize("setup", ["", _WITH_TEXT], ids=["nothing", "logging"])
 def test_an_unexpected_failure_shows_no_key(deployment: Deployment, key: str, setup: str) -> None:
     """The frames it went through hold the private key."""
-    printed, logged = _output(deployment, setup, meanwhile=_EXCHANGED)
+    printed, logged = _output(deployment, setup, meanwhile=_BROKEN)
 
     assert printed == ""
     assert "Refresh failed unexpectedly" in logged
@@ -93,7 +93,7 @@ def test_an_unexpected_failure_shows_no_key(deployment: Deployment, key: str, se
 
 def test_an_application_keeps_its_own_structlog(deployment: Deployment, key: str) -> None:
     """Its structlog gets the traceback as text, from which no renderer can get local variables."""
-    printed, logged = _output(deployment, _STRUCTLOG, meanwhile=_EXCHANGED)
+    printed, logged = _output(deployment, _STRUCTLOG, meanwhile=_BROKEN)
 
     assert '"event": "Refresh failed unexpectedly"' in printed
     assert "Traceback (most recent call last)" in printed
@@ -104,7 +104,7 @@ def test_an_application_that_prints_local_variables_prints_no_key(deployment: De
     """structlog's default prints them if rich is installed."""
     default = "structlog.configure(processors=structlog.get_config()['processors'])\n"
 
-    printed, logged = _output(deployment, default, meanwhile=_EXCHANGED)
+    printed, logged = _output(deployment, default, meanwhile=_BROKEN)
 
     assert "Refresh failed unexpectedly" in printed
     assert not _shows(printed + logged, key)

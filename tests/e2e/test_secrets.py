@@ -164,7 +164,7 @@ def _run(deployment: Deployment, processes: list[Process]) -> None:
         deployment.sql("UPDATE mail_credentials SET refresh_due_at = now() WHERE email = %s", FINE)
         wait_for(lambda: "kept in the outbox" in worker.output(), about="a token to wait", processes=processes)
     with _missing(deployment, "mail_credentials"):
-        wait_for(lambda: "Traceback" in worker.output(), about="a task to fail", processes=processes)
+        wait_for(lambda: "Task cannot be done" in worker.output(), about="a task to fail", processes=processes)
 
 
 @contextmanager
@@ -286,7 +286,7 @@ def _check_all_kinds_of_failures_occurred(deployment: Deployment, worker: Proces
     assert deployment.sql("SELECT count(*) > 0 FROM refresh_successes") == [(True,)]
     assert deployment.accounts()[DAMAGED].status == "unreadable"
     assert deployment.accounts()[EXPIRED].status == "reauth_required"
-    assert "Traceback" in worker.output()
+    assert "Task cannot be done" in worker.output()
     with deployment.services() as services:
         stored = services.accounts.find(FINE)
         assert stored.access_token

@@ -45,22 +45,34 @@ def parse_url(url: str, *, ca_bundle: Path | None = None, password_file: Path | 
 
 def parameters(url: str) -> dict[str, Any]:
     """libpq's parameters for a connection that is made now. Raises psycopg.OperationalError without the password."""
-    place, _, query = parse_url(url).partition("?")
-    pairs = parse_qsl(query, keep_blank_values=True)
-    found = conninfo_to_dict(f"{place}?{_encoded([pair for pair in pairs if pair[0] != _PASSWORD_FILE])}")
-    if file := dict(pairs).get(_PASSWORD_FILE):
+    found, file = _split(url)
+    if file:
         found["password"] = _read(file)
     return found
+
+
+def user(url: str) -> str | None:
+    """The user that the URL names."""
+    found, _ = _split(url)
+    return found.get("user")
 
 
 def unverified_hosts(url: str) -> list[str]:
     """The foreign hosts whose certificate libpq does not compare with their name. A stranger on the way to them could
     read the password."""
-    found = parameters(url)
+    found, _ = _split(url)
     if found.get("sslmode") == "verify-full":
         return []
     hosts = (found.get("host") or found.get("hostaddr") or "").split(",")
     return [host for host in hosts if host and not host.startswith(("/", "@")) and host not in _LOOPBACK]
+
+
+def _split(url: str) -> tuple[dict[str, Any], str | None]:
+    """libpq's parameters in the URL, and the file with the password."""
+    place, _, query = parse_url(url).partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    found = conninfo_to_dict(f"{place}?{_encoded([pair for pair in pairs if pair[0] != _PASSWORD_FILE])}")
+    return found, dict(pairs).get(_PASSWORD_FILE)
 
 
 def _check(place: str, pairs: Sequence[tuple[str, str]]) -> None:

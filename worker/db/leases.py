@@ -43,7 +43,8 @@ _LEASE_ONE = text(f"""
     WHERE c.id = :id AND c.use_oauth AND c.refresh_token IS NOT NULL
       AND c.status IN ('active', 'reauth_required', 'blocked')
       AND c.version = :version                                -- else it was refreshed since the caller read it
-      AND c.refresh_due_at IS NOT DISTINCT FROM CAST(:seen_due_at AS timestamptz)  -- else a refresh has failed since
+      AND (c.refresh_due_at IS NOT DISTINCT FROM CAST(:seen_due_at AS timestamptz)  -- else a refresh has failed since
+           OR c.refresh_due_at >= '3000-01-01')               -- no worker's value; it was read as something else
       AND {FREE}                                              -- else another process is refreshing it
     RETURNING {LEASE_COLUMNS}
 """)

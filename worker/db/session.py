@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from worker.db.address import parameters, unverified_hosts
+from worker.db.address import parameters, unverified_hosts, user
 from worker.db.moments import load_any_moment
 from worker.db.remedies import READ_ONLY, UNKNOWN_ROLE, reason
 from worker.domain.errors import ConfigurationError, DatabaseUnavailable, StorageError
@@ -149,7 +149,7 @@ class Database:
     @property
     def role(self) -> str:
         """The user that the URL names."""
-        return parameters(self._url).get("user") or UNKNOWN_ROLE
+        return user(self._url) or UNKNOWN_ROLE
 
     @property
     def unverified_hosts(self) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from worker.domain.account import MailServers
 from worker.domain.clouds import CLOUDS
+from worker.domain.errors import ConfigurationError
 from worker.domain.token import Secret
 from worker.identity.registration import ClientCredential, Registration
 from worker.settings.certificate import read_key_and_certificate
@@ -58,6 +59,7 @@ class ClientSettings(BaseModel):
         return self
 
     def registration(self, name: str) -> Registration:
+        """Raises ConfigurationError for a certificate that has been replaced by something else since it was checked."""
         given = (
             (
                 self.client_secret,
@@ -72,13 +74,17 @@ class ClientSettings(BaseModel):
                 self.next_client_certificate_password,
             ),
         )
+        try:
+            credentials = tuple(_credential(*each) for each in given if any(each[:3]))
+        except ValueError as error:
+            raise ConfigurationError(f"the certificate of app registration {name!r} {error}") from None
         return Registration(
             name=name,
             client_id=self.client_id,
             authority=self.oidc_authority or self.authority,
             oidc=self.oidc_authority is not None,
             scopes=tuple(self.scopes.split()),
-            credentials=tuple(_credential(*each) for each in given if any(each[:3])),
+            credentials=credentials,
             mail=CLOUDS[self.cloud].mail if self.cloud else MailServers(),
         )
 

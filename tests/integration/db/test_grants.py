@@ -15,6 +15,7 @@ from tests.integration.db.rows import FAILURE, Rows, failed, grant
 from tests.integration.db.test_session import traceback_of
 from tests.stores import admin
 from tests.waiting import wait_for
+from worker.db.address import parameters
 from worker.db.grants import SealedGrant
 from worker.devkit.stack import Stack
 from worker.domain.account import AccountId, MailServers, Status, account_id
@@ -79,8 +80,7 @@ def test_new_and_existing_accounts_may_be_in_one_import(rows: Rows) -> None:
 @contextmanager
 def _copying(rows: Rows, stack: Stack) -> Iterator[tuple[psycopg.Connection, Future[dict[AccountId, int]]]]:
     """A COPY of many grants waits for a transaction that has stored one of them and has not been committed yet."""
-    url = rows.database._engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+    with psycopg.connect(**parameters(rows.database._url)) as other, ThreadPoolExecutor(1) as pool:
         other.execute(
             "INSERT INTO mail_credentials (id, email, created_at, updated_at) VALUES (%s, %s, now(), now())",
             (account_id(ANN), ANN),

@@ -44,6 +44,7 @@ def refusal(url: str, work: str) -> str:
 def drop_tables(owner: psycopg.Connection) -> None:
     found = owner.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
     owner.execute(sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(sql.Identifier(name) for (name,) in found)))
+    owner.execute("DROP FUNCTION IF EXISTS maintain_ledger")
 
 
 def statement(sentence: str) -> str:

@@ -55,7 +55,6 @@ def test_a_new_sign_in_clears_failures_and_leases(rows: Rows) -> None:
 
     moved = {
         "version": 3,
-        "refresh_token_issued_at": LATER,
         "last_refreshed_at": LATER,
         "updated_at": LATER,
         "signed_in_at": LATER,

@@ -8,7 +8,7 @@ import trustme
 
 from tests.unit.settings.environment import COMPLETE, FABRIKAM, Environment, complaint, put
 from worker.domain.errors import ConfigurationError
-from worker.settings import check_names
+from worker.settings import Settings, check_names, load
 
 
 @pytest.mark.parametrize(
@@ -227,3 +227,18 @@ def test_other_names_with_a_port_or_a_service_are_still_mistakes(environment: En
 
     with pytest.raises(ConfigurationError, match=name):
         check_names()
+
+
+def test_a_certificate_that_is_replaced_after_the_check_is_a_mistake(
+    environment: Environment, tmp_path: Path, pem: str
+) -> None:
+    """It is read again for the app registration, and its new content is not repeated."""
+    (tmp_path / "client.pem").write_text(pem)
+    environment.setenv("WORKER_CLIENTS__FABRIKAM__CLIENT_ID", "fabrikam")
+    environment.setenv("WORKER_CLIENTS__FABRIKAM__CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
+    settings = load(Settings)
+    (tmp_path / "client.pem").write_text("no certificate")
+
+    with pytest.raises(ConfigurationError, match="the certificate of app registration 'fabrikam' must be") as refusal:
+        _ = settings.registrations
+    assert "no certificate" not in str(refusal.value)
