@@ -1,4 +1,4 @@
-"""A Postgres whose name leads to its hot standby for a while."""
+"""Servers to which the name of a store leads for a while: a hot standby of Postgres, a replica of Redis."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import redis
 from alembic.config import Config
 from sqlalchemy import make_url
 
 from alembic import command
 from tests.moving_proxy import MovingProxy
 from tests.stores import ROOT
-from worker.devkit.stack import PostgresServer
+from tests.waiting import wait_for
+from worker.devkit.stack import PostgresServer, ValkeyServer
 
 _OF_THE_OWNER = ("lock", "port", "server.log", "postmaster.pid", "programs")  # files that a copy must not have
 
@@ -43,15 +45,42 @@ def postgres_fail_over(directory: Path) -> Iterator[FailOver]:
         cleanup.callback(primary.stop)
         primary.start()
         _migrate(primary.url)
-        primary.stop()
-        shutil.copytree(directory / "primary", replica, ignore=shutil.ignore_patterns(*_OF_THE_OWNER))
-        primary.start()
-        _make_standby(replica / "data", primary.url)
-        standby = PostgresServer(replica, durable=False)
-        cleanup.callback(standby.stop)
-        standby.start()
+        standby = cleanup.enter_context(hot_standby(primary, directory / "primary", replica))
         proxy = cleanup.enter_context(MovingProxy(primary.url))
-        yield FailOver(proxy, primary.url, standby.url)
+        yield FailOver(proxy, primary.url, standby)
+
+
+@contextmanager
+def hot_standby(primary: PostgresServer, source: Path, directory: Path) -> Iterator[str]:
+    """The URL of a server that follows ``primary``, whose data are in ``source``. Restarts the primary."""
+    primary.stop()
+    shutil.copytree(source, directory, ignore=shutil.ignore_patterns(*_OF_THE_OWNER))
+    primary.start()
+    _make_standby(directory / "data", primary.url)
+    standby = PostgresServer(directory, durable=False)
+    standby.start()
+    try:
+        yield standby.url
+    finally:
+        standby.stop()
+
+
+@contextmanager
+def redis_replica(primary: str, directory: Path) -> Iterator[str]:
+    """The URL of a Valkey that follows ``primary``. It has the same password, as replicas do."""
+    url = make_url(primary)
+    directory.mkdir()
+    (directory / "password").write_text(str(url.password))
+    server = ValkeyServer(directory, durable=False)
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("masterauth", str(url.password))
+            client.replicaof(url.host, url.port)
+            wait_for(lambda: client.info("replication")["master_link_status"] == "up", about="the replica to follow")
+        yield server.url
+    finally:
+        server.stop()
 
 
 def _make_standby(data: Path, primary: str) -> None:

@@ -23,7 +23,7 @@ class MovingProxy(Proxy):
         target = make_url(url)
         assert target.host
         assert target.port
-        self._target = target.host, target.port
+        self.target = target.host, target.port
 
     def cut(self) -> None:
         """End all connections."""
@@ -38,7 +38,7 @@ class MovingProxy(Proxy):
         self.cut()
 
     def serve(self, client: socket.socket) -> None:
-        with suppress(OSError), client, socket.create_connection(self._target) as server:
+        with suppress(OSError), client, socket.create_connection(self.target) as server:
             self._open.add(client)
             pass_both_ways(client, server)
         self._open.discard(client)

@@ -107,6 +107,25 @@ FAULTS = [
         inject=stores.postgres_lost_after_redis,
         tolerates=_POSTGRES_IS_DOWN,
     ),
+    Fault(
+        name="the name of Postgres leads nowhere",
+        inject=stores.postgres_name_leads_nowhere,
+        per_round=2,
+        tolerates=_POSTGRES_IS_DOWN,
+    ),
+    Fault(
+        name="the name of Postgres leads to a hot standby",
+        inject=stores.postgres_name_leads_to_a_standby,
+        per_round=2,
+        tolerates=_POSTGRES_IS_DOWN,
+    ),
+    Fault(name="the name of Redis leads nowhere", inject=stores.redis_name_leads_nowhere, per_round=2),
+    Fault(name="the name of Redis leads to a replica", inject=stores.redis_name_leads_to_a_replica, per_round=2),
+    Fault(
+        name="the name of Redis leads to an older server",
+        inject=stores.redis_name_leads_to_an_empty_server,
+        per_round=2,
+    ),
     Fault(name="429 storm", inject=microsoft.throttled, per_round=0.4, tolerates=_MICROSOFT_REFUSES),
     Fault(
         name="429 storm without Retry-After",

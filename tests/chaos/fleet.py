@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 
+from tests.chaos.names import StoreNames, store_names
 from tests.chaos.readers import Readers
 from tests.chaos.recording_emulator import RecordingEmulator
 from tests.e2e.commands import Commands
@@ -60,10 +61,12 @@ class Fleet:
         emulator: RecordingEmulator,
         deployment: Deployment,
         *,
+        names: StoreNames,
         client: TokenClient,
         observer: Services,
     ) -> None:
         self.stack = stack
+        self.names = names
         self.emulator = emulator
         self.deployment = deployment
         self.services = observer  # has its own connections, because the readers may block all of theirs
@@ -267,11 +270,12 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
     with ExitStack() as undo:
         stack = undo.enter_context(Stack(durable=False))
         _track_commit_times(stack)
+        names = undo.enter_context(store_names(stack, directory / "names"))
         server = undo.enter_context(EmulatorServer(directory, emulator))
         environment = {
             **SETTINGS,
-            "WORKER_DATABASE_URL": stack.database_url,
-            "WORKER_REDIS_URL": stack.redis_url,
+            "WORKER_DATABASE_URL": names.postgres.url,
+            "WORKER_REDIS_URL": names.redis.url,
             "WORKER_ENCRYPTION_KEYS": generate_key("k1"),
             "WORKER_AUTHORITY": server.authority,
             "WORKER_CA_BUNDLE": str(server.ca_bundle),
@@ -282,7 +286,7 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
         assert deployment.cli("migrate").returncode == 0
         client = undo.enter_context(TokenClient(deployment.settings))
         observer = undo.enter_context(deployment.services())
-        fleet = Fleet(stack, emulator, deployment, client=client, observer=observer)
+        fleet = Fleet(stack, emulator, deployment, names=names, client=client, observer=observer)
         undo.callback(fleet.readers.stop)
         fleet.start()
         yield fleet

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import psycopg
 
 from tests.chaos.fleet import MAILBOXES, UNREAD, Fleet, until
+from tests.chaos.names import NOWHERE
 from tests.waiting import wait_for
 from worker.devkit.emulator import Hang
 
@@ -177,6 +178,44 @@ def postgres_lost_after_redis(fleet: Fleet) -> int:
         _renew(fleet, affected)
     finally:
         fleet.stack.postgres.start()
+    return 1
+
+
+def postgres_name_leads_nowhere(fleet: Fleet) -> int:
+    """All connections end, and no server listens, as while a name still leads to a machine that is gone."""
+    fleet.until_requested(1)
+    with fleet.names.leads(fleet.names.postgres, NOWHERE):
+        fleet.pass_time(_SHORT_OUTAGE)
+    return 1
+
+
+def postgres_name_leads_to_a_standby(fleet: Fleet) -> int:
+    """Connections to the hot standby stay open when the name leads to the primary again."""
+    fleet.until_requested(1)
+    with fleet.names.leads(fleet.names.postgres, fleet.names.hot_standby):
+        fleet.pass_time(_SHORT_OUTAGE)
+    return 1
+
+
+def redis_name_leads_nowhere(fleet: Fleet) -> int:
+    fleet.until_requested(1)
+    with fleet.names.leads(fleet.names.redis, NOWHERE):
+        fleet.pass_time(_SHORT_OUTAGE)
+    return 1
+
+
+def redis_name_leads_to_a_replica(fleet: Fleet) -> int:
+    fleet.until_requested(1)
+    with fleet.names.leads(fleet.names.redis, fleet.names.replica):
+        fleet.pass_time(_SHORT_OUTAGE)
+    return 1
+
+
+def redis_name_leads_to_an_empty_server(fleet: Fleet) -> int:
+    """It takes entries and messages, which are lost for the fleet. Later it has old ones."""
+    fleet.until_requested(1)
+    with fleet.names.leads(fleet.names.redis, fleet.names.empty_redis):
+        fleet.pass_time(_SHORT_OUTAGE)
     return 1
 
 

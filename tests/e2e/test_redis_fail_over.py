@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from sqlalchemy import make_url
 
 from tests.e2e.deployment import Deployment
 from tests.factories import emails
+from tests.fail_over import redis_replica
 from tests.moving_proxy import MovingProxy
 from tests.waiting import wait_for
 from worker.cache import OutboxStore, connect
-from worker.devkit.stack import Stack, ValkeyServer
+from worker.devkit.stack import Stack
 from worker.domain.account import account_id
 from worker.domain.errors import Unavailable
 
@@ -23,19 +23,9 @@ RECOVERY = 10.0  # seconds from the end of the fault to the refresh of an accoun
 
 @pytest.fixture(name="replica")
 def _replica(stack: Stack, tmp_path: Path) -> Iterator[str]:
-    """The URL of a replica of the session's Redis. It has the same password, as replicas do."""
-    primary = make_url(stack.redis_url)
-    directory = tmp_path / "replica"
-    directory.mkdir()
-    (directory / "password").write_text(str(primary.password))
-    server = ValkeyServer(directory, durable=False)
-    server.start()
-    with redis.Redis.from_url(server.url) as client:
-        client.config_set("masterauth", str(primary.password))
-        client.replicaof(primary.host, primary.port)
-        wait_for(lambda: client.info("replication")["master_link_status"] == "up", about="the replica to follow")
-    yield server.url
-    server.stop()
+    """The URL of a replica of the session's Redis."""
+    with redis_replica(stack.redis_url, tmp_path / "replica") as url:
+        yield url
 
 
 @pytest.fixture(name="proxy")
