@@ -22,7 +22,8 @@ BEGIN
 
     GRANT SELECT ON mail_credentials, refresh_events, refresh_successes TO token_worker_reader;
 
-    -- Counts and times. It sees no address, no token and no correlation id.
+    -- Counts and times. It sees no address, no token and no correlation id. In refresh_successes it sees the first 48
+    -- bits of account ids, by which a known address can be recognised.
     GRANT SELECT (
         client, status, use_oauth, refresh_due_at, lease_id, lease_until, token_expiry, last_refreshed_at, signed_in_at,
         grant_lifetime, refresh_token_issued_at, failure_kind, failure_code, failure_count, failing_since
