@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import celery.signals
@@ -27,6 +26,7 @@ from worker.broker.control import restrict_commands
 from worker.broker.messages import check_deliveries
 from worker.broker.routes import route_directly
 from worker.cache import server_time
+from worker.domain.clocks import TOLERANCE
 from worker.domain.errors import ConfigurationError, Unavailable, WorkerError
 from worker.log_limit import LogLimit
 from worker.observability import logging
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _QUEUE_LIMIT = 64  # batches; a batch leases its accounts when it starts, so more of them would only wait
 _TIME_LIMIT = 300  # seconds until Celery kills a task; a batch ends with its lease, so only a bug takes as long
-_MAX_SKEW = timedelta(minutes=1)
 _EXIT_DELAY = 0.2  # seconds
 _CONFIGURATION_ERROR = 4  # exit code, the same as of token-worker
 
@@ -109,8 +108,11 @@ class Worker(Celery):
         try:
             if not self._settings.reload():
                 return
+            from worker.bootstrap import bootstrap  # noqa: PLC0415 - beat and Flower need no services
+
+            renewed = bootstrap(self._settings.value)
             self.close_services()
-            self.build_services()
+            self.services = renewed
         except ConfigurationError as error:
             _log.error("Changed settings cannot be used; the worker keeps the old ones", reason=str(error))
         else:
@@ -240,7 +242,7 @@ def _warn_of_clock_skew(sender: Any, **_: object) -> None:
         skew = clock.utcnow() - server_time(_load_or_exit(Settings).redis_url.get_secret_value())
     except Unavailable:
         return
-    if abs(skew) > _MAX_SKEW:
+    if abs(skew) > TOLERANCE:
         _log.warning("Clock differs from that of Redis", host=sender.hostname, seconds=round(skew.total_seconds()))
 
 

@@ -60,6 +60,7 @@ def _registrations(settings: Settings, services: Services) -> list[Area]:
             registration,
             ca_bundle=settings.ca_bundle,
             endpoint_hosts=parse_endpoint_hosts(settings.endpoint_hosts or ""),
+            proxies=settings.proxies,
             ledger=services.events,
             utcnow=clock.utcnow,
         )

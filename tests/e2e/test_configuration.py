@@ -1,11 +1,13 @@
 """A wrong setting, command or store gets one sentence and an exit code, never a traceback."""
 
 import json
+import re
 import subprocess
 from contextlib import closing
 
 import pytest
 
+from tests.connect_proxy import REFUSAL, ConnectProxy
 from tests.constants import ANN
 from tests.e2e.deployment import BIN, Deployment
 from worker.cache import connect
@@ -180,3 +182,37 @@ def test_a_program_that_is_rolled_back_starts(deployment: Deployment) -> None:
         assert "ok    tables" in deployment.cli("doctor").stdout
     finally:  # other tests use the same database
         deployment.sql(f"UPDATE alembic_version SET version_num = '{version}'")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list", "--since", "99999d"),
+        ("list", "--since", "999999d"),
+        ("list", "--expiring", "1e12"),
+        ("list", "--expiring", "nan"),
+        ("token", ANN, "--min-ttl", "1e20"),
+        ("token", ANN, "--min-ttl", "inf"),
+        ("simulate", "--rate", "inf"),
+        ("simulate", "--rate", "nan"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_without_meaning_is_a_mistake_of_usage(deployment: Deployment, command: tuple[str, ...]) -> None:
+    """`nan` is between all bounds, and Python's own spans of time have an end."""
+    done = deployment.cli(*command)
+
+    assert done.returncode in {0, 2}
+    assert "Traceback" not in done.stderr
+    assert (done.returncode == 0) == (command == ("list", "--since", "99999d"))
+
+
+def test_the_doctor_asks_microsoft_through_the_proxy(deployment: Deployment) -> None:
+    """Workers do. On another way it would find well what they cannot reach, or the other way round."""
+    with ConnectProxy(answer=REFUSAL) as proxy:
+        refused = deployment.cli("doctor", WORKER_PROXY=proxy.url)
+    with ConnectProxy() as proxy:
+        passed = deployment.cli("doctor", WORKER_PROXY=proxy.url)
+
+    assert re.search(r"FAIL  app registration default: .*proxy_refused", refused.stdout)
+    assert "ok    app registration default" in passed.stdout

@@ -10,6 +10,7 @@ import click
 from worker import clock
 from worker.cli.audit import print_acts
 from worker.cli.output import as_json, print_fields, print_json, print_line, print_table, printable, remaining
+from worker.cli.ranges import FiniteRange
 from worker.cli.reason import with_reason
 from worker.cli.selection import selects_accounts
 from worker.cli.services import configure_logging, services, views
@@ -88,9 +89,9 @@ def connect(email: str, client: str, login_name: str | None, labels: tuple[str, 
 @click.command("list")
 @selects_accounts(everything=True)
 @click.option(
-    "--expiring", type=click.FloatRange(min=0), metavar="DAYS", help="Only accounts whose grant ends within DAYS."
+    "--expiring", type=FiniteRange(0, 36_500), metavar="DAYS", help="Only accounts whose grant ends within DAYS."
 )
-@click.option("--dying", type=click.FloatRange(min=0), hidden=True, callback=_renamed("--expiring"))
+@click.option("--dying", type=FiniteRange(0, 36_500), hidden=True, callback=_renamed("--expiring"))
 @click.option(
     "--sort",
     "order",
@@ -165,7 +166,7 @@ def show(email: str, *, json_output: bool) -> None:
 
 @click.command()
 @click.argument("email")
-@click.option("--min-ttl", type=click.FloatRange(min=0), metavar="S", help="Refresh if it lives for fewer seconds.")
+@click.option("--min-ttl", type=FiniteRange(0, 86_400), metavar="S", help="Refresh if it lives for fewer seconds.")
 @with_reason
 @as_json
 def token(email: str, min_ttl: float | None, *, reason: str | None, json_output: bool) -> None:

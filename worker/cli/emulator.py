@@ -13,6 +13,7 @@ import click
 from worker import clock
 from worker.cli.development import devkit_imports, end_in_good_order
 from worker.cli.output import print_json
+from worker.cli.ranges import FiniteRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +145,7 @@ def lifetimes(admin: "AdminClient", emails: tuple[str, ...], terms: dict[str, An
 @click.option("--email", help="Only requests of this user.")
 @click.option("--times", type=click.IntRange(1), help="So many requests; otherwise all, until `faults-end`.")
 @click.option("--retry-after", type=click.IntRange(0), help="Seconds in the header Retry-After.")
-@click.option("--seconds", type=click.FloatRange(0), help="How long `hang` waits; 30 unless given.")
+@click.option("--seconds", type=FiniteRange(0, 86_400), help="How long `hang` waits; 30 unless given.")
 @click.option("--after", is_flag=True, help="With hang and reset: the grant has been made by then.")
 @_calls
 def fault(admin: "AdminClient", name: str, **options: Any) -> None:

@@ -24,7 +24,7 @@ def exporter(host: str, port: int) -> None:
             raise
         msg = "prometheus-client is not installed: pip install 'token-refresh-worker[exporter]'"
         raise ConfigurationError(msg) from None
-    from worker.settings import ExporterSettings, load  # noqa: PLC0415 - see worker.cli.accounts.services
+    from worker.settings import ExporterSettings, load  # noqa: PLC0415 - see worker.cli.services
 
     settings = load(ExporterSettings)
     logging.configure(level=settings.log_level, log_format=settings.log_format)

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +11,7 @@ from worker.cli.reason import with_reason
 from worker.cli.services import services
 from worker.vault import format_access_keys, generate_key
 
-# Modules that import SQLAlchemy, pydantic or Alembic are imported in functions: see worker.cli.accounts.services.
-
-if TYPE_CHECKING:
-    pass
+# Modules that import SQLAlchemy, pydantic or Alembic are imported in functions: see worker.cli.services.
 
 
 @click.command()

@@ -17,7 +17,7 @@ from worker.domain.selection import EVERYTHING, Selection
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SPAN = re.compile(r"(\d{1,6})\s*(s|min|h|d)")
+_SPAN = re.compile(r"(\d{1,5})\s*(s|min|h|d)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 _STANDARD_INPUT = "-"
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from worker.cli.output import as_json, print_fields, print_json
+from worker.cli.ranges import FiniteRange
 from worker.cli.services import views
 from worker.domain.simulation import FleetAhead, Minute, simulate
 
@@ -31,7 +32,7 @@ class _Outage(click.ParamType[tuple[int, int]]):
 
 @click.command("simulate")
 @click.option("--hours", type=click.IntRange(1, 72), default=6, show_default=True, help="How far to look ahead.")
-@click.option("--rate", type=click.FloatRange(min=0.1), metavar="N", help="Requests per second; else WORKER_RATE.")
+@click.option("--rate", type=FiniteRange(0.1, 1_000_000), metavar="N", help="Requests per second; else WORKER_RATE.")
 @click.option("--outage", "outages", type=_Outage(), multiple=True, help="Nothing succeeds then: 1h+30min.")
 @click.option("--add", "added", type=click.IntRange(0, 100_000_000), default=0, metavar="N", help="N new accounts.")
 @as_json

@@ -1,4 +1,4 @@
-"""Commands that change accounts, one or many: refresh, pause, resume, disconnect."""
+"""Commands that change accounts, one or many: refresh, pause, resume, disconnect, erase, rename."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -176,7 +176,7 @@ def _described(state: FleetState, found: Sequence[str]) -> dict[str, Any]:
         "breakers": stored and [breakers.describe(each) for each in stored.breakers],
         "pauses": stored and [_pause(pause.group.client, pause.group.domain, pause.since) for pause in stored.pauses],
         "in_outbox": live and live.in_outbox,
-        "last_sweep_seconds": live and live.since_sweep and live.since_sweep.total_seconds(),
+        "last_sweep_seconds": _seconds(live.since_sweep) if live else None,
         "processes": live and [_described_process(each) for each in live.processes],
         "queues": state.queues,
         "clock_skew_seconds": {

@@ -10,7 +10,7 @@ from worker.bootstrap import bootstrap_consumer
 from worker.client.process import PerProcess
 from worker.domain.account import DEFAULT_CLIENT, Grant, MailServers
 from worker.domain.cache_entry import MailAccount
-from worker.domain.errors import ConfigurationError, WorkerError
+from worker.domain.errors import ConfigurationError, InvalidInput, WorkerError
 from worker.domain.labels import parse_labels
 from worker.domain.mail_hosts import parse_mail_hosts
 from worker.domain.proxy import ProxyRules
@@ -186,4 +186,8 @@ class TokenClient:
 
 
 def _span(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
+    """Raises InvalidInput."""
+    try:
+        return None if seconds is None else timedelta(seconds=seconds)
+    except (OverflowError, ValueError):  # ValueError for what is no number
+        raise InvalidInput("min_ttl is not a number of seconds that a token can live") from None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from statistics import median_low
 
-_TOLERANCE = timedelta(minutes=1)
+TOLERANCE = timedelta(minutes=1)
 
 
 def wrong_clocks(offsets: Mapping[str, timedelta]) -> dict[str, timedelta]:
@@ -14,4 +14,4 @@ def wrong_clocks(offsets: Mapping[str, timedelta]) -> dict[str, timedelta]:
     """
     middle = timedelta(seconds=median_low(offset.total_seconds() for offset in offsets.values()))
     differences = {name: offset - middle for name, offset in offsets.items()}
-    return {name: difference for name, difference in differences.items() if abs(difference) > _TOLERANCE}
+    return {name: difference for name, difference in differences.items() if abs(difference) > TOLERANCE}

@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from worker.domain.breaker import Breaker
+from worker.domain.clocks import TOLERANCE
 from worker.domain.codes import hint
 from worker.domain.duration import duration
 from worker.domain.heartbeat import LiveProcess, Role
 from worker.domain.pause import Pause
 
 _OVERDUE = timedelta(minutes=5)
-_SKEW = timedelta(seconds=30)
 _EXPIRED_PERCENT = 1  # of the active accounts; fewer are troubles of single accounts
 QUEUES = ("ondemand", "sweep", "refresh")  #: of the broker, as ``worker.broker`` declares them
 
@@ -84,7 +84,12 @@ def _of_processes(state: FleetState, live: LiveState) -> Iterator[str]:
     for worker in workers:
         if missing := sorted(known.difference(worker.key_ids)):
             yield f"{worker.name} lacks the key {', '.join(missing)}. Set all of WORKER_ENCRYPTION_KEYS there."
-    if beats and workers and not unserved and (live.since_sweep is None or live.since_sweep > _late(state)):
+    if (
+        beats
+        and workers
+        and not unserved
+        and (live.since_sweep is None or live.since_sweep > sweep_limit(state.sweep_interval))
+    ):
         since = f"for {duration(live.since_sweep)}" if live.since_sweep else "for more than a day"
         yield f"No sweep has ended {since}. Look at the logs of beat and workers."
 
@@ -106,8 +111,9 @@ def state_of(breaker: Breaker, at: datetime) -> str:
     return f"not used for {duration(left)}" if left > timedelta(0) else "about to be tried again"
 
 
-def _late(state: FleetState) -> timedelta:
-    return max(_OVERDUE, 3 * state.sweep_interval)
+def sweep_limit(interval: timedelta) -> timedelta:
+    """How long no sweep may end before beat and the workers must be looked at. ``interval``: between two sweeps."""
+    return max(_OVERDUE, 3 * interval)
 
 
 def _of_accounts(stored: StoredState, at: datetime) -> Iterator[str]:
@@ -128,11 +134,11 @@ def _of_accounts(stored: StoredState, at: datetime) -> Iterator[str]:
 def _of_clocks(state: FleetState, live: LiveState) -> Iterator[str]:
     """Against the clock of Redis, and of Postgres for this process: due times and leases are compared."""
     for process in live.processes:
-        if abs(process.skew) > _SKEW:
+        if abs(process.skew) > TOLERANCE:
             yield _clock(process.heartbeat.name, process.skew)
-    if state.stored and abs(live.skew - state.stored.skew) > _SKEW:
+    if state.stored and abs(live.skew - state.stored.skew) > TOLERANCE:
         yield _clock("Postgres, compared with Redis,", state.stored.skew - live.skew)
-    if abs(live.skew) > _SKEW:
+    if abs(live.skew) > TOLERANCE:
         yield _clock("this machine, compared with Redis,", -live.skew)
 
 

@@ -5,15 +5,14 @@ from contextlib import suppress
 from datetime import timedelta
 
 from worker import __version__
-from worker.broker import ON_DEMAND, REFRESH, SWEEP
+from worker.broker import SWEEP
 from worker.cache import HeartbeatStore
+from worker.domain.duration import duration
 from worker.domain.errors import ConfigurationError, StorageError, Unavailable
 from worker.domain.finding import Finding, failed, ok, warning
+from worker.domain.fleet import QUEUES, sweep_limit
 from worker.domain.heartbeat import Heartbeat, Role
 from worker.service.refresh.fleet import Fleet
-
-_QUEUES = (ON_DEMAND, SWEEP, REFRESH)
-_LATE = timedelta(minutes=5)  # without a sweep, although beat and workers live
 
 
 class FleetArea:
@@ -27,7 +26,7 @@ class FleetArea:
         self._fleet = fleet
         self._heartbeats = heartbeats
         self._key_ids = key_ids
-        self._sweep_limit = max(_LATE, 3 * sweep_interval)
+        self._sweep_limit = sweep_limit(sweep_interval)
 
     def examine(self) -> Iterator[Finding]:
         if stranger := self._stranger():
@@ -58,7 +57,7 @@ class FleetArea:
         if not workers:
             yield failed("workers", "no worker is alive", "Start: celery -A worker worker")
             return
-        unserved = [queue for queue in _QUEUES if not _serves(workers, queue)]
+        unserved = [queue for queue in QUEUES if not _serves(workers, queue)]
         if unserved:
             queues = ",".join(unserved)
             problem = f"no worker takes tasks from {', '.join(unserved)}"
@@ -86,7 +85,7 @@ class FleetArea:
     def _late_sweep(self) -> Iterator[Finding]:
         since = self._heartbeats.since_sweep()
         if since is None or since > self._sweep_limit:
-            when = "no sweep has ended within a day" if since is None else f"the last sweep ended {since} ago"
+            when = "no sweep has ended within a day" if since is None else f"the last sweep ended {duration(since)} ago"
             yield failed("sweeps", when, "Look at the logs of beat and workers")
 
 

@@ -12,6 +12,7 @@ from worker.domain.errors import ConfigurationError, WorkerError
 from worker.domain.finding import Finding, failed, ok, warning
 from worker.domain.microsoft import CREDENTIAL_CODES
 from worker.domain.outcome import Misconfigured, Outcome, Throttled, Transient
+from worker.domain.proxy import ProxyRules
 from worker.domain.token import Secret
 from worker.identity import Identity, TokenRequest
 from worker.identity.registration import ClientCredential, Registration
@@ -30,6 +31,7 @@ class RegistrationArea:
         *,
         ca_bundle: Path | None,
         endpoint_hosts: Collection[str],
+        proxies: ProxyRules,
         ledger: Ledger,
         utcnow: Callable[[], datetime],
     ) -> None:
@@ -37,6 +39,7 @@ class RegistrationArea:
         self._registration = registration
         self._ca_bundle = ca_bundle
         self._endpoint_hosts = endpoint_hosts
+        self._proxies = proxies
         self._ledger = ledger
         self._utcnow = utcnow
 
@@ -59,7 +62,13 @@ class RegistrationArea:
     def _ask(self, credential: ClientCredential) -> Outcome:
         """Raises ConfigurationError if the registration's metadata cannot be used."""
         alone = replace(self._registration, credentials=(credential,))
-        identity = Identity([alone], ca_bundle=self._ca_bundle, connections=1, endpoint_hosts=self._endpoint_hosts)
+        identity = Identity(
+            [alone],
+            ca_bundle=self._ca_bundle,
+            connections=1,
+            endpoint_hosts=self._endpoint_hosts,
+            proxies=self._proxies,
+        )
         request = TokenRequest(refresh_token=_NO_TOKEN, client=alone.name, authority=None, scopes=())
         try:
             identity.check(alone.name)
