@@ -270,7 +270,7 @@ def running_fleet(directory: Path) -> Iterator[Fleet]:
     with ExitStack() as undo:
         stack = undo.enter_context(Stack(durable=False))
         _track_commit_times(stack)
-        names = undo.enter_context(store_names(stack, directory / "names"))
+        names = undo.enter_context(store_names(stack, stack.directory / "names"))
         server = undo.enter_context(EmulatorServer(directory, emulator))
         environment = {
             **SETTINGS,
