@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from pydantic_settings import BaseSettings
 
-from tests.deployment import secrets as deployment
+from tests.deployment import process_secrets as deployment
 from worker.broker import ON_DEMAND, REFRESH, SWEEP
 from worker.settings import PREFIX, BrokerSettings, DatabaseSettings, ExporterSettings, Settings
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.deployment.secrets import SECRETS
+from tests.deployment.process_secrets import SECRETS
 from worker.cli.exporter import exporter
 
 DIRECTORY = Path(__file__).parents[2] / "deploy" / "kubernetes"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment.secrets import SECRETS
+from tests.deployment.process_secrets import SECRETS
 
 DIRECTORY = Path(__file__).parents[2] / "deploy" / "systemd"
 UNITS = sorted(DIRECTORY.glob("token-worker-*.service"))
