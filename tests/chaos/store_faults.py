@@ -213,7 +213,7 @@ def redis_name_leads_to_a_replica(fleet: Fleet) -> int:
 
 def redis_name_leads_to_an_empty_server(fleet: Fleet) -> int:
     """It takes entries and messages, which are lost for the fleet. Later it has old ones. In the end it is shut down:
-    no client can tell a server that takes its writes from the right one."""
+    a client takes any server that accepts its writes for the right one."""
     fleet.until_requested(1)
     with fleet.names.leads(fleet.names.redis, fleet.names.empty_redis):
         fleet.pass_time(_SHORT_OUTAGE)
