@@ -187,9 +187,7 @@ def bootstrap(
         retention=timedelta(days=settings.audit_retention_days),
         utcnow=utcnow,
     )
-    states = AccountStates(
-        database=database, accounts=reader, outbox=outbox, entries=entries, cache=cache, audit=audit, utcnow=utcnow
-    )
+    states = AccountStates(database=database, accounts=reader, outbox=outbox, cache=cache, audit=audit, utcnow=utcnow)
     return Services(
         database=database,
         redis=redis,
@@ -221,7 +219,6 @@ def bootstrap(
             vault=vault,
             accounts=reader,
             outbox=outbox,
-            entries=entries,
             cache=cache,
             audit=audit,
             utcnow=utcnow,

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from worker.cache import Cache
 from worker.db import accounts as rows
 from worker.db import removal
 from worker.db.session import Database
@@ -31,7 +30,6 @@ class AccountRenaming:
         vault: Vault,
         accounts: AccountReader,
         outbox: Outbox,
-        entries: Cache,
         cache: TokenCache,
         audit: AuditLog,
         utcnow: Callable[[], datetime],
@@ -40,7 +38,6 @@ class AccountRenaming:
         self._vault = vault
         self._accounts = accounts
         self._outbox = outbox
-        self._entries = entries
         self._cache = cache
         self._audit = audit
         self._utcnow = utcnow
@@ -57,7 +54,7 @@ class AccountRenaming:
         for _attempt in poll():
             account = self._accounts.find(source, normalize_email(old))
             if self._move(account, replace(account, id=target, email=email)):
-                self._entries.delete([source])
+                self._cache.delete([source])
                 self._cache.publish(self._accounts.entries([target]))
                 return
         msg = f"{normalize_email(old)}: another process refreshes this account; try again in a minute"

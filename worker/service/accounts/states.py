@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 import stamina
 
-from worker.cache import Cache
 from worker.db import accounts as rows
 from worker.db import removal
 from worker.db.session import Database
@@ -38,7 +37,6 @@ class AccountStates:
         database: Database,
         accounts: AccountReader,
         outbox: Outbox,
-        entries: Cache,
         cache: TokenCache,
         audit: AuditLog,
         utcnow: Callable[[], datetime],
@@ -46,7 +44,6 @@ class AccountStates:
         self._database = database
         self._accounts = accounts
         self._outbox = outbox
-        self._entries = entries
         self._cache = cache
         self._audit = audit
         self._utcnow = utcnow
@@ -95,10 +92,10 @@ class AccountStates:
         """
         self.disconnect(accounts)  # first, so that no refresh under way and no late writer brings a token back
         self._outbox.forget(accounts)
-        self._entries.delete(accounts)  # before the rows, which show that there is something to erase
+        self._cache.delete(accounts)  # before the rows, which show that there is something to erase
         erased = _patiently(self._delete, accounts)
         with suppress(Unavailable):
-            self._entries.delete(accounts)  # a reader may have rebuilt one from the row, without a token
+            self._cache.delete(accounts)  # a reader may have rebuilt one from the row, without a token
         return erased
 
     def _set(

@@ -153,6 +153,10 @@ class TokenCache:
             self._cache.put({account: sealed[account] for account in foreign}, over=foreign)
             log.warning("Cache entries replaced: their versions are higher than those stored", accounts=len(foreign))
 
+    def delete(self, accounts: Sequence[AccountId]) -> None:
+        """Delete the entries of accounts that are no more from Redis. Raises Unavailable."""
+        self._cache.delete(accounts)
+
     def recover(self, entries: Sequence[CacheEntry]) -> None:
         """Write what Postgres had and Redis had not."""
         if self.publish(entries):
