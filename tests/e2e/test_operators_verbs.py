@@ -103,6 +103,18 @@ def test_an_account_is_erased_with_all_that_is_known_of_it(known: Deployment) ->
     assert known.cli("token", ANN).returncode == 0
 
 
+def test_events_from_before_the_partitions_are_erased_as_well(known: Deployment) -> None:
+    """An upgrade keeps the old table until its last row is too old."""
+    known.sql("CREATE TABLE refresh_events_old AS SELECT * FROM refresh_events")
+    try:
+        assert known.cli("erase", ANN, "--yes").returncode == 0
+        left = known.sql("SELECT DISTINCT account_id FROM refresh_events_old")
+    finally:
+        known.sql("DROP TABLE refresh_events_old")
+
+    assert left == [(account_id(BOB),)]
+
+
 def test_an_account_that_is_not_stored_cannot_be_erased(known: Deployment) -> None:
     done = known.cli("erase", "nobody@contoso.com", "--yes")
 

@@ -12,7 +12,8 @@ from worker.domain.account import Account, AccountId
 def delete(connection: Connection, accounts: Sequence[AccountId]) -> list[AccountId]:
     """Delete the rows of accounts and their events. Returns the accounts that were stored."""
     given = {"ids": list(accounts)}
-    connection.execute(text("DELETE FROM refresh_events WHERE account_id = ANY(CAST(:ids AS uuid[]))"), given)
+    for table in _event_tables(connection):
+        connection.execute(text(f"DELETE FROM {table} WHERE account_id = ANY(CAST(:ids AS uuid[]))"), given)
     statement = text("DELETE FROM mail_credentials WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id")
     return [AccountId(id_) for id_ in connection.execute(statement, given).scalars()]
 
@@ -39,6 +40,13 @@ def move(connection: Connection, old: Account, new: Account, *, now: datetime) -
     }
     if connection.execute(statement, values).rowcount == 0:
         return False
-    events = text("UPDATE refresh_events SET account_id = :new_id WHERE account_id = :id")
-    connection.execute(events, {"id": old.id, "new_id": new.id})
+    for table in _event_tables(connection):
+        events = text(f"UPDATE {table} SET account_id = :new_id WHERE account_id = :id")
+        connection.execute(events, {"id": old.id, "new_id": new.id})
     return True
+
+
+def _event_tables(connection: Connection) -> Sequence[str]:
+    """The table of events, and that of the time before its partitions, until the last of its rows is too old."""
+    old = connection.execute(text("SELECT to_regclass('refresh_events_old') IS NOT NULL")).scalar_one()
+    return ("refresh_events", "refresh_events_old") if old else ("refresh_events",)

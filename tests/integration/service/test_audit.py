@@ -2,10 +2,8 @@
 
 import getpass
 import socket
-import sys
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +14,7 @@ from worker.domain.account import account_id
 from worker.domain.audit import Act, Actor, parse_reason
 from worker.domain.errors import InvalidInput
 from worker.domain.pause import Group
+from worker.observability.actor import current_actor
 
 _ACTOR = Actor(user="erin", host="desk", program="token-worker", reason="ticket 7")
 
@@ -68,7 +67,7 @@ def test_the_actor_of_an_application_is_its_user_and_program(installation: Insta
 
     assert (act.action, act.account, act.accounts, act.reason) == ("saved", ANN, 1, None)
     assert (act.user, act.host) == (getpass.getuser(), socket.gethostname())
-    assert act.program == Path(sys.argv[0]).name
+    assert act.program == current_actor().program != ""
 
 
 def test_many_accounts_changed_at_once_are_one_act(installation: Installation, erin: Services) -> None:
