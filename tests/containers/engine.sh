@@ -24,12 +24,16 @@ install_packages() {
     docker.io containerd runc iptables iproute2 util-linux debootstrap
 }
 
+mirror() { # the one that this machine uses
+  grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -1 | tr -d ' '
+}
+
 make_root() { # name, suite, packages
   [ -e "$directory/$1.done" ] && return
   rm -rf "${directory:?}/$1"
   local script=()
   [ -e "/usr/share/debootstrap/scripts/$2" ] || script=(/usr/share/debootstrap/scripts/sid)
-  debootstrap --variant=minbase --include="$3" "$2" "$directory/$1" http://deb.debian.org/debian "${script[@]}" \
+  debootstrap --variant=minbase --include="$3" "$2" "$directory/$1" "$(mirror)" "${script[@]}" \
     >"$directory/$1.log"
   touch "$directory/$1.done"
 }
