@@ -414,7 +414,7 @@ def no_sweep(fleet: Fleet) -> None:
     fleet.redis.delete("token-worker:swept")
 
 
-@broken("sweeps", "the last sweep ended 1:00:0", "logs of beat and workers")
+@broken("sweeps", "the last sweep ended", "logs of beat and workers")
 def no_sweep_for_an_hour(fleet: Fleet) -> None:
     fleet.redis.pexpire("token-worker:swept", timedelta(hours=23))
 

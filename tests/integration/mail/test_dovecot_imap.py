@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.mail.office import HOUR, Office
 from tests.integration.mail.sources import Awaited, ServiceSource
+from tests.waiting import wait_for
 from worker.clock import utcnow
 from worker.mail import aio, imapclient, open_imap
 
@@ -55,8 +56,8 @@ def test_a_session_that_ends_with_its_token_is_replaced(
         assert utcnow() < imap.reconnect_by < expiry
         wait_until(expiry)
         office.dovecot.kick(ann)
-        with pytest.raises(imaplib.IMAP4.abort):
-            imap.noop()
+        with pytest.raises(imaplib.IMAP4.abort):  # a moment later
+            wait_for(lambda: imap.noop()[0] != "OK", about="the end of the session")
     with open_imap(source, ann, ssl_context=trust) as imap:
         assert subjects(imap) == [b"Subject: Lunch?"]
         assert imap.reconnect_by > utcnow() + HOUR - timedelta(minutes=2)
