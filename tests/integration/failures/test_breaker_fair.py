@@ -102,7 +102,7 @@ def test_probes_go_to_healthy_accounts(fleet: Installation) -> None:
     fleet.refresh_due()
     fleet.emulator.clear_faults()
     refuse(fleet, fault_named("html-503"))
-    fleet.clock.advance(seconds=10)
+    fleet.clock.advance(seconds=15)
     make_due(fleet, REFUSED)
 
     assert fleet.refresh_due()["refreshed"] == 1
@@ -117,7 +117,7 @@ def test_a_consumer_of_a_failing_account_takes_no_probe(fleet: Installation) -> 
     make_due(fleet, REFUSED[:1])
     fleet.refresh_due()
     fleet.accept_secret()
-    fleet.clock.advance(seconds=10)
+    fleet.clock.advance(seconds=15)
 
     def read() -> None:
         with pytest.raises(WorkerError):
